@@ -1,0 +1,1 @@
+"""argv -> settings -> daemon; the only package that prints and exits."""

@@ -1,0 +1,1 @@
+"""The pure core: paths, changes, rules, windows, dirty sets, batches. No I/O, no clock, no logging."""

@@ -1,0 +1,1 @@
+"""Wires monitor, core and handler together: phases, signals, files. Knows all other packages."""

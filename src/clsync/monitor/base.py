@@ -1,0 +1,45 @@
+"""What every monitor offers: it folds kernel events while a window is open and names paths when it closes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class Monitor(Protocol):
+    """Watches one tree. Single-threaded: all calls come from the event loop's thread.
+
+    Iterators returned here are advanced in slices by the caller (so that the kernel queue is drained in
+    between); one step must take well under 10 ms. `drain` may be called while an iterator is half used.
+    """
+
+    def arm(self) -> Iterator[None]:
+        """Start watching. Everything that changes after this iterator is exhausted is reported.
+
+        Raises OperatorError where the tree cannot be watched.
+        """
+        ...
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable whenever `drain` has something to do."""
+        ...
+
+    def due(self) -> float | None:
+        """Return the time (`time.monotonic` seconds) at which `drain` wants to be called although nothing is readable."""
+        ...
+
+    def drain(self) -> bool:
+        """Fold what the kernel has into the window, about 10 ms of work at most; True if the window is not empty."""
+        ...
+
+    def take(self) -> Iterator[tuple[bytes, int]]:
+        """End the window: an iterator over (path, bits of `core.changes`); a new window begins with this call.
+
+        Paths are relative to the watched root and current at the moment they are yielded. A path may come
+        more than once. Paths outside the root, and echoes of what is gone with its parent, do not come.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back every descriptor, watch and mark."""
+        ...

@@ -1,0 +1,1 @@
+"""The one option table, and everything that is made from it."""

@@ -1,0 +1,177 @@
+"""From changed paths to the entries of a batch: events are hints, `lstat` (given from outside) is the truth."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from clsync.core import batch as flag
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
+from clsync.core.paths import ancestors, parent
+
+
+class Stat(Protocol):
+    """The fields of `os.stat_result` that decide."""
+
+    st_mode: int
+    st_nlink: int
+    st_size: int
+    st_dev: int
+    st_ino: int
+    st_mtime_ns: int
+
+
+Lstat = Callable[[bytes], Stat | None]
+"""Answers None where nothing stands; raises OSError only for what is neither present nor absent (EIO, EACCES)."""
+
+CHANGE_SHIFT = 8
+"""The change bits of an entry are kept above its flags, for handlers that report them."""
+
+
+class Freshness(NamedTuple):
+    """Between these wall-clock times (ns) an mtime proves that the file was written after it was last sent.
+
+    rsync and copy skip a file whose size and mtime agree. A version already sent cannot carry an mtime later
+    than the moment the last run ended, plus one tick of the file system clock.
+    """
+
+    after_ns: int
+    until_ns: int
+
+
+class LinkedFile(NamedTuple):
+    """A regular file with several names."""
+
+    dev: int
+    ino: int
+    nlink: int
+
+
+class Classifier:
+    """Collects the entries of one batch. `add` may be called in slices; `finish` ends it."""
+
+    def __init__(
+        self,
+        lstat: Lstat,
+        freshness: Freshness,
+        permits: Callable[[bytes, bool], bool] | None = None,
+        big: int = 0,
+        ripe: frozenset[bytes] | set[bytes] = frozenset(),
+    ) -> None:
+        self.entries: dict[bytes, int] = {}
+        self.linked: dict[LinkedFile, list[bytes]] = {}
+        self.postponed: dict[bytes, int] = {}
+        self.unreadable: dict[bytes, str] = {}
+        self.attribute_bytes = 0
+        """Size of all regular files that are listed for their attributes only."""
+        self._lstat, self._permits, self._big, self._ripe = lstat, permits, big, ripe
+        self._fresh_after, self._fresh_until = freshness
+        self._directories: set[bytes] = set()
+
+    def add(self, changes: Iterable[tuple[bytes, int]]) -> None:
+        """Classify changed paths by what stands there now."""
+        lstat, directories = self._lstat, self._directories
+        for path, bits in changes:
+            cut = path.rfind(b"/")
+            try:
+                if cut > 0 and path[:cut] not in directories:
+                    path, bits = self._reduce(path, bits)
+                self._enter(path, bits, lstat(path))
+            except OSError as error:
+                self.unreadable[path] = error.strerror or str(error)
+
+    def _reduce(self, path: bytes, bits: int) -> tuple[bytes, int]:
+        """Replace a path below something that is no directory by that something."""
+        for up in ancestors(path):
+            if up in self._directories:
+                continue
+            found = self._lstat(up)
+            if found is None or not stat.S_ISDIR(found.st_mode):
+                return up, NAME
+            self._directories.add(up)
+        return path, bits
+
+    def _enter(self, path: bytes, bits: int, found: Stat | None) -> None:
+        mode = found.st_mode if found is not None else 0
+        is_dir = stat.S_ISDIR(mode)
+        if self._permits is not None and not self._permitted(path, is_dir, found is None):
+            return
+        if found is None:
+            flags = flag.MISSING if path else flag.DIRECTORY
+        elif is_dir:
+            flags = flag.DIRECTORY
+            if bits & (NAME | DOUBT):
+                flags |= flag.RECURSIVE | (flag.FORCE if bits & NAME else 0)
+        elif stat.S_ISREG(mode):
+            flags = self._regular(path, bits, found)
+            if not flags:
+                return
+        else:
+            flags = 0
+        old = self.entries.get(path)
+        self.entries[path] = flags | bits << CHANGE_SHIFT | (0 if old is None else old)
+
+    def _regular(self, path: bytes, bits: int, found: Stat) -> int:
+        flags = flag.REGULAR
+        if bits & (CONTENT | NAME):
+            if self._big and found.st_size > self._big and path not in self._ripe:
+                self.postponed[path] = self.postponed.get(path, 0) | bits
+                return 0
+            if not self._fresh_after < found.st_mtime_ns <= self._fresh_until:
+                flags |= flag.FORCE
+        else:
+            self.attribute_bytes += found.st_size
+        if found.st_nlink > 1:
+            names = self.linked.setdefault(LinkedFile(found.st_dev, found.st_ino, found.st_nlink), [])
+            if path not in self.entries:
+                names.append(path)
+        return flags
+
+    def _permitted(self, path: bytes, is_dir: bool, missing: bool) -> bool:
+        permits = self._permits
+        assert permits is not None
+        # What is gone may have been either: the handler looks at what stands at the destination.
+        return permits(path, is_dir) or (missing and permits(path, True))
+
+    def add_links(self, names: Iterable[bytes]) -> None:
+        """Enter all known names of one linked file: they travel together or lose their common inode."""
+        known = list(names)
+        flags = flag.REGULAR | flag.LINKED
+        for name in known:
+            flags |= self.entries.get(name, 0) & flag.FORCE
+        for name in known:
+            self.entries[name] = self.entries.get(name, ATTRIB << CHANGE_SHIFT) | flags
+
+    def finish(self) -> dict[bytes, int]:
+        """Return the entries, sorted, without those that a recursive one covers."""
+        deep = {path for path, flags in self.entries.items() if flags & flag.RECURSIVE}
+        if not deep:
+            return dict(sorted(self.entries.items()))
+        covers = Cover(deep, self.entries)
+        return {p: f for p, f in sorted(self.entries.items()) if not covers.covered(p, f)}
+
+
+class Cover:
+    """Tells which entries a recursive entry above makes superfluous."""
+
+    def __init__(self, deep: set[bytes], entries: dict[bytes, int]) -> None:
+        self._deep, self._entries = deep, entries
+        self._above: dict[bytes, int] = {}
+
+    def covered(self, path: bytes, flags: int) -> bool:
+        """Tell whether a recursive ancestor does all that this entry asks for."""
+        above = self._strength(parent(path)) if path else 0
+        if not above:
+            return False
+        return bool(above & flag.FORCE) or not flags & (flag.FORCE | flag.LINKED)
+
+    def _strength(self, directory: bytes) -> int:
+        """Return the flags of the recursive entries at or above `directory`, 0 if there are none."""
+        known = self._above.get(directory)
+        if known is None:
+            known = self._entries[directory] if directory in self._deep else 0
+            if directory:
+                known |= self._strength(parent(directory))
+            self._above[directory] = known
+        return known

@@ -1,0 +1,132 @@
+"""The dirty set of one target: every path that is not known to be equal there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from clsync.core.changes import DOUBT
+from clsync.core.paths import parent
+
+
+class Failure(NamedTuple):
+    """Why a path is still dirty after a run, and when (monotonic seconds) it is tried again."""
+
+    bits: int
+    reason: str
+    retry_at: float
+
+
+class DirtySet:
+    """Paths that are ready, waiting (big files, failed ones) or in flight.
+
+    A path leaves the set only through `settle`, when a handler confirmed it. Changes that arrive while it is
+    in flight make it ready again, because they are added again. Memory is bounded: above `limit` paths,
+    siblings fold into their directory, which is then in doubt (`core.changes.DOUBT`) since the oldest of them.
+    Times are monotonic seconds, except `since`, which is wall-clock seconds (compared with ctimes).
+    """
+
+    def __init__(self, limit: int = 200_000) -> None:
+        self.limit = limit
+        self.ready: dict[bytes, int] = {}
+        self.in_flight: dict[bytes, int] = {}
+        self.doubts: dict[bytes, float] = {}
+        """Directory in doubt -> wall-clock time since when."""
+        self.failures: dict[bytes, int] = {}
+        """Path -> how often in a row it has failed."""
+        self.reasons: dict[bytes, str] = {}
+        """Path -> why it failed last."""
+        self._waiting: dict[bytes, tuple[int, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self.ready) + len(self._waiting) + len(self.in_flight)
+
+    def add(self, changes: Iterable[tuple[bytes, int]], since: float) -> None:
+        """Make paths ready. `since`: no change among them is older (wall clock)."""
+        ready, get = self.ready, self.ready.get
+        for path, bits in changes:
+            ready[path] = get(path, 0) | bits
+            if bits & DOUBT:
+                self.doubts[path] = min(since, self.doubts.get(path, since))
+        if len(ready) > self.limit:
+            self._fold(since)
+
+    def postpone(self, path: bytes, bits: int, until: float) -> None:
+        """Let a path wait (a big file); a second change does not push it back."""
+        old_bits, old_until = self._waiting.get(path, (0, until))
+        self._waiting[path] = (old_bits | bits, min(until, old_until))
+
+    def ripen(self, now: float) -> set[bytes]:
+        """Make ready what has waited long enough; return those paths."""
+        ripe = {p for p, (_, until) in self._waiting.items() if until <= now}
+        for path in ripe:
+            self.ready[path] = self.ready.get(path, 0) | self._waiting.pop(path)[0]
+        return ripe
+
+    def next_ripe(self) -> float | None:
+        """Return the time at which the next waiting path becomes ready."""
+        return min((until for _, until in self._waiting.values()), default=None)
+
+    def hurry(self) -> None:
+        """Make everything that waits ready now."""
+        self.ripen(float("inf"))
+
+    def take(self) -> dict[bytes, int]:
+        """Put what is ready in flight and return it."""
+        self.in_flight, self.ready = self.ready, {}
+        return self.in_flight
+
+    def settle(self, entries: Iterable[bytes], failed: Mapping[bytes, Failure]) -> None:
+        """End the flight: `entries` were handed over, those in `failed` wait for another try, the rest is clean."""
+        self.in_flight = {}
+        for path in entries:
+            if path not in failed:
+                self.failures.pop(path, None)
+                self.reasons.pop(path, None)
+                if path not in self.ready:
+                    self.doubts.pop(path, None)
+        for path, failure in failed.items():
+            self.failures[path] = self.failures.get(path, 0) + 1
+            self.reasons[path] = failure.reason
+            self.postpone(path, failure.bits, failure.retry_at)
+        if len(self._waiting) > self.limit:
+            self._fold_waiting()
+
+    def abort(self) -> None:
+        """End the flight with nothing confirmed: all of it is ready again."""
+        flight, self.in_flight = self.in_flight, {}
+        for path, bits in flight.items():
+            self.ready[path] = self.ready.get(path, 0) | bits
+
+    def failing(self) -> dict[bytes, str]:
+        """Return the paths that failed last time, with the reasons."""
+        return dict(self.reasons)
+
+    def _fold(self, since: float) -> None:
+        self.ready = self._folded(self.ready, since)
+
+    def _fold_waiting(self) -> None:
+        # A long list of failing paths is tried again as whole directories, when the first of them is due.
+        until = min(until for _, until in self._waiting.values())
+        folded = self._folded({p: bits for p, (bits, _) in self._waiting.items()}, 0.0)
+        self._waiting = {p: (bits, until) for p, bits in folded.items()}
+        self.failures = {p: n for p, n in self.failures.items() if p in folded}
+        self.reasons = {p: r for p, r in self.reasons.items() if p in folded}
+
+    def _folded(self, paths: dict[bytes, int], since: float) -> dict[bytes, int]:
+        """Fold siblings, then their directories, until half of the limit is free."""
+        many = 64
+        while len(paths) > self.limit // 2 and any(paths):
+            siblings = Counter(parent(p) for p in paths)
+            folded: dict[bytes, int] = {}
+            for path, bits in paths.items():
+                up = parent(path)
+                if siblings[up] < many:
+                    folded[path] = folded.get(path, 0) | bits
+                    continue
+                folded[up] = folded.get(up, 0) | DOUBT
+                self.doubts[up] = min(since, self.doubts.pop(path, since), self.doubts.get(up, since))
+            paths = folded
+            many //= 4
+        return paths

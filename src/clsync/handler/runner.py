@@ -1,0 +1,224 @@
+"""Runs one child program at a time for a handler: input, messages, time limit, a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from clsync.kernel.process import signal_group, spawn
+
+KEPT_OUTPUT = 64 * 1024
+"""Bytes of a child's messages that are kept: the beginning and the end, half each."""
+GRACE = 5.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+
+class Result(NamedTuple):
+    """How a program ended."""
+
+    code: int
+    """Exit status; negative: killed by that signal; 127 or 126: it could not be run."""
+    messages: bytes
+    """Standard error, cut to `KEPT_OUTPUT`."""
+    timed_out: bool = False
+    stopped: bool = False
+
+
+class Runner:
+    """Runs programs for one handler, one after the other."""
+
+    def __init__(self, timeout: float = 0.0, on_spawn: Callable[[int], None] | None = None) -> None:
+        """`timeout`: seconds after which a program is ended, 0 for none."""
+        self._timeout = timeout
+        self._on_spawn = on_spawn
+        self._child: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+        self._timed_out = False
+
+    async def run(
+        self,
+        argv: Sequence[bytes],
+        *,
+        cwd: int,
+        env: Mapping[bytes, bytes],
+        records: Iterable[bytes] | None = None,
+        output: int | None = None,
+        keep_messages: bool = True,
+    ) -> Result:
+        """Run a program in the directory `cwd`; `records` go to its standard input, its standard output to `output`.
+
+        Raises OSError where the program cannot be run at all.
+        """
+        self._stopped = self._timed_out = False
+        source = await _spooled(records) if records is not None else os.open(os.devnull, os.O_RDONLY)
+        messages = _Messages() if keep_messages else None
+        try:
+            child = spawn(
+                argv, cwd=cwd, stdin=source, stdout=output, stderr=messages.inlet if messages else None, env=env
+            )
+        except BaseException:
+            if messages:
+                messages.close()
+            raise
+        finally:
+            os.close(source)
+        self._child = child
+        if self._on_spawn is not None:
+            self._on_spawn(child.pid)
+        try:
+            with messages or _Nothing():
+                await self._wait(child)
+        finally:
+            self._child = None
+        text = messages.text() if messages else b""
+        return Result(child.returncode, text, self._timed_out, self._stopped)
+
+    def stop(self) -> None:
+        """End the program at work, and what it started: SIGTERM, then SIGKILL."""
+        self._stopped = True
+        self._end()
+
+    def _end(self) -> None:
+        child = self._child
+        if child is None or child.returncode is not None:
+            return
+        signal_group(child.pid, signal.SIGTERM)
+        asyncio.get_running_loop().call_later(GRACE, self._kill, child)
+
+    def _kill(self, child: subprocess.Popen[bytes]) -> None:
+        if child is self._child and child.returncode is None:
+            signal_group(child.pid, signal.SIGKILL)
+
+    def _expire(self) -> None:
+        self._timed_out = True
+        self._end()
+
+    async def _wait(self, child: subprocess.Popen[bytes]) -> None:
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._timeout, self._expire) if self._timeout else None
+        try:
+            await ended(child)
+        except asyncio.CancelledError:
+            signal_group(child.pid, signal.SIGKILL)
+            child.wait()
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+
+async def ended(child: subprocess.Popen[bytes]) -> int:
+    """Wait for a child to end, without a thread where the kernel has pidfds (Linux 5.3)."""
+    loop = asyncio.get_running_loop()
+    try:
+        descriptor = os.pidfd_open(child.pid)
+    except OSError:
+        return await asyncio.to_thread(child.wait)
+    done = loop.create_future()
+    loop.add_reader(descriptor, lambda: done.done() or done.set_result(None))
+    try:
+        await done
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return child.wait()
+
+
+class _Nothing:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class _Messages:
+    """A pipe for standard error, read while the child runs.
+
+    Its end is not waited for: a kept ssh connection inherits it and holds it open for minutes.
+    """
+
+    def __init__(self) -> None:
+        self._outlet, self.inlet = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        # Only our end must not block: a child that writes a lot would otherwise see EAGAIN.
+        os.set_blocking(self.inlet, True)
+        self._head = b""
+        self._tail = b""
+
+    def __enter__(self) -> None:
+        os.close(self.inlet)
+        self.inlet = -1
+        asyncio.get_running_loop().add_reader(self._outlet, self._read)
+
+    def __exit__(self, *_: object) -> None:
+        self._read()
+        self.close()
+
+    def close(self) -> None:
+        """Give the pipe back."""
+        if self._outlet >= 0:
+            asyncio.get_running_loop().remove_reader(self._outlet)
+            os.close(self._outlet)
+            self._outlet = -1
+        if self.inlet >= 0:
+            os.close(self.inlet)
+            self.inlet = -1
+
+    def text(self) -> bytes:
+        """Return what is kept."""
+        return self._head + self._tail
+
+    def _read(self) -> None:
+        half = KEPT_OUTPUT // 2
+        for _ in range(64):
+            try:
+                data = os.read(self._outlet, 65536)
+            except BlockingIOError:
+                return
+            if not data:
+                asyncio.get_running_loop().remove_reader(self._outlet)
+                return
+            if len(self._head) < half:
+                room = half - len(self._head)
+                self._head, data = self._head + data[:room], data[room:]
+            self._tail = (self._tail + data)[-half:]
+
+
+async def _spooled(records: Iterable[bytes]) -> int:
+    """Return a descriptor from which the records can be read, made in slices that do not block the loop."""
+    descriptor = anonymous_file()
+    try:
+        for chunk in _chunks(records):
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            await asyncio.sleep(0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _chunks(records: Iterable[bytes]) -> Iterator[bytes]:
+    part: list[bytes] = []
+    for record in records:
+        part.append(record)
+        if len(part) >= 4096:
+            yield b"".join(part)
+            part.clear()
+    if part:
+        yield b"".join(part)
+
+
+def anonymous_file() -> int:
+    """Return a descriptor of a file without a name, in memory where the kernel can (memfd_create, Linux 3.17)."""
+    try:
+        return os.memfd_create("clsync-list", os.MFD_CLOEXEC)
+    except OSError:
+        import tempfile
+
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())

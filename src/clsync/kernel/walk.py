@@ -1,0 +1,107 @@
+"""Listing directories and looking at paths below one open root descriptor; any depth, any name."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+
+from clsync.core.paths import join
+
+PATH_LIMIT = 4000
+"""Below PATH_MAX (4096, limits.h) by enough for the prefix of /proc/self/fd/N."""
+
+
+def lstat_below(root: int) -> Callable[[bytes], os.stat_result | None]:
+    """Return an lstat for paths relative to the directory descriptor `root`; None where nothing stands.
+
+    Raises OSError for what is neither present nor absent (EIO, EACCES).
+    """
+    lstat = os.lstat
+
+    def look(path: bytes) -> os.stat_result | None:
+        try:
+            return lstat(path or b".", dir_fd=root)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError:
+            if len(path) < PATH_LIMIT:
+                raise
+            return _lstat_deep(root, path)
+
+    return look
+
+
+def open_directory(root: int, path: bytes) -> int:
+    """Open the directory `path` below `root`, however long the path is; no symlink is followed. Raises OSError."""
+    here = os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=root)
+    for name in path.split(b"/") if path else ():
+        try:
+            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
+        finally:
+            os.close(here)
+        here = below
+    return here
+
+
+def _lstat_deep(root: int, path: bytes) -> os.stat_result | None:
+    above, _, name = path.rpartition(b"/")
+    try:
+        directory = open_directory(root, above)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == 40:  # ELOOP: a symlink on the way is not a directory
+            return None
+        raise
+    try:
+        return os.lstat(name, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    finally:
+        os.close(directory)
+
+
+def list_directory(root: int, path: bytes) -> list[os.DirEntry[bytes]]:
+    """Return the entries of a directory below `root`; empty where there is none. Raises OSError (EACCES, EIO)."""
+    try:
+        if len(path) < PATH_LIMIT:
+            with os.scandir(b"/proc/self/fd/%d/%s" % (root, path)) as entries:
+                return list(entries)
+        directory = open_directory(root, path)
+        try:
+            with os.scandir(b"/proc/self/fd/%d" % directory) as entries:
+                return list(entries)
+        finally:
+            os.close(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def walk(
+    root: int,
+    top: bytes,
+    enter: Callable[[bytes], bool] = lambda path: True,
+    one_file_system: bool = False,
+) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Yield (path, lstat) of everything below the directory `top`, parents first.
+
+    Directories for which `enter` says no are yielded, not entered; with `one_file_system`, other devices
+    neither. What vanishes on the way is left out. Raises OSError where a directory cannot be read.
+    """
+    look = lstat_below(root)
+    device = None
+    if one_file_system:
+        found = look(top)
+        device = found.st_dev if found else None
+    pending = [top]
+    while pending:
+        directory = pending.pop()
+        for entry in list_directory(root, directory):
+            path = join(directory, entry.name)
+            found = look(path)
+            if found is None:
+                continue
+            yield path, found
+            if stat.S_ISDIR(found.st_mode) and (device is None or found.st_dev == device) and enter(path):
+                pending.append(path)

@@ -1,0 +1,222 @@
+"""Values of options: from the text an operator wrote to a typed value, and back to text for `%name%`.
+
+A parser takes the text (None where an option with an optional value came without one) and the value the option
+has so far, and returns the new value or raises `Invalid`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+Parser = Callable[[bytes | None, Any], object]
+
+INT_MAX: Final = 2**31 - 1
+_OFF_T_MAX: Final = 2**63 - 1
+_BLANKS: Final = b" \t\n\v\f\r"
+
+
+class Invalid(ValueError):
+    """A value that cannot be used: `reason` says why, `hint` says what to write instead."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+def shown(text: bytes) -> str:
+    """Return `text` for a person: undecodable bytes and control characters escaped, never parsed back."""
+    decoded = text.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in decoded)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the entry of `known` that `word` was most likely meant to be."""
+    from difflib import get_close_matches  # costs 2 ms, and only a mistake needs it
+
+    return next(iter(get_close_matches(word, list(known), 1, 0.6)), None)
+
+
+def strtol(text: bytes) -> int:
+    """Read an integer as C's strtol does in base 0: `10`, `0x10`, `010` (= 8), empty = 0; blanks around are cut."""
+    stripped = text.strip(_BLANKS)
+    if not stripped:
+        return 0
+    body = stripped[1:] if stripped[:1] in (b"+", b"-") else stripped
+    if body[:2] in (b"0x", b"0X"):
+        base, digits = 16, body[2:]
+    elif body[:1] == b"0" and body != b"0":
+        base, digits = 8, body[1:]
+    else:
+        base, digits = 10, body
+    try:
+        if not digits.isalnum():  # int() would take underscores, blanks and a second sign
+            raise ValueError
+        number = int(digits, base)
+    except ValueError:
+        octal = "; a number that begins with 0 is octal" if base == 8 and digits.isdigit() else ""
+        raise Invalid(f"'{shown(text)}' is not a number{octal}") from None
+    return -number if stripped[:1] == b"-" else number
+
+
+def _within(number: float, minimum: float, maximum: float) -> None:
+    if number < minimum:
+        raise Invalid(f"{number} is too small, the least is {minimum}")
+    if number > maximum:
+        raise Invalid(f"{number} is too large, the most is {maximum}")
+
+
+def integer(minimum: int = 0, maximum: int = INT_MAX) -> Parser:
+    """Return the parser of an integer within bounds."""
+
+    def parse(text: bytes | None, current: object) -> int:
+        number = strtol(text or b"")
+        _within(number, minimum, maximum)
+        return number
+
+    return parse
+
+
+def size(text: bytes | None, current: object) -> int:
+    """Parse a number of bytes."""
+    number = strtol(text or b"")
+    _within(number, 0, _OFF_T_MAX)
+    return number
+
+
+def seconds(minimum: float = 0) -> Parser:
+    """Return the parser of a time span in seconds, decimals allowed."""
+
+    def parse(text: bytes | None, current: object) -> float:
+        stripped = (text or b"").strip(_BLANKS)
+        whole, point, fraction = stripped.partition(b".")
+        try:
+            decimal = point and (whole.removeprefix(b"+") + fraction).isdigit()
+            number = float(stripped) if decimal else float(strtol(stripped))
+        except (Invalid, OverflowError):
+            raise Invalid(
+                f"'{shown(stripped)}' is not a number of seconds", "write seconds without a unit: 30 or 0.5"
+            ) from None
+        _within(number, minimum, INT_MAX)
+        return number
+
+    return parse
+
+
+def flag(text: bytes | None, current: int) -> int:
+    """Parse a counting flag: no value adds one, a value is the number itself (0 = off)."""
+    return current + 1 if text is None else _int32(text)
+
+
+def verbosity(text: bytes | None, current: int) -> int:
+    """Parse a verbosity of 0 to 3; what lies beyond is the nearest of them."""
+    return min(max(flag(text, current), 0), 3)
+
+
+def _int32(text: bytes) -> int:
+    number = strtol(text)
+    _within(number, -INT_MAX - 1, INT_MAX)
+    return number
+
+
+def string(text: bytes | None, current: object) -> bytes | None:
+    """Parse a path or a name; empty turns the option off."""
+    if not text:
+        return None
+    if b"\0" in text:
+        raise Invalid("holds a NUL byte")
+    return text
+
+
+def text(text: bytes | None, current: object) -> bytes:
+    """Parse a text that may be empty."""
+    return string(text, current) or b""  # type: ignore[return-value]
+
+
+def choice(*names: str, empty: str | None = None) -> Parser:
+    """Return the parser of one name out of `names`: the first token of a comma-separated value; numbers are no names.
+
+    An empty value means `empty` (None: an error).
+    """
+
+    def parse(text: bytes | None, current: object) -> str:
+        name = shown((text or b"").split(b",", 1)[0])
+        if not name and empty is not None:
+            return empty
+        if name not in names:
+            guess = nearest(name, names)
+            meant = f"did you mean {guess}? " if guess else ""
+            raise Invalid(f"'{name}' is not known here", f"{meant}possible: {', '.join(names)}")
+        return name
+
+    return parse
+
+
+def compat(text: bytes | None, current: object) -> bool:
+    """Parse the version whose defaults are wanted: `0.4`, or `off`."""
+    return choice("0.4", "off", empty="off")(text, current) == "0.4"
+
+
+def exit_codes(text: bytes | None, current: frozenset[int]) -> frozenset[int]:
+    """Parse `n[,n...]` and add the codes to `current`; a 0 (or an empty value) clears what was collected before it."""
+    for word in (text or b"0").split(b","):
+        if not word:
+            continue
+        if not word.isdigit() or len(word) > 3 or int(word) > 255:
+            raise Invalid(f"'{shown(word)}' is not an exit code", "write codes from 1 to 255 with commas: 23,24")
+        current = current | {int(word)} if int(word) else frozenset()
+    return current
+
+
+def argument_line(text: bytes | None, current: object) -> tuple[bytes, ...]:
+    r"""Split a line at blanks and tabs; `'...'` and `"..."` group, may be glued to plain text; empty arguments vanish.
+
+    A backslash is ordinary, except that `\"` inside `"..."` is a quotation mark.
+    """
+    words: list[bytes] = []
+    word = bytearray()
+    quote = 0
+    line = iter(text or b"")
+    for byte in line:
+        if quote:
+            if byte == quote:
+                quote = 0
+            elif byte == 0x5C and quote == 0x22:
+                following = next(line, None)
+                word += b"\\" if following != 0x22 else b""
+                word += bytes(() if following is None else (following,))
+            else:
+                word.append(byte)
+        elif byte in b"'\"":
+            quote = byte
+        elif byte in b" \t":
+            words.append(bytes(word))
+            word.clear()
+        else:
+            word.append(byte)
+    if quote:
+        raise Invalid(f"the quotation mark {chr(quote)} is not closed", f"add {chr(quote)} at the end of the argument")
+    words.append(bytes(word))
+    return tuple(filter(None, words))
+
+
+def nothing(text: bytes | None, current: object) -> None:
+    """Parse the value of an option that has none."""
+
+
+def written(value: object) -> bytes | None:
+    """Return the text of a value, as `%name%` puts it into other values; None where nothing is set."""
+    match value:
+        case None | bytes():
+            return value
+        case bool():
+            return b"0.4" if value else b"off"
+        case frozenset():
+            return b",".join(b"%d" % code for code in sorted(value)) or None
+        case tuple():
+            return b" ".join(value) or None
+        case float():
+            return repr(value).removesuffix(".0").encode()
+        case _:
+            return str(value).encode()

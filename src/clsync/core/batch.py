@@ -35,6 +35,8 @@ class Batch:
     root: int
     initial: bool = False
     status: str = "running"
+    attribute_bytes: int = 0
+    """Size of all regular files that are listed for their attributes only."""
 
 
 class Verdict(Enum):

@@ -24,3 +24,15 @@ class Handler(Protocol):
     async def aclose(self) -> None:
         """Give everything back (processes, connections, descriptors)."""
         ...
+
+
+class PathRules(Protocol):
+    """What handlers ask of the rules."""
+
+    def permits(self, path: bytes, is_dir: bool) -> bool:
+        """Tell whether a path may be synced, and its ancestors walked."""
+        ...
+
+    def recursion_is_free(self, path: bytes) -> bool:
+        """Tell whether nothing at or below a path can be rejected."""
+        ...

@@ -58,7 +58,12 @@ class Runner:
         messages = _Messages() if keep_messages else None
         try:
             child = spawn(
-                argv, cwd=cwd, stdin=source, stdout=output, stderr=messages.inlet if messages else None, env=env
+                argv,
+                cwd=cwd,
+                stdin=source,
+                stdout=output,
+                stderr=messages.inlet if messages else None,
+                env=env,
             )
         except BaseException:
             if messages:

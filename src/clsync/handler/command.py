@@ -1,0 +1,289 @@
+"""Handlers that are the operator's own program: modes `direct` and `simple`, and list files for any of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from clsync.core import batch as flag
+from clsync.core import lists
+from clsync.core.batch import Batch, Outcome, Verdict
+from clsync.core.changes import ATTRIB, CONTENT, NAME
+from clsync.core.classify import CHANGE_SHIFT
+from clsync.core.paths import shown
+from clsync.handler.base import PathRules
+from clsync.handler.runner import Runner
+from clsync.kernel.process import exit_text
+from clsync.kernel.walk import walk
+from clsync.options.expansion import expand, macros
+
+OBJECTS = b"INCLUDE-LIST"
+INCLUDE_FILE = b"INCLUDE-LIST-PATH"
+EXCLUDE_FILE = b"EXCLUDE-LIST-PATH"
+RSYNC_ARGUMENTS = b"%RSYNC-ARGS%"
+MOST_ARGUMENTS = 256
+"""Objects and configured arguments of one run together, as in clsync 0.4."""
+_LIST_OBJECTS = 100_000
+_SLICE = 256
+
+Lookup = Callable[[bytes], bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandStyle:
+    """How a mode calls its program."""
+
+    one_per_run: bool = False
+    """Mode simple: one object a run, by its absolute path."""
+    rsync_lists: bool = False
+    """List files are rsync's include and exclude lists (mode rsyncdirect), else lines `sync LABEL MASK PATH`."""
+    prefer_include: bool = False
+    """Permitted objects are included by name, nothing is excluded (`--rsync-prefer-include`)."""
+    include_limit: int = 20_000
+    """Lines after which an include list is split, 0: never."""
+    lists_dir: bytes | None = None
+    keep_lists: bool = False
+
+
+class CommandHandler:
+    """Hands objects to a program the operator named, with its arguments and macros."""
+
+    def __init__(
+        self,
+        program: bytes,
+        arguments: Sequence[bytes],
+        *,
+        style: CommandStyle,
+        root: bytes,
+        lookup: Lookup,
+        label: bytes = b"",
+        rules: PathRules | None = None,
+        full_initial: bool = False,
+        timeout: float = 0.0,
+        codes_done: Iterable[int] = (),
+        one_file_system: bool = False,
+    ) -> None:
+        """`root`: absolute path of the watched tree; `lookup`: values of `%name%` that do not depend on a run."""
+        self.rules = rules
+        self._program, self._style = program, style
+        self._arguments = _legacy_arguments(arguments, style)
+        self._root, self._lookup, self._label, self._full_initial = root, lookup, label, full_initial
+        self._codes_done = frozenset(codes_done) | {0}
+        self._one_file_system = one_file_system
+        self._runner = Runner(timeout)
+        self._stopping = False
+        self._lists_dir = style.lists_dir
+        names = {name for argument in self._arguments for name in macros(argument)}
+        self._wants_file = bool(names & {INCLUDE_FILE, EXCLUDE_FILE})
+
+    async def sync(self, batch: Batch) -> Outcome:
+        """Run the program for all entries (see `handler.base.Handler`)."""
+        self._stopping = False
+        failed: dict[bytes, str] = {}
+        code = 0
+        try:
+            async for objects, argv, made in self._runs(batch):
+                try:
+                    why, code = await self._run(argv, batch, code)
+                finally:
+                    self._drop(made)
+                if self._stopping:
+                    return Outcome(Verdict.UNWELL, message="stopped", code=code)
+                if why:
+                    failed.update((entry, why) for entry in objects.values())
+        except OSError as error:
+            message = f"cannot run {shown(self._program)}: {error.strerror}"
+            return Outcome(Verdict.UNWELL, message=message, code=error.errno or 1)
+        if failed:
+            return Outcome(Verdict.PARTIAL, failed, next(iter(failed.values())), code)
+        return Outcome(Verdict.DONE)
+
+    def stop(self) -> None:
+        """End the run at work."""
+        self._stopping = True
+        self._runner.stop()
+
+    async def aclose(self) -> None:
+        """Remove the private directory of list files."""
+        if self._lists_dir is not None and self._lists_dir != self._style.lists_dir:
+            try:
+                os.rmdir(self._lists_dir)
+            except OSError:
+                pass  # lists that were to be kept are in it
+
+    async def _run(self, argv: list[bytes], batch: Batch, code: int) -> tuple[str, int]:
+        env = dict(os.environb)
+        env |= {b"CLSYNC_STATUS": batch.status.encode(), b"CLSYNC_ITERATION": b"%d" % batch.number}
+        result = await self._runner.run(argv, cwd=batch.root, env=env, keep_messages=False)
+        if result.timed_out:
+            return f"{shown(self._program)} took longer than --timeout-sync", result.code
+        if result.code in self._codes_done:
+            return "", code
+        return f"{shown(self._program)}: {exit_text(result.code)}", result.code
+
+    # -- what one run is given ---------------------------------------------------------------------------------
+
+    async def _runs(self, batch: Batch) -> AsyncIterator[tuple[dict[bytes, bytes], list[bytes], list[bytes]]]:
+        """Yield (object -> entry, argument list, list files made) of each run."""
+        if self._wants_file and self._style.rsync_lists:
+            async for run in self._rsync_runs(batch):
+                yield run
+            return
+        room = 1 if self._style.one_per_run else max(1, MOST_ARGUMENTS - len(self._arguments))
+        if not any(argument == b"%" + OBJECTS + b"%" for argument in self._arguments):
+            room = 1 if self._style.one_per_run else _LIST_OBJECTS
+        async for objects in self._chunks(batch, room):
+            made = [self._list_file(b".clsync-list", self._lines(objects))] if self._wants_file else []
+            files = {INCLUDE_FILE: made[0], EXCLUDE_FILE: b""} if made else {}
+            yield {o: entry for o, (_, entry) in objects.items()}, self._argv(objects, files), made
+
+    async def _rsync_runs(self, batch: Batch) -> AsyncIterator[tuple[dict[bytes, bytes], list[bytes], list[bytes]]]:
+        rules = None if batch.initial and self._full_initial else self.rules
+        entries: dict[bytes, int] = dict(batch.entries)
+        rejected: list[bytes] = []
+        if self._style.prefer_include:
+            entries = {o: flags async for o, flags, _ in self._objects(batch)}
+        elif rules is not None:
+            rejected = [path async for path in _rejected(batch, rules, self._one_file_system)]
+        for part, text in lists.include_lists(entries, self._style.include_limit):
+            include = self._list_file(b".clsync-list", text)
+            exclude = self._list_file(b".clsync-exclist", lists.exclude_list(rejected))
+            argv = self._argv({o: (f, o) for o, f in part.items()}, {INCLUDE_FILE: include, EXCLUDE_FILE: exclude})
+            yield {o: o for o in part}, argv, [include, exclude]
+
+    async def _chunks(self, batch: Batch, room: int) -> AsyncIterator[dict[bytes, tuple[int, bytes]]]:
+        """Yield at most `room` objects at a time: object -> (flags, the entry it stands for)."""
+        chunk: dict[bytes, tuple[int, bytes]] = {}
+        async for path, flags, entry in self._objects(batch):
+            chunk[path] = flags, entry
+            if len(chunk) >= room:
+                yield chunk
+                chunk = {}
+        if chunk:
+            yield chunk
+
+    async def _objects(self, batch: Batch) -> AsyncIterator[tuple[bytes, int, bytes]]:
+        """Yield (path, flags, entry it stands for): recursive entries are expanded to what rules permit."""
+        rules = None if batch.initial and self._full_initial else self.rules
+        seen = 0
+        for entry, flags in batch.entries.items():
+            yield entry, flags & ~flag.RECURSIVE, entry
+            if not flags & flag.RECURSIVE:
+                continue
+            enter = (lambda p, r=rules: r.permits(p, True)) if rules is not None else (lambda p: True)
+            for path, found in walk(batch.root, entry, enter, self._one_file_system):
+                is_dir = stat.S_ISDIR(found.st_mode)
+                seen += 1
+                if not seen % _SLICE:
+                    await asyncio.sleep(0)
+                if rules is None or rules.permits(path, is_dir):
+                    yield path, (flag.DIRECTORY if is_dir else 0) | NAME << CHANGE_SHIFT, entry
+
+    def _argv(self, objects: Mapping[bytes, tuple[int, bytes]], files: Mapping[bytes, bytes]) -> list[bytes]:
+        single = next(iter(objects)) if self._style.one_per_run or len(objects) == 1 else None
+        argv = [self._program]
+        for argument in self._arguments:
+            if argument == b"%" + OBJECTS + b"%":
+                argv += [self._named(path) for path in objects]
+            else:
+                argv.append(expand(argument, lambda name: self._value(name, objects, files, single)))
+        return argv
+
+    def _value(
+        self,
+        name: bytes,
+        objects: Mapping[bytes, tuple[int, bytes]],
+        files: Mapping[bytes, bytes],
+        single: bytes | None,
+    ) -> bytes | None:
+        if name in files:
+            return files[name]
+        if name == OBJECTS:
+            return b""
+        if name == b"EVENT-MASK":
+            return b"%d" % event_mask(objects[single][0]) if single is not None else b""
+        if name == b"TYPE":
+            if self._style.rsync_lists:
+                return b"rsynclist"
+            return b"sync" if self._style.one_per_run else b"synclist"
+        return self._lookup(name)
+
+    def _named(self, path: bytes) -> bytes:
+        """Return the argument for an object: never one that looks like an option."""
+        if self._style.one_per_run:
+            return self._root + b"/" + path if path else self._root
+        return b"./" + path if path.startswith(b"-") else path or b"."
+
+    # -- list files --------------------------------------------------------------------------------------------
+
+    def _lines(self, objects: Mapping[bytes, tuple[int, bytes]]) -> bytes:
+        # A newline cannot stand in a list of lines: such objects are named by %INCLUDE-LIST% only.
+        lines = (
+            b"sync %s %d %s\n" % (self._label, event_mask(flags), path)
+            for path, (flags, _) in objects.items()
+            if b"\n" not in path
+        )
+        return b"".join(lines)
+
+    def _list_file(self, kind: bytes, text: bytes) -> bytes:
+        if self._lists_dir is None:
+            self._lists_dir = os.fsencode(tempfile.mkdtemp(prefix="clsync-"))
+        prefix = b"%s.%d.0.%d." % (kind, os.getpid(), int(time.time()))
+        descriptor, name = tempfile.mkstemp(prefix=prefix, dir=self._lists_dir)
+        with open(descriptor, "wb") as file:
+            file.write(text)
+        return name
+
+    def _drop(self, files: list[bytes]) -> None:
+        if not self._style.keep_lists:
+            for name in files:
+                os.unlink(name)
+
+
+def event_mask(flags: int) -> int:
+    """Return the inotify mask (inotify(7)) that an entry's change bits amount to."""
+    bits = flags >> CHANGE_SHIFT
+    mask = 0x40000000 if flags & flag.DIRECTORY else 0
+    if bits & ATTRIB:
+        mask |= 0x4
+    if bits & CONTENT:
+        mask |= 0x2 | 0x8
+    if bits & NAME or not bits:
+        mask |= 0x200 if flags & flag.MISSING else 0x100
+    return mask
+
+
+async def _rejected(batch: Batch, rules: PathRules, one_file_system: bool) -> AsyncIterator[bytes]:
+    """Yield the topmost paths below recursive entries that rules reject."""
+    for entry, flags in batch.entries.items():
+        if not flags & flag.RECURSIVE:
+            continue
+        seen = 0
+        for path, found in walk(batch.root, entry, lambda p: rules.permits(p, True), one_file_system):
+            seen += 1
+            if not seen % _SLICE:
+                await asyncio.sleep(0)
+            if not rules.permits(path, stat.S_ISDIR(found.st_mode)):
+                yield path
+
+
+def _legacy_arguments(arguments: Sequence[bytes], style: CommandStyle) -> list[bytes]:
+    """Put clsync 0.4's arguments in place of `%RSYNC-ARGS%`."""
+    legacy = [b"-aH", b"--delete"]
+    if not style.prefer_include:
+        legacy += [b"--exclude-from", b"%EXCLUDE-LIST-PATH%"]
+    legacy += [b"--include-from", b"%INCLUDE-LIST-PATH%", b"--exclude=*"]
+    return list(_replaced(arguments, legacy))
+
+
+def _replaced(arguments: Sequence[bytes], legacy: Sequence[bytes]) -> Iterator[bytes]:
+    for argument in arguments:
+        if argument == RSYNC_ARGUMENTS:
+            yield from legacy
+        else:
+            yield argument

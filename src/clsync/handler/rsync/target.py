@@ -1,0 +1,43 @@
+"""What rsync's last argument means: a local directory, a path behind ssh, or a module of an rsync daemon."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+_URL = re.compile(rb"[a-z][a-z0-9+.-]*://")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A destination as rsync(1) reads it: a colon before the first slash makes it a remote one."""
+
+    text: bytes
+
+    @property
+    def remote(self) -> bool:
+        """Tell whether the destination is on another host (or spoken to as if it were)."""
+        return bool(_URL.match(self.text)) or b":" in self.text.partition(b"/")[0]
+
+    @property
+    def daemon(self) -> bool:
+        """Tell whether an rsync daemon answers there (`rsync://host/module`, `host::module`)."""
+        return bool(_URL.match(self.text)) or b"::" in self.text.partition(b"/")[0]
+
+    @property
+    def ssh(self) -> bool:
+        """Tell whether a remote shell leads there (`host:path`, `user@host:path`)."""
+        return self.remote and not self.daemon
+
+    @property
+    def argument(self) -> bytes:
+        """Return the argument for rsync: with one trailing slash, as the content goes there."""
+        return self.text if self.text.endswith((b"/", b":")) else self.text + b"/"
+
+    def prefixes(self) -> list[bytes]:
+        """Return what rsync may put before a path of this target in its messages."""
+        if not self.remote:
+            return [os.path.realpath(self.text), self.text]
+        _, _, path = self.text.rpartition(b":")
+        return [b"/"] if self.daemon else [path, b"/"]

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import random
 import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
+
+from tests.support.rulesets import Suffixes
 
 FIXED_NS = 1_000_000_000_000_000_000
 """The one mtime of release trees and of files that pretend to be old (ns since the epoch)."""
@@ -52,6 +55,11 @@ _ODD = (
     b"~",
     b"...",
     b"..x",
+    b"\\#012",
+    b"gone (deleted)",
+    b" (deleted)",
+    b"a]b",
+    b"%x",
     b"$(id)",
     b"{a,b}",
     b"tab\t",
@@ -73,23 +81,26 @@ class Held:
     """A file kept open for writing over several steps, whatever happens to its name."""
 
     def __init__(self, path: bytes) -> None:
-        self.descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        self.descriptor = os.open(path, flags)
 
-    def has_lost_its_name(self) -> bool:
-        """Tell whether the name it was opened by is gone while others stay: a write is then reported for no name."""
-        lost = os.readlink(b"/proc/self/fd/%d" % self.descriptor).endswith(b" (deleted)")
+    def has_lost_its_name(self, root: bytes) -> bool:
+        """Tell whether its name below `root` is gone while others stay: a write is then reported for no name."""
+        name = os.readlink(b"/proc/self/fd/%d" % self.descriptor)
+        lost = name.endswith(b" (deleted)") or not name.startswith(root + b"/")
         return lost and os.fstat(self.descriptor).st_nlink > 0
 
 
 class Playground:
     """The tree, an area outside it, and one primitive for everything that can happen to them."""
 
-    def __init__(self, root: bytes, outside: bytes, seed: int, *, skip_suffix: bytes = b"") -> None:
+    def __init__(self, root: bytes, outside: bytes, seed: int | str, suffixes: Suffixes | None = None) -> None:
+        """Play in `root`; names end in one of `suffixes` now and then."""
         self.root = root
         self.outside = outside
         self.random = random.Random(seed)
         self.privileged = os.geteuid() == 0
-        self.skip_suffix = skip_suffix
+        self.suffixes = suffixes or Suffixes()
         self.held: list[Held] = []
         self.journal: list[tuple[float, str]] = []
 
@@ -99,7 +110,7 @@ class Playground:
         """Return some directory of the tree, often the root or one near it."""
         at = self.root if top is None else top
         while self.random.random() < 0.7:
-            inner = [name for name, mode in self._listing(at) if stat.S_ISDIR(mode)]
+            inner = [name for name, mode in self.listing(at) if stat.S_ISDIR(mode)]
             if not inner:
                 break
             at = at + b"/" + self.random.choice(inner)
@@ -123,32 +134,38 @@ class Playground:
 
     def linked_file(self) -> bytes | None:
         """Return some file that has another name."""
-        return self._search(
-            lambda path, mode: stat.S_ISREG(mode) and os.lstat(path).st_nlink > 1, attempts=12
-        )
+        return self._search(lambda path, mode: stat.S_ISREG(mode) and os.lstat(path).st_nlink > 1, attempts=12)
+
+    def fixed(self, of_kind: Callable[[int], bool]) -> bytes | None:
+        """Return some file or directory that has the fixed mtime of releases."""
+        return self._search(lambda path, mode: of_kind(mode) and os.lstat(path).st_mtime_ns == FIXED_NS, attempts=12)
 
     def outside_entry(self) -> bytes | None:
         """Return something that was moved out of the tree or is waiting to be moved in."""
-        names = [name for name, _ in self._listing(self.outside)]
+        names = [name for name, _ in self.listing(self.outside)]
         return self.outside + b"/" + self.random.choice(names) if names else None
 
-    def free(self, directory: bytes) -> bytes:
-        """Return a path in `directory` where nothing stands."""
+    def free(self, directory: bytes | None = None, *, like: bytes | None = None, is_dir: bool = False) -> bytes:
+        """Return a path where nothing stands, for a directory or not, or for what stands at `like`."""
+        if like is not None:
+            is_dir = stat.S_ISDIR(os.lstat(like).st_mode)
+        if directory is None:
+            directory = self.directory()
         for _ in range(20):
-            path = directory + b"/" + self.name()
+            path = directory + b"/" + self.name(is_dir=is_dir)
             if len(path) < LONGEST and not os.path.lexists(path):
                 return path
         return directory + b"/n%08x" % self.random.getrandbits(32)
 
-    def target(self) -> bytes:
-        """Return a path to create or to move something to: usually free, now and then taken."""
+    def target(self, like: bytes) -> bytes:
+        """Return a path to move `like` to: usually free, now and then taken."""
         if self.random.random() < 0.25:
             taken = self.entry()
             if taken is not None:
                 return taken
-        return self.free(self.directory())
+        return self.free(like=like)
 
-    def name(self) -> bytes:
+    def name(self, *, is_dir: bool = False) -> bytes:
         """Return a name: mostly one of a few (so that names are used again and again), sometimes an odd one."""
         draw = self.random.random()
         if draw < 0.5:
@@ -157,9 +174,15 @@ class Playground:
             name = b"n%d" % self.random.randrange(100)
         else:
             name = self.random.choice(_ODD)
-        if self.skip_suffix and len(name) < 200 and self.random.random() < 0.2:
-            name += self.skip_suffix
+        endings = self.suffixes.any + (self.suffixes.directory if is_dir else self.suffixes.plain)
+        if endings and len(name) < 200 and self.random.random() < 0.2:
+            name += self.random.choice(endings)
         return name
+
+    def _check(self, path: bytes, is_dir: bool) -> None:
+        """Refuse, as the kernel would, a name whose ending belongs to the other type."""
+        if path.endswith(self.suffixes.plain if is_dir else self.suffixes.directory):
+            raise OSError(errno.EINVAL, "name of the other type", path)
 
     def size(self) -> int:
         """Return a file size in bytes, small as a rule."""
@@ -186,7 +209,8 @@ class Playground:
         """Return the number of entries below the root."""
         return sum(len(directories) + len(files) for _, directories, files in os.walk(self.root))
 
-    def _listing(self, directory: bytes) -> list[tuple[bytes, int]]:
+    def listing(self, directory: bytes) -> list[tuple[bytes, int]]:
+        """Return the names in `directory` with their modes, sorted."""
         with os.scandir(directory) as entries:
             found = [(entry.name, entry) for entry in entries]
         found.sort(key=lambda pair: pair[0])
@@ -195,7 +219,7 @@ class Playground:
     def _search(self, fits: _Fits, attempts: int = 6) -> bytes | None:
         for _ in range(attempts):
             directory = self.directory()
-            listing = self._listing(directory)
+            listing = self.listing(directory)
             if listing:
                 start = self.random.randrange(len(listing))
                 for name, mode in (listing[start:] + listing[:start])[:40]:
@@ -218,8 +242,9 @@ class Playground:
 
     def write(self, path: bytes, data: bytes, flags: int = os.O_CREAT | os.O_TRUNC, at: int = 0) -> None:
         """Open `path` with `flags`, write `data` at offset `at`, close."""
+        self._check(path, False)
         self.note("write", path, len(data), f"flags={flags:o} at={at}")
-        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o644)
+        descriptor = self._open(path, flags)
         try:
             if flags & os.O_APPEND:
                 os.write(descriptor, data)
@@ -231,39 +256,83 @@ class Playground:
     def truncate(self, path: bytes, size: int) -> None:
         """Cut or extend a file."""
         self.note("truncate", path, size)
-        os.truncate(path, size)
+        descriptor = self._open(path)
+        try:
+            os.ftruncate(descriptor, size)
+        finally:
+            os.close(descriptor)
+
+    def map(self, path: bytes, data: bytes, at: int = 0) -> None:
+        """Write inside a file through a shared mapping; its descriptor is closed before the store."""
+        self.note("mmap", path, len(data), f"at={at}")
+        descriptor = self._open(path, os.O_RDWR)
+        try:
+            mapping = mmap.mmap(descriptor, 0)  # keeps a duplicate
+        finally:
+            os.close(descriptor)
+        with mapping:
+            mapping[at : at + len(data)] = data
+
+    def nameless(self, directory: bytes, data: bytes, path: bytes) -> None:
+        """Write a file without a name (O_TMPFILE), then give it one."""
+        self._check(path, False)
+        self.note("tmpfile", directory, "linked at", path)
+        descriptor = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(descriptor, data)
+            os.link(b"/proc/self/fd/%d" % descriptor, path, src_dir_fd=descriptor, follow_symlinks=True)
+        finally:
+            os.close(descriptor)
+
+    def append(self, held: Held, data: bytes) -> None:
+        """Write to a file that is kept open."""
+        self.note("append to held", os.readlink(b"/proc/self/fd/%d" % held.descriptor), len(data))
+        os.write(held.descriptor, data)
+
+    @staticmethod
+    def _open(path: bytes, flags: int = 0) -> int:
+        access = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a fifo that came in between must not block
+        descriptor = os.open(path, access | (flags if flags & os.O_RDWR else flags | os.O_WRONLY), 0o644)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "no regular file", path)
+        return descriptor
 
     def punch(self, path: bytes, start: int, length: int) -> None:
         """Make a hole; file systems without holes refuse, which changes nothing."""
         self.note("punch", path, start, length)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = self._open(path)
         try:
             mode = _KEEP_SIZE | _PUNCH_HOLE
-            _libc.fallocate(descriptor, mode, ctypes.c_long(start), ctypes.c_long(length))
+            _libc.fallocate(descriptor, mode, ctypes.c_int64(start), ctypes.c_int64(length))
         finally:
             os.close(descriptor)
 
     def mkdir(self, path: bytes) -> None:
         """Make a directory."""
+        self._check(path, True)
         self.note("mkdir", path)
         os.mkdir(path)
 
     def symlink(self, target: bytes, path: bytes) -> None:
         """Make a symlink."""
+        self._check(path, False)
         self.note("symlink", target, "at", path)
         os.symlink(target, path)
 
     def link(self, old: bytes, new: bytes) -> None:
         """Give a file another name."""
+        self._check(new, False)
         self.note("link", old, new)
         os.link(old, new, follow_symlinks=False)
 
     def rename(self, old: bytes, new: bytes, flags: int = 0) -> None:
         """Rename, with the flags of renameat2(2). Paths that would grow too long are refused as the kernel does."""
-        if len(new) + self.height(old) > LONGEST or (
-            flags == EXCHANGE and len(old) + self.height(new) > LONGEST
-        ):
+        if len(new) + self.height(old) > LONGEST or (flags == EXCHANGE and len(old) + self.height(new) > LONGEST):
             raise OSError(errno.ENAMETOOLONG, "kept short", new)
+        self._check(new, stat.S_ISDIR(os.lstat(old).st_mode))
+        if flags == EXCHANGE:
+            self._check(old, stat.S_ISDIR(os.lstat(new).st_mode))
         self.note("exchange" if flags == EXCHANGE else "rename", old, new)
         if _libc.renameat2(-100, old, -100, new, flags) < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), new)
@@ -298,6 +367,7 @@ class Playground:
 
     def mknod(self, path: bytes, mode: int, device: int = 0) -> None:
         """Make a fifo, a socket or a device."""
+        self._check(path, False)
         self.note("mknod", path, oct(mode), device)
         os.mknod(path, mode, device)
 

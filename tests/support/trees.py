@@ -70,9 +70,7 @@ def shown(path: bytes) -> str:
     return text if len(text) <= 160 else f"{text[:80]}...{text[-70:]}"
 
 
-def snapshot(
-    root: bytes, ignore: Ignore | None = None, *, xattrs: bool = False, content: bool = True
-) -> Snapshot:
+def snapshot(root: bytes, ignore: Ignore | None = None, *, xattrs: bool = False, content: bool = True) -> Snapshot:
     """Read the tree below `root` (itself included as `b""`). What vanishes meanwhile is left out.
 
     Raises OSError where something exists and cannot be read.

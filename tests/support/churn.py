@@ -43,7 +43,7 @@ _EXPECTED = {
     errno.EBUSY,
     errno.EOPNOTSUPP,
 }
-_MODES = (0o644, 0o600, 0o755, 0o444, 0o640, 0o4755, 0o2750, 0o1777)
+_MODES: tuple[int, ...] = (0o644, 0o600, 0o755, 0o444, 0o640, 0o4755, 0o2750, 0o1777)
 _OWNERS = (0, 1, 1000, 12345, 65534)
 
 

@@ -39,7 +39,7 @@ from tests.support.trees import Difference, Snapshot, compare, report, shown, sn
 MODES = ("rsyncdirect", "copy")
 MONITORS = ("fanotify", "inotify", "poll")
 MEMORY, DISK = "/dev/shm", "/var/tmp"
-PLACES = {"any": ((MEMORY, MEMORY), (DISK, DISK), (MEMORY, DISK), (DISK, MEMORY))}
+PLACES: dict[str, tuple[tuple[str, str], ...]] = {"any": ((MEMORY, MEMORY), (DISK, DISK), (MEMORY, DISK), (DISK, MEMORY))}
 PLACES["same-fs"] = PLACES["any"][:2]
 PLACES["tmpfs"] = PLACES["any"][:1]
 DELAYS = ((0.1, 0.1), (0, 0), (0.05, 0), (0.3, 0.1))
@@ -210,8 +210,7 @@ class World:
 
 
 def _directory(place: str, seed: int) -> Path:
-    path = Path(os.path.realpath(tempfile.mkdtemp(prefix=f"clsync-churn-{seed}-", dir=place)))
-    return path
+    return Path(os.path.realpath(tempfile.mkdtemp(prefix=f"clsync-churn-{seed}-", dir=place)))
 
 
 def _copy(source: Path, destination: Path) -> None:
@@ -313,7 +312,7 @@ class Run:
             self.writers.append(Writer(bytes(world.neighbour), bytes(aside), [plan], journal))
 
     def _churn(self, daemon: Daemon) -> None:
-        while any([writer.running() for writer in self.writers]):
+        while [writer for writer in self.writers if writer.running()]:
             if self.settings.kill_handler and self.result.kills < 6:
                 self._kill_a_handler(daemon)
             if self.settings.overflow:

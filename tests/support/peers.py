@@ -28,10 +28,13 @@ def lsyncd(source: Path, destination: Path, scratch: Path) -> list[str]:
 
 
 def rsync(source: Path, destination: Path, _: Path) -> list[str]:
-    """Full runs of rsync without end, nothing taken for unchanged: the harness checks itself against it."""
+    """Full runs of rsync without end, nothing taken for unchanged: the harness checks itself against it.
+
+    rsync -H can hang for ever when files vanish, its --timeout notwithstanding: hence timeout(1).
+    """
     run = "rsync -aH --delete --force --modify-window=-1 --ignore-times --numeric-ids"
     paths = f"{shlex.quote(str(source))}/ {shlex.quote(str(destination))}/"
-    return ["/bin/sh", "-c", f"while :; do {run} {paths}; sleep 0.1; done"]
+    return ["/bin/sh", "-c", f"while :; do timeout --kill-after=1 3 {run} {paths}; sleep 0.1; done"]
 
 
 PEERS: dict[str, Callable[[Path, Path, Path], list[str]]] = {"clsync": clsync, "lsyncd": lsyncd, "rsync": rsync}

@@ -14,12 +14,23 @@ from clsync.core.paths import ancestors, parent
 class Stat(Protocol):
     """The fields of `os.stat_result` that decide."""
 
-    st_mode: int
-    st_nlink: int
-    st_size: int
-    st_dev: int
-    st_ino: int
-    st_mtime_ns: int
+    @property
+    def st_mode(self) -> int: ...  # noqa: D102
+
+    @property
+    def st_nlink(self) -> int: ...  # noqa: D102
+
+    @property
+    def st_size(self) -> int: ...  # noqa: D102
+
+    @property
+    def st_dev(self) -> int: ...  # noqa: D102
+
+    @property
+    def st_ino(self) -> int: ...  # noqa: D102
+
+    @property
+    def st_mtime_ns(self) -> int: ...  # noqa: D102
 
 
 Lstat = Callable[[bytes], Stat | None]

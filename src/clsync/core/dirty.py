@@ -68,6 +68,13 @@ class DirtySet:
         """Return the time at which the next waiting path becomes ready."""
         return min((until for _, until in self._waiting.values()), default=None)
 
+    def release(self, paths: Iterable[bytes]) -> None:
+        """Make ready some of the paths that wait."""
+        for path in paths:
+            waited = self._waiting.pop(path, None)
+            if waited is not None:
+                self.ready[path] = self.ready.get(path, 0) | waited[0]
+
     def hurry(self) -> None:
         """Make everything that waits ready now."""
         self.ripen(float("inf"))

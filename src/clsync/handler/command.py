@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 import tempfile
@@ -19,6 +18,7 @@ from clsync.core.paths import shown
 from clsync.handler.base import PathRules
 from clsync.handler.runner import Runner
 from clsync.kernel.process import exit_text
+from clsync.kernel.slices import in_slices
 from clsync.kernel.walk import walk
 from clsync.options.expansion import expand, macros
 
@@ -29,7 +29,6 @@ RSYNC_ARGUMENTS = b"%RSYNC-ARGS%"
 MOST_ARGUMENTS = 256
 """Objects and configured arguments of one run together, as in clsync 0.4."""
 _LIST_OBJECTS = 100_000
-_SLICE = 256
 
 Lookup = Callable[[bytes], bytes | None]
 
@@ -170,17 +169,13 @@ class CommandHandler:
     async def _objects(self, batch: Batch) -> AsyncIterator[tuple[bytes, int, bytes]]:
         """Yield (path, flags, entry it stands for): recursive entries are expanded to what rules permit."""
         rules = None if batch.initial and self._full_initial else self.rules
-        seen = 0
         for entry, flags in batch.entries.items():
             yield entry, flags & ~flag.RECURSIVE, entry
             if not flags & flag.RECURSIVE:
                 continue
             enter = (lambda p, r=rules: r.permits(p, True)) if rules is not None else (lambda p: True)
-            for path, found in walk(batch.root, entry, enter, self._one_file_system):
+            async for path, found in in_slices(walk(batch.root, entry, enter, self._one_file_system)):
                 is_dir = stat.S_ISDIR(found.st_mode)
-                seen += 1
-                if not seen % _SLICE:
-                    await asyncio.sleep(0)
                 if rules is None or rules.permits(path, is_dir):
                     yield path, (flag.DIRECTORY if is_dir else 0) | NAME << CHANGE_SHIFT, entry
 
@@ -263,11 +258,8 @@ async def _rejected(batch: Batch, rules: PathRules, one_file_system: bool) -> As
     for entry, flags in batch.entries.items():
         if not flags & flag.RECURSIVE:
             continue
-        seen = 0
-        for path, found in walk(batch.root, entry, lambda p: rules.permits(p, True), one_file_system):
-            seen += 1
-            if not seen % _SLICE:
-                await asyncio.sleep(0)
+        below = walk(batch.root, entry, lambda p: rules.permits(p, True), one_file_system)
+        async for path, found in in_slices(below):
             if not rules.permits(path, stat.S_ISDIR(found.st_mode)):
                 yield path
 

@@ -24,8 +24,16 @@ class Monitor(Protocol):
         """Return a descriptor that is readable whenever `drain` has something to do."""
         ...
 
+    def root_gone(self) -> bool:
+        """Tell whether the root was deleted, moved away or unmounted, as far as the monitor knows."""
+        ...
+
+    def describe(self) -> str:
+        """Return what watches which file system, and why."""
+        ...
+
     def due(self) -> float | None:
-        """Return the time (`time.monotonic` seconds) at which `drain` wants to be called although nothing is readable."""
+        """Return the monotonic time at which `drain` wants to be called although nothing is readable."""
         ...
 
     def drain(self) -> bool:

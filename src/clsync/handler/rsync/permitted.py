@@ -6,7 +6,6 @@ destination.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 import tempfile
@@ -19,12 +18,11 @@ from clsync.core import lists
 from clsync.core.paths import parent
 from clsync.handler.base import PathRules
 from clsync.handler.runner import anonymous_file
+from clsync.kernel.slices import in_slices
 from clsync.kernel.walk import lstat_below, walk
 
 PART = 50_000
 """Entries of one run when recursion is expanded: memory is bounded, here and in rsync."""
-_SLICE = 256
-"""Entries looked at before the event loop gets its turn (1-2 ms)."""
 
 
 class Doomed(NamedTuple):
@@ -80,15 +78,12 @@ async def below(
     Files with several names are put into `linked` instead: rsync links only what it sees in one run.
     """
     part: dict[bytes, int] = {}
-    seen = 0
     for top, flags in tops.items():
         keep = flags & flag.FORCE
         if rules.permits(top, True):
             part[top] = flag.DIRECTORY | keep
-        for path, found in walk(root, top, lambda p: rules.permits(p, True), one_file_system > 0):
-            seen += 1
-            if not seen % _SLICE:
-                await asyncio.sleep(0)
+        below_top = walk(root, top, lambda p: rules.permits(p, True), one_file_system > 0)
+        async for path, found in in_slices(below_top):
             is_dir = stat.S_ISDIR(found.st_mode)
             if not rules.permits(path, is_dir) or lists.too_long(path):
                 continue

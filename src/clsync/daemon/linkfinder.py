@@ -1,0 +1,86 @@
+"""Finds the other names of hard-linked files: one scan at a time, in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+from clsync.core.classify import LinkedFile
+from clsync.core.links import LinkIndex
+from clsync.kernel.linkscan import Inode
+from clsync.kernel.process import spawn
+
+_CHUNK = 1 << 20
+
+
+class LinkFinder:
+    """Scans for inodes and teaches a `LinkIndex` what was found."""
+
+    def __init__(self, index: LinkIndex, open_root: Callable[[], int]) -> None:
+        """`open_root` returns a new descriptor of the watched root; raises OSError where it is gone."""
+        self._index, self._open_root = index, open_root
+
+    async def find(self, wanted: set[LinkedFile]) -> None:
+        """Find all names of some files below the root. Raises OSError where the tree cannot be scanned."""
+        found = await self._scan(wanted, by_stat=False)
+        if any(not found.get((f.dev, f.ino)) for f in wanted):
+            # Some file systems (overlays) show other inode numbers in listings than in lstat.
+            missing = {f for f in wanted if not found.get((f.dev, f.ino))}
+            found |= await self._scan(missing, by_stat=True)
+        for file in wanted:
+            self._index.learn((file.dev, file.ino), found.get((file.dev, file.ino), ()), file.nlink)
+
+    async def _scan(self, wanted: set[LinkedFile], by_stat: bool) -> dict[Inode, list[bytes]]:
+        root = self._open_root()
+        try:
+            argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.kernel.linkscan"]
+            child = spawn(
+                argv + ([b"--stat"] if by_stat else []), cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+        finally:
+            os.close(root)
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            wishes = b"".join(b"%d %d %d\n" % file for file in wanted)
+            await asyncio.to_thread(_write, child, wishes)
+            return await _read(child.stdout.fileno())
+        finally:
+            child.kill()
+            child.stdout.close()
+            await asyncio.to_thread(child.wait)
+
+
+def _write(child: subprocess.Popen[bytes], data: bytes) -> None:
+    assert child.stdin is not None
+    with child.stdin as pipe:
+        pipe.write(data)
+
+
+async def _read(pipe: int) -> dict[Inode, list[bytes]]:
+    """Read records `device inode path NUL` until the end."""
+    os.set_blocking(pipe, False)
+    found: dict[Inode, list[bytes]] = {}
+    rest = b""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(pipe, readable.set)
+    try:
+        while True:
+            await readable.wait()
+            readable.clear()
+            try:
+                data = os.read(pipe, _CHUNK)
+            except BlockingIOError:
+                continue
+            if not data:
+                return found
+            *records, rest = (rest + data).split(b"\0")
+            for record in records:
+                device, inode, path = record.split(b" ", 2)
+                found.setdefault((int(device), int(inode)), []).append(path)
+    finally:
+        loop.remove_reader(pipe)

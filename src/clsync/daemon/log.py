@@ -1,0 +1,69 @@
+"""The daemon's messages: one line each, to one place, with the words of clsync 0.4 before them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+ERROR: Final = 1
+WARNING: Final = 2
+INFO: Final = 3
+_PREFIX = {ERROR: "Error: ", WARNING: "Warning: ", INFO: "Info: "}
+
+
+class Log:
+    """Writes messages up to a level (0 nothing, 1 errors, 2 warnings, 3 information), and debug ones."""
+
+    def __init__(self, output: str = "stderr", level: int = INFO, debug: int = 0) -> None:
+        """`output`: stderr, stdout or syslog (facility daemon, with the pid)."""
+        self.level, self.debug_level = level, debug
+        self._syslog = output == "syslog"
+        self._descriptor = 1 if output == "stdout" else 2
+        self.terminal = not self._syslog and os.isatty(self._descriptor)
+        if self._syslog:
+            import syslog
+
+            syslog.openlog("clsync", syslog.LOG_PID | syslog.LOG_CONS, syslog.LOG_DAEMON)
+
+    def error(self, text: str, hint: str = "") -> None:
+        """Say what went wrong, and what to do next."""
+        self._write(ERROR, f"{text}; {hint}" if hint else text)
+
+    def warning(self, text: str) -> None:
+        """Say what the operator should know."""
+        self._write(WARNING, text)
+
+    def info(self, text: str) -> None:
+        """Say what goes on."""
+        self._write(INFO, text)
+
+    def progress(self, text: str) -> None:
+        """Say what goes on to somebody who watches; a log file is spared."""
+        if self.terminal or self.debug_level:
+            self._write(INFO, text)
+
+    def debug(self, level: int, text: str) -> None:
+        """Say what only somebody in search of a fault wants to know."""
+        if level <= self.debug_level and self.level:
+            self._line(f"Debug{level} (pid: {os.getpid()}): {text}", 7)
+
+    def _write(self, level: int, text: str) -> None:
+        if level <= self.level:
+            self._line(_PREFIX[level] + text, {ERROR: 3, WARNING: 4, INFO: 6}[level])
+
+    def _line(self, text: str, priority: int) -> None:
+        if self._syslog:
+            import syslog
+
+            syslog.syslog(priority, text)
+            return
+        try:
+            os.write(self._descriptor, (text + "\n").encode("utf-8", "backslashreplace"))
+        except OSError:
+            pass  # nobody listens any more: that ends no daemon
+
+
+def die(text: str, hint: str = "") -> None:
+    """Write a start-up error to standard error."""
+    sys.stderr.write(f"clsync: {text}\n" + (f"        {hint}\n" if hint else ""))

@@ -1,0 +1,437 @@
+"""The pipeline at work: arm, sync all, then collect, resolve, hand over, settle - for years."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable
+
+from clsync.core import batch as flag
+from clsync.core.batch import Batch, Outcome, Verdict
+from clsync.core.changes import DOUBT
+from clsync.core.classify import CHANGE_SHIFT, Freshness
+from clsync.core.links import LinkIndex
+from clsync.core.paths import shown
+from clsync.core.rules import Rules
+from clsync.core.windows import Window
+from clsync.daemon.course import Course, Leaving
+from clsync.daemon.linkfinder import LinkFinder
+from clsync.daemon.linksearch import LinkSearch
+from clsync.daemon.log import Log
+from clsync.daemon.resolve import Resolved, Resolver
+from clsync.daemon.root import Directory, opened
+from clsync.daemon.target import Target
+from clsync.errors import Exit, OperatorError
+from clsync.handler.base import Handler
+from clsync.kernel.slices import in_slices
+from clsync.monitor.base import Monitor
+
+TICK_NS = 20_000_000
+"""No file system clock is coarser than this, where it counts nanoseconds at all (CONFIG_HZ=100 makes 10 ms)."""
+_ROOT_CHECK = 1.0
+"""Seconds between two looks for a root that is gone."""
+_ARM_TURN = 0.02
+
+
+class Mirror:
+    """Keeps one target equal to one tree."""
+
+    def __init__(
+        self,
+        *,
+        root: Directory,
+        open_monitor: Callable[[Rules], Monitor],
+        handler: Handler,
+        rules: Rules,
+        read_rules: Callable[[], Rules],
+        set_rules: Callable[[Rules], None],
+        window: Window,
+        course: Course,
+        log: Log,
+        set_status: Callable[[str], None],
+        big_files: tuple[int, float] = (0, 0.0),
+        one_file_system: bool = False,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`big_files`: size in bytes above which changed files wait (0: none), and for how many seconds.
+
+        `ready` is called once when the tree is watched.
+        """
+        self._root, self._open_monitor, self._handler = root, open_monitor, handler
+        self._rules, self._read_rules, self._set_rules = rules, read_rules, set_rules
+        self._window, self._course, self._log, self._set_status = window, course, log, set_status
+        self._ready = ready
+        links = LinkIndex()
+        self._resolver = Resolver(links, big=big_files[0], one_file_system=one_file_system)
+        self._resolver.rules = rules if rules else None
+        self._target = Target(log, big_files[1])
+        finder = LinkFinder(links, self._opened_root)
+        self._search = LinkSearch(finder, self._resolver.searches, self._release, log)
+        self._monitor: Monitor | None = None
+        self._due_timer: asyncio.TimerHandle | None = None
+        self._wake = asyncio.Event()
+        self._leaving: Leaving | None = None
+        self._hurry = self._full_wanted = self._rules_wanted = False
+        self._hold_until: float | None = None
+        self._number = self._confirmed = 0
+        self._last_end_ns = time.time_ns()
+        self._last_take = time.time()
+
+    # -- what signals ask for ----------------------------------------------------------------------------------
+
+    def leave(self, how: Leaving) -> None:
+        """End the run."""
+        if self._leaving is None or how is Leaving.NOW:
+            self._leaving = how
+        if how is Leaving.NOW:
+            self._handler.stop()
+        self._wake.set()
+
+    def hand_over_now(self) -> None:
+        """Do not wait for the delays this time."""
+        self._hurry = True
+        self._wake.set()
+
+    def sync_all(self) -> None:
+        """Do a full sync again."""
+        self._full_wanted = True
+        self._wake.set()
+
+    def reread_rules(self) -> None:
+        """Read the rules file again."""
+        self._rules_wanted = True
+        self._wake.set()
+
+    # -- phases ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Arm, sync, follow; return the exit code. Raises OperatorError where the tree cannot be watched."""
+        try:
+            if not self._course.only_initial:
+                await self._arm()
+            self._ready()
+            if not self._course.skip_initial:
+                await self._initial()
+            while self._leaving is None:
+                await self._step()
+            return await self._end()
+        finally:
+            await self._close()
+
+    async def _arm(self) -> None:
+        """Watch the tree: from now on no change is missed."""
+        started = turn = time.monotonic()
+        monitor = self._open_monitor(self._rules)
+        try:
+            for _ in monitor.arm():
+                if time.monotonic() - turn > _ARM_TURN:
+                    monitor.drain()
+                    await asyncio.sleep(0)
+                    turn = time.monotonic()
+                    if self._leaving is Leaving.NOW:
+                        break
+        except BaseException:
+            monitor.close()
+            raise
+        loop = asyncio.get_running_loop()
+        old, self._monitor = self._monitor, monitor
+        if old is not None:
+            loop.remove_reader(old.fileno())
+            old.close()
+        loop.add_reader(monitor.fileno(), self._drain)
+        self._log.info(f"watching {shown(self._root.path)}: {monitor.describe()}")
+        self._log.debug(1, f"armed in {time.monotonic() - started:.3f} s")
+        self._drain()
+
+    async def _initial(self) -> None:
+        """Make everything equal once; go on to follow changes as soon as the target has answered."""
+        self._set_status("initsync")
+        self._log.progress("initial sync: making the destination equal; changes are collected meanwhile")
+        started = time.monotonic()
+        self._doubt_all()
+        while self._leaving is not Leaving.NOW and not self._given_up():
+            if not await self._due_at(self._target.next_at(0.0, hurry=True)):
+                continue
+            done = await self._hand_over(initial=True)
+            if done is not None:
+                break
+        else:
+            return
+        if done:
+            self._log.info(f"initial sync done in {time.monotonic() - started:.2f} s")
+        if self._course.only_initial and self._leaving is None:
+            await self._drain_dry()
+            self._leaving = self._leaving or Leaving.DONE
+
+    async def _step(self) -> None:
+        """Wait for something to do, and do it."""
+        if self._rules_wanted:
+            self._rules_wanted = False
+            await self._change_rules()
+        if self._full_wanted:
+            self._full_wanted = False
+            self._set_status("initsync")
+            self._doubt_all()
+            self._hurry = True
+        if self._course.exit_on_no_events and not self._anything_left():
+            self._leaving = Leaving.DONE
+            return
+        if await self._due_at(self._wake_at()):
+            await self._hand_over()
+
+    async def _drain_dry(self) -> None:
+        """Hand over until nothing is left, or a try too many has failed."""
+        self._target.hurry_big()
+        while self._leaving is not Leaving.NOW and self._anything_left() and not self._given_up():
+            self._hurry = True
+            if await self._due_at(self._wake_at()):
+                await self._hand_over()
+
+    async def _end(self) -> int:
+        if self._leaving is Leaving.FLUSH:
+            self._set_status("lastsync")
+            self._course = Course(exit_on_no_events=True, retries=self._course.retries)
+            await self._drain_dry()
+        if self._leaving is Leaving.NOW:
+            self._set_status("terminating")
+            return Exit.OK
+        self._set_status("exiting")
+        if not self._target.failing():
+            return Exit.OK
+        self._target.name_failing()
+        return (self._target.code if self._course.retries else 0) or Exit.INCOMPLETE
+
+    async def _close(self) -> None:
+        await self._search.close()
+        if self._due_timer is not None:
+            self._due_timer.cancel()
+        if self._monitor is not None:
+            asyncio.get_running_loop().remove_reader(self._monitor.fileno())
+            self._monitor.close()
+        await self._handler.aclose()
+
+    # -- collecting --------------------------------------------------------------------------------------------
+
+    def _drain(self) -> bool:
+        """Fold what the kernel has; return whether the window holds anything."""
+        monitor = self._monitor
+        if monitor is None:
+            return False
+        filled = monitor.drain()
+        if filled and self._window.opened_at is None:
+            self._window.open(time.monotonic())
+            self._wake.set()
+        if self._hold_until is None and monitor.root_gone():
+            self._hold_until = 0.0
+            self._wake.set()
+        due = monitor.due()
+        if self._due_timer is not None:
+            self._due_timer.cancel()
+            self._due_timer = None
+        if due is not None:
+            wait = max(due - time.monotonic(), 0.001)
+            self._due_timer = asyncio.get_running_loop().call_later(wait, self._drain)
+        return filled
+
+    def _anything_left(self) -> bool:
+        return self._target.pending() or self._search.busy or self._drain()
+
+    def _doubt_all(self) -> None:
+        """Compare everything with the next batch; by content only what changes from now on."""
+        self._target.dirty.add([(b"", DOUBT)], time.time())
+
+    def _given_up(self) -> bool:
+        """Tell whether something has failed as often as it may."""
+        tries = self._course.tries
+        return tries > 0 and self._target.worst() >= tries
+
+    # -- waiting -----------------------------------------------------------------------------------------------
+
+    def _wake_at(self) -> float | None:
+        """Return when the next batch is to be made (0: now); None: not before something happens."""
+        hurry = self._hurry or self._course.exit_on_no_events
+        times = [self._target.next_at(self._window.earliest(), hurry)]
+        due = self._window.due()
+        if due is not None:
+            times.append(max(0.0 if hurry else due, self._target.unwell_until))
+        return min((at for at in times if at is not None), default=None)
+
+    async def _due_at(self, at: float | None) -> bool:
+        """Sleep until the monotonic time `at`, or until something happens; tell whether a batch may be made."""
+        now = time.monotonic()
+        if self._hold_until is not None:
+            if self._hold_until <= now and await self._root_is_back():
+                return False
+            at = self._hold_until
+        elif at is not None and at <= now:
+            return True
+        else:
+            self._show_idle()
+        self._wake.clear()
+        if self._leaving or self._rules_wanted or self._full_wanted:
+            return False
+        try:
+            async with asyncio.timeout(None if at is None else at - now):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        return False
+
+    def _show_idle(self) -> None:
+        if not self._leaving:
+            self._set_status("synchandler error" if self._target.failing() else "running")
+
+    # -- the root comes and goes -------------------------------------------------------------------------------
+
+    def _hold(self, trouble: str) -> None:
+        """Do nothing, and delete nothing, while the root is not the one we know."""
+        if not self._hold_until:
+            where = shown(self._root.path)
+            self._log.error(f"watch directory {where}: {trouble}", "nothing is synced or deleted until it is back")
+            self._set_status("hold on")
+        self._hold_until = time.monotonic() + _ROOT_CHECK
+
+    async def _root_is_back(self) -> bool:
+        """Go on, with a new monitor and everything in doubt, if the root we know stands there."""
+        trouble = self._root.trouble()
+        if trouble is None and self._monitor is not None:
+            try:
+                await self._arm()
+            except OperatorError as error:
+                trouble = error.message
+        if trouble is not None:
+            self._hold(trouble)
+            return False
+        self._hold_until = None
+        self._log.info(f"watch directory {shown(self._root.path)} is back: comparing everything")
+        # What happened meanwhile was not seen.
+        self._target.dirty.add([(b"", DOUBT)], self._last_take)
+        return True
+
+    # -- handing over ------------------------------------------------------------------------------------------
+
+    async def _hand_over(self, initial: bool = False) -> bool | None:
+        """Make one batch and hand it over: True if all is confirmed, False if some, None if nothing is."""
+        now = time.monotonic()
+        try:
+            with opened(self._root.path) as root:
+                trouble = self._root.trouble_at(root)
+                if trouble is not None:
+                    self._hold(trouble)
+                    return None
+                self._hurry = False
+                ripe = self._target.dirty.ripen(now)
+                if not initial:
+                    self._window.close(now)
+                    await self._take()
+                taken = self._target.dirty.take()
+                return await self._sync(taken, ripe, root, initial) if taken else True
+        except OSError as error:
+            self._target.dirty.abort()
+            self._hold(error.strerror or str(error))
+            return None
+
+    async def _take(self) -> None:
+        """Move what the window holds to the dirty set."""
+        if self._monitor is None:
+            return
+        since, self._last_take = self._last_take, time.time()
+        part: list[tuple[bytes, int]] = []
+        async for change in in_slices(self._monitor.take()):
+            part.append(change)
+            if len(part) >= 4096:
+                self._target.dirty.add(part, since)
+                part.clear()
+        self._target.dirty.add(part, since)
+
+    async def _sync(self, taken: dict[bytes, int], ripe: set[bytes], root: int, initial: bool) -> bool | None:
+        started = time.monotonic()
+        if initial:
+            everything = flag.DIRECTORY | flag.RECURSIVE | DOUBT << CHANGE_SHIFT
+            resolved = Resolved({b"": everything}, 0)
+        else:
+            freshness = Freshness(self._last_end_ns + TICK_NS, time.time_ns())
+            doubts = self._target.dirty.doubts
+            resolved = await self._resolver.resolve(taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe)
+        outcome = await self._handed(resolved, root, initial)
+        self._target.settle(taken, resolved, outcome)
+        if outcome.verdict is Verdict.UNWELL:
+            self._leave_if_given_up()
+            return None
+        self._search.want(resolved.wanted, resolved.unlinked)
+        if resolved.entries:
+            took = time.monotonic() - started
+            self._log.progress(f"batch {self._number}: {_named(resolved.entries)} in {took:.3f} s")
+        self._count(outcome)
+        return outcome.verdict is Verdict.DONE and not resolved.unreadable
+
+    async def _handed(self, resolved: Resolved, root: int, initial: bool) -> Outcome:
+        if not resolved.entries:
+            return Outcome(Verdict.DONE)
+        self._number += 1
+        batch = Batch(
+            self._number,
+            resolved.entries,
+            root,
+            initial=initial,
+            status="initsync" if initial else "running",
+            attribute_bytes=resolved.attribute_bytes,
+        )
+        self._log.debug(2, f"batch {batch.number}: {len(batch.entries)} entries")
+        if self._log.debug_level >= 3:
+            for path, flags in batch.entries.items():
+                self._log.debug(3, f"  {flags:#x} {shown(path)}")
+        outcome = await self._handler.sync(batch)
+        self._last_end_ns = time.time_ns()
+        return outcome
+
+    def _count(self, outcome: Outcome) -> None:
+        """Count an iteration that went well; end the run where that was enough, or one failed too often."""
+        if outcome.verdict is Verdict.DONE:
+            self._confirmed += 1
+            limit = self._course.max_iterations
+            if limit and self._confirmed >= limit:
+                self._leaving = self._leaving or Leaving.DONE
+        self._leave_if_given_up()
+
+    def _leave_if_given_up(self) -> None:
+        if self._given_up():
+            self._leaving = self._leaving or Leaving.DONE
+
+    # -- hard links --------------------------------------------------------------------------------------------
+
+    def _opened_root(self) -> int:
+        return os.open(self._root.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _release(self, names: Iterable[bytes]) -> None:
+        """Let the names of searched files go on."""
+        self._target.dirty.release(names)
+        self._wake.set()
+
+    # -- rules -------------------------------------------------------------------------------------------------
+
+    async def _change_rules(self) -> None:
+        self._set_status("rehashing")
+        try:
+            rules = self._read_rules()
+        except OperatorError as error:
+            self._log.error(error.message, f"{error.hint}; the old rules stay in force")
+            return
+        if rules.source_text == self._rules.source_text:
+            self._log.info("rules: nothing has changed")
+            return
+        self._rules = rules
+        self._resolver.rules = rules if rules else None
+        self._set_rules(rules)
+        if self._monitor is not None:
+            await self._arm()
+        self._log.info("rules: read again, comparing everything")
+        self._doubt_all()
+
+
+def _named(entries: dict[bytes, int]) -> str:
+    """Describe a batch for a person."""
+    more = len(entries) - 1
+    first = shown(next(iter(entries)))
+    return f"{first} and {more} more" if more else first

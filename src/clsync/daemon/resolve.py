@@ -1,0 +1,142 @@
+"""From changed paths to a batch: what stands there now, which names belong together, what a directory hides."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from clsync.core import batch as flag
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
+from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile, Lstat
+from clsync.core.links import LinkIndex
+from clsync.handler.base import PathRules
+from clsync.kernel.slices import in_slices
+from clsync.kernel.walk import lstat_below, walk
+
+DOUBT_SLACK_NS = 60 * 10**9
+"""A file whose ctime is older than a doubt by more than this did not change in it: clocks are set, queues lag."""
+FORCED_LIMIT = 200_000
+"""With more changed files than this below a directory in doubt, the whole directory is sent again."""
+_SEARCHES = 2
+"""Searches for the names of a file that must fail before it is taken as it is."""
+
+
+@dataclass(slots=True)
+class Resolved:
+    """What a handler is given, and what is left for later."""
+
+    entries: dict[bytes, int]
+    attribute_bytes: int
+    postponed: dict[bytes, int] = field(default_factory=dict)
+    """Big files -> change bits."""
+    unreadable: dict[bytes, str] = field(default_factory=dict)
+    """Paths that could not be looked at -> reason."""
+    unlinked: dict[bytes, int] = field(default_factory=dict)
+    """Names of hard-linked files whose other names are not known -> change bits."""
+    wanted: set[LinkedFile] = field(default_factory=set)
+    """Those files: to be searched for."""
+
+
+class Resolver:
+    """Makes batches out of changed paths."""
+
+    def __init__(self, links: LinkIndex, *, big: int = 0, one_file_system: bool = False) -> None:
+        """`big`: bytes above which a changed file is postponed, 0 for never."""
+        self.rules: PathRules | None = None
+        self.searches: dict[LinkedFile, int] = {}
+        """How often the names of a file were searched for in vain."""
+        self._links, self._big, self._one_file_system = links, big, one_file_system
+
+    async def resolve(
+        self,
+        changes: Mapping[bytes, int],
+        *,
+        root: int,
+        freshness: Freshness,
+        doubts: Mapping[bytes, float],
+        ripe: Collection[bytes] = (),
+    ) -> Resolved:
+        """Classify `changes` by what stands below the directory descriptor `root` now.
+
+        `doubts`: directory in doubt -> since when (wall-clock seconds). `ripe`: big files that have waited.
+        """
+        look = lstat_below(root)
+        permits = self.rules.permits if self.rules is not None else None
+        classifier = Classifier(look, freshness, permits, self._big, frozenset(ripe))
+        part: list[tuple[bytes, int]] = []
+        async for change in in_slices(changes.items()):
+            part.append(change)
+            if len(part) >= 1024:
+                classifier.add(part)
+                part.clear()
+        classifier.add(part)
+        for path, flags in list(classifier.entries.items()):
+            if flags & flag.RECURSIVE:
+                await self._look_below(path, classifier, root, doubts.get(path))
+        resolved = Resolved({}, 0)
+        self._complete_links(classifier, look, changes, resolved)
+        resolved.entries = classifier.finish()
+        resolved.attribute_bytes = classifier.attribute_bytes
+        resolved.postponed, resolved.unreadable = classifier.postponed, classifier.unreadable
+        return resolved
+
+    async def _look_below(self, top: bytes, classifier: Classifier, root: int, since: float | None) -> None:
+        """Find in a recursive entry what recursion alone would not make equal.
+
+        Files with names elsewhere, and in a directory in doubt files whose content may have changed while size
+        and mtime did not: their ctime tells.
+        """
+        entries, rules = classifier.entries, self.rules
+        changed_after = int(since * 1e9) - DOUBT_SLACK_NS if since is not None else 0
+        doubtful = not entries[top] & flag.FORCE
+        forced: dict[bytes, int] = {}
+        enter: Callable[[bytes], bool] = (lambda p: rules.permits(p, True)) if rules is not None else (lambda p: True)
+        try:
+            async for path, found in in_slices(walk(root, top, enter, self._one_file_system)):
+                if not stat.S_ISREG(found.st_mode) or (rules is not None and not rules.permits(path, False)):
+                    continue
+                if found.st_nlink > 1:
+                    classifier.linked.setdefault(LinkedFile(found.st_dev, found.st_ino, found.st_nlink), []).append(
+                        path
+                    )
+                if doubtful and found.st_ctime_ns >= changed_after:
+                    forced[path] = flag.REGULAR | flag.FORCE | CONTENT << CHANGE_SHIFT
+                    if len(forced) > FORCED_LIMIT:
+                        entries[top] |= flag.FORCE
+                        doubtful, forced = False, {}
+        except OSError:
+            pass  # the handler meets it too, and names it
+        for path, flags in forced.items():
+            entries[path] = entries.get(path, 0) | flags
+
+    def _complete_links(
+        self, classifier: Classifier, look: Lstat, changes: Mapping[bytes, int], resolved: Resolved
+    ) -> None:
+        """List all names of each hard-linked file, or set the file aside until they are known."""
+        for file, seen in classifier.linked.items():
+            inode = (file.dev, file.ino)
+            names = self._links.complete(inode, seen, file.nlink, look)
+            if names is None and self.searches.pop(file, 0) >= _SEARCHES:
+                # The missing names cannot be seen from here (no rights): as if they were outside the root.
+                self._links.learn(inode, seen, file.nlink)
+                names = frozenset(seen)
+            if names is None:
+                resolved.wanted.add(file)
+                for path in seen:
+                    entry = classifier.entries.pop(path, 0)
+                    resolved.unlinked[path] = changes.get(path, 0) | entry >> CHANGE_SHIFT or ATTRIB
+                continue
+            permitted = [p for p in names if self.rules is None or self.rules.permits(p, False)]
+            if len(permitted) > 1:
+                classifier.add_links(permitted)
+
+
+def bits_of(flags: int) -> int:
+    """Return the change bits with which an entry is to be tried again."""
+    bits = flags >> CHANGE_SHIFT
+    if flags & flag.FORCE:
+        bits |= NAME if flags & flag.RECURSIVE else CONTENT
+    elif flags & flag.RECURSIVE:
+        bits |= DOUBT
+    return bits or ATTRIB

@@ -1,0 +1,118 @@
+"""One target: what is dirty there, what fails there, and when it is tried again."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from clsync.core.batch import Outcome, Verdict
+from clsync.core.changes import ATTRIB, NAME
+from clsync.core.dirty import DirtySet, Failure
+from clsync.core.paths import shown
+from clsync.core.windows import Backoff
+from clsync.daemon.log import Log
+from clsync.daemon.resolve import Resolved, bits_of
+
+_NAMED = 20
+"""Paths named in one go; more are counted."""
+
+
+class Target:
+    """The dirty set of a target and the state of its health. All times are monotonic seconds."""
+
+    def __init__(self, log: Log, big_delay: float) -> None:
+        """`big_delay`: seconds that big files wait."""
+        self.dirty = DirtySet()
+        self.unwell = 0
+        """How often in a row the target could not be used."""
+        self.unwell_until = 0.0
+        self.code = 0
+        """Exit code of the last run that failed."""
+        self._why = ""
+        self._big: set[bytes] = set()
+        self._log, self._big_delay, self._backoff = log, big_delay, Backoff()
+
+    def pending(self) -> bool:
+        """Tell whether anything is not known to be equal."""
+        return len(self.dirty) > 0
+
+    def failing(self) -> dict[bytes, str]:
+        """Return what failed last time: path -> reason."""
+        failing = self.dirty.failing()
+        return {b"": self._why} if self.unwell and not failing else failing
+
+    def worst(self) -> int:
+        """Return the largest number of failures in a row, of a path or of the target."""
+        return max(self.unwell, max(self.dirty.failures.values(), default=0))
+
+    def next_at(self, earliest: float, hurry: bool) -> float | None:
+        """Return when there is something to hand over; None: not before something changes."""
+        ripe = self.dirty.next_ripe()
+        times = [] if ripe is None or ripe == float("inf") else [ripe]
+        if self.dirty.ready:
+            times.append(0.0 if hurry else earliest)
+        return max(min(times), self.unwell_until) if times else None
+
+    def hurry_big(self) -> None:
+        """Let big files wait no longer, now and from now on."""
+        self.dirty.release(self._big)
+        self._big_delay = 0.0
+
+    def settle(self, taken: dict[bytes, int], resolved: Resolved, outcome: Outcome) -> None:
+        """Take what a handler confirmed from the dirty set; the rest waits for another try."""
+        now = time.monotonic()
+        if outcome.verdict is Verdict.UNWELL:
+            self._note_unwell(outcome, now)
+            return
+        if self.unwell:
+            self._log.info("the target can be used again")
+        self.unwell, self.unwell_until = 0, 0.0
+        failed = dict(resolved.unreadable)
+        if outcome.verdict is Verdict.PARTIAL:
+            failed |= outcome.failed or dict.fromkeys(resolved.entries, outcome.message)
+            self.code = outcome.code
+        failures = {
+            path: Failure(_bits(path, taken, resolved), why, now + self._delay(path)) for path, why in failed.items()
+        }
+        self.dirty.settle(taken.keys() | resolved.entries.keys(), failures)
+        for path, bits in resolved.postponed.items():
+            self.dirty.postpone(path, bits, now + self._big_delay)
+        self._big = self._big - taken.keys() | resolved.postponed.keys()
+        for path, bits in resolved.unlinked.items():
+            self.dirty.postpone(path, bits, float("inf"))
+        self._tell(failures)
+
+    def _note_unwell(self, outcome: Outcome, now: float) -> None:
+        self.dirty.abort()
+        self.code = outcome.code
+        self.unwell += 1
+        self._why = outcome.message
+        delay = self._backoff.delay(self.unwell, random.random())
+        self.unwell_until = now + delay
+        if outcome.message != "stopped":
+            self._log.error(outcome.message, f"nothing is lost, next try in {delay:.1f} s")
+
+    def _delay(self, path: bytes) -> float:
+        return self._backoff.delay(self.dirty.failures.get(path, 0) + 1, random.random())
+
+    def _tell(self, failures: dict[bytes, Failure]) -> None:
+        """Name failing paths the first time."""
+        fresh = [path for path in failures if self.dirty.failures.get(path) == 1]
+        for path in fresh[:_NAMED]:
+            self._log.error(f"{shown(path)}: {failures[path].reason}", "it stays dirty and is tried again")
+        if len(fresh) > _NAMED:
+            self._log.error(f"{len(fresh) - _NAMED} more paths failed", "they stay dirty and are tried again")
+
+    def name_failing(self) -> None:
+        """Name what a run that ends leaves behind."""
+        failing = self.failing()
+        for path, why in list(failing.items())[:_NAMED]:
+            self._log.error(f"not synced: {shown(path)}: {why}")
+        if len(failing) > _NAMED:
+            self._log.error(f"not synced: {len(failing) - _NAMED} more paths")
+
+
+def _bits(path: bytes, taken: dict[bytes, int], resolved: Resolved) -> int:
+    """Return the change bits with which a path that failed is tried again."""
+    entry = resolved.entries.get(path)
+    return taken.get(path, 0) | (bits_of(entry) if entry is not None else 0) or ATTRIB | NAME

@@ -1,0 +1,22 @@
+"""Long loops that let the event loop have its turn: the kernel's event queue is drained in between."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
+_LOOKED_AT = 64
+_TURN = 0.01
+
+
+async def in_slices(items: Iterable[T]) -> AsyncIterator[T]:
+    """Yield items; after each 10 ms of work the event loop gets its turn."""
+    until = time.monotonic() + _TURN
+    for number, item in enumerate(items):
+        if not number % _LOOKED_AT and time.monotonic() > until:
+            await asyncio.sleep(0)
+            until = time.monotonic() + _TURN
+        yield item

@@ -50,8 +50,8 @@ class Calls:
 
 
 def _is_call(arguments: str) -> bool:
-    """Tell a call from a probe of what the handler is or of the target."""
-    return not arguments.endswith("--version")
+    """Tell a call from a question what the handler is (`--version`), or what a target has (a dry run)."""
+    return not arguments.endswith("--version") and not arguments.startswith("-n ")
 
 
 @contextlib.contextmanager

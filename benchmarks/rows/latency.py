@@ -101,7 +101,8 @@ class Latency(Row):
         for count, name in enumerate(files):
             due += _INTERVAL + chance.uniform(0, _JITTER)
             self._watch(under_way, times, due)
-            content = f"{number} {count} {name} ".encode().ljust(_SIZE, b"x")
+            # Nobody has written this before, no other program either.
+            content = f"{time.time_ns()} {number} {count} {name} ".encode().ljust(_SIZE, b"x")
             under_way[name] = (time.perf_counter(), content)
             _write(self._source / name, content)
         self._watch(under_way, times, time.monotonic() + _PATIENCE, until_empty=True)

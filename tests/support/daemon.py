@@ -26,7 +26,7 @@ from tests.support.trees import Difference, Ignore, compare_trees, report
 Argument = str | bytes | os.PathLike[str]
 
 _MARK = "CLSYNC_TEST_RUN"
-_TAIL = 4000
+_TAIL = 12000
 
 
 def installed() -> str:

@@ -16,7 +16,7 @@ RECURSIVE: Final = 4
 FORCE: Final = 8
 """Content may differ although size and mtime agree: never skip it. With RECURSIVE: all files below."""
 LINKED: Final = 16
-"""A file with several hard links: all its names below the root are in this batch."""
+"""Anything with several hard links: all its names below the root are in this batch."""
 REGULAR: Final = 32
 """A regular file."""
 
@@ -45,7 +45,7 @@ class Verdict(Enum):
     DONE = "done"
     """Every entry is confirmed."""
     PARTIAL = "partial"
-    """The entries in `Outcome.failed` are not confirmed (empty: which ones is not known), the others are."""
+    """The entries in `Outcome.failed` and `Outcome.again` are not confirmed, the others are."""
     UNWELL = "unwell"
     """The target itself cannot be used now (connection, space, refusal): nothing is confirmed."""
 
@@ -57,6 +57,8 @@ class Outcome:
     verdict: Verdict
     failed: Mapping[bytes, str] = field(default_factory=dict)
     """Path -> reason, for PARTIAL."""
+    again: frozenset[bytes] = frozenset()
+    """Entries whose content changed while they were handed over: to be handed over again at once."""
     message: str = ""
     code: int = 0
     """Exit code of the handler program, 0 where there is none."""

@@ -15,27 +15,28 @@ class Stat(Protocol):
     """The fields of `os.stat_result` that decide."""
 
     @property
-    def st_mode(self) -> int: ...  # noqa: D102
+    def st_mode(self) -> int: ...
 
     @property
-    def st_nlink(self) -> int: ...  # noqa: D102
+    def st_nlink(self) -> int: ...
 
     @property
-    def st_size(self) -> int: ...  # noqa: D102
+    def st_size(self) -> int: ...
 
     @property
-    def st_dev(self) -> int: ...  # noqa: D102
+    def st_dev(self) -> int: ...
 
     @property
-    def st_ino(self) -> int: ...  # noqa: D102
+    def st_ino(self) -> int: ...
 
     @property
-    def st_mtime_ns(self) -> int: ...  # noqa: D102
+    def st_mtime_ns(self) -> int: ...
 
 
 Lstat = Callable[[bytes], Stat | None]
 """Answers None where nothing stands; raises OSError only for what is neither present nor absent (EIO, EACCES)."""
 
+_REGULAR = stat.S_IFREG >> 12
 CHANGE_SHIFT = 8
 """The change bits of an entry are kept above its flags, for handlers that report them."""
 
@@ -52,7 +53,7 @@ class Freshness(NamedTuple):
 
 
 class LinkedFile(NamedTuple):
-    """A regular file with several names."""
+    """Anything but a directory, with several names."""
 
     dev: int
     ino: int
@@ -69,28 +70,55 @@ class Classifier:
         permits: Callable[[bytes, bool], bool] | None = None,
         big: int = 0,
         ripe: frozenset[bytes] | set[bytes] = frozenset(),
+        device: int | None = None,
+        mount_points: bool = True,
+        reaches: Callable[[bytes], bool] | None = None,
     ) -> None:
+        """`permits` and `reaches`: the rules, if there are any.
+
+        `device`: what lies on another one is left out (None: on any); directories in which one begins are entered for
+        themselves alone, if at all (`mount_points`).
+        """
+        self._device, self._mount_points = device, mount_points
         self.entries: dict[bytes, int] = {}
-        self.linked: dict[LinkedFile, list[bytes]] = {}
+        self.linked: dict[LinkedFile, dict[bytes, None]] = {}
+        """Files with several names -> those names that were seen."""
+        self.through_rejected: dict[LinkedFile, int] = {}
+        """Files that were changed through names which rules reject -> change bits."""
         self.postponed: dict[bytes, int] = {}
         self.unreadable: dict[bytes, str] = {}
         self.attribute_bytes = 0
         """Size of all regular files that are listed for their attributes only."""
-        self._lstat, self._permits, self._big, self._ripe = lstat, permits, big, ripe
+        self._lstat, self._permits, self._reaches = lstat, permits, reaches
+        self._big, self._ripe = big, ripe
         self._fresh_after, self._fresh_until = freshness
         self._directories: set[bytes] = set()
 
     def add(self, changes: Iterable[tuple[bytes, int]]) -> None:
         """Classify changed paths by what stands there now."""
-        lstat, directories = self._lstat, self._directories
+        lstat, directories, entries = self._lstat, self._directories, self.entries
+        plain = self._permits is None and self._device is None
         for path, bits in changes:
             cut = path.rfind(b"/")
             try:
                 if cut > 0 and path[:cut] not in directories:
                     path, bits = self._reduce(path, bits)
-                self._enter(path, bits, lstat(path))
+                found = lstat(path)
+                if plain and found is not None and found.st_nlink == 1 and found.st_mode >> 12 == _REGULAR:
+                    # What nearly all changes are, by the short way.
+                    if path in entries:
+                        bits |= entries[path] >> CHANGE_SHIFT
+                    flags = self._regular(path, bits, found)
+                    if flags:
+                        entries[path] = flags | bits << CHANGE_SHIFT
+                else:
+                    self._enter(path, bits, found)
             except OSError as error:
                 self.unreadable[path] = error.strerror or str(error)
+
+    def stands(self, path: bytes) -> Stat | None:
+        """Return what stands at a path below real directories only; None where nothing does."""
+        return self._lstat(path) if self._reduce(path, 0)[0] == path else None
 
     def _reduce(self, path: bytes, bits: int) -> tuple[bytes, int]:
         """Replace a path below something that is no directory by that something."""
@@ -100,19 +128,43 @@ class Classifier:
             found = self._lstat(up)
             if found is None or not stat.S_ISDIR(found.st_mode):
                 return up, NAME
+            if self._elsewhere(found):
+                return up, ATTRIB
             self._directories.add(up)
         return path, bits
+
+    def _elsewhere(self, found: Stat | None) -> bool:
+        """Tell whether something lies on a file system that does not count."""
+        return self._device is not None and found is not None and found.st_dev != self._device
 
     def _enter(self, path: bytes, bits: int, found: Stat | None) -> None:
         mode = found.st_mode if found is not None else 0
         is_dir = stat.S_ISDIR(mode)
-        if self._permits is not None and not self._permitted(path, is_dir, found is None):
+        elsewhere = self._elsewhere(found)
+        if elsewhere and not (is_dir and self._mount_points):
             return
+        # It may have been another kind of thing a moment ago: all that was reported counts, as what it is now.
+        old = self.entries.get(path)
+        bits |= 0 if old is None else old >> CHANGE_SHIFT
+        if self._permits is not None and not self._permitted(path, is_dir, found is None):
+            if bits & NAME and path:
+                # A rejected name that comes or goes gives the directory that holds it another mtime.
+                up = parent(path)
+                self._enter(up, ATTRIB, self._lstat(up))
+            if found is not None and found.st_nlink > 1 and not is_dir:
+                # Written through a name that does not count: its other names may.
+                file = LinkedFile(found.st_dev, found.st_ino, found.st_nlink)
+                self.linked.setdefault(file, {})[path] = None
+                self.through_rejected[file] = self.through_rejected.get(file, 0) | bits & (CONTENT | ATTRIB)
+            comes_or_goes = bits & (NAME | DOUBT) if is_dir else found is None and bits & NAME
+            if not (comes_or_goes and self._reaches is not None and self._reaches(path)):
+                return
+            # Not synced itself, a directory that is new here may hold what is, and one that is gone may have held it.
         if found is None:
             flags = flag.MISSING if path else flag.DIRECTORY
         elif is_dir:
             flags = flag.DIRECTORY
-            if bits & (NAME | DOUBT):
+            if bits & (NAME | DOUBT) and not elsewhere:
                 flags |= flag.RECURSIVE | (flag.FORCE if bits & NAME else 0)
         elif stat.S_ISREG(mode):
             flags = self._regular(path, bits, found)
@@ -120,8 +172,10 @@ class Classifier:
                 return
         else:
             flags = 0
-        old = self.entries.get(path)
-        self.entries[path] = flags | bits << CHANGE_SHIFT | (0 if old is None else old)
+        if found is not None and found.st_nlink > 1 and not is_dir:
+            names = self.linked.setdefault(LinkedFile(found.st_dev, found.st_ino, found.st_nlink), {})
+            names[path] = None
+        self.entries[path] = flags | bits << CHANGE_SHIFT
 
     def _regular(self, path: bytes, bits: int, found: Stat) -> int:
         flags = flag.REGULAR
@@ -133,10 +187,6 @@ class Classifier:
                 flags |= flag.FORCE
         else:
             self.attribute_bytes += found.st_size
-        if found.st_nlink > 1:
-            names = self.linked.setdefault(LinkedFile(found.st_dev, found.st_ino, found.st_nlink), [])
-            if path not in self.entries:
-                names.append(path)
         return flags
 
     def _permitted(self, path: bytes, is_dir: bool, missing: bool) -> bool:
@@ -148,19 +198,24 @@ class Classifier:
     def add_links(self, names: Iterable[bytes]) -> None:
         """Enter all known names of one linked file: they travel together or lose their common inode."""
         known = list(names)
-        flags = flag.REGULAR | flag.LINKED
+        flags = flag.LINKED
         for name in known:
-            flags |= self.entries.get(name, 0) & flag.FORCE
+            flags |= self.entries.get(name, 0) & (flag.FORCE | flag.REGULAR)
         for name in known:
             self.entries[name] = self.entries.get(name, ATTRIB << CHANGE_SHIFT) | flags
 
     def finish(self) -> dict[bytes, int]:
         """Return the entries, sorted, without those that a recursive one covers."""
-        deep = {path for path, flags in self.entries.items() if flags & flag.RECURSIVE}
+        entries = self.entries
+        deep = self.recursive()
         if not deep:
-            return dict(sorted(self.entries.items()))
-        covers = Cover(deep, self.entries)
-        return {p: f for p, f in sorted(self.entries.items()) if not covers.covered(p, f)}
+            return {path: entries[path] for path in sorted(entries)}
+        covers = Cover(set(deep), entries)
+        return {p: entries[p] for p in sorted(entries) if not covers.covered(p, entries[p])}
+
+    def recursive(self) -> list[bytes]:
+        """Return the entries that stand for everything below them."""
+        return [path for path, flags in self.entries.items() if flags & flag.RECURSIVE]
 
 
 class Cover:

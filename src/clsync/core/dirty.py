@@ -38,24 +38,35 @@ class DirtySet:
         self.reasons: dict[bytes, str] = {}
         """Path -> why it failed last."""
         self._waiting: dict[bytes, tuple[int, float]] = {}
+        self._oldest = 0.0
+        """No change in the set is older (wall clock)."""
 
     def __len__(self) -> int:
         return len(self.ready) + len(self._waiting) + len(self.in_flight)
 
     def add(self, changes: Iterable[tuple[bytes, int]], since: float) -> None:
         """Make paths ready. `since`: no change among them is older (wall clock)."""
+        self._oldest = min(self._oldest, since) if len(self) else since
         ready, get = self.ready, self.ready.get
         for path, bits in changes:
             ready[path] = get(path, 0) | bits
             if bits & DOUBT:
                 self.doubts[path] = min(since, self.doubts.get(path, since))
         if len(ready) > self.limit:
-            self._fold(since)
+            self.ready = self._folded(self.ready)
+            self._drop_folded()
 
     def postpone(self, path: bytes, bits: int, until: float) -> None:
         """Let a path wait (a big file); a second change does not push it back."""
         old_bits, old_until = self._waiting.get(path, (0, until))
         self._waiting[path] = (old_bits | bits, min(until, old_until))
+
+    def wait(self, paths: Iterable[bytes], until: float) -> None:
+        """Let paths that are ready wait."""
+        for path in paths:
+            bits = self.ready.pop(path, None)
+            if bits is not None:
+                self.postpone(path, bits, until)
 
     def ripen(self, now: float) -> set[bytes]:
         """Make ready what has waited long enough; return those paths."""
@@ -91,7 +102,7 @@ class DirtySet:
             if path not in failed:
                 self.failures.pop(path, None)
                 self.reasons.pop(path, None)
-                if path not in self.ready:
+                if path not in self.ready and path not in self._waiting:
                     self.doubts.pop(path, None)
         for path, failure in failed.items():
             self.failures[path] = self.failures.get(path, 0) + 1
@@ -110,18 +121,19 @@ class DirtySet:
         """Return the paths that failed last time, with the reasons."""
         return dict(self.reasons)
 
-    def _fold(self, since: float) -> None:
-        self.ready = self._folded(self.ready, since)
-
     def _fold_waiting(self) -> None:
         # A long list of failing paths is tried again as whole directories, when the first of them is due.
         until = min(until for _, until in self._waiting.values())
-        folded = self._folded({p: bits for p, (bits, _) in self._waiting.items()}, 0.0)
+        folded = self._folded({p: bits for p, (bits, _) in self._waiting.items()})
         self._waiting = {p: (bits, until) for p, bits in folded.items()}
-        self.failures = {p: n for p, n in self.failures.items() if p in folded}
-        self.reasons = {p: r for p, r in self.reasons.items() if p in folded}
+        self._drop_folded()
 
-    def _folded(self, paths: dict[bytes, int], since: float) -> dict[bytes, int]:
+    def _drop_folded(self) -> None:
+        """Forget the failures of paths that are no longer dirty by their own names."""
+        for path in [p for p in self.failures if not (p in self.ready or p in self._waiting or p in self.in_flight)]:
+            del self.failures[path], self.reasons[path]
+
+    def _folded(self, paths: dict[bytes, int]) -> dict[bytes, int]:
         """Fold siblings, then their directories, until half of the limit is free."""
         many = 64
         while len(paths) > self.limit // 2 and any(paths):
@@ -133,7 +145,9 @@ class DirtySet:
                     folded[path] = folded.get(path, 0) | bits
                     continue
                 folded[up] = folded.get(up, 0) | DOUBT
-                self.doubts[up] = min(since, self.doubts.pop(path, since), self.doubts.get(up, since))
+                self.doubts[up] = min(self._oldest, self.doubts.get(up, self._oldest))
+                if path != up:
+                    self.doubts.pop(path, None)
             paths = folded
             many //= 4
         return paths

@@ -16,6 +16,10 @@ class Names(NamedTuple):
 
     paths: frozenset[bytes]
     outside: int
+    sure: bool
+    """No name was missed: all links are below the root, or two scans found the same."""
+    former: frozenset[bytes] = frozenset()
+    """Names it had before: who opened it by one of them may still write to it."""
 
 
 class LinkIndex:
@@ -23,24 +27,65 @@ class LinkIndex:
 
     def __init__(self, limit: int = 100_000) -> None:
         self._limit = limit
-        self._size = 0
         self._known: OrderedDict[Inode, Names] = OrderedDict()
+        self._inodes: dict[bytes, Inode] = {}
+        self._held = 0
+        """Names in `_known`: one that has passed from file to file is held for each."""
+        self._doubted: dict[Inode, Names] = {}
 
     def learn(self, inode: Inode, paths: Iterable[bytes], links: int) -> None:
-        """Note that a whole scan found `paths` for an inode with `links` links."""
-        self.forget(inode)
-        names = Names(frozenset(paths), 0)
-        self._known[inode] = names._replace(outside=max(links - len(names.paths), 0))
-        self._size += len(names.paths)
-        while self._size > self._limit:
-            _, oldest = self._known.popitem(last=False)
-            self._size -= len(oldest.paths)
+        """Note that a whole scan found `paths` for an inode with `links` links.
+
+        A scan misses a name that is moved meanwhile: names outside the root are believed when two scans agree.
+        """
+        old = self._doubted.pop(inode, None) or self._known.get(inode)
+        names = frozenset(paths)
+        outside = max(links - len(names), 0)
+        sure = not outside or (old is not None and old[:2] == (names, outside))
+        self._remember(inode, Names(names, outside, sure))
+
+    def _remember(self, inode: Inode, names: Names) -> None:
+        old = self._known.get(inode)
+        if old is not None:
+            self.forget(inode)
+            names = names._replace(former=(old.paths | old.former) - names.paths)
+        self._known[inode] = names
+        held = names.paths | names.former
+        self._held += len(held)
+        self._inodes.update(dict.fromkeys(held, inode))
+        while self._held > self._limit:
+            self.forget(next(iter(self._known)))
 
     def forget(self, inode: Inode) -> None:
         """Drop what is known of an inode."""
         names = self._known.pop(inode, None)
         if names is not None:
-            self._size -= len(names.paths)
+            held = names.paths | names.former
+            self._held -= len(held)
+            for path in held:
+                if self._inodes.get(path) == inode:
+                    del self._inodes[path]
+
+    def __bool__(self) -> bool:
+        """Tell whether anything is known."""
+        return bool(self._known)
+
+    def siblings(self, path: bytes) -> tuple[Inode, frozenset[bytes]] | None:
+        """Return the inode that a path stood for when we last looked, and the other names it had then."""
+        inode = self._inodes.get(path)
+        return None if inode is None else (inode, self._known[inode].paths - {path})
+
+    def unsure(self, inode: Inode) -> bool:
+        """Tell whether what is known of an inode is to be confirmed by another scan."""
+        names = self._known.get(inode)
+        return names is not None and not names.sure
+
+    def doubt(self, inode: Inode) -> None:
+        """Let the next `complete` ask for a scan, whose answer is compared with what is known now."""
+        names = self._known.get(inode)
+        if names is not None:
+            self._doubted[inode] = names
+            self.forget(inode)
 
     def complete(
         self, inode: Inode, seen: Iterable[bytes], links: int, lstat: Callable[[bytes], Stat | None]
@@ -53,13 +98,16 @@ class LinkIndex:
         names = frozenset(seen)
         if known is not None:
             self._known.move_to_end(inode)
-            names |= frozenset(p for p in known.paths - names if _is(lstat(p), inode))
+            names |= frozenset(p for p in known.paths - names if stands_for(lstat(p), inode))
         outside = known.outside if known is not None else 0
-        if len(names) + outside != links or (known is not None and outside and not names <= known.paths):
+        # Mounted twice, a file system shows more names than there are.
+        if len(names) + outside < links or (known is not None and outside and not names <= known.paths):
             return None
-        self.learn(inode, names, links)
+        if known is None or names != known.paths:
+            self._remember(inode, Names(names, outside, known.sure if known is not None else True))
         return names
 
 
-def _is(found: Stat | None, inode: Inode) -> bool:
+def stands_for(found: Stat | None, inode: Inode) -> bool:
+    """Tell whether what was found is the inode."""
     return found is not None and (found.st_dev, found.st_ino) == inode

@@ -9,11 +9,17 @@ from clsync.core.paths import ancestors, join, parent
 
 RSYNC_PATH_MAX = 4095
 """rsync cannot send longer names (MAXPATHLEN of its sources, PATH_MAX of Linux)."""
+TOO_LONG = f"the path is too long for rsync ({RSYNC_PATH_MAX} bytes); mode copy can sync it"
 
 
 def too_long(path: bytes) -> bool:
     """Tell whether rsync cannot be given `path` (it is sent as `./path`, directories with a name below)."""
     return len(path) + 40 > RSYNC_PATH_MAX
+
+
+def too_long_part(path: bytes) -> bytes:
+    """Return the topmost path at or above one that is too long which is too long itself."""
+    return next((up for up in ancestors(path) if too_long(up)), path)
 
 
 def files_from(entries: Mapping[bytes, int], absent_name: bytes) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ glibc 2.36, with which the tests compare.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 REPEAT_MAX: Final = 32767
@@ -433,7 +434,7 @@ def _calm(node: _Node) -> _Node:
         case _Sequence(parts):
             return _Sequence(tuple(map(_calm, parts)))
         case _Choice(options):
-            return _Choice(tuple(map(_calm, options)))
+            return _one_of(map(_calm, options))
         case _Group(body, _):
             return _calm(body)
         case _Repeat(body, least, most):
@@ -451,12 +452,21 @@ def _calm(node: _Node) -> _Node:
 def _loop_body(node: _Node) -> _Node:
     match node:
         case _Choice(options):
-            return _Choice(tuple(map(_loop_body, options)))
+            return _one_of(map(_loop_body, options))
         case _Sequence(parts) if parts and _nullable(node):
-            return _Choice(tuple(map(_loop_body, parts)))
+            return _one_of(map(_loop_body, parts))
         case _Repeat(body, 0 | 1, _):
             return _loop_body(body)
     return node
+
+
+def _one_of(options: Iterable[_Node]) -> _Node:
+    """Return a choice with one set for all single bytes, and nothing twice: `(a|[ab])*` is slow, `[ab]*` is not."""
+    flat = [inner for option in options for inner in (option.options if isinstance(option, _Choice) else (option,))]
+    sets = [option.bytes for option in flat if isinstance(option, _Set)]
+    others = {_Writer(set()).write(option): option for option in flat if not isinstance(option, _Set)}
+    made = (*([_Set(frozenset().union(*sets))] if sets else []), *others.values())
+    return made[0] if len(made) == 1 else _Choice(made)
 
 
 # -- writing ---------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from clsync.core.classify import LinkedFile
 from clsync.core.links import LinkIndex
-from clsync.kernel.linkscan import Inode
-from clsync.kernel.process import spawn
+from clsync.kernel.linkscan import YOUNG, Inode
+from clsync.kernel.process import exit_text, spawn
 
 _CHUNK = 1 << 20
 
@@ -23,7 +23,7 @@ class LinkFinder:
         """`open_root` returns a new descriptor of the watched root; raises OSError where it is gone."""
         self._index, self._open_root = index, open_root
 
-    async def find(self, wanted: set[LinkedFile]) -> None:
+    async def find(self, wanted: set[LinkedFile]) -> dict[Inode, list[bytes]]:
         """Find all names of some files below the root. Raises OSError where the tree cannot be scanned."""
         found = await self._scan(wanted, by_stat=False)
         if any(not found.get((f.dev, f.ino)) for f in wanted):
@@ -32,22 +32,37 @@ class LinkFinder:
             found |= await self._scan(missing, by_stat=True)
         for file in wanted:
             self._index.learn((file.dev, file.ino), found.get((file.dev, file.ino), ()), file.nlink)
+        return found
+
+    async def catalogue(self, young_ns: int) -> list[bytes]:
+        """Learn the names of all files that have several; return the files changed since `young_ns`. Raises OSError."""
+        found = await self._child([b"--all", b"%d" % young_ns], b"")
+        young = found.pop(YOUNG, [])
+        for inode, names in found.items():
+            # Where some names lie outside, the first event on one of them asks for a search.
+            self._index.learn(inode, names, len(names))
+        return young
 
     async def _scan(self, wanted: set[LinkedFile], by_stat: bool) -> dict[Inode, list[bytes]]:
+        wishes = b"".join(b"%d %d %d\n" % file for file in wanted)
+        return await self._child([b"--stat"] if by_stat else [], wishes)
+
+    async def _child(self, options: list[bytes], wishes: bytes) -> dict[Inode, list[bytes]]:
         root = self._open_root()
         try:
-            argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.kernel.linkscan"]
-            child = spawn(
-                argv + ([b"--stat"] if by_stat else []), cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
+            argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.kernel.linkscan", *options]
+            child = spawn(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         finally:
             os.close(root)
         assert child.stdin is not None
         assert child.stdout is not None
         try:
-            wishes = b"".join(b"%d %d %d\n" % file for file in wanted)
             await asyncio.to_thread(_write, child, wishes)
-            return await _read(child.stdout.fileno())
+            found = await _read(child.stdout.fileno())
+            code = await asyncio.to_thread(child.wait)
+            if code:
+                raise ChildProcessError(f"the scan has ended ({exit_text(code)})")
+            return found
         finally:
             child.kill()
             child.stdout.close()

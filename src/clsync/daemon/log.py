@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+import time
 from typing import Final
 
 ERROR: Final = 1
@@ -22,9 +22,19 @@ class Log:
         self._descriptor = 1 if output == "stdout" else 2
         self.terminal = not self._syslog and os.isatty(self._descriptor)
         if self._syslog:
-            import syslog
+            self._open_syslog()
 
-            syslog.openlog("clsync", syslog.LOG_PID | syslog.LOG_CONS, syslog.LOG_DAEMON)
+    @staticmethod
+    def _open_syslog() -> None:
+        import syslog
+
+        syslog.openlog("clsync", syslog.LOG_PID | syslog.LOG_CONS, syslog.LOG_DAEMON)
+
+    def leave_terminal(self) -> None:
+        """Write to the system log from now on, if messages went to a terminal."""
+        if self.terminal:
+            self._syslog, self.terminal = True, False
+            self._open_syslog()
 
     def error(self, text: str, hint: str = "") -> None:
         """Say what went wrong, and what to do next."""
@@ -46,7 +56,8 @@ class Log:
     def debug(self, level: int, text: str) -> None:
         """Say what only somebody in search of a fault wants to know."""
         if level <= self.debug_level and self.level:
-            self._line(f"Debug{level} (pid: {os.getpid()}): {text}", 7)
+            at = f" at {time.time():.6f}" if self.debug_level >= 3 else ""
+            self._line(f"Debug{level} (pid: {os.getpid()}){at}: {text}", 7)
 
     def _write(self, level: int, text: str) -> None:
         if level <= self.level:
@@ -62,8 +73,3 @@ class Log:
             os.write(self._descriptor, (text + "\n").encode("utf-8", "backslashreplace"))
         except OSError:
             pass  # nobody listens any more: that ends no daemon
-
-
-def die(text: str, hint: str = "") -> None:
-    """Write a start-up error to standard error."""
-    sys.stderr.write(f"clsync: {text}\n" + (f"        {hint}\n" if hint else ""))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.changes import DOUBT
+from clsync.core.changes import CONTENT, DOUBT
 from clsync.core.classify import CHANGE_SHIFT, Freshness
 from clsync.core.links import LinkIndex
 from clsync.core.paths import shown
@@ -20,18 +21,34 @@ from clsync.daemon.linkfinder import LinkFinder
 from clsync.daemon.linksearch import LinkSearch
 from clsync.daemon.log import Log
 from clsync.daemon.resolve import Resolved, Resolver
-from clsync.daemon.root import Directory, opened
+from clsync.daemon.root import Directory
 from clsync.daemon.target import Target
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
-from clsync.kernel.slices import in_slices
+from clsync.kernel.files import opened
+from clsync.kernel.slices import in_parts
+from clsync.kernel.walk import lstat_below
 from clsync.monitor.base import Monitor
 
 TICK_NS = 20_000_000
 """No file system clock is coarser than this, where it counts nanoseconds at all (CONFIG_HZ=100 makes 10 ms)."""
+PART = 65_536
+"""Changes that go into one batch: memory is bounded, here and in the handler."""
 _ROOT_CHECK = 1.0
 """Seconds between two looks for a root that is gone."""
 _ARM_TURN = 0.02
+_REST = 0.01
+"""Seconds between two reads while a window is open; the queue of inotify holds more than comes in that time."""
+
+
+class Taking(NamedTuple):
+    """A window that is being handed over, in one batch or in several."""
+
+    changes: Iterator[tuple[bytes, int]]
+    since: float
+    """No change in it is older (wall-clock seconds)."""
+    fresh_after: int
+    """See `Freshness`: no version that was sent has a later mtime (wall-clock ns)."""
 
 
 class Mirror:
@@ -51,10 +68,13 @@ class Mirror:
         log: Log,
         set_status: Callable[[str], None],
         big_files: tuple[int, float] = (0, 0.0),
-        one_file_system: bool = False,
+        one_file_system: int = 0,
+        started_ns: int = 0,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
         """`big_files`: size in bytes above which changed files wait (0: none), and for how many seconds.
+
+        `started_ns`: wall-clock time since which files may have changed unseen in spite of equal size and mtime.
 
         `ready` is called once when the tree is watched.
         """
@@ -67,15 +87,17 @@ class Mirror:
         self._resolver.rules = rules if rules else None
         self._target = Target(log, big_files[1])
         finder = LinkFinder(links, self._opened_root)
-        self._search = LinkSearch(finder, self._resolver.searches, self._release, log)
+        self._search = LinkSearch(finder, self._resolver.searches, self._release, self._revive, log)
         self._monitor: Monitor | None = None
+        self._taking: Taking | None = None
         self._due_timer: asyncio.TimerHandle | None = None
+        self._resting: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._leaving: Leaving | None = None
-        self._hurry = self._full_wanted = self._rules_wanted = False
+        self._hurry = self._full_wanted = self._rules_wanted = self._flushing = self._following = False
         self._hold_until: float | None = None
         self._number = self._confirmed = 0
-        self._last_end_ns = time.time_ns()
+        self._last_end_ns, self._started_ns = time.time_ns(), started_ns
         self._last_take = time.time()
 
     # -- what signals ask for ----------------------------------------------------------------------------------
@@ -90,6 +112,7 @@ class Mirror:
 
     def hand_over_now(self) -> None:
         """Do not wait for the delays this time."""
+        self._drain()  # what changed before this was asked for is to be handed over
         self._hurry = True
         self._wake.set()
 
@@ -113,6 +136,7 @@ class Mirror:
             self._ready()
             if not self._course.skip_initial:
                 await self._initial()
+            self._following = True
             while self._leaving is None:
                 await self._step()
             return await self._end()
@@ -135,10 +159,13 @@ class Mirror:
             monitor.close()
             raise
         loop = asyncio.get_running_loop()
-        old, self._monitor = self._monitor, monitor
+        old, self._monitor, self._taking = self._monitor, monitor, None
         if old is not None:
             loop.remove_reader(old.fileno())
             old.close()
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
         loop.add_reader(monitor.fileno(), self._drain)
         self._log.info(f"watching {shown(self._root.path)}: {monitor.describe()}")
         self._log.debug(1, f"armed in {time.monotonic() - started:.3f} s")
@@ -150,7 +177,7 @@ class Mirror:
         self._log.progress("initial sync: making the destination equal; changes are collected meanwhile")
         started = time.monotonic()
         self._doubt_all()
-        while self._leaving is not Leaving.NOW and not self._given_up():
+        while self._leaving is None and not self._given_up():
             if not await self._due_at(self._target.next_at(0.0, hurry=True)):
                 continue
             done = await self._hand_over(initial=True)
@@ -158,6 +185,8 @@ class Mirror:
                 break
         else:
             return
+        if self._monitor is not None and self._handler.trusts_times:
+            self._search.begin_catalogue(self._started_ns)
         if done:
             self._log.info(f"initial sync done in {time.monotonic() - started:.2f} s")
         if self._course.only_initial and self._leaving is None:
@@ -171,10 +200,12 @@ class Mirror:
             await self._change_rules()
         if self._full_wanted:
             self._full_wanted = False
-            self._set_status("initsync")
+            if self._hold_until is None:
+                self._set_status("initsync")
             self._doubt_all()
             self._hurry = True
-        if self._course.exit_on_no_events and not self._anything_left():
+        held = self._hold_until is not None
+        if self._course.exit_on_no_events and (held or not self._anything_left()):
             self._leaving = Leaving.DONE
             return
         if await self._due_at(self._wake_at()):
@@ -183,7 +214,10 @@ class Mirror:
     async def _drain_dry(self) -> None:
         """Hand over until nothing is left, or a try too many has failed."""
         self._target.hurry_big()
+        self._flushing = True
         while self._leaving is not Leaving.NOW and self._anything_left() and not self._given_up():
+            if self._hold_until is not None and not await self._root_is_back():
+                return
             self._hurry = True
             if await self._due_at(self._wake_at()):
                 await self._hand_over()
@@ -192,11 +226,16 @@ class Mirror:
         if self._leaving is Leaving.FLUSH:
             self._set_status("lastsync")
             self._course = Course(exit_on_no_events=True, retries=self._course.retries)
+            self._target.begin_tries()
             await self._drain_dry()
         if self._leaving is Leaving.NOW:
             self._set_status("terminating")
             return Exit.OK
         self._set_status("exiting")
+        if self._hold_until is not None:
+            where = shown(self._root.path)
+            self._log.error(f"watch directory {where} is away", "what changed is synced by the next start")
+            return Exit.INCOMPLETE
         if not self._target.failing():
             return Exit.OK
         self._target.name_failing()
@@ -204,8 +243,9 @@ class Mirror:
 
     async def _close(self) -> None:
         await self._search.close()
-        if self._due_timer is not None:
-            self._due_timer.cancel()
+        for timer in (self._due_timer, self._resting):
+            if timer is not None:
+                timer.cancel()
         if self._monitor is not None:
             asyncio.get_running_loop().remove_reader(self._monitor.fileno())
             self._monitor.close()
@@ -219,9 +259,12 @@ class Mirror:
         if monitor is None:
             return False
         filled = monitor.drain()
+        now = time.monotonic()
         if filled and self._window.opened_at is None:
-            self._window.open(time.monotonic())
+            self._window.open(now)
             self._wake.set()
+        if filled and (self._window.due() or 0.0) - now > 2 * _REST:
+            self._rest()
         if self._hold_until is None and monitor.root_gone():
             self._hold_until = 0.0
             self._wake.set()
@@ -230,16 +273,34 @@ class Mirror:
             self._due_timer.cancel()
             self._due_timer = None
         if due is not None:
-            wait = max(due - time.monotonic(), 0.001)
+            wait = max(due - now, 0.001)
             self._due_timer = asyncio.get_running_loop().call_later(wait, self._drain)
         return filled
 
+    def _rest(self) -> None:
+        """Let events gather in the kernel, which folds some of them: reading each as it comes costs far more."""
+        assert self._monitor is not None
+        loop = asyncio.get_running_loop()
+        if self._resting is None and loop.remove_reader(self._monitor.fileno()):
+            self._resting = loop.call_later(_REST, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        if self._monitor is not None:
+            asyncio.get_running_loop().add_reader(self._monitor.fileno(), self._drain)
+
     def _anything_left(self) -> bool:
-        return self._target.pending() or self._search.busy or self._drain()
+        searching = self._search.busy and not (self._search.failing and self._leaving is not None)
+        unknown = self._hold_until is not None or self._taking is not None
+        return unknown or self._target.pending() or searching or self._drain()
 
     def _doubt_all(self) -> None:
         """Compare everything with the next batch; by content only what changes from now on."""
         self._target.dirty.add([(b"", DOUBT)], time.time())
+
+    def _lost_since(self) -> float:
+        """Return since when (wall clock) changes are lost if the monitor is replaced now."""
+        return self._taking.since if self._taking is not None else self._last_take
 
     def _given_up(self) -> bool:
         """Tell whether something has failed as often as it may."""
@@ -252,7 +313,7 @@ class Mirror:
         """Return when the next batch is to be made (0: now); None: not before something happens."""
         hurry = self._hurry or self._course.exit_on_no_events
         times = [self._target.next_at(self._window.earliest(), hurry)]
-        due = self._window.due()
+        due = self._window.due() if self._taking is None else 0.0
         if due is not None:
             times.append(max(0.0 if hurry else due, self._target.unwell_until))
         return min((at for at in times if at is not None), default=None)
@@ -269,7 +330,7 @@ class Mirror:
         else:
             self._show_idle()
         self._wake.clear()
-        if self._leaving or self._rules_wanted or self._full_wanted:
+        if self._leaving is Leaving.NOW or (not self._flushing and self._called()):
             return False
         try:
             async with asyncio.timeout(None if at is None else at - now):
@@ -277,6 +338,10 @@ class Mirror:
         except TimeoutError:
             pass
         return False
+
+    def _called(self) -> bool:
+        """Tell whether the main loop has something else to do than to wait."""
+        return self._leaving is not None or (self._following and (self._rules_wanted or self._full_wanted))
 
     def _show_idle(self) -> None:
         if not self._leaving:
@@ -295,71 +360,113 @@ class Mirror:
     async def _root_is_back(self) -> bool:
         """Go on, with a new monitor and everything in doubt, if the root we know stands there."""
         trouble = self._root.trouble()
+        since = self._lost_since()
         if trouble is None and self._monitor is not None:
             try:
                 await self._arm()
-            except OperatorError as error:
-                trouble = error.message
+            except (OperatorError, OSError) as error:
+                trouble = str(error)
         if trouble is not None:
             self._hold(trouble)
             return False
         self._hold_until = None
         self._log.info(f"watch directory {shown(self._root.path)} is back: comparing everything")
         # What happened meanwhile was not seen.
-        self._target.dirty.add([(b"", DOUBT)], self._last_take)
+        self._target.dirty.add([(b"", DOUBT)], since)
         return True
 
     # -- handing over ------------------------------------------------------------------------------------------
 
     async def _hand_over(self, initial: bool = False) -> bool | None:
         """Make one batch and hand it over: True if all is confirmed, False if some, None if nothing is."""
-        now = time.monotonic()
         try:
-            with opened(self._root.path) as root:
-                trouble = self._root.trouble_at(root)
-                if trouble is not None:
-                    self._hold(trouble)
-                    return None
-                self._hurry = False
-                ripe = self._target.dirty.ripen(now)
-                if not initial:
-                    self._window.close(now)
-                    await self._take()
-                taken = self._target.dirty.take()
-                return await self._sync(taken, ripe, root, initial) if taken else True
+            root = self._opened_root()
         except OSError as error:
-            self._target.dirty.abort()
             self._hold(error.strerror or str(error))
             return None
+        try:
+            trouble = self._root.trouble_at(root)
+            if trouble is not None:
+                self._hold(trouble)
+                return None
+            return await self._hand_over_at(root, initial)
+        except OSError as error:
+            # What the monitor would still have named is lost: everything is compared.
+            since, self._taking = self._lost_since(), None
+            self._target.dirty.abort()
+            self._target.note_trouble(f"{shown(self._root.path)}: {error}")
+            self._target.dirty.add([(b"", DOUBT)], since)
+            return None
+        finally:
+            os.close(root)
 
-    async def _take(self) -> None:
-        """Move what the window holds to the dirty set."""
+    async def _hand_over_at(self, root: int, initial: bool) -> bool | None:
+        now = time.monotonic()
+        self._hurry = False
+        ripe = self._target.dirty.ripen(now)
+        fresh_after = 0 if initial else await self._take(now)
+        taken = self._target.dirty.take()
+        return await self._sync(taken, ripe, root, fresh_after, initial) if taken else True
+
+    async def _take(self, now: float) -> int:
+        """Move what the window holds to the dirty set, as much of it as goes into one batch.
+
+        Return the time (wall-clock ns) after which an mtime proves that a file was not sent yet.
+        """
         if self._monitor is None:
-            return
-        since, self._last_take = self._last_take, time.time()
-        part: list[tuple[bytes, int]] = []
-        async for change in in_slices(self._monitor.take()):
-            part.append(change)
-            if len(part) >= 4096:
-                self._target.dirty.add(part, since)
-                part.clear()
-        self._target.dirty.add(part, since)
+            return self._last_end_ns + TICK_NS
+        if self._taking is None:
+            self._window.close(now)
+            since, self._last_take = self._last_take, time.time()
+            self._taking = Taking(self._monitor.take(), since, self._last_end_ns + TICK_NS)
+        taking, dirty = self._taking, self._target.dirty
+        async for changes in in_parts(taking.changes):
+            dirty.add(changes, taking.since)
+            if len(dirty.ready) >= PART:
+                break
+        else:
+            self._taking = None
+            self._look_for_survivors()
+        # What is taken in several parts was not sent since the first of them.
+        return taking.fresh_after
 
-    async def _sync(self, taken: dict[bytes, int], ripe: set[bytes], root: int, initial: bool) -> bool | None:
-        started = time.monotonic()
+    def _look_for_survivors(self) -> None:
+        """Search for the other names of files that were written through a name that is gone."""
+        assert self._monitor is not None
+        unseen = set()
+        with opened(self._root.path) as root:
+            look = lstat_below(root)
+            for path, file in self._monitor.survivors():
+                found = look(path) if path is not None else None
+                if found is None or (found.st_dev, found.st_ino) != (file.dev, file.ino):
+                    unseen.add(file)
+        self._search.want_unseen(unseen)
+
+    def _revive(self, names: Iterable[bytes]) -> None:
+        """Note that files were written, though no event named them."""
+        self._target.dirty.add([(name, CONTENT) for name in names], self._last_take)
+        self._wake.set()
+
+    async def _sync(
+        self, taken: dict[bytes, int], ripe: set[bytes], root: int, fresh_after: int, initial: bool
+    ) -> bool | None:
+        started, since = time.monotonic(), time.time()
         if initial:
             everything = flag.DIRECTORY | flag.RECURSIVE | DOUBT << CHANGE_SHIFT
             resolved = Resolved({b"": everything}, 0)
         else:
-            freshness = Freshness(self._last_end_ns + TICK_NS, time.time_ns())
+            freshness = Freshness(fresh_after, time.time_ns())
             doubts = self._target.dirty.doubts
             resolved = await self._resolver.resolve(taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe)
         outcome = await self._handed(resolved, root, initial)
-        self._target.settle(taken, resolved, outcome)
+        self._target.settle(taken, resolved, outcome, since)
         if outcome.verdict is Verdict.UNWELL:
             self._leave_if_given_up()
             return None
         self._search.want(resolved.wanted, resolved.unlinked)
+        if self._monitor is not None:
+            whole = [path for path, flags in resolved.entries.items() if flags & flag.RECURSIVE]
+            self._monitor.compared(whole, int(since * 1e9))
         if resolved.entries:
             took = time.monotonic() - started
             self._log.progress(f"batch {self._number}: {_named(resolved.entries)} in {took:.3f} s")
@@ -369,6 +476,8 @@ class Mirror:
     async def _handed(self, resolved: Resolved, root: int, initial: bool) -> Outcome:
         if not resolved.entries:
             return Outcome(Verdict.DONE)
+        if self._leaving is Leaving.NOW:
+            return Outcome(Verdict.UNWELL, message="stopped")
         self._number += 1
         batch = Batch(
             self._number,
@@ -424,10 +533,14 @@ class Mirror:
         self._rules = rules
         self._resolver.rules = rules if rules else None
         self._set_rules(rules)
+        since = self._lost_since()
         if self._monitor is not None:
-            await self._arm()
+            try:
+                await self._arm()
+            except (OperatorError, OSError) as error:
+                self._hold(str(error))
         self._log.info("rules: read again, comparing everything")
-        self._doubt_all()
+        self._target.dirty.add([(b"", DOUBT)], since)
 
 
 def _named(entries: dict[bytes, int]) -> str:

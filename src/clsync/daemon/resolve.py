@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from clsync.core import batch as flag
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
-from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile, Lstat
-from clsync.core.links import LinkIndex
+from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
+from clsync.core.links import LinkIndex, stands_for
 from clsync.handler.base import PathRules
-from clsync.kernel.slices import in_slices
+from clsync.kernel.slices import in_parts, in_slices
 from clsync.kernel.walk import lstat_below, walk
 
 DOUBT_SLACK_NS = 60 * 10**9
@@ -36,13 +37,18 @@ class Resolved:
     """Names of hard-linked files whose other names are not known -> change bits."""
     wanted: set[LinkedFile] = field(default_factory=set)
     """Those files: to be searched for."""
+    unsure: set[bytes] = field(default_factory=set)
+    """Names of files whose names are to be searched for once more."""
 
 
 class Resolver:
     """Makes batches out of changed paths."""
 
-    def __init__(self, links: LinkIndex, *, big: int = 0, one_file_system: bool = False) -> None:
-        """`big`: bytes above which a changed file is postponed, 0 for never."""
+    def __init__(self, links: LinkIndex, *, big: int = 0, one_file_system: int = 0) -> None:
+        """`big`: bytes above which a changed file is postponed, 0 for never.
+
+        `one_file_system`: 1: mount points count without what is below them, 2: they do not count.
+        """
         self.rules: PathRules | None = None
         self.searches: dict[LinkedFile, int] = {}
         """How often the names of a file were searched for in vain."""
@@ -62,20 +68,26 @@ class Resolver:
         `doubts`: directory in doubt -> since when (wall-clock seconds). `ripe`: big files that have waited.
         """
         look = lstat_below(root)
-        permits = self.rules.permits if self.rules is not None else None
-        classifier = Classifier(look, freshness, permits, self._big, frozenset(ripe))
-        part: list[tuple[bytes, int]] = []
-        async for change in in_slices(changes.items()):
-            part.append(change)
-            if len(part) >= 1024:
-                classifier.add(part)
-                part.clear()
-        classifier.add(part)
-        for path, flags in list(classifier.entries.items()):
-            if flags & flag.RECURSIVE:
-                await self._look_below(path, classifier, root, doubts.get(path))
+        device = os.fstat(root).st_dev if self._one_file_system else None
+        mount_points = self._one_file_system < 2
+        rules = self.rules
+        classifier = Classifier(
+            look,
+            freshness,
+            rules.permits if rules is not None else None,
+            self._big,
+            frozenset(ripe),
+            device,
+            mount_points,
+            rules.reaches if rules is not None else None,
+        )
+        async for part in in_parts(changes.items()):
+            classifier.add(part)
+        classifier.add(self._survivors(changes, classifier))
+        for path in classifier.recursive():
+            await self._look_below(path, classifier, root, doubts.get(path))
         resolved = Resolved({}, 0)
-        self._complete_links(classifier, look, changes, resolved)
+        self._complete_links(classifier, changes, resolved)
         resolved.entries = classifier.finish()
         resolved.attribute_bytes = classifier.attribute_bytes
         resolved.postponed, resolved.unreadable = classifier.postponed, classifier.unreadable
@@ -85,39 +97,42 @@ class Resolver:
         """Find in a recursive entry what recursion alone would not make equal.
 
         Files with names elsewhere, and in a directory in doubt files whose content may have changed while size
-        and mtime did not: their ctime tells.
+        and mtime did not: their ctime tells. That of a directory tells that it may have come with a rename, and
+        stand for another tree; it is as old as the mtime where only names in it changed.
         """
         entries, rules = classifier.entries, self.rules
         changed_after = int(since * 1e9) - DOUBT_SLACK_NS if since is not None else 0
         doubtful = not entries[top] & flag.FORCE
         forced: dict[bytes, int] = {}
-        enter: Callable[[bytes], bool] = (lambda p: rules.permits(p, True)) if rules is not None else (lambda p: True)
+        enter: Callable[[bytes], bool] = rules.reaches if rules is not None else (lambda p: True)
         try:
-            async for path, found in in_slices(walk(root, top, enter, self._one_file_system)):
-                if not stat.S_ISREG(found.st_mode) or (rules is not None and not rules.permits(path, False)):
+            async for path, found in in_slices(walk(root, top, enter, self._one_file_system > 0)):
+                is_dir = stat.S_ISDIR(found.st_mode)
+                if rules is not None and not rules.permits(path, is_dir):
                     continue
-                if found.st_nlink > 1:
-                    classifier.linked.setdefault(LinkedFile(found.st_dev, found.st_ino, found.st_nlink), []).append(
-                        path
-                    )
-                if doubtful and found.st_ctime_ns >= changed_after:
+                if found.st_nlink > 1 and not is_dir:
+                    file = LinkedFile(found.st_dev, found.st_ino, found.st_nlink)
+                    classifier.linked.setdefault(file, {})[path] = None
+                if not doubtful or found.st_ctime_ns < changed_after:
+                    continue
+                if is_dir and found.st_ctime_ns > found.st_mtime_ns:
+                    forced[path] = flag.DIRECTORY | flag.RECURSIVE | flag.FORCE | NAME << CHANGE_SHIFT
+                elif stat.S_ISREG(found.st_mode):
                     forced[path] = flag.REGULAR | flag.FORCE | CONTENT << CHANGE_SHIFT
-                    if len(forced) > FORCED_LIMIT:
-                        entries[top] |= flag.FORCE
-                        doubtful, forced = False, {}
+                if len(forced) > FORCED_LIMIT:
+                    entries[top] |= flag.FORCE
+                    doubtful, forced = False, {}
         except OSError:
             pass  # the handler meets it too, and names it
         for path, flags in forced.items():
             entries[path] = entries.get(path, 0) | flags
 
-    def _complete_links(
-        self, classifier: Classifier, look: Lstat, changes: Mapping[bytes, int], resolved: Resolved
-    ) -> None:
+    def _complete_links(self, classifier: Classifier, changes: Mapping[bytes, int], resolved: Resolved) -> None:
         """List all names of each hard-linked file, or set the file aside until they are known."""
-        for file, seen in classifier.linked.items():
+        for file, seen in list(classifier.linked.items()):
             inode = (file.dev, file.ino)
-            names = self._links.complete(inode, seen, file.nlink, look)
-            if names is None and self.searches.pop(file, 0) >= _SEARCHES:
+            names = self._links.complete(inode, seen, file.nlink, classifier.stands)
+            if names is None and self.searches.get(file, 0) >= _SEARCHES:
                 # The missing names cannot be seen from here (no rights): as if they were outside the root.
                 self._links.learn(inode, seen, file.nlink)
                 names = frozenset(seen)
@@ -127,9 +142,27 @@ class Resolver:
                     entry = classifier.entries.pop(path, 0)
                     resolved.unlinked[path] = changes.get(path, 0) | entry >> CHANGE_SHIFT or ATTRIB
                 continue
+            self.searches.pop(file, None)
+            if self._links.unsure(inode):
+                self._links.doubt(inode)
+                resolved.unsure.update(names)
             permitted = [p for p in names if self.rules is None or self.rules.permits(p, False)]
+            bits = classifier.through_rejected.get(file, 0)
+            if bits:
+                classifier.add((name, bits) for name in permitted)
             if len(permitted) > 1:
                 classifier.add_links(permitted)
+
+    def _survivors(self, changes: Mapping[bytes, int], classifier: Classifier) -> list[tuple[bytes, int]]:
+        """Return the other names of files that were written through a name that is gone since then."""
+        found: dict[bytes, int] = {}
+        for path, bits in changes.items() if self._links else ():
+            siblings = self._links.siblings(path)
+            if siblings is None or not bits & (CONTENT | ATTRIB) or stands_for(classifier.stands(path), siblings[0]):
+                continue
+            for name in siblings[1]:
+                found[name] = found.get(name, 0) | bits & (CONTENT | ATTRIB)
+        return list(found.items())
 
 
 def bits_of(flags: int) -> int:

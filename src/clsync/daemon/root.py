@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+
+from clsync.kernel.files import opened
 
 Identity = tuple[int, int]
 
@@ -43,13 +43,3 @@ class Directory:
         if identity(descriptor) != self._identity:
             return "another directory stands there now (unmounted, or moved away)"
         return None if os.fstat(descriptor).st_nlink else "it was deleted"
-
-
-@contextmanager
-def opened(path: bytes) -> Iterator[int]:
-    """Open a directory for a while. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

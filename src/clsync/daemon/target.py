@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from clsync.core.batch import Outcome, Verdict
+from clsync.core.batch import LINKED, Outcome, Verdict
 from clsync.core.changes import ATTRIB, NAME
 from clsync.core.dirty import DirtySet, Failure
 from clsync.core.paths import shown
@@ -13,6 +13,8 @@ from clsync.core.windows import Backoff
 from clsync.daemon.log import Log
 from clsync.daemon.resolve import Resolved, bits_of
 
+_SECOND_LOOK = 1.0
+"""Seconds after which names that one search did not find are searched for again."""
 _NAMED = 20
 """Paths named in one go; more are counted."""
 
@@ -53,44 +55,67 @@ class Target:
             times.append(0.0 if hurry else earliest)
         return max(min(times), self.unwell_until) if times else None
 
+    def begin_tries(self) -> None:
+        """Count failures anew, and try everything at once."""
+        self.unwell, self.unwell_until = 0, 0.0
+        self.dirty.failures.clear()
+        self.dirty.hurry()
+
     def hurry_big(self) -> None:
         """Let big files wait no longer, now and from now on."""
         self.dirty.release(self._big)
         self._big_delay = 0.0
 
-    def settle(self, taken: dict[bytes, int], resolved: Resolved, outcome: Outcome) -> None:
-        """Take what a handler confirmed from the dirty set; the rest waits for another try."""
+    def settle(self, taken: dict[bytes, int], resolved: Resolved, outcome: Outcome, since: float) -> None:
+        """Take what a handler confirmed from the dirty set; the rest waits for another try.
+
+        `since`: when the run began (wall clock).
+        """
         now = time.monotonic()
         if outcome.verdict is Verdict.UNWELL:
-            self._note_unwell(outcome, now)
+            self._note_unwell(outcome)
+            # Other names of a file may be known by now only because of what was taken.
+            linked = ((p, bits_of(f)) for p, f in resolved.entries.items() if f & LINKED and p not in taken)
+            self.dirty.add(linked, since)
             return
         if self.unwell:
             self._log.info("the target can be used again")
         self.unwell, self.unwell_until = 0, 0.0
         failed = dict(resolved.unreadable)
         if outcome.verdict is Verdict.PARTIAL:
-            failed |= outcome.failed or dict.fromkeys(resolved.entries, outcome.message)
+            failed |= outcome.failed
             self.code = outcome.code
         failures = {
             path: Failure(_bits(path, taken, resolved), why, now + self._delay(path)) for path, why in failed.items()
         }
+        again = {path: _bits(path, taken, resolved) for path in outcome.again}
+        self.dirty.add(again.items(), since)
         self.dirty.settle(taken.keys() | resolved.entries.keys(), failures)
+        if failures:
+            # What failed drags the others along: they wait with it, or this would turn without a pause.
+            self.dirty.wait(again, min(failure.retry_at for failure in failures.values()))
         for path, bits in resolved.postponed.items():
             self.dirty.postpone(path, bits, now + self._big_delay)
         self._big = self._big - taken.keys() | resolved.postponed.keys()
+        for path in resolved.unsure:
+            self.dirty.postpone(path, ATTRIB, now + _SECOND_LOOK)
         for path, bits in resolved.unlinked.items():
             self.dirty.postpone(path, bits, float("inf"))
         self._tell(failures)
 
-    def _note_unwell(self, outcome: Outcome, now: float) -> None:
+    def _note_unwell(self, outcome: Outcome) -> None:
         self.dirty.abort()
         self.code = outcome.code
+        self.note_trouble(outcome.message)
+
+    def note_trouble(self, message: str) -> None:
+        """Give a target that cannot be used a rest, a longer one each time."""
         self.unwell += 1
-        self._why = outcome.message
+        self._why = message
         delay = self._backoff.delay(self.unwell, random.random())
-        self.unwell_until = now + delay
-        if outcome.message != "stopped":
-            self._log.error(outcome.message, f"nothing is lost, next try in {delay:.1f} s")
+        self.unwell_until = time.monotonic() + delay
+        if message != "stopped":
+            self._log.error(message, f"nothing is lost, next try in {delay:.1f} s")
 
     def _delay(self, path: bytes) -> float:
         return self._backoff.delay(self.dirty.failures.get(path, 0) + 1, random.random())
@@ -115,4 +140,5 @@ class Target:
 def _bits(path: bytes, taken: dict[bytes, int], resolved: Resolved) -> int:
     """Return the change bits with which a path that failed is tried again."""
     entry = resolved.entries.get(path)
-    return taken.get(path, 0) | (bits_of(entry) if entry is not None else 0) or ATTRIB | NAME
+    # What is no entry of its own was sent because of a directory above: that may have asked for more.
+    return taken.get(path, 0) | (bits_of(entry) if entry is not None else ATTRIB | NAME)

@@ -7,11 +7,33 @@ from typing import Protocol
 from clsync.core.batch import Batch, Outcome
 
 
+class PathRules(Protocol):
+    """What handlers ask of the rules."""
+
+    def permits(self, path: bytes, is_dir: bool) -> bool:
+        """Tell whether a path may be synced, and its ancestors walked."""
+        ...
+
+    def reaches(self, directory: bytes) -> bool:
+        """Tell whether a directory and its ancestors may be walked: what lies in it may be permitted."""
+        ...
+
+    def recursion_is_free(self, path: bytes) -> bool:
+        """Tell whether nothing at or below a path can be rejected."""
+        ...
+
+
 class Handler(Protocol):
     """Makes the destination equal to the source for the entries of a batch.
 
     A handler never raises for what a source, a destination or a child process does: that is an `Outcome`.
     """
+
+    rules: PathRules | None
+    """What is synced; may be exchanged between two batches."""
+
+    trusts_times: bool
+    """A full sync takes files of equal size and mtime for equal: what changed before it must be named."""
 
     async def sync(self, batch: Batch) -> Outcome:
         """Make every entry of `batch` equal at the destination and say which ones are."""
@@ -26,13 +48,6 @@ class Handler(Protocol):
         ...
 
 
-class PathRules(Protocol):
-    """What handlers ask of the rules."""
-
-    def permits(self, path: bytes, is_dir: bool) -> bool:
-        """Tell whether a path may be synced, and its ancestors walked."""
-        ...
-
-    def recursion_is_free(self, path: bytes) -> bool:
-        """Tell whether nothing at or below a path can be rejected."""
-        ...
+def may_go(path: bytes, rules: PathRules | None) -> bool:
+    """Tell whether rules let a path be deleted that is gone, whatever it was."""
+    return rules is None or rules.permits(path, True) or rules.permits(path, False)

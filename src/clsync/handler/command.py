@@ -15,7 +15,7 @@ from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, NAME
 from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.paths import shown
-from clsync.handler.base import PathRules
+from clsync.handler.base import PathRules, may_go
 from clsync.handler.runner import Runner
 from clsync.kernel.process import exit_text
 from clsync.kernel.slices import in_slices
@@ -69,6 +69,7 @@ class CommandHandler:
     ) -> None:
         """`root`: absolute path of the watched tree; `lookup`: values of `%name%` that do not depend on a run."""
         self.rules = rules
+        self.trusts_times = False
         self._program, self._style = program, style
         self._arguments = _legacy_arguments(arguments, style)
         self._root, self._lookup, self._label, self._full_initial = root, lookup, label, full_initial
@@ -99,7 +100,7 @@ class CommandHandler:
             message = f"cannot run {shown(self._program)}: {error.strerror}"
             return Outcome(Verdict.UNWELL, message=message, code=error.errno or 1)
         if failed:
-            return Outcome(Verdict.PARTIAL, failed, next(iter(failed.values())), code)
+            return Outcome(Verdict.PARTIAL, failed, message=next(iter(failed.values())), code=code)
         return Outcome(Verdict.DONE)
 
     def stop(self) -> None:
@@ -143,7 +144,7 @@ class CommandHandler:
 
     async def _rsync_runs(self, batch: Batch) -> AsyncIterator[tuple[dict[bytes, bytes], list[bytes], list[bytes]]]:
         rules = None if batch.initial and self._full_initial else self.rules
-        entries: dict[bytes, int] = dict(batch.entries)
+        entries = {p: f for p, f in batch.entries.items() if not f & flag.MISSING or may_go(p, rules)}
         rejected: list[bytes] = []
         if self._style.prefer_include:
             entries = {o: flags async for o, flags, _ in self._objects(batch)}
@@ -170,10 +171,13 @@ class CommandHandler:
         """Yield (path, flags, entry it stands for): recursive entries are expanded to what rules permit."""
         rules = None if batch.initial and self._full_initial else self.rules
         for entry, flags in batch.entries.items():
-            yield entry, flags & ~flag.RECURSIVE, entry
+            if flags & flag.MISSING and not may_go(entry, rules):
+                continue
+            if rules is None or not flags & flag.RECURSIVE or rules.permits(entry, True):
+                yield entry, flags & ~flag.RECURSIVE, entry
             if not flags & flag.RECURSIVE:
                 continue
-            enter = (lambda p, r=rules: r.permits(p, True)) if rules is not None else (lambda p: True)
+            enter = rules.reaches if rules is not None else (lambda p: True)
             async for path, found in in_slices(walk(batch.root, entry, enter, self._one_file_system)):
                 is_dir = stat.S_ISDIR(found.st_mode)
                 if rules is None or rules.permits(path, is_dir):
@@ -248,7 +252,7 @@ def event_mask(flags: int) -> int:
         mask |= 0x4
     if bits & CONTENT:
         mask |= 0x2 | 0x8
-    if bits & NAME or not bits:
+    if bits & NAME or not bits & (ATTRIB | CONTENT):
         mask |= 0x200 if flags & flag.MISSING else 0x100
     return mask
 
@@ -258,7 +262,7 @@ async def _rejected(batch: Batch, rules: PathRules, one_file_system: bool) -> As
     for entry, flags in batch.entries.items():
         if not flags & flag.RECURSIVE:
             continue
-        below = walk(batch.root, entry, lambda p: rules.permits(p, True), one_file_system)
+        below = walk(batch.root, entry, rules.reaches, one_file_system)
         async for path, found in in_slices(below):
             if not rules.permits(path, stat.S_ISDIR(found.st_mode)):
                 yield path

@@ -6,10 +6,11 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from clsync.kernel.process import signal_group, spawn
+from clsync.kernel.features import refuse_if_forced
+from clsync.kernel.process import activity, group_alive, signal_group, spawn
 
 KEPT_OUTPUT = 64 * 1024
 """Bytes of a child's messages that are kept: the beginning and the end, half each."""
@@ -26,18 +27,23 @@ class Result(NamedTuple):
     """Standard error, cut to `KEPT_OUTPUT`."""
     timed_out: bool = False
     stopped: bool = False
+    stood_still: bool = False
+    """It and what it started waited for each other, and were ended."""
 
 
 class Runner:
     """Runs programs for one handler, one after the other."""
 
-    def __init__(self, timeout: float = 0.0, on_spawn: Callable[[int], None] | None = None) -> None:
-        """`timeout`: seconds after which a program is ended, 0 for none."""
-        self._timeout = timeout
-        self._on_spawn = on_spawn
+    def __init__(self, timeout: float = 0.0, patience: float = 0.0) -> None:
+        """`timeout`: seconds after which a program is ended, 0 for none.
+
+        `patience`: seconds after which a program is ended in which neither it nor a descendant did anything,
+        0 for none. Only for programs that wait for nobody but each other.
+        """
+        self._timeout, self._patience = timeout, patience
         self._child: subprocess.Popen[bytes] | None = None
         self._stopped = False
-        self._timed_out = False
+        self._timed_out = self._stood_still = False
 
     async def run(
         self,
@@ -53,7 +59,7 @@ class Runner:
 
         Raises OSError where the program cannot be run at all.
         """
-        self._stopped = self._timed_out = False
+        self._stopped = self._timed_out = self._stood_still = False
         source = await _spooled(records) if records is not None else os.open(os.devnull, os.O_RDONLY)
         messages = _Messages() if keep_messages else None
         try:
@@ -72,15 +78,15 @@ class Runner:
         finally:
             os.close(source)
         self._child = child
-        if self._on_spawn is not None:
-            self._on_spawn(child.pid)
         try:
             with messages or _Nothing():
                 await self._wait(child)
+            if self._stopped or self._timed_out or self._stood_still or child.returncode < 0:
+                await _group_ended(child.pid)
         finally:
             self._child = None
         text = messages.text() if messages else b""
-        return Result(child.returncode, text, self._timed_out, self._stopped)
+        return Result(child.returncode, text, self._timed_out, self._stopped, self._stood_still)
 
     def stop(self) -> None:
         """End the program at work, and what it started: SIGTERM, then SIGKILL."""
@@ -105,6 +111,7 @@ class Runner:
     async def _wait(self, child: subprocess.Popen[bytes]) -> None:
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self._timeout, self._expire) if self._timeout else None
+        watcher = loop.create_task(self._watch(child)) if self._patience else None
         try:
             await ended(child)
         except asyncio.CancelledError:
@@ -114,19 +121,47 @@ class Runner:
         finally:
             if timer is not None:
                 timer.cancel()
+            if watcher is not None:
+                watcher.cancel()
+
+    async def _watch(self, child: subprocess.Popen[bytes]) -> None:
+        """End a program that stands still."""
+        last, since = None, 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._patience / 4)
+            now = activity(child.pid)
+            if now is None or now != last:
+                last, since = now, loop.time()
+            elif loop.time() - since >= self._patience:
+                self._stood_still = True
+                self._end()
+                return
+
+
+async def _group_ended(group: int) -> None:
+    """Wait for what a killed program leaves behind: it may still change the destination."""
+    loop = asyncio.get_running_loop()
+    signal_group(group, signal.SIGTERM)
+    deadline = loop.time() + GRACE
+    while group_alive(group):
+        if loop.time() > deadline:
+            signal_group(group, signal.SIGKILL)
+        await asyncio.sleep(0.02)
 
 
 async def ended(child: subprocess.Popen[bytes]) -> int:
     """Wait for a child to end, without a thread where the kernel has pidfds (Linux 5.3)."""
     loop = asyncio.get_running_loop()
     try:
+        refuse_if_forced("pidfd")
         descriptor = os.pidfd_open(child.pid)
     except OSError:
         return await asyncio.to_thread(child.wait)
-    done = loop.create_future()
-    loop.add_reader(descriptor, lambda: done.done() or done.set_result(None))
+    done = asyncio.Event()
+    loop.add_reader(descriptor, done.set)
     try:
-        await done
+        await done.wait()
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
@@ -221,6 +256,7 @@ def _chunks(records: Iterable[bytes]) -> Iterator[bytes]:
 def anonymous_file() -> int:
     """Return a descriptor of a file without a name, in memory where the kernel can (memfd_create, Linux 3.17)."""
     try:
+        refuse_if_forced("memfd")
         return os.memfd_create("clsync-list", os.MFD_CLOEXEC)
     except OSError:
         import tempfile

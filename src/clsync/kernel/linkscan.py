@@ -1,8 +1,9 @@
 """The other names of hard-linked files: one walk by d_ino, without a stat per entry, in a process of its own.
 
-Run as `python -I -m clsync.kernel.linkscan [--stat]` in the watched root. Standard input: `device inode links`,
-one file a line. Standard output: `device inode path NUL` for every name found. Memory: what is wanted, and one
-directory. `--stat` is for file systems whose d_ino is not the st_ino (some overlays).
+Run as `python -I -m clsync.kernel.linkscan [--stat | --all NS]` in the watched root. Standard input: `device inode
+links`, one file a line; with `--all` nothing: a catalogue is wanted. Standard output: `device inode path
+NUL` for every name found. Memory: what is wanted, and one directory. `--stat` is for file systems whose d_ino is not
+the st_ino (some overlays).
 """
 
 from __future__ import annotations
@@ -11,23 +12,29 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from typing import Final
 
 from clsync.core.paths import join
-from clsync.kernel.walk import list_directory, lstat_below
+from clsync.kernel.mounts import mounts_at_and_below, read_mounts
+from clsync.kernel.walk import list_directory, lstat_below, walk
 
 Inode = tuple[int, int]
+YOUNG: Final = (0, 0)
+"""In place of an inode: the file was changed lately."""
 
 
 def names_of(root: int, wanted: dict[Inode, int], by_stat: bool = False) -> Iterator[tuple[Inode, bytes]]:
     """Yield (device and inode, path) for every name of a wanted file below the directory descriptor `root`.
 
-    `wanted` maps (device, inode) to the number of links; the walk ends early when all of them are found.
+    `wanted` maps (device, inode) to the number of links; the walk ends early when all of them are found, unless a
+    file system is seen twice: then there are more.
     """
     look = lstat_below(root)
     inodes = {inode for _, inode in wanted}
     left = sum(wanted.values())
+    again = _seen_twice(root)
     pending = [b""]
-    while pending and left > 0:
+    while pending and (left > 0 or again):
         directory = pending.pop()
         try:
             entries = list_directory(root, directory)
@@ -39,19 +46,51 @@ def names_of(root: int, wanted: dict[Inode, int], by_stat: bool = False) -> Iter
                 pending.append(path)
             elif by_stat or entry.inode() in inodes:
                 found = look(path)
-                if found is not None and (found.st_dev, found.st_ino) in wanted and stat.S_ISREG(found.st_mode):
+                if found is not None and (found.st_dev, found.st_ino) in wanted:
                     yield (found.st_dev, found.st_ino), path
                     left -= 1
 
 
+def _seen_twice(root: int) -> bool:
+    """Tell whether one file system is mounted more than once at and below a directory."""
+    try:
+        holder, below = mounts_at_and_below(os.readlink(b"/proc/self/fd/%d" % root), read_mounts())
+    except OSError:
+        return True
+    devices = [mount.device for mount in (holder, *below)]
+    return len(devices) > len(set(devices))
+
+
+def catalogue(root: int, young_ns: int, limit: int) -> Iterator[tuple[Inode, bytes]]:
+    """Yield (device and inode, path) for names of files with several, at most `limit` of them.
+
+    And (`YOUNG`, path) for regular files whose status has changed since `young_ns` (wall clock).
+    """
+    for path, found in walk(root, b""):
+        if stat.S_ISDIR(found.st_mode):
+            continue
+        if found.st_nlink > 1 and limit > 0:
+            limit -= 1
+            yield (found.st_dev, found.st_ino), path
+        if found.st_ctime_ns >= young_ns and stat.S_ISREG(found.st_mode):
+            yield YOUNG, path
+
+
 def main() -> None:
     """Read what is wanted, write what is found."""
+    out = sys.stdout.buffer
+    if sys.argv[1:2] == ["--all"]:
+        os.nice(10)
+        top = os.open(b".", os.O_RDONLY | os.O_DIRECTORY)
+        for (device, inode), path in catalogue(top, int(sys.argv[2]), 100_000):
+            out.write(b"%d %d %s\0" % (device, inode, path))
+        out.flush()
+        return
     wanted = {}
     for line in sys.stdin.buffer:
         device, inode, links = map(int, line.split())
         wanted[device, inode] = links
     root = os.open(b".", os.O_RDONLY | os.O_DIRECTORY)
-    out = sys.stdout.buffer
     for (device, inode), path in names_of(root, wanted, "--stat" in sys.argv[1:]):
         out.write(b"%d %d %s\0" % (device, inode, path))
     out.flush()

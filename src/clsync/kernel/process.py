@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 
 
@@ -41,6 +42,61 @@ def signal_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
     except ProcessLookupError:
         pass
+
+
+_WAITS_FOR_FIFO = (b"wait_for_partner", b"fifo_open")
+_WAITS_FOR_OTHERS = (b"poll_schedule_timeout", b"do_select", b"do_sys_poll", b"do_epoll_wait", b"ep_poll")
+
+
+def activity(pid: int) -> tuple[int, ...] | None:
+    """Return figures that change as long as a process or a descendant of it does anything at all.
+
+    None where one of them waits for something else than for another process: a disk, a lock, a signal. Where one
+    waits for somebody to open the other end of a fifo, it alone counts.
+    Sources: proc_pid_stat(5), proc_pid_io(5), /proc/PID/wchan, /proc/PID/task/PID/children (Linux 3.5).
+    """
+    figures: list[int] = []
+    pending = [pid]
+    others_only = True
+    try:
+        while pending:
+            one = pending.pop()
+            pending += map(int, _read(b"/proc/%d/task/%d/children" % (one, one)).split())
+            waits = _read(b"/proc/%d/wchan" % one)
+            if waits.startswith(_WAITS_FOR_FIFO):
+                return (one,)
+            fields = _read(b"/proc/%d/stat" % one).rpartition(b")")[2].split()
+            others_only &= waits.startswith(_WAITS_FOR_OTHERS) and fields[0] == b"S"
+            figures += [one, int(fields[11]), int(fields[12])]
+            figures += [int(line.split()[1]) for line in _read(b"/proc/%d/io" % one).splitlines()[:4]]
+    except (OSError, IndexError):
+        return None
+    return tuple(figures) if others_only else None
+
+
+def _read(path: bytes) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read(4096)
+
+
+def started_ns() -> int:
+    """Return the wall-clock time (ns) at which this process began, to a hundredth of a second (proc_pid_stat(5))."""
+    ticks = int(_read(b"/proc/self/stat").rpartition(b")")[2].split()[19])
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time_ns() - int(age * 1e9)
+
+
+def group_alive(group: int) -> bool:
+    """Tell whether a process group has a member that still runs (zombies do not)."""
+    for name in os.listdir(b"/proc"):
+        if name.isdigit():
+            try:
+                fields = _read(b"/proc/%s/stat" % name).rpartition(b")")[2].split()
+            except OSError:
+                continue
+            if int(fields[2]) == group and fields[0] not in b"ZX":
+                return True
+    return False
 
 
 def exit_text(code: int) -> str:

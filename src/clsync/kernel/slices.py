@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -14,9 +15,17 @@ _TURN = 0.01
 
 async def in_slices(items: Iterable[T]) -> AsyncIterator[T]:
     """Yield items; after each 10 ms of work the event loop gets its turn."""
+    async for part in in_parts(items):
+        for item in part:
+            yield item
+
+
+async def in_parts(items: Iterable[T]) -> AsyncIterator[list[T]]:
+    """Yield items, a few at a time; after each 10 ms of work the event loop gets its turn."""
     until = time.monotonic() + _TURN
-    for number, item in enumerate(items):
-        if not number % _LOOKED_AT and time.monotonic() > until:
+    iterator = iter(items)
+    while part := list(islice(iterator, _LOOKED_AT)):
+        yield part
+        if time.monotonic() > until:
             await asyncio.sleep(0)
             until = time.monotonic() + _TURN
-        yield item

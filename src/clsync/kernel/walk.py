@@ -83,11 +83,13 @@ def walk(
     top: bytes,
     enter: Callable[[bytes], bool] = lambda path: True,
     one_file_system: bool = False,
+    unreadable: Callable[[bytes, OSError], None] = lambda path, error: None,
 ) -> Iterator[tuple[bytes, os.stat_result]]:
     """Yield (path, lstat) of everything below the directory `top`, parents first.
 
     Directories for which `enter` says no are yielded, not entered; with `one_file_system`, other devices
-    neither. What vanishes on the way is left out. Raises OSError where a directory cannot be read.
+    neither. What vanishes on the way is left out. A directory that cannot be read is yielded as any other, and
+    told to `unreadable`, and so is what cannot be looked at (EIO, EACCES). Raises nothing.
     """
     look = lstat_below(root)
     device = None
@@ -97,9 +99,18 @@ def walk(
     pending = [top]
     while pending:
         directory = pending.pop()
-        for entry in list_directory(root, directory):
+        try:
+            entries = list_directory(root, directory)
+        except OSError as error:
+            unreadable(directory, error)
+            continue
+        for entry in entries:
             path = join(directory, entry.name)
-            found = look(path)
+            try:
+                found = look(path)
+            except OSError as error:
+                unreadable(path, error)
+                continue
             if found is None:
                 continue
             yield path, found

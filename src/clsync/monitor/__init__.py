@@ -1,1 +1,6 @@
-"""Monitors: kernel events in, changed paths out. They do not know the handlers."""
+"""From kernel events to changed paths: fanotify, inotify, polling, chosen for each mount."""
+
+from clsync.monitor.base import Monitor
+from clsync.monitor.composite import TreeMonitor
+
+__all__ = ["Monitor", "TreeMonitor"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
+
+from clsync.core.classify import LinkedFile
 
 
 class Monitor(Protocol):
@@ -45,6 +47,20 @@ class Monitor(Protocol):
 
         Paths are relative to the watched root and current at the moment they are yielded. A path may come
         more than once. Paths outside the root, and echoes of what is gone with its parent, do not come.
+        """
+        ...
+
+    def survivors(self) -> list[tuple[bytes | None, LinkedFile]]:
+        """Return files that were written through a name which is gone: they may have others (`take` comes first).
+
+        The path is the one that is gone, None where it is not known; where it stands for the file, all is well.
+        """
+        ...
+
+    def compared(self, directories: Iterable[bytes], since_ns: int) -> None:
+        """Take note that a handler has listed everything below these directories since `since_ns` (wall clock).
+
+        What came and went between two looks of a monitor that polls was copied, and nobody knows its name.
         """
         ...
 

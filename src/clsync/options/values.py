@@ -56,15 +56,15 @@ def strtol(text: bytes) -> int:
         number = int(digits, base)
     except ValueError:
         octal = "; a number that begins with 0 is octal" if base == 8 and digits.isdigit() else ""
-        raise Invalid(f"'{shown(text)}' is not a number{octal}") from None
+        raise Invalid(f"'{shown(text)}' is not a number{octal}", "write a whole number, without a unit") from None
     return -number if stripped[:1] == b"-" else number
 
 
 def _within(number: float, minimum: float, maximum: float) -> None:
     if number < minimum:
-        raise Invalid(f"{number} is too small, the least is {minimum}")
+        raise Invalid(f"{number} is too small", f"the least is {minimum}")
     if number > maximum:
-        raise Invalid(f"{number} is too large, the most is {maximum}")
+        raise Invalid(f"{number} is too large", f"the most is {maximum}")
 
 
 def integer(minimum: int = 0, maximum: int = INT_MAX) -> Parser:
@@ -131,7 +131,7 @@ def string(text: bytes | None, current: object) -> bytes | None:
 
 def text(text: bytes | None, current: object) -> bytes:
     """Parse a text that may be empty."""
-    return string(text, current) or b""  # type: ignore[return-value]
+    return string(text, current) or b""
 
 
 def choice(*names: str, empty: str | None = None) -> Parser:
@@ -196,7 +196,9 @@ def argument_line(text: bytes | None, current: object) -> tuple[bytes, ...]:
         else:
             word.append(byte)
     if quote:
-        raise Invalid(f"the quotation mark {chr(quote)} is not closed", f"add {chr(quote)} at the end of the argument")
+        raise Invalid(
+            f"the quotation mark {chr(quote)} is not closed", f"add {chr(quote)} at the end of the argument"
+        )
     words.append(bytes(word))
     return tuple(filter(None, words))
 

@@ -7,23 +7,31 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from clsync.core import batch as flag
-from clsync.core.lists import unescape
-from clsync.core.paths import parent, shown
+from clsync.core.lists import TOO_LONG, too_long_part, unescape
+from clsync.core.paths import join, parent, shown
 
 _QUOTED = re.compile(rb'"([^"]*(?:"[^"]*)*)"')
+_UNQUOTED = re.compile(
+    rb"^(?:cannot delete non-empty directory|could not make way for [a-z -]+|filename overflows max-path len by \d+)"
+    rb": (.+)$"
+)
+_DELETING = re.compile(rb"delete_file: \w+\((.+)\) failed: ")
+_ARROW = re.compile(rb'(?:rename|copy|symlink|link) "(.+?)"(?: \(in .+?\))? [-=]> ')
+_TOO_LONG = re.compile(rb"^filename overflows max-path len|failed: File name too long \(36\)$")
+_UNREADABLE = re.compile(rb"^rsync: \[sender\] (?:send_files failed to open|opendir|readlink_stat)\b")
+_TEMPORARY = re.compile(rb"^\.(.+)\.[A-Za-z0-9]{6}$", re.DOTALL)
 _SUMMARY = re.compile(rb"rsync(?: error|: \[.*\] error|  ?warning)?: .*\(code \d+\) at |^rsync error: ")
-_SKIPPED = b"IO error encountered"
 
 
 class Blame(NamedTuple):
     """What the messages of a run say."""
 
     failed: dict[bytes, str]
-    """Entry of the batch, or a directory above one -> reason."""
+    """Entry of the batch, a directory above one, or a path below one that is too long for rsync -> reason."""
+    vanished: set[bytes]
+    """Recursive or linked entries in which something vanished: what hangs together there may be torn."""
     complete: bool
     """Every message was understood: what is not in `failed` went well."""
-    deletion_skipped: bool
-    """Recursive deletions were left out because of read errors."""
 
 
 def blame(messages: bytes, entries: Mapping[bytes, int], prefixes: Iterable[bytes], cut: bool) -> Blame:
@@ -33,20 +41,27 @@ def blame(messages: bytes, entries: Mapping[bytes, int], prefixes: Iterable[byte
     messages are lost.
     """
     failed: dict[bytes, str] = {}
-    complete, skipped = not cut, False
+    vanished: set[bytes] = set()
+    complete = not cut
     known = sorted((p.rstrip(b"/") + b"/" for p in prefixes), key=len, reverse=True)
     for line in messages.splitlines():
         if not line.strip() or _SUMMARY.search(line):
             continue
-        if line.startswith(_SKIPPED):
-            skipped = True
-            continue
-        entry = _entry_of(line, entries, known)
-        if entry is None:
+        name = _name_in(line, known)
+        entry = None if name is None else _entry_of(name, entries, b"[sender]" in line)
+        if name is not None and entry is not None and _TOO_LONG.search(line):
+            # Only this path is left out: a recursive entry above it goes well.
+            failed[too_long_part(name)] = TOO_LONG
+        elif name is not None and entry is not None and _UNREADABLE.search(line):
+            failed[name] = reason(line)  # the same: everything else below a recursive entry went well
+        elif entry is None:
             complete = False
+        elif line.startswith((b"file has vanished: ", b"directory has vanished: ")):
+            if entries.get(entry, 0) & (flag.RECURSIVE | flag.LINKED):
+                vanished.add(entry)
         else:
             failed.setdefault(entry, reason(line))
-    return Blame(failed, complete and bool(failed), skipped)
+    return Blame(failed, vanished, complete and bool(failed or vanished))
 
 
 def reason(line: bytes) -> str:
@@ -62,21 +77,22 @@ def first_line(messages: bytes) -> str:
     return reason(telling[0]) if telling else ""
 
 
-def _entry_of(line: bytes, entries: Mapping[bytes, int], prefixes: list[bytes]) -> bytes | None:
-    quoted = _QUOTED.search(line)
+def _name_in(line: bytes, prefixes: list[bytes]) -> bytes | None:
+    """Return the path a message speaks of, relative to either end."""
+    patterns = (_UNQUOTED, _DELETING, _ARROW, _QUOTED)
+    quoted = next(filter(None, (pattern.search(line) for pattern in patterns)), None)
     if quoted is None:
         return None
     name = unescape(quoted.group(1))
-    for prefix in prefixes:
-        if name.startswith(prefix):
-            name = name[len(prefix) :]
-            break
-    name = name.removeprefix(b"./").rstrip(b"/")
-    if name.rpartition(b"/")[2].startswith(b".") and name not in entries:
-        # The receiver's temporary file: .name.XXXXXX
-        base = name.rpartition(b"/")[2][1:].rpartition(b".")[0]
-        above = parent(name)
-        plain = above + b"/" + base if above else base
+    prefix = next((p for p in prefixes if name.startswith(p)), b"")
+    return name[len(prefix) :].removeprefix(b"./").rstrip(b"/")
+
+
+def _entry_of(name: bytes, entries: Mapping[bytes, int], sent: bool) -> bytes | None:
+    """Return the entry of the batch to which a path belongs; `sent`: the path is one of the source."""
+    temporary = None if sent or name in entries else _TEMPORARY.match(name.rpartition(b"/")[2])
+    if temporary is not None:
+        plain = join(parent(name), temporary.group(1))
         name = plain if plain in entries else name
     if name in entries or _is_above(name, entries):
         return name

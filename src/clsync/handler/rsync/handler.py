@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.paths import shown
 from clsync.handler.base import PathRules
-from clsync.handler.rsync.connection import Connection, chooses_shell
-from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
-from clsync.handler.rsync.run import BatchRun, unwell
+from clsync.handler.rsync.program import Program, unwell
+from clsync.handler.rsync.recipe import Recipe
+from clsync.handler.rsync.run import BatchRun
 from clsync.handler.rsync.target import Target
-from clsync.handler.runner import Result, Runner
 
-CODES_DONE = frozenset((0, 24))
-"""24: files vanished before they were sent; their own events are on the way."""
 _CODE_PROTOCOL = 2
 
 
@@ -45,83 +41,52 @@ class RsyncHandler:
         24. `destination_check` answers what is wrong with a local destination. `full_initial`: rules do not count
         in the initial sync.
         """
-        self.target, self.recipe, self.rules = target, recipe, rules
-        self.full_initial = full_initial
-        self.absent_name = b".clsync-absent-" + secrets.token_hex(6).encode()
-        self.codes_done = frozenset(codes_done) | CODES_DONE
-        self.stopping = False
-        self._program, self._arguments = program, list(arguments)
-        self._environment = dict(os.environb if environment is None else environment) | {b"LC_ALL": b"C"}
-        self._destination_check, self._log, self._show_progress = destination_check, log, show_progress
-        self._runner = Runner(timeout)
+        self.rules, self.full_initial = rules, full_initial
+        self.trusts_times = os.path.basename(program) == b"rsync"
+        self._program = Program(
+            arguments,
+            target=target,
+            recipe=recipe,
+            name=program,
+            timeout=timeout,
+            codes_done=codes_done,
+            environment=os.environb if environment is None else environment,
+            show_progress=show_progress,
+        )
+        self._destination_check, self._log = destination_check, log
         self._probed = not target.remote
-        keep = target.ssh and not chooses_shell(self._arguments, self._environment)
-        self._connection = Connection(target) if keep else None
 
     async def sync(self, batch: Batch) -> Outcome:
         """Make every entry equal at the target (see `handler.base.Handler`)."""
-        self.stopping = False
+        self._program.stopping = False
         wrong = self._destination_check()
         if wrong:
             return Outcome(Verdict.UNWELL, message=wrong)
+        rules = None if batch.initial and self.full_initial else self.rules
         try:
             unusable = None if self._probed else await self._probe(batch)
-            return unusable or await BatchRun(self, batch).outcome()
+            return unusable or await BatchRun(self._program, batch, rules).outcome()
         except OSError as error:
-            return Outcome(Verdict.UNWELL, message=f"cannot run {shown(self._program)}: {error.strerror}", code=127)
+            name = shown(self._program.name)
+            return Outcome(Verdict.UNWELL, message=f"cannot run {name}: {error.strerror}", code=127)
 
     def stop(self) -> None:
         """End the run at work."""
-        self.stopping = True
-        self._runner.stop()
+        self._program.stop()
 
     async def aclose(self) -> None:
         """Close the kept connection."""
-        if self._connection is not None:
-            await self._connection.close(self._runner, self._environment)
-
-    async def rsync(
-        self,
-        arguments: Sequence[bytes],
-        batch: Batch,
-        records: Iterable[bytes] | None,
-        output: int | None = None,
-    ) -> Result:
-        """Run the program with `arguments` for `%RSYNC-ARGS%`; `records` on its standard input.
-
-        Raises OSError where the program cannot be run.
-        """
-        shell = self._connection.options() if self._connection is not None else []
-        visible = self._show_progress and batch.initial and output is None
-        if visible:
-            shell = [*shell, b"--info=progress2"]
-        argv = [self._program]
-        for argument in self._arguments:
-            argv += [*arguments, *shell] if argument == ARGUMENTS_MACRO else [argument]
-        env = self._environment | {
-            b"CLSYNC_STATUS": batch.status.encode(),
-            b"CLSYNC_ITERATION": b"%d" % batch.number,
-        }
-        nowhere = os.open(os.devnull, os.O_WRONLY) if output is None and not visible else None
-        try:
-            out = output if nowhere is None else nowhere
-            return await self._runner.run(argv, cwd=batch.root, env=env, records=records, output=out)
-        finally:
-            if nowhere is not None:
-                os.close(nowhere)
-
-    def done(self, result: Result) -> bool:
-        """Tell whether a run went well."""
-        return result.code in self.codes_done and not result.stopped and not result.timed_out
+        await self._program.aclose()
 
     async def _probe(self, batch: Batch) -> Outcome | None:
         """Ask the real target whether it understands missing arguments; None if it can be used."""
-        result = await self.rsync(self.recipe.listed(), batch, [b"./" + self.absent_name + b"\0"])
+        program = self._program
+        result = await program.run(program.recipe.listed(), batch, [b"./" + program.absent_name + b"\0"])
         if result.code == _CODE_PROTOCOL:
             self._log("the rsync at the destination cannot take missing arguments: deletions go by directory")
-            self.recipe = self.recipe.flat()
-            result = await self.rsync(self.recipe.listed(), batch, [])
-        if not self.done(result):
-            return unwell(result, self.target)
+            program.recipe = program.recipe.flat()
+            result = await program.run(program.recipe.listed(), batch, [])
+        if not program.done(result):
+            return unwell(result, program.target)
         self._probed = True
         return None

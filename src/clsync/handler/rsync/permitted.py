@@ -9,19 +9,22 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from clsync.core import batch as flag
 from clsync.core import lists
-from clsync.core.paths import parent
-from clsync.handler.base import PathRules
+from clsync.core.changes import NAME
+from clsync.core.classify import CHANGE_SHIFT
+from clsync.core.paths import ancestors, parent
+from clsync.handler.base import PathRules, may_go
 from clsync.handler.runner import anonymous_file
 from clsync.kernel.slices import in_slices
 from clsync.kernel.walk import lstat_below, walk
 
-PART = 50_000
+PART = 30_000
 """Entries of one run when recursion is expanded: memory is bounded, here and in rsync."""
 
 
@@ -34,10 +37,30 @@ class Doomed(NamedTuple):
     """Topmost paths that rules reject."""
 
 
-def unknown(entries: Mapping[bytes, int], rules: PathRules) -> dict[bytes, int]:
-    """Return the entries that reach beyond themselves, where rules may reject something."""
-    deep = flag.RECURSIVE | flag.MISSING
-    return {p: f for p, f in entries.items() if f & deep and not rules.recursion_is_free(p)}
+def unknown(entries: Mapping[bytes, int], rules: PathRules, destination: bytes | None) -> dict[bytes, int]:
+    """Return the entries that reach further than themselves: recursive ones, as rules leave rsync no recursion, and
+
+    those that may delete what rules protect. `destination`: the target, if it is a directory of this machine.
+    """
+    return {
+        p: f
+        for p, f in entries.items()
+        if f & flag.RECURSIVE or (_reaches_far(p, f, destination) and not rules.recursion_is_free(p))
+    }
+
+
+def _reaches_far(path: bytes, flags: int, destination: bytes | None) -> bool:
+    if flags & (flag.RECURSIVE | flag.MISSING):
+        return True
+    if flags & flag.DIRECTORY:
+        return False
+    # What is no directory here may have to make a directory give way there.
+    if destination is None:
+        return bool(flags >> CHANGE_SHIFT & NAME)
+    try:
+        return stat.S_ISDIR(os.lstat(destination + b"/" + path).st_mode)
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -56,46 +79,83 @@ def doomed(itemized: BinaryIO, root: int, rules: PathRules | None) -> Doomed:
         for path, is_dir in lists.deletions(line.rstrip(b"\n")):
             if rules is not None and not rules.permits(path, is_dir):
                 protected.append(path)
-            elif look(path) is None and (not parent(path) or look(parent(path)) is not None):
+            elif look(path) is None and (is_directory(look(parent(path))) or not may_go(parent(path), rules)):
                 missing.append(path)
     return Doomed(missing, _topmost(protected))
 
 
 def filter_file(protected: Iterable[bytes]) -> bytes:
-    """Write a filter file (rsync(1), FILTER RULES) that protects paths at the destination; return its name."""
-    descriptor, name = tempfile.mkstemp(prefix="clsync-protect-")
+    """Write a filter file (rsync(1), FILTER RULES, ended by NUL for --from0) that protects paths; return its name."""
+    return _written(b"P " + lists.pattern(path) for path in protected)
+
+
+def deletion_file(entries: Mapping[bytes, int]) -> bytes:
+    """Write a filter file for directories that are listed by their content: what is missing goes, nothing else.
+
+    Receivers without `--delete-missing-args` know no other way to delete; what rules reject must not come along.
+    """
+    missing = [path for path, flags in entries.items() if flags & flag.MISSING]
+    rules = [b"R " + lists.pattern(path, below) for path in missing for below in (b"", b"/**")]
+    listed = {parent(path) for path in missing} | {b""}
+    shown = {up for path in listed for up in (*ancestors(path), path) if up}
+    rules += [b"S " + lists.pattern(path) for path in shown]
+    rules += [b"H " + lists.pattern(path, b"/*") for path in listed]
+    return _written([*rules, b"P *"])
+
+
+def _written(rules: Iterable[bytes]) -> bytes:
+    descriptor, name = tempfile.mkstemp(prefix="clsync-filter-")
     with open(descriptor, "wb") as file:
-        for path in protected:
-            file.write(b"P " + lists.pattern(path) + b"\n")
+        for rule in rules:
+            file.write(rule + b"\0")
     return os.fsencode(name)
 
 
-async def below(
-    tops: Mapping[bytes, int], root: int, rules: PathRules, one_file_system: int, linked: dict[bytes, int]
-) -> AsyncIterator[dict[bytes, int]]:
-    """Yield what rules permit at and below directories, in parts, without recursion.
+@dataclass(slots=True)
+class Spread:
+    """Directories laid out as lists of what rules permit in them, without recursion."""
 
-    Files with several names are put into `linked` instead: rsync links only what it sees in one run.
-    """
-    part: dict[bytes, int] = {}
-    for top, flags in tops.items():
-        keep = flags & flag.FORCE
-        if rules.permits(top, True):
-            part[top] = flag.DIRECTORY | keep
-        below_top = walk(root, top, lambda p: rules.permits(p, True), one_file_system > 0)
-        async for path, found in in_slices(below_top):
-            is_dir = stat.S_ISDIR(found.st_mode)
-            if not rules.permits(path, is_dir) or lists.too_long(path):
-                continue
-            if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-                linked[path] = linked.get(path, 0) | flag.LINKED | keep
-            else:
-                part[path] = keep | (flag.DIRECTORY if is_dir else 0)
-            if len(part) >= PART:
-                yield part
-                part = {}
-    if part:
-        yield part
+    root: int
+    rules: PathRules
+    one_file_system: int
+    linked: dict[bytes, int]
+    """Takes the files with several names: rsync links only what it sees in one run."""
+    too_long: Callable[[bytes], None]
+    """Is told paths that rsync cannot carry."""
+    unreadable: Callable[[bytes, OSError], None]
+    """Is told directories whose content cannot be laid out."""
+
+    async def below(self, tops: Mapping[bytes, int]) -> AsyncIterator[dict[bytes, int]]:
+        """Yield what rules permit at and below directories, in parts."""
+        part: dict[bytes, int] = {}
+        for top, flags in tops.items():
+            keep = flags & flag.FORCE
+            if self.rules.permits(top, True):
+                part[top] = flag.DIRECTORY | keep
+            below = walk(self.root, top, self.rules.reaches, self.one_file_system > 0, self.unreadable)
+            async for path, found in in_slices(below):
+                self._sort(path, found, keep, part)
+                if len(part) >= PART:
+                    yield part
+                    part = {}
+        if part:
+            yield part
+
+    def _sort(self, path: bytes, found: os.stat_result, keep: int, part: dict[bytes, int]) -> None:
+        is_dir = stat.S_ISDIR(found.st_mode)
+        if not self.rules.permits(path, is_dir):
+            return
+        if lists.too_long(path):
+            self.too_long(path)
+        elif not is_dir and found.st_nlink > 1:
+            self.linked[path] = self.linked.get(path, 0) | flag.LINKED | keep
+        else:
+            part[path] = keep | (flag.DIRECTORY if is_dir else 0)
+
+
+def is_directory(found: os.stat_result | None) -> bool:
+    """Tell whether a real directory was found."""
+    return found is not None and stat.S_ISDIR(found.st_mode)
 
 
 def _topmost(paths: list[bytes]) -> list[bytes]:

@@ -39,5 +39,9 @@ class Target:
         """Return what rsync may put before a path of this target in its messages."""
         if not self.remote:
             return [os.path.realpath(self.text), self.text]
-        _, _, path = self.text.rpartition(b":")
-        return [b"/"] if self.daemon else [path, b"/"]
+        if not self.daemon:
+            return [self.text.rpartition(b":")[2], b"/"]
+        # A daemon names paths as its module shows them.
+        url = _URL.match(self.text)
+        module = self.text[url.end() :].partition(b"/")[2] if url else self.text.partition(b"::")[2]
+        return [b"/" + module.partition(b"/")[2], b"/"]

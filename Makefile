@@ -1,0 +1,98 @@
+# clsync: make run, make test. Everything else: make help.
+.SUFFIXES:
+MAKEFLAGS += --no-print-directory
+
+PYTHON = python3
+VENV = .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check -q
+SEEDS = 1..20
+JOBS = 2
+MODES = rsyncdirect copy
+MONITORS = fanotify inotify
+# For tools/demo, by the environment: paths may hold anything.
+export W =
+export D =
+export ARGS =
+BENCH_ARGS =
+PYTEST_ARGS =
+
+TEST_PACKAGES = openssh-server attr acl xfsprogs btrfs-progs fuse3 bindfs man-db zsh
+CHECKED = src tests benchmarks
+# What an ordinary installation has to follow; an editable one follows by itself.
+SOURCES = `find src pyproject.toml -type f ! -name '*.pyc' -newer $(VENV)/.stamp-installed 2>/dev/null | head -n 1`
+
+help:
+	@echo "make run [W=/source D=/destination] [ARGS='...']  mirror a tree live; without W and D a small sample"
+	@echo "make test [PYTEST_ARGS='...']                     all tests and checks"
+	@echo "make check                                        only the checks: ruff, mypy, import-linter"
+	@echo "make proofs                                       properties of the core, with fifty times the examples"
+	@echo "make bench [BENCH_ARGS='...']                     measure clsync beside clsync 0.4 and lsyncd"
+	@echo "make soak [SEEDS=1..200] [JOBS=2]                 seeded churn, all modes and monitors"
+	@echo "make docs                                         make manual page, option list, completions"
+	@echo "make clean                                        remove what was made here"
+	@echo
+	@echo "run and test install what is missing: packages by apt-get (as root or by sudo), the rest in $(VENV)."
+
+run: installed
+	@tools/demo $(BIN)/clsync "$$W" "$$D"
+
+test: check
+	@PYTHON=$(PYTHON) tools/need --optional $(TEST_PACKAGES)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.stamp-dev
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.stamp-bench
+	@PYTHON=$(PYTHON) tools/need --optional clsync lsyncd
+	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
+soak: $(VENV)/.stamp-dev
+	@failed=; for mode in $(MODES); do for monitor in $(MONITORS); do \
+	    $(BIN)/python -m tests.support.churn_run --seeds $(SEEDS) --jobs $(JOBS) --mode $$mode --monitor $$monitor \
+	        || failed="$$failed $$mode/$$monitor"; \
+	done; done; \
+	if [ "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+
+proofs: $(VENV)/.stamp-dev
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/properties --timeout=0 $(PYTEST_ARGS)
+
+docs: $(VENV)/.stamp-dev
+	$(BIN)/python -m clsync.options.render --write
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# -- set-up, once --------------------------------------------------------------------------------------------------
+
+installed: $(VENV)/.stamp-venv
+	@if [ -e $(VENV)/.stamp-dev ]; then exit 0; fi; \
+	if [ ! -e $(VENV)/.stamp-installed ] || [ "$(SOURCES)" ]; then \
+	    echo "installing clsync in $(VENV)"; \
+	    $(PIP) install --force-reinstall . && touch $(VENV)/.stamp-installed; \
+	fi
+
+$(VENV)/.stamp-venv:
+	@PYTHON=$(PYTHON) tools/need python3-venv rsync \
+	    || { PYTHON=$(PYTHON) tools/need python3-venv && echo "going on without rsync: only mode copy will work"; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "error: $(PYTHON) is older than 3.11: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-venv pyproject.toml
+	@echo "installing clsync and what its tests need in $(VENV)"
+	@$(PIP) install -e '.[dev]'
+	@touch $@
+
+$(VENV)/.stamp-bench: $(VENV)/.stamp-dev
+	@$(PIP) install -e '.[dev,bench]'
+	@touch $@
+
+.PHONY: help run test check bench soak proofs docs clean installed

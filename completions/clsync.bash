@@ -1,0 +1,53 @@
+# bash completion for clsync
+# Made by `make docs` from src/clsync/options/table.py; changes here are lost.
+
+_clsync() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} word
+    COMPREPLY=()
+    # What follows -- belongs to the handler.
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        if [[ $word == -- ]]; then
+            compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+        fi
+    done
+    # --option=value comes as three words.
+    if [[ $cur == = ]]; then
+        cur=
+    elif [[ $prev == = ]]; then
+        prev=${COMP_WORDS[COMP_CWORD-2]}
+    fi
+    case $prev in
+        --watch-dir|-W) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+        --destination-dir|-D) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+        --mode|-M) mapfile -t COMPREPLY < <(compgen -W 'rsyncdirect copy direct simple' -- "$cur"); return ;;
+        --sync-handler|-S) mapfile -t COMPREPLY < <(compgen -c -- "$cur"); return ;;
+        --rules-file|-R) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+        --delay-collect|-t) return ;;
+        --delay-sync|-w) return ;;
+        --delay-collect-bigfile|-T) return ;;
+        --threshold-bigfile|-B) return ;;
+        --poll-interval) return ;;
+        --monitor) mapfile -t COMPREPLY < <(compgen -W 'auto fanotify inotify poll' -- "$cur"); return ;;
+        --timeout-sync|-k) return ;;
+        --retries|-r) return ;;
+        --ignore-exitcode|-x) return ;;
+        --lists-dir|-L) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+        --rsync-inclimit) return ;;
+        --max-iterations) return ;;
+        --label|-l) return ;;
+        --output|-Y) mapfile -t COMPREPLY < <(compgen -W 'stderr stdout syslog' -- "$cur"); return ;;
+        --pid-file|-z) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+        --status-file) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+        --config-file|-H) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+        --config-block|-K) return ;;
+        --config-block-inherits) return ;;
+        --compat) mapfile -t COMPREPLY < <(compgen -W '0.4 off' -- "$cur"); return ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W '--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --timeout-sync= -k --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --background -b --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --config-file= -H --config-block= -K --config-block-inherits= --compat= --help -h --version -V' -- "$cur")
+    if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]]; then
+        compopt -o nospace 2>/dev/null
+    fi
+}
+complete -F _clsync clsync

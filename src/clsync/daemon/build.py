@@ -1,0 +1,452 @@
+"""From settings to a mirror: checks what can be checked before anything starts, and chooses what was left open."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from clsync.core.paths import is_below, shown
+from clsync.core.rules import Rules
+from clsync.core.windows import Window
+from clsync.daemon.course import Course
+from clsync.daemon.log import Log
+from clsync.daemon.mirror import Mirror
+from clsync.daemon.root import Directory
+from clsync.errors import Exit, OperatorError
+from clsync.handler import command
+from clsync.handler.base import Handler
+from clsync.handler.command import CommandHandler, CommandStyle
+from clsync.handler.copy.handler import CopyHandler
+from clsync.handler.rsync import RsyncHandler, Target
+from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
+from clsync.kernel.capabilities import Capabilities, probe_destination
+from clsync.kernel.process import started_ns
+from clsync.monitor import TreeMonitor
+from clsync.options import Settings
+from clsync.options.expansion import expand, macros
+
+_DEFAULT_PROGRAM = {"rsyncdirect": b"rsync", "direct": b"cp"}
+_DEFAULT_ARGUMENTS: dict[str, tuple[bytes, ...]] = {
+    "simple": (b"sync", b"%label%", b"%EVENT-MASK%", b"%INCLUDE-LIST%"),
+    "direct": (b"%INCLUDE-LIST%", b"%destination-dir%/"),
+    "rsyncdirect": (ARGUMENTS_MACRO, b"%watch-dir%/", b"%destination-dir%/"),
+}
+
+
+@dataclass
+class Plan:
+    """What was found out about the settings."""
+
+    settings: Settings
+    log: Log
+    root: bytes
+    """The watched directory, absolute, without symlinks."""
+    destination: Target | None
+    rules: Rules
+    started_ns: int
+    """Wall-clock time at which this run began, less a second for clocks that are set."""
+    mode: str = ""
+    why: str = ""
+    """Why this mode was chosen, if it was chosen here."""
+    program: bytes = b""
+    arguments: list[bytes] = field(default_factory=list)
+    local: bytes | None = None
+    """The destination, if it is a directory of this machine: absolute, without symlinks."""
+
+
+def plan(settings: Settings, log: Log) -> Plan:
+    """Check the settings against this machine. Raises OperatorError."""
+    root = _source(settings.watch_dir)
+    destination = _destination(settings.destination_dir)
+    made = Plan(settings, log, root, destination, read_rules(settings), started_ns() - 10**9)
+    if destination is not None and not destination.remote:
+        made.local = _local_destination(destination.text, root, "--destination-dir")
+        made.destination = Target(made.local)
+    _choose_mode(made)
+    if made.mode != "copy":
+        made.program = _program(settings.sync_handler or _DEFAULT_PROGRAM.get(made.mode, b""))
+        made.arguments = _arguments(made)
+    return made
+
+
+def _source(path: bytes) -> bytes:
+    where = f"--watch-dir {shown(path)}"
+    try:
+        root = os.path.realpath(path, strict=True)
+        if not stat.S_ISDIR(os.stat(root).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        with os.scandir(root) as entries:
+            next(entries, None)
+    except OSError as error:
+        hint = {
+            errno.ENOENT: "create it, or name another directory",
+            errno.ENOTDIR: "name a directory; a single file cannot be watched",
+            errno.EACCES: "run clsync as a user who may read it",
+        }.get(error.errno or 0, "see that it can be read")
+        raise OperatorError(f"{where}: {error.strerror}", hint, Exit.SOURCE) from None
+    return root
+
+
+def _destination(path: bytes | None) -> Target | None:
+    return Target(path) if path is not None else None
+
+
+def _local_destination(path: bytes, root: bytes, option: str) -> bytes:
+    """Return the real path of a local destination. Raises OperatorError where it is unusable or overlaps."""
+    where = f"{option} {shown(path)}"
+    try:
+        real = os.path.realpath(path, strict=True)
+        if not stat.S_ISDIR(os.stat(real).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    except OSError as error:
+        hint = f"create it: mkdir -p {shown(path)}" if error.errno == errno.ENOENT else "name a directory"
+        raise OperatorError(f"{where}: {error.strerror}", hint, Exit.DESTINATION) from None
+    if real == root:
+        raise OperatorError(f"{where} is the watched directory itself", "name another one", Exit.DESTINATION)
+    if is_below(real, root if root != b"/" else b""):
+        raise OperatorError(
+            f"{where} lies inside the watched directory: it would be copied into itself",
+            "name a directory outside of it",
+            Exit.DESTINATION,
+        )
+    if is_below(root, real if real != b"/" else b""):
+        raise OperatorError(
+            f"{where} holds the watched directory: syncing would delete it",
+            "name a directory of its own",
+            Exit.DESTINATION,
+        )
+    return real
+
+
+def read_rules(settings: Settings) -> Rules:
+    """Read the rules file. Raises OperatorError."""
+    path = settings.rules_file
+    if path is None:
+        return Rules()
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+    except OSError as error:
+        raise OperatorError(
+            f"--rules-file {shown(path)}: {error.strerror}", "name a file that can be read", Exit.USAGE
+        ) from None
+    return Rules.parse(text, shown(path))
+
+
+# -- mode, program, arguments ----------------------------------------------------------------------------------
+
+
+def _choose_mode(made: Plan) -> None:
+    settings, destination = made.settings, made.destination
+    if settings.mode is not None:
+        made.mode = settings.mode
+        if made.mode == "copy" and (destination is None or destination.remote):
+            raise OperatorError(
+                "--mode=copy copies to a local directory only", "use --mode=rsyncdirect", Exit.DESTINATION
+            )
+        return
+    named = settings.sync_handler is not None or settings.arguments is not None or settings.compat
+    if named or (destination is not None and destination.remote):
+        made.mode, made.why = "rsyncdirect", "the destination or the handler asks for it"
+        return
+    trouble = _rsync_trouble()
+    if trouble:
+        made.mode, made.why = "copy", trouble
+    else:
+        made.mode, made.why = "rsyncdirect", "rsync is installed and fits"
+
+
+def _rsync_trouble() -> str:
+    """Tell why rsync cannot be used here; nothing if it can. It is really run, on an empty directory."""
+    import subprocess
+    import tempfile
+
+    program = shutil.which("rsync")
+    if program is None:
+        return "rsync is not installed"
+    with tempfile.TemporaryDirectory(prefix="clsync-trial-") as place:
+        os.mkdir(f"{place}/from")
+        os.mkdir(f"{place}/to")
+        argv = [program.encode(), *Recipe().listed(), b"./", f"{place}/to/".encode()]
+        run = subprocess.run(argv, input=b"./.absent\0", cwd=f"{place}/from", capture_output=True, check=False)
+    if run.returncode:
+        return f"rsync does not know what is needed (exit code {run.returncode}; 3.1.3 or later does)"
+    return ""
+
+
+def _program(name: bytes) -> bytes:
+    """Return the path of a program. Raises OperatorError."""
+    if b"/" in name:
+        path = os.path.abspath(name)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+        why = "cannot be executed" if os.path.exists(path) else "does not exist"
+        raise OperatorError(f"--sync-handler {shown(name)} {why}", "name an executable file", Exit.HANDLER)
+    found = shutil.which(os.fsdecode(name))
+    if found is None:
+        hint = "install rsync, or use --mode=copy" if name == b"rsync" else "install it, or give its full path"
+        raise OperatorError(f"--sync-handler {shown(name)} is not in PATH", hint, Exit.HANDLER)
+    return os.fsencode(found)
+
+
+def _lookup(made: Plan) -> Callable[[bytes], bytes | None]:
+    """Return what `%name%` stands for in handler arguments, as far as it does not depend on a run."""
+
+    def value(name: bytes) -> bytes | None:
+        if name == b"watch-dir":
+            return made.root.rstrip(b"/")
+        if name == b"destination-dir":
+            return made.destination.text.rstrip(b"/") if made.destination is not None else b""
+        if name == b"PID":
+            return b"%d" % os.getpid()
+        return made.settings.text(name)
+
+    return value
+
+
+def _arguments(made: Plan) -> list[bytes]:
+    """Return the handler's arguments, macros left in them where they depend on a run."""
+    arguments = made.settings.arguments
+    if arguments is None:
+        arguments = _DEFAULT_ARGUMENTS[made.mode]
+        if made.destination is None and made.mode != "simple":
+            raise OperatorError(
+                f"--mode={made.mode} without a destination", "add --destination-dir, or name it in the arguments"
+            )
+    return list(arguments)
+
+
+def _names_lists(made: Plan) -> bool:
+    """Tell whether the handler is to be given the list files of clsync 0.4."""
+    lists = {command.INCLUDE_FILE, command.EXCLUDE_FILE, command.OBJECTS}
+    return made.settings.compat or any(lists & set(macros(argument)) for argument in made.arguments)
+
+
+# -- handlers --------------------------------------------------------------------------------------------------
+
+
+def make_handler(made: Plan) -> Handler:
+    """Make the handler of a plan. Raises OperatorError."""
+    if made.mode == "copy":
+        return _copy_handler(made)
+    if made.mode == "rsyncdirect" and not _names_lists(made):
+        return _rsync_handler(made)
+    return _command_handler(made)
+
+
+def _copy_handler(made: Plan) -> CopyHandler:
+    s = made.settings
+    assert made.local is not None
+    return CopyHandler(
+        made.local,
+        capabilities=_capabilities(made, made.local),
+        rules=made.rules if made.rules else None,
+        full_initial=s.full_initialsync > 0,
+        one_file_system=_one_file_system(s),
+        acls=s.acls > 0,
+        xattrs=s.xattrs > 0,
+        timeout=s.timeout_sync,
+        destination_check=_destination_check(made.local),
+        show_progress=made.log.terminal and s.verbose >= 3,
+        log=made.log.info,
+    )
+
+
+def _one_file_system(settings: Settings) -> int:
+    return 2 if settings.exclude_mount_points else int(settings.one_file_system > 0)
+
+
+def _capabilities(made: Plan, local: bytes) -> Capabilities:
+    """Try what a local destination can hold, and say once what it cannot. Raises OperatorError."""
+    try:
+        found = probe_destination(local)
+    except OSError as error:
+        hint = (
+            "free some space there"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "see its rights and mount options"
+        )
+        raise OperatorError(
+            f"destination {shown(local)} cannot be written: {error.strerror}", hint, Exit.DESTINATION
+        ) from None
+    lacks = [what for what in found.lacks() if what not in ("extended attributes", "ACLs")]
+    lacks += ["extended attributes"] if made.settings.xattrs and not found.xattrs else []
+    lacks += ["ACLs"] if made.settings.acls and not found.acls else []
+    if found.time_grain_ns > 1:
+        lacks.append(f"times finer than {found.time_grain_ns / 1e9:g} s")
+    if lacks:
+        made.log.warning(f"the destination cannot hold {', '.join(lacks)}: left out, and not compared")
+    return found
+
+
+def _lacking(found: Capabilities) -> tuple[bytes, ...]:
+    """Return the rsync options that leave out what a destination cannot hold."""
+    options = (
+        (found.owner, (b"--no-owner", b"--no-group")),
+        (found.modes, (b"--no-perms",)),
+        (found.symlinks, (b"--no-links",)),
+        (found.hard_links, (b"--no-hard-links",)),
+        (found.devices, (b"--no-devices",)),
+        (found.specials, (b"--no-specials",)),
+        (found.symlink_times, (b"--omit-link-times",)),
+    )
+    return tuple(option for can, those in options if not can for option in those)
+
+
+def _rsync_handler(made: Plan) -> RsyncHandler:
+    s = made.settings
+    arguments = _own_arguments(made)
+    target = made.destination or _target_in(arguments, made)
+    if made.local is None and not target.remote and made.settings.arguments is not None and target.text:
+        made.local = _local_destination(target.text, made.root, "the destination in the arguments,")
+    check = _destination_check(made.local)
+    probed = made.local is not None and os.path.basename(made.program) == b"rsync"
+    found = _capabilities(made, made.local) if probed and made.local is not None else Capabilities()
+    recipe = Recipe(
+        acls=s.acls > 0 and found.acls,
+        xattrs=s.xattrs > 0 and found.xattrs,
+        one_file_system=_one_file_system(s),
+        lacking=_lacking(found),
+        # Where times are coarse, rsync's own comparison of whole seconds is all that can be had.
+        modify_window=-1 if found.time_grain_ns <= 100 else found.time_grain_ns // 10**9,
+    )
+    return RsyncHandler(
+        arguments,
+        target=target,
+        recipe=recipe,
+        program=made.program,
+        rules=made.rules if made.rules else None,
+        full_initial=s.full_initialsync > 0,
+        timeout=s.timeout_sync,
+        codes_done=s.ignore_exitcode,
+        destination_check=check,
+        show_progress=made.log.terminal and os.path.basename(made.program) == b"rsync" and s.verbose >= 3,
+        log=made.log.info,
+    )
+
+
+def _own_arguments(made: Plan) -> list[bytes]:
+    """Expand the arguments; the watched directory becomes `./`: the handler runs there, and no rename can mislead it."""
+    lookup = _lookup(made)
+    expanded = [a if a == ARGUMENTS_MACRO else expand(a, lookup) for a in made.arguments]
+    slash = made.root.rstrip(b"/") + b"/"
+    return [b"./" if a.endswith(b"/") and _same_directory(a, slash) else a for a in expanded]
+
+
+def _same_directory(argument: bytes, slash: bytes) -> bool:
+    if argument == slash:
+        return True
+    return argument.startswith(b"/") and os.path.realpath(argument) + b"/" == slash
+
+
+def _target_in(arguments: list[bytes], made: Plan) -> Target:
+    """Return the destination that the arguments name: the last operand."""
+    operands = [a for a in arguments if not a.startswith(b"-") and a != ARGUMENTS_MACRO]
+    return Target(operands[-1] if len(operands) > 1 else b"")
+
+
+def _destination_check(local: bytes | None) -> Callable[[], str | None]:
+    if local is None:
+        return lambda: None
+    directory = Directory(local)
+
+    def check() -> str | None:
+        trouble = directory.trouble()
+        return (
+            f"destination {shown(local)}: {trouble}; mount it, or restart clsync if this is meant"
+            if trouble
+            else None
+        )
+
+    return check
+
+
+def _command_handler(made: Plan) -> CommandHandler:
+    s = made.settings
+    lists_dir = os.path.abspath(s.lists_dir) if s.lists_dir is not None else None
+    if lists_dir is not None:
+        _check_lists_dir(lists_dir)
+    style = CommandStyle(
+        one_per_run=made.mode == "simple",
+        rsync_lists=made.mode == "rsyncdirect",
+        prefer_include=s.rsync_prefer_include > 0,
+        include_limit=s.rsync_inclimit,
+        lists_dir=lists_dir,
+        keep_lists=s.dont_unlink_lists > 0,
+    )
+    return CommandHandler(
+        made.program,
+        made.arguments,
+        style=style,
+        root=made.root,
+        lookup=_lookup(made),
+        label=s.label,
+        rules=made.rules if made.rules else None,
+        full_initial=s.full_initialsync > 0,
+        timeout=s.timeout_sync,
+        codes_done=s.ignore_exitcode,
+        one_file_system=s.one_file_system > 0 or s.exclude_mount_points > 0,
+    )
+
+
+def _check_lists_dir(path: bytes) -> None:
+    """Make the directory for list files if it is missing. Raises OperatorError."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        found = os.stat(path)
+    except OSError as error:
+        raise OperatorError(f"--lists-dir {shown(path)}: {error.strerror}", "name a directory", Exit.FILES) from None
+    if found.st_mode & 0o077:
+        raise OperatorError(
+            f"--lists-dir {shown(path)} can be read by others", f"close it: chmod 700 {shown(path)}", Exit.FILES
+        )
+
+
+# -- the mirror ------------------------------------------------------------------------------------------------
+
+
+def make_mirror(made: Plan, handler: Handler, set_status: Callable[[str], None], ready: Callable[[], None]) -> Mirror:
+    """Put the stages together. Raises OperatorError."""
+    s, log = made.settings, made.log
+
+    def open_monitor(rules: Rules) -> TreeMonitor:
+        return TreeMonitor(
+            made.root,
+            kind=s.monitor,
+            rules=rules,
+            follow_mounts=not (s.one_file_system or s.exclude_mount_points),
+            poll_interval=s.poll_interval,
+            log=log.warning,
+        )
+
+    def set_rules(rules: Rules) -> None:
+        handler.rules = rules if rules else None
+
+    course = Course(
+        skip_initial=s.skip_initialsync > 0,
+        only_initial=s.only_initialsync > 0,
+        exit_on_no_events=s.exit_on_no_events > 0,
+        max_iterations=s.max_iterations,
+        retries=s.retries if "retries" in s.given or s.compat else None,
+        ignore_failures=s.ignore_failures > 0,
+    )
+    return Mirror(
+        root=Directory(made.root),
+        open_monitor=open_monitor,
+        handler=handler,
+        rules=made.rules,
+        read_rules=lambda: read_rules(s),
+        set_rules=set_rules,
+        window=Window(max(s.delay_collect, 0.0), s.delay_sync),
+        course=course,
+        log=log,
+        set_status=set_status,
+        big_files=(s.threshold_bigfile, max(s.delay_collect_bigfile, 0.0)),
+        one_file_system=_one_file_system(s),
+        started_ns=made.started_ns,
+        ready=ready,
+    )

@@ -1,0 +1,150 @@
+"""One run of the daemon: files, signals, background, and the mirror between them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+from clsync.core.paths import shown
+from clsync.daemon import build
+from clsync.daemon.course import Leaving
+from clsync.daemon.files import SmallFile
+from clsync.daemon.log import Log
+from clsync.daemon.mirror import Mirror
+from clsync.errors import Exit, OperatorError
+from clsync.handler.base import Handler
+from clsync.options import Settings
+
+_SIGNAL_HAND_OVER = 16
+"""SIGSTKFLT on Linux; clsync 0.4 wakes its blocking calls with it."""
+
+
+def run(settings: Settings) -> int:
+    """Run with these settings; return the exit code. Raises OperatorError for what hinders the start."""
+    log = Log(settings.output, 0 if settings.quiet else settings.verbose, settings.debug)
+    for warning in settings.warnings:
+        log.warning(warning)
+    made = build.plan(settings, log)
+    handler = build.make_handler(made)
+    background = Background() if settings.background else None
+    try:
+        if background is not None and not background.split():
+            return background.wait()
+        return _run(settings, made, handler, log, background)
+    except OperatorError as error:
+        if background is not None and background.tell(error):
+            return error.code
+        raise
+
+
+def _run(settings: Settings, made: build.Plan, handler: Handler, log: Log, background: Background | None) -> int:
+    pid_file = SmallFile(settings.pid_file, "pid-file")
+    status_file = SmallFile(settings.status_file, "status-file")
+    status = _Status(status_file, log)
+    if made.why:
+        log.info(f"mode {made.mode}: {made.why}")
+    to = shown(made.destination.text) if made.destination is not None else "where the handler's arguments say"
+    log.info(f"syncing {shown(made.root)} to {to} in mode {made.mode}")
+    try:
+        status_file.write("starting")
+        pid_file.write(str(os.getpid()))
+        mirror = build.make_mirror(made, handler, status.set, background.ready if background else lambda: None)
+        if background is not None:
+            background.let_go = lambda: _let_go_of_terminal(log)
+        return asyncio.run(_follow(mirror, log))
+    finally:
+        pid_file.remove()
+        status_file.remove()
+
+
+class _Status:
+    """The status file's word, written when it changes."""
+
+    def __init__(self, file: SmallFile, log: Log) -> None:
+        self._file, self._log, self._word = file, log, "starting"
+
+    def set(self, word: str) -> None:
+        if word == self._word:
+            return
+        self._word = word
+        self._log.debug(1, f"status: {word}")
+        try:
+            self._file.write(word)
+        except OperatorError as error:
+            self._log.error(error.message, error.hint)
+
+
+async def _follow(mirror: Mirror, log: Log) -> int:
+    loop = asyncio.get_running_loop()
+
+    def on(number: int, what: Callable[[], None]) -> None:
+        loop.add_signal_handler(number, what)
+
+    on(signal.SIGHUP, mirror.reread_rules)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        on(number, lambda: mirror.leave(Leaving.NOW))
+    for number in (signal.SIGQUIT, signal.SIGALRM):
+        on(number, lambda: mirror.leave(Leaving.FLUSH))
+    on(signal.SIGUSR1, lambda: log.debug(1, "signal USR1: no threads to collect"))
+    on(signal.SIGUSR2, mirror.sync_all)
+    on(_SIGNAL_HAND_OVER, mirror.hand_over_now)
+    return await mirror.run()
+
+
+def _let_go_of_terminal(log: Log) -> None:
+    """Leave the terminal to its user: messages that went there go to the system log."""
+    log.leave_terminal()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        if descriptor == 0 or os.isatty(descriptor):
+            os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+class Background:
+    """fork(2) and setsid(2), with the outcome of the start passed on to the one who waits."""
+
+    def __init__(self) -> None:
+        self._outlet, self._inlet = os.pipe2(os.O_CLOEXEC)
+        self.let_go: Callable[[], None] = lambda: None
+
+    def split(self) -> bool:
+        """Go on in a child; tell whether this is the child."""
+        if os.fork():
+            os.close(self._inlet)
+            self._inlet = -1
+            return False
+        os.close(self._outlet)
+        os.setsid()
+        return True
+
+    def ready(self) -> None:
+        """Tell the parent that the start has succeeded."""
+        self._send(b"ready")
+        self.let_go()
+
+    def tell(self, error: OperatorError) -> bool:
+        """Tell the parent what hindered the start; False if it waits no longer."""
+        return self._send(b"%d\n%s\n%s" % (error.code, error.message.encode(), error.hint.encode()))
+
+    def _send(self, data: bytes) -> bool:
+        if self._inlet < 0:
+            return False
+        os.write(self._inlet, data)
+        os.close(self._inlet)
+        self._inlet = -1
+        return True
+
+    def wait(self) -> int:
+        """Wait for the child's answer. Raises its OperatorError."""
+        with open(self._outlet, "rb") as pipe:
+            answer = pipe.read()
+        if answer == b"ready":
+            return Exit.OK
+        code, _, text = answer.partition(b"\n")
+        if not code:
+            return Exit.FAILURE
+        message, _, hint = text.decode("utf-8", "replace").partition("\n")
+        raise OperatorError(message, hint, int(code))

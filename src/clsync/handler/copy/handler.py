@@ -1,0 +1,113 @@
+"""Hands batches to the engine, without blocking the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from clsync.core.batch import Batch, Outcome, Verdict
+from clsync.core.paths import shown
+from clsync.handler.base import PathRules
+from clsync.handler.copy.control import Control
+from clsync.handler.copy.run import Run
+from clsync.handler.copy.settings import Settings
+from clsync.kernel.capabilities import Capabilities
+
+
+class CopyHandler:
+    """Makes a local directory equal, batch by batch."""
+
+    def __init__(
+        self,
+        destination: bytes,
+        *,
+        capabilities: Capabilities,
+        rules: PathRules | None = None,
+        full_initial: bool = False,
+        one_file_system: int = 0,
+        acls: bool = False,
+        xattrs: bool = False,
+        timeout: float = 0.0,
+        destination_check: Callable[[], str | None] = lambda: None,
+        show_progress: bool = False,
+        log: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """`capabilities`: what the destination can hold (`kernel.capabilities`).
+
+        `one_file_system`: 1: other file systems below the source become empty directories, 2: they are left out.
+        `timeout`: seconds one batch may take, 0 for any. `destination_check` answers what is wrong with the
+        destination. `full_initial`: rules do not count in the initial sync. Raises OSError where no descriptor
+        is left.
+        """
+        self.rules, self.full_initial = rules, full_initial
+        self.trusts_times = True
+        self._destination, self._capabilities = destination, capabilities
+        self._one_file_system, self._acls, self._xattrs = one_file_system, acls, xattrs
+        self._timeout, self._destination_check = timeout, destination_check
+        self._show_progress, self._log = show_progress, log
+        self._control = Control()
+        self._thread = ThreadPoolExecutor(1, "copy")
+        self._introduced = False
+        self._littered = False
+
+    async def sync(self, batch: Batch) -> Outcome:
+        """Make every entry equal at the destination (see `handler.base.Handler`)."""
+        self._control.reset()
+        wrong = self._destination_check()
+        if wrong:
+            return Outcome(Verdict.UNWELL, message=wrong)
+        self._introduce()
+        run = Run(
+            batch, self._destination, self._settings(batch), self._control, self._show_progress and batch.initial
+        )
+        outcome = await self._in_thread(run)
+        self._littered = outcome.verdict is Verdict.UNWELL
+        for note in run.notes:
+            self._log(note)
+        return outcome
+
+    def stop(self) -> None:
+        """End the batch at work soon."""
+        self._control.stop("stopped")
+
+    async def aclose(self) -> None:
+        """End the batch at work and the thread."""
+        self.stop()
+        await asyncio.to_thread(self._thread.shutdown)
+        self._control.close()
+
+    async def _in_thread(self, run: Run) -> Outcome:
+        loop = asyncio.get_running_loop()
+        text = f"not done after {self._timeout:g} s (option timeout)"
+        timer = loop.call_later(self._timeout, self._control.stop, text) if self._timeout else None
+        work = loop.run_in_executor(self._thread, run.outcome)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # The descriptors of the batch are only ours until we answer.
+            self.stop()
+            await asyncio.wait((work,))
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _settings(self, batch: Batch) -> Settings:
+        return Settings(
+            capabilities=self._capabilities,
+            rules=None if batch.initial and self.full_initial else self.rules or None,
+            one_file_system=self._one_file_system,
+            acls=self._acls,
+            xattrs=self._xattrs,
+            groups=frozenset((*os.getgroups(), os.getegid())),
+            littered=self._littered,
+        )
+
+    def _introduce(self) -> None:
+        """Say once what the destination cannot hold."""
+        lacks = self._capabilities.lacks()
+        if lacks and not self._introduced:
+            self._log(f"{shown(self._destination)} cannot hold, so left out: {', '.join(lacks)}")
+        self._introduced = True

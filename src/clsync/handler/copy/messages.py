@@ -1,0 +1,104 @@
+"""What the process that copies and its workers tell each other: pickled tuples with their length before them.
+
+Both ends are ours, connected by a socket pair that nobody else can open.
+"""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import struct
+from typing import Any, Final, NamedTuple
+
+from clsync.handler.copy.settings import Settings
+from clsync.handler.copy.units import Linked, Unit
+
+_LENGTH: Final = struct.Struct("<Q")
+_CHUNK: Final = 1 << 18
+
+
+class First(NamedTuple):
+    """To a worker, before anything else."""
+
+    settings: Settings
+    device: int
+    """st_dev of the source root."""
+
+
+class Work(NamedTuple):
+    """To a worker: units to do."""
+
+    units: list[Unit]
+
+
+class Share(NamedTuple):
+    """To a worker: others have nothing to do, give some of yours."""
+
+
+class Given(NamedTuple):
+    """From a worker: units for others."""
+
+    units: list[Unit]
+
+
+class Report(NamedTuple):
+    """From a worker: what was done since the last report."""
+
+    failed: dict[bytes, str]
+    linked: list[Linked]
+    files: int
+    copied: int
+    idle: bool
+    """It has nothing left to do."""
+
+
+class Broken(NamedTuple):
+    """From a worker: it cannot go on. `unwell`: because of the destination."""
+
+    text: str
+    unwell: bool
+
+
+Message = First | Work | Share | Given | Report | Broken
+
+
+def send(to: socket.socket, message: Message) -> None:
+    """Send one message; waits until it is taken. Raises OSError."""
+    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    to.sendall(_LENGTH.pack(len(data)) + data)
+
+
+class Inbox:
+    """Messages as they arrive."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """`connection`: one end of the pair."""
+        self._connection = connection
+        self._data = bytearray()
+
+    def take(self, wait: bool = False) -> Any | None:
+        """Return the next message; None where there is none yet. Raises EOFError when the other end is gone."""
+        while True:
+            message = self._complete()
+            if message is not None:
+                return message
+            try:
+                data = self._connection.recv(_CHUNK, 0 if wait else socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return None
+            except ConnectionError:
+                data = b""
+            if not data:
+                raise EOFError
+            self._data += data
+
+    def _complete(self) -> Any | None:
+        start = _LENGTH.size
+        if len(self._data) < start:
+            return None
+        end = start + _LENGTH.unpack_from(self._data)[0]
+        if len(self._data) < end:
+            return None
+        message = pickle.loads(bytes(self._data[start:end]))
+        del self._data[:end]
+        return message

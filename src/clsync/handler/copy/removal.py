@@ -1,0 +1,104 @@
+"""Removing directories at the destination: any depth, no symlink followed, what rules protect stays."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from clsync.core.paths import join
+from clsync.handler.copy.settings import Context
+
+_CODEC: Final = sys.getfilesystemencoding()
+
+
+def listing(directory: int) -> list[tuple[bytes, bool, bool]]:
+    """Return (name, is a directory, is a regular file) of all in an open directory. Raises OSError."""
+    with os.scandir(directory) as entries:
+        return [
+            (
+                entry.name.encode(_CODEC, "surrogateescape"),
+                entry.is_dir(follow_symlinks=False),
+                entry.is_file(follow_symlinks=False),
+            )
+            for entry in entries
+        ]
+
+
+class Removal:
+    """Empties directories. Memory: the names of the directories on the way down."""
+
+    def __init__(self, context: Context, open_directory: Callable[[bytes], int]) -> None:
+        """`open_directory` opens a directory of the destination so that it can be changed. Raises OSError."""
+        self._context, self._open = context, open_directory
+
+    def empty(self, top: bytes, free: bool) -> bool:
+        """Remove what is in a directory; tell whether nothing is left. Failures are noted. Raises Unwell.
+
+        `free`: rules need not be asked.
+        """
+        rules = self._context.settings.rules
+        free = free or rules is None or rules.recursion_is_free(top)
+        kept: set[bytes] = set()
+        stack: list[tuple[bytes, list[bytes] | None]] = [(top, None)]
+        while stack:
+            path, emptied = stack.pop()
+            self._context.pause()
+            try:
+                directory = self._open(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._keep(kept, path, error)
+                continue
+            try:
+                if emptied is None:
+                    below = self._enter(path, directory, free, kept)
+                    if below:
+                        stack.append((path, below))
+                        stack.extend((join(path, name), None) for name in below)
+                else:
+                    self._leave(path, directory, emptied, kept)
+            except OSError as error:
+                self._keep(kept, path, error)
+            finally:
+                os.close(directory)
+        return top not in kept
+
+    def _enter(self, path: bytes, directory: int, free: bool, kept: set[bytes]) -> list[bytes]:
+        """Remove what is no directory; return the directories to be emptied."""
+        context, below = self._context, []
+        for name, is_dir, _ in listing(directory):
+            if not free and context.rejects(join(path, name), is_dir):
+                kept.add(path)
+                if is_dir and context.reaches(join(path, name)):
+                    kept.add(join(path, name))  # it stays, and what it holds may go
+                    below.append(name)
+            elif is_dir:
+                below.append(name)
+            else:
+                context.pause()
+                self._try(os.unlink, path, directory, name, kept)
+        return below
+
+    def _leave(self, path: bytes, directory: int, emptied: list[bytes], kept: set[bytes]) -> None:
+        for name in emptied:
+            if join(path, name) in kept:
+                kept.discard(join(path, name))
+                kept.add(path)
+            else:
+                self._try(os.rmdir, path, directory, name, kept)
+
+    def _try(self, act: Callable[..., None], path: bytes, directory: int, name: bytes, kept: set[bytes]) -> None:
+        try:
+            act(name, dir_fd=directory)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            kept.add(path)
+            self._context.blame(join(path, name), error)
+
+    def _keep(self, kept: set[bytes], path: bytes, error: OSError) -> None:
+        kept.add(path)
+        self._context.blame(path, error)

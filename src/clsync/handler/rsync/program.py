@@ -1,0 +1,124 @@
+"""One rsync program with its arguments: runs that go to one target."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+
+from clsync.core.batch import Batch, Outcome, Verdict
+from clsync.core.paths import shown
+from clsync.handler.rsync.blame import first_line
+from clsync.handler.rsync.connection import Connection, chooses_shell
+from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
+from clsync.handler.rsync.target import Target
+from clsync.handler.runner import Result, Runner
+from clsync.kernel.process import exit_text
+
+CODES_DONE = frozenset((0, 24))
+"""24: files vanished before they were sent; their own events are on the way."""
+PATIENCE = 1.0
+"""Seconds after which a local rsync is ended whose processes wait for each other.
+
+Seen with 3.5.0: -H while files of the source vanish, and a file that became a fifo before it was opened.
+"""
+_HINTS = {
+    1: "look at the arguments and at the rsync daemon's configuration",
+    3: "see that the destination exists",
+    4: "see 'refuse options' in the rsync daemon's configuration",
+    5: "see the rsync daemon's log",
+    10: "see that the rsync daemon runs and can be reached",
+    11: "see the free space and the rights at the destination",
+    12: "see that rsync runs at the other end and the connection is clean",
+    30: "see the network",
+    127: "install rsync at the other end",
+    255: "see that ssh reaches the host without a password: ssh -o BatchMode=yes HOST true",
+}
+
+
+class Program:
+    """Runs rsync; knows what it was given, and what its runs have left behind."""
+
+    def __init__(
+        self,
+        arguments: Sequence[bytes],
+        *,
+        target: Target,
+        recipe: Recipe,
+        name: bytes,
+        timeout: float,
+        codes_done: Iterable[int],
+        environment: Mapping[bytes, bytes],
+        show_progress: bool,
+    ) -> None:
+        """`arguments`, `timeout`, `codes_done`: see `RsyncHandler`; `name`: what is run."""
+        self.target, self.recipe, self.name = target, recipe, name
+        self.absent_name = b".clsync-absent-" + secrets.token_hex(6).encode()
+        self.stopping = False
+        self.littered: set[bytes] = set()
+        """Directories in which a run that was cut off may have left temporary files."""
+        self._codes_done = frozenset(codes_done) | CODES_DONE
+        self._arguments, self._show_progress = list(arguments), show_progress
+        self._environment = dict(environment) | {b"LC_ALL": b"C"}
+        self._runner = Runner(timeout, 0.0 if target.remote else PATIENCE)
+        keep = target.ssh and not chooses_shell(self._arguments, self._environment)
+        self._connection = Connection(target) if keep else None
+
+    def stop(self) -> None:
+        """End the run at work."""
+        self.stopping = True
+        self._runner.stop()
+
+    async def aclose(self) -> None:
+        """Close the kept connection."""
+        if self._connection is not None:
+            await self._connection.close(self._runner, self._environment)
+
+    async def run(
+        self,
+        arguments: Sequence[bytes],
+        batch: Batch,
+        records: Iterable[bytes] | None,
+        output: int | None = None,
+    ) -> Result:
+        """Run the program with `arguments` for `%RSYNC-ARGS%`; `records` on its standard input.
+
+        Raises OSError where the program cannot be run.
+        """
+        shell = self._connection.options() if self._connection is not None else []
+        visible = self._show_progress and batch.initial and output is None
+        if visible:
+            shell = [*shell, b"--info=progress2"]
+        argv = [self.name]
+        for argument in self._arguments:
+            argv += [*arguments, *shell] if argument == ARGUMENTS_MACRO else [argument]
+        env = self._environment | {
+            b"CLSYNC_STATUS": batch.status.encode(),
+            b"CLSYNC_ITERATION": b"%d" % batch.number,
+        }
+        nowhere = os.open(os.devnull, os.O_WRONLY) if output is None and not visible else None
+        try:
+            out = output if nowhere is None else nowhere
+            return await self._runner.run(argv, cwd=batch.root, env=env, records=records, output=out)
+        finally:
+            if nowhere is not None:
+                os.close(nowhere)
+
+    def done(self, result: Result) -> bool:
+        """Tell whether a run went well."""
+        return result.code in self._codes_done and not (result.stopped or result.timed_out or result.stood_still)
+
+
+def unwell(result: Result, target: Target) -> Outcome:
+    """Return the outcome of a run that a target made impossible."""
+    if result.stopped:
+        return Outcome(Verdict.UNWELL, message="stopped", code=result.code)
+    where = f"{shown(target.text)}: " if target.text else ""
+    if result.timed_out:
+        return Outcome(Verdict.UNWELL, message=f"{where}the run took longer than --timeout-sync", code=result.code)
+    if result.stood_still:
+        return Outcome(Verdict.UNWELL, message=f"{where}rsync stood still and was ended", code=result.code)
+    said = first_line(result.messages)
+    hint = _HINTS.get(result.code, "")
+    message = f"{where}{said + ' ' if said else ''}({exit_text(result.code)}){'; ' + hint if hint else ''}"
+    return Outcome(Verdict.UNWELL, message=message, code=result.code)

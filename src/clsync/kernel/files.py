@@ -1,0 +1,148 @@
+"""Opening below a directory without ever following a symlink, and copying what a file holds."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from clsync.kernel.features import forced_absent, refuse_if_forced
+from clsync.kernel.walk import PATH_LIMIT
+
+GONE: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
+"""What an open or a stat says of a path that is no longer what it was listed as."""
+_FOLLOWED: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+DIRECTORY_FLAGS: Final = _FOLLOWED | os.O_NOFOLLOW
+_OPENAT2: Final = 437  # the same number on every architecture but alpha
+_RESOLVE: Final = 0x04 | 0x08  # RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH, openat2(2)
+_FICLONE: Final = 0x40049409  # linux/fs.h
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _How(ctypes.Structure):
+    """`struct open_how` of openat2(2)."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+@contextmanager
+def opened(path: bytes, root: int | None = None) -> Iterator[int]:
+    """Open a directory for the time of a `with` block; below `root` no component may be a symlink. Raises OSError."""
+    found = os.open(path, _FOLLOWED) if root is None else open_beneath(root, path, DIRECTORY_FLAGS)
+    try:
+        yield found
+    finally:
+        os.close(found)
+
+
+def open_beneath(directory: int, path: bytes, flags: int) -> int:
+    """Open `path` (however long) below the descriptor `directory`; no component may be a symlink.
+
+    Empty: the directory itself. Not for O_CREAT. Raises OSError; ELOOP or ENOTDIR for a symlink on the way.
+    """
+    flags |= os.O_CLOEXEC
+    if not path:
+        return os.open(b".", flags & ~os.O_NOFOLLOW, dir_fd=directory)
+    if len(path) < PATH_LIMIT:
+        return _open_short(directory, path, flags)
+    here = directory
+    try:
+        while len(path) >= PATH_LIMIT:
+            cut = path.rindex(b"/", 0, PATH_LIMIT)
+            above = here
+            here = _open_short(above, path[:cut], DIRECTORY_FLAGS)
+            if above != directory:
+                os.close(above)
+            path = path[cut + 1 :]
+        return _open_short(here, path, flags)
+    finally:
+        if here != directory:
+            os.close(here)
+
+
+def _open_short(directory: int, path: bytes, flags: int) -> int:
+    if b"/" not in path:
+        return os.open(path, flags | os.O_NOFOLLOW, dir_fd=directory)
+    return _open_resolved(directory, path, flags) if _has_openat2 else _open_stepwise(directory, path, flags)
+
+
+def _openat2(directory: int, path: bytes, flags: int) -> int:
+    """Return a descriptor, or an error number made negative."""
+    how = _How(flags, 0, _RESOLVE)
+    descriptor: int = _libc.syscall(_OPENAT2, directory, path, ctypes.byref(how), ctypes.sizeof(how))
+    return descriptor if descriptor >= 0 else -ctypes.get_errno()
+
+
+def _open_resolved(directory: int, path: bytes, flags: int) -> int:
+    while True:
+        descriptor = _openat2(directory, path, flags)
+        if descriptor >= 0:
+            return descriptor
+        if descriptor == -errno.EAGAIN:
+            return _open_stepwise(directory, path, flags)
+        if descriptor != -errno.EINTR:
+            raise OSError(-descriptor, os.strerror(-descriptor), path)
+
+
+def _open_stepwise(directory: int, path: bytes, flags: int) -> int:
+    *above, name = path.split(b"/")
+    here = directory
+    try:
+        for step in above:
+            below = os.open(step, DIRECTORY_FLAGS, dir_fd=here)
+            if here != directory:
+                os.close(here)
+            here = below
+        return os.open(name, flags | os.O_NOFOLLOW, dir_fd=here)
+    finally:
+        if here != directory:
+            os.close(here)
+
+
+def _probe_openat2() -> bool:
+    """Tell whether the kernel (5.6+) and its filters let us use openat2."""
+    if sys.maxsize < 2**32 or forced_absent("openat2"):
+        return False
+    here = os.open(b".", os.O_PATH | os.O_CLOEXEC)
+    try:
+        descriptor = _openat2(here, b".", os.O_PATH | os.O_CLOEXEC)
+    finally:
+        os.close(here)
+    if descriptor < 0:
+        return False
+    os.close(descriptor)
+    return True
+
+
+_has_openat2 = _probe_openat2()
+
+
+def clone(source: int, destination: int) -> None:
+    """Make one file share all blocks of another, ioctl_ficlone(2).
+
+    Raises OSError: EOPNOTSUPP, ENOTTY, EXDEV, EINVAL or ENOSYS where these file systems cannot do that.
+    """
+    refuse_if_forced("reflink")
+    fcntl.ioctl(destination, _FICLONE, source)
+
+
+def data_ranges(file: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of what is not a hole in the first `size` bytes. Raises OSError."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(file, end, os.SEEK_DATA)
+            end = os.lseek(file, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole is left, or the file has become shorter
+                return
+            raise
+        if start >= size:
+            return
+        yield start, min(end, size)

@@ -1,0 +1,125 @@
+"""Mounts: which there are, when they change, and a private view of one that does not keep it busy."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import threading
+from typing import NamedTuple
+
+from clsync.core.paths import is_below
+from clsync.kernel.features import refuse_if_forced
+from clsync.kernel.libc import LIBC, checked
+
+MOUNTINFO = b"/proc/self/mountinfo"
+_SYS_OPEN_TREE = 428
+_OPEN_TREE_CLONE = 1
+_AT_FDCWD = -100
+
+
+class Mount(NamedTuple):
+    """One line of mountinfo (proc(5))."""
+
+    number: int
+    parent: int
+    device: bytes
+    point: bytes
+    """Where it is mounted, absolute."""
+    kind: str
+    """File system type."""
+
+
+class MountWatch:
+    """A descriptor that is readable when mounts have come or gone (proc_pid_mountinfo(5), Linux 2.6.15).
+
+    A thread of its own waits: whoever asks mountinfo for news takes them, so that an epoll instance inside another
+    one, which is asked twice, sees none.
+    """
+
+    def __init__(self) -> None:
+        """Begin to watch. Raises OSError."""
+        self._mountinfo = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
+        self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._outlet, self._inlet = os.pipe2(os.O_CLOEXEC)
+        self._thread = threading.Thread(target=self._wait, name="mounts", daemon=True)
+        self._thread.start()
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._mountinfo, select.POLLPRI | select.POLLERR)
+        poll.register(self._outlet, select.POLLIN)
+        while not any(descriptor == self._outlet for descriptor, _ in poll.poll()):
+            os.eventfd_write(self.descriptor, 1)
+
+    def seen(self) -> None:
+        """Make the descriptor quiet until the next change."""
+        try:
+            os.eventfd_read(self.descriptor)
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        """End the thread and give all descriptors back."""
+        os.close(self._inlet)
+        self._thread.join()
+        for descriptor in (self._mountinfo, self.descriptor, self._outlet):
+            os.close(descriptor)
+
+
+def read_mounts() -> list[Mount]:
+    """Return all mounts of this mount namespace, in the order in which they were made. Raises OSError."""
+    with open(MOUNTINFO, "rb", buffering=1 << 20) as file:
+        return [_parsed(line) for line in file]
+
+
+def _parsed(line: bytes) -> Mount:
+    before, _, after = line.partition(b" - ")
+    number, parent, device, _, point = before.split(b" ")[:5]
+    return Mount(
+        int(number), int(parent), device, _unescaped(point), after.split(b" ", 1)[0].decode("ascii", "replace")
+    )
+
+
+def _unescaped(text: bytes) -> bytes:
+    """Undo the octal escapes of mountinfo (blank, tab, newline, backslash)."""
+    if b"\\" not in text:
+        return text
+    head, *rest = text.split(b"\\")
+    return head + b"".join(bytes((int(part[:3], 8),)) + part[3:] for part in rest)
+
+
+def mounts_at_and_below(root: bytes, mounts: list[Mount]) -> tuple[Mount, list[Mount]]:
+    """Return the mount that holds the directory `root`, and those that can be seen below it.
+
+    `root` is absolute, without symlinks. What is mounted over hides what was there before.
+    """
+    holder = mounts[0]
+    below: dict[bytes, Mount] = {}
+    for mount in mounts:
+        point = mount.point.rstrip(b"/")
+        top = root.rstrip(b"/")
+        if top == point or is_below(top, point):
+            if len(point) >= len(holder.point.rstrip(b"/")):
+                holder = mount
+                below.clear()
+        elif is_below(point, top):
+            below = {p: m for p, m in below.items() if not is_below(p, point)}
+            below[point] = mount
+    return holder, list(below.values())
+
+
+def private_view(path: bytes) -> int:
+    """Return a directory descriptor on a private clone of the mount at `path`, rooted there (Linux 5.2).
+
+    It does not keep the mount busy (EBUSY), as a plain descriptor would; it keeps the file system itself alive
+    until it is closed. Paths of /proc/self/fd are relative to it. Raises OSError (EPERM without CAP_SYS_ADMIN).
+    """
+    refuse_if_forced("open_tree")
+    tree = checked(
+        LIBC.syscall(_SYS_OPEN_TREE, _AT_FDCWD, ctypes.c_char_p(path), _OPEN_TREE_CLONE | os.O_CLOEXEC), path
+    )
+    try:
+        return os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
+    finally:
+        os.close(tree)

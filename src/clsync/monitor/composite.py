@@ -1,0 +1,371 @@
+"""The monitor of a whole tree: for each mount the best that can be had there, and mounts that come and go."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from clsync.core.changes import DOUBT
+from clsync.core.classify import LinkedFile
+from clsync.core.paths import join, parent, shown
+from clsync.core.rules import Rules
+from clsync.errors import Exit, OperatorError
+from clsync.kernel.mounts import Mount, MountWatch, mounts_at_and_below, read_mounts
+from clsync.monitor.fanotify import FanotifyMonitor
+from clsync.monitor.inotify import InotifyMonitor, OutOfWatches
+from clsync.monitor.poll import PollMonitor
+
+REMOTE_KINDS = frozenset(("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "ocfs2", "gfs2", "lustre", "beegfs"))
+"""File systems that others change: the kernel here does not hear of it."""
+_REASONS = {
+    errno.EPERM: "it needs root (CAP_SYS_ADMIN)",
+    errno.EXDEV: "a btrfs subvolume cannot be marked",
+    errno.ENODEV: "the file system has no id",
+    errno.EOPNOTSUPP: "the file system has no file handles",
+    errno.ENOSYS: "the kernel does not have it",
+    errno.EINVAL: "the kernel is too old for it",
+    errno.ESTALE: "the file system cannot open its handles",
+}
+
+
+class Part(Protocol):
+    """A monitor of one mount (see `monitor.base`)."""
+
+    root_gone: bool
+    directory_moved: bool
+    """A directory may stand elsewhere now, and mounts below it with it; reset by the reader."""
+
+    def arm(self) -> Iterator[None]: ...
+    def fileno(self) -> int: ...
+    def due(self) -> float | None: ...
+    def drain(self) -> bool: ...
+    def take(self) -> Iterator[tuple[bytes, int]]: ...
+    def survivors(self) -> list[tuple[bytes | None, LinkedFile]]: ...
+    def compared(self, directories: Iterable[bytes], since_ns: int) -> None: ...
+    def uncovered(self, path: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+class TreeMonitor:
+    """Watches one tree, mount by mount. Implements `monitor.base.Monitor`."""
+
+    def __init__(
+        self,
+        root: bytes,
+        *,
+        kind: str,
+        rules: Rules,
+        follow_mounts: bool,
+        poll_interval: float,
+        log: Callable[[str], None],
+    ) -> None:
+        """`root`: absolute, without symlinks; `kind`: auto, fanotify, inotify or poll; `poll_interval`: seconds."""
+        self._root, self._kind, self._rules = root, kind, rules
+        self._follow, self._interval, self._log = follow_mounts, poll_interval, log
+        self._fanotify: FanotifyMonitor | None = None
+        self._parts: dict[bytes, Part] = {}
+        self._arming: set[bytes] = set()
+        self._chosen: dict[bytes, str] = {}
+        self._mounts: dict[bytes, Mount] = {}
+        self._doubts: set[bytes] = set()
+        self._gone = False
+        self._epoll = select.epoll()
+        self._mount_watch = self._watch_mounts()
+        self._identity: tuple[int, int] | None = None
+        self._coming: list[tuple[bytes, Iterator[None]]] = []
+
+    def _watch_mounts(self) -> MountWatch | None:
+        try:
+            watch = MountWatch()
+        except OSError:
+            return None
+        self._epoll.register(watch.descriptor, select.EPOLLIN)
+        return watch
+
+    # -- arming ------------------------------------------------------------------------------------------------
+
+    def arm(self) -> Iterator[None]:
+        """Watch everything (see `monitor.base`)."""
+        found = os.stat(self._root)
+        self._identity = found.st_dev, found.st_ino
+        holder, below = self._look_at_mounts()
+        self._mounts = {b"": holder} | below
+        for prefix, mount in self._mounts.items():
+            yield from self._add(prefix, mount)
+
+    def _look_at_mounts(self) -> tuple[Mount, dict[bytes, Mount]]:
+        try:
+            mounts = read_mounts()
+        except OSError:
+            return Mount(0, 0, b"", b"/", ""), {}
+        holder, below = mounts_at_and_below(self._root, mounts)
+        top = self._root.rstrip(b"/")
+        return holder, {m.point[len(top) + 1 :]: m for m in below if self._follows(m)}
+
+    def _follows(self, mount: Mount) -> bool:
+        if not self._follow:
+            try:
+                # As rsync -x: another view of the same device is no other file system.
+                return os.stat(mount.point).st_dev == os.stat(self._root).st_dev
+            except OSError:
+                return False
+        return True
+
+    def _add(self, prefix: bytes, mount: Mount) -> Iterator[None]:
+        """Watch one mount by the first means that can be had."""
+        path = join(self._root.rstrip(b"/"), prefix) if prefix else self._root
+        try:
+            if not stat.S_ISDIR(os.stat(path).st_mode):
+                return  # a single file mounted: its directory reports nothing of it
+        except OSError:
+            return
+        why = ""
+        if self._kind in ("auto", "fanotify") and mount.kind not in REMOTE_KINDS:
+            why = self._add_fanotify(prefix, path)
+            if not why:
+                return
+        if self._kind == "fanotify" and not prefix:
+            raise OperatorError(
+                f"--monitor=fanotify cannot watch {shown(path)}: {why}",
+                "use --monitor=auto, which falls back by itself",
+                Exit.MONITOR,
+            )
+        if self._kind == "poll" or (self._kind == "auto" and mount.kind in REMOTE_KINDS):
+            reason = "" if self._kind == "poll" else f" (other hosts change {mount.kind} unseen)"
+            yield from self._add_poll(prefix, path, reason)
+            return
+        yield from self._add_inotify(prefix, path, mount.kind, why)
+
+    def _add_fanotify(self, prefix: bytes, path: bytes) -> str:
+        """Mark a file system; return why not, or nothing."""
+        try:
+            if self._fanotify is None:
+                self._fanotify = FanotifyMonitor(self._rules)
+                self._epoll.register(self._fanotify.fileno(), select.EPOLLIN)
+            self._fanotify.add(prefix, path)
+        except OSError as error:
+            return _REASONS.get(error.errno or 0, error.strerror or str(error))
+        self._chosen[prefix] = "fanotify"
+        return ""
+
+    def _add_inotify(self, prefix: bytes, path: bytes, kind: str, why: str) -> Iterator[None]:
+        part: InotifyMonitor | None = None
+        try:
+            part = InotifyMonitor(path, prefix, self._rules, kind)
+            self._enter(prefix, part, f"inotify (no fanotify: {why})" if why else "inotify")
+            yield from self._armed(prefix, part)
+        except (OutOfWatches, OSError) as error:
+            if part is not None:
+                self._drop_part(prefix)
+            if isinstance(error, OutOfWatches):
+                trouble, limit = "there are more directories than watches", "max_user_watches"
+            elif error.errno == errno.EMFILE:
+                trouble, limit = "there are too many inotify instances", "max_user_instances"
+            else:
+                trouble, limit = str(error), ""
+            hint = f"raise it: sysctl fs.inotify.{limit}=N" if limit else "use --monitor=poll"
+            if self._kind == "inotify" and not prefix:
+                raise OperatorError(
+                    f"--monitor=inotify cannot watch {shown(path)}: {trouble}", hint, Exit.MONITOR
+                ) from None
+            self._log(f"{shown(path)}: {trouble}; {hint}; polling it every {self._interval:g} s instead")
+            yield from self._add_poll(prefix, path, f" (inotify: {trouble})")
+
+    def _add_poll(self, prefix: bytes, path: bytes, reason: str) -> Iterator[None]:
+        part = PollMonitor(path, prefix, self._rules, self._interval)
+        self._enter(prefix, part, f"poll every {self._interval:g} s{reason}")
+        yield from self._armed(prefix, part)
+
+    def _armed(self, prefix: bytes, part: Part) -> Iterator[None]:
+        self._arming.add(prefix)
+        try:
+            yield from part.arm()
+        finally:
+            self._arming.discard(prefix)
+
+    def _enter(self, prefix: bytes, part: Part, chosen: str) -> None:
+        self._parts[prefix] = part
+        self._chosen[prefix] = chosen
+        self._epoll.register(part.fileno(), select.EPOLLIN)
+
+    def _drop_part(self, prefix: bytes) -> None:
+        part = self._parts.pop(prefix, None)
+        if part is not None:
+            self._epoll.unregister(part.fileno())
+            part.close()
+
+    def describe(self) -> str:
+        """Return what watches which file system, and why."""
+        texts = [self._chosen.get(b"", "nothing")]
+        texts += [f"{shown(prefix)}: {chosen}" for prefix, chosen in sorted(self._chosen.items())[:6] if prefix]
+        more = len(self._chosen) - 6
+        return ", ".join(texts) + (f" and {more} more mounts" if more > 0 else "")
+
+    # -- draining ----------------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when any part has news."""
+        return self._epoll.fileno()
+
+    def root_gone(self) -> bool:
+        """Tell whether the root was deleted, moved away or unmounted."""
+        return self._gone
+
+    def due(self) -> float | None:
+        """Return when `drain` wants to be called."""
+        times = [part.due() for prefix, part in self._parts.items() if prefix not in self._arming]
+        if self._fanotify is not None:
+            times.append(self._fanotify.due())
+        if self._coming:
+            times.append(0.0)
+        return min((at for at in times if at is not None), default=None)
+
+    def drain(self) -> bool:
+        """Fold what the kernel has (see `monitor.base`)."""
+        ready = dict(self._epoll.poll(0))
+        if self._mount_watch is not None and self._mount_watch.descriptor in ready:
+            self._mount_watch.seen()
+            self._mounts_changed()
+        filled = False
+        if self._fanotify is not None:
+            filled |= self._fanotify.drain()
+            if self._fanotify.directory_moved:
+                self._fanotify.directory_moved = False
+                self._check_root()
+                self._check_mounts()
+        for prefix, part in list(self._parts.items()):
+            if self._parts.get(prefix) is part:  # a mount that went took its own along
+                filled |= self._drain_part(prefix, part)
+        if self._coming:
+            self._go_on_coming()
+        return filled or bool(self._doubts)
+
+    def _drain_part(self, prefix: bytes, part: Part) -> bool:
+        try:
+            filled = part.drain()
+        except OutOfWatches:
+            if prefix in self._arming:
+                return False  # arming meets it too, and answers it
+            self._fall_back(prefix)
+            return True
+        if isinstance(part, InotifyMonitor) and part.overflowed:
+            part.overflowed = False
+            where = shown(join(self._root, prefix) if prefix else self._root)
+            self._log(
+                f"{where}: overflow of the kernel's event queue, comparing everything there;"
+                " a larger one helps: sysctl fs.inotify.max_queued_events=N"
+            )
+        if part.root_gone and not prefix:
+            self._check_root(suspect=True)
+        if part.directory_moved:
+            part.directory_moved = False
+            self._check_mounts()
+        return filled
+
+    def _fall_back(self, prefix: bytes) -> None:
+        """Poll what can be watched no longer."""
+        path = join(self._root.rstrip(b"/"), prefix) if prefix else self._root
+        self._drop_part(prefix)
+        self._log(
+            f"{shown(path)}: there are more directories than watches; raise it: sysctl fs.inotify.max_user_watches=N;"
+            f" polling every {self._interval:g} s from now on"
+        )
+        self._doubts.add(prefix)
+        self._coming.append((prefix, self._add_poll(prefix, path, " (inotify: out of watches)")))
+
+    def _go_on_coming(self) -> None:
+        """Go on arming what was mounted while we watched."""
+        for _ in range(16):
+            try:
+                next(self._coming[0][1])
+            except StopIteration:
+                # What happened before it was armed went unseen.
+                self._doubts.add(self._coming.pop(0)[0])
+                if not self._coming:
+                    return
+
+    def _check_root(self, suspect: bool = False) -> None:
+        try:
+            found = os.stat(self._root)
+            self._gone = (found.st_dev, found.st_ino) != self._identity or (suspect and not found.st_nlink)
+        except OSError:
+            self._gone = True
+
+    def _check_mounts(self) -> None:
+        """A directory was renamed: the mounts below it went along, of which the kernel tells nothing."""
+        if len(self._mounts) > 1:
+            self._mounts_changed()
+
+    def _mounts_changed(self) -> None:
+        """Let go of what was unmounted; watch what was mounted."""
+        holder, below = self._look_at_mounts()
+        if holder.number != self._mounts[b""].number:
+            self._let_go(b"")
+            self._gone = True
+        for prefix in [p for p in self._mounts if p]:
+            if prefix not in below or below[prefix].number != self._mounts[prefix].number:
+                self._let_go(prefix)
+                del self._mounts[prefix]
+                self._doubts.add(prefix)
+                self._uncover(prefix)
+        for prefix, mount in below.items():
+            if prefix not in self._mounts:
+                self._mounts[prefix] = mount
+                self._doubts.add(prefix)
+                self._coming.append((prefix, self._add(prefix, mount)))
+
+    def _uncover(self, prefix: bytes) -> None:
+        """What a mount has hidden belongs to the file system around it again."""
+        around = parent(prefix)
+        while around and around not in self._mounts:
+            around = parent(around)
+        part = self._parts.get(around)
+        if part is not None:
+            part.uncovered(prefix[len(around) :].lstrip(b"/"))
+
+    def _let_go(self, prefix: bytes) -> None:
+        if self._chosen.pop(prefix, "") == "fanotify" and self._fanotify is not None:
+            self._fanotify.remove(prefix)
+        self._drop_part(prefix)
+
+    def take(self) -> Iterator[tuple[bytes, int]]:
+        """End the window (see `monitor.base`)."""
+        doubts, self._doubts = self._doubts, set()
+        takes = [part.take() for prefix, part in self._parts.items()]
+        if self._fanotify is not None:
+            takes.append(self._fanotify.take())
+        return self._chained(doubts, takes)
+
+    def survivors(self) -> list[tuple[bytes | None, LinkedFile]]:
+        """Return files that were written through a name that is gone (see `monitor.base`)."""
+        found = self._fanotify.survivors() if self._fanotify is not None else []
+        for part in self._parts.values():
+            found += part.survivors()
+        return found
+
+    def compared(self, directories: Iterable[bytes], since_ns: int) -> None:
+        """Take note of what was handed over whole (see `monitor.base`)."""
+        listed = list(directories)
+        for part in self._parts.values():
+            part.compared(listed, since_ns)
+
+    @staticmethod
+    def _chained(doubts: set[bytes], takes: list[Iterator[tuple[bytes, int]]]) -> Iterator[tuple[bytes, int]]:
+        for path in doubts:
+            yield path, DOUBT
+        for take in takes:
+            yield from take
+
+    def close(self) -> None:
+        """Give everything back."""
+        for prefix in list(self._parts):
+            self._drop_part(prefix)
+        if self._fanotify is not None:
+            self._fanotify.close()
+        if self._mount_watch is not None:
+            self._mount_watch.close()
+        self._epoll.close()

@@ -1,0 +1,477 @@
+"""fanotify: one mark per file system, whatever the size of the tree; names are found when the window closes."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import stat
+import struct
+import time
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
+from clsync.core.classify import LinkedFile
+from clsync.core.paths import is_below, join
+from clsync.core.rules import Rules
+from clsync.kernel import fanotify as kernel
+from clsync.kernel.mounts import private_view
+from clsync.monitor.runs import LEAST, merge, run_length
+
+_READ = 1 << 20
+_DRAIN_SECONDS = 0.01
+_SLOW = kernel.RENAME | kernel.Q_OVERFLOW | kernel.MOVED_FROM | kernel.MOVED_TO | kernel.DELETE
+_HEADER = struct.Struct("=I4xQ8xB1xH").unpack_from
+"""Length and mask of an event, type and length of its first information record."""
+_RECORD = struct.Struct("=B1xH").unpack_from
+_REMOVED_LIMIT = 100_000
+_FOLDED = 1 << 40
+"""Mask bit of our own: nothing is known below this directory."""
+_SELF = b".\0"
+"""The name in a record that speaks of the directory itself."""
+_CONTENT = kernel.MODIFY | kernel.CLOSE_WRITE
+_REWRITTEN = bytes((kernel.MODIFY, kernel.CLOSE_WRITE, _CONTENT))
+_FIXED = (0, 1, 2, 3, 24, 26, 27)
+"""Where the length of an event, and type and length of its first record stand (fanotify(7))."""
+_WRITTEN = _CONTENT | kernel.ATTRIB
+_NAME = kernel.CREATE | kernel.DELETE | kernel.RENAME | kernel.MOVED_FROM | kernel.MOVED_TO
+
+
+class _MountView:
+    """The way from directory handles to paths below one mount."""
+
+    def __init__(self, prefix: bytes, path: bytes) -> None:
+        """`path`: the watched directory, or a mount point below it, absolute and without symlinks.
+
+        `prefix`: the same, relative to the watched root. Raises OSError.
+        """
+        self.prefix, self.path = prefix, path
+        self._private = self._top = -1
+        found = os.stat(path)
+        self._identity = found.st_dev, found.st_ino
+        self.fsid = struct.pack("=Q", os.statvfs(path).f_fsid)
+        try:
+            self._private = private_view(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
+                raise
+        # What cannot be resolved here cannot be watched: better known now.
+        self.begin()
+        try:
+            kernel.path_of_handle(self._top, kernel.handle_of(path))
+        except OSError:
+            self.close()
+            raise
+        self.end()
+
+    def begin(self) -> None:
+        """Be ready for `find`. Raises OSError."""
+        if self._top < 0:
+            self._top = self._private if self._private >= 0 else os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+
+    def end(self) -> None:
+        """Let go of what would keep the mount busy."""
+        if self._top >= 0 and self._private < 0:
+            os.close(self._top)
+        self._top = -1
+
+    def find(self, handle: bytes) -> bytes | None:
+        """Return the path of a directory, relative to the watched root; None: gone, or not below this mount."""
+        try:
+            path, found = kernel.path_of_handle(self._top, handle)
+        except OSError as error:
+            if error.errno in (errno.ESTALE, errno.ENOENT, errno.EBADF, errno.EACCES):
+                return None
+            raise
+        if (found.st_dev, found.st_ino) == self._identity:
+            return self.prefix
+        if not found.st_nlink or path == b"/":
+            return None
+        if self._private < 0:
+            if not path.startswith(self.path.rstrip(b"/") + b"/"):
+                return None
+            path = path[len(self.path.rstrip(b"/")) :]
+        return join(self.prefix, path[1:])
+
+    def look(self, handle: bytes) -> LinkedFile | None:
+        """Return what a file handle stands for; None: a directory, or gone."""
+        try:
+            found = kernel.stat_of_handle(self._top, handle)
+        except OSError:
+            return None
+        if not found.st_nlink or stat.S_ISDIR(found.st_mode):
+            return None
+        return LinkedFile(found.st_dev, found.st_ino, found.st_nlink)
+
+    def own_path(self) -> bytes:
+        """Return a path that leads to this file system, also when it is unmounted. Raises OSError: there is none."""
+        if self._private >= 0:
+            return b"/proc/self/fd/%d" % self._private
+        if struct.pack("=Q", os.statvfs(self.path).f_fsid) != self.fsid:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), self.path)
+        return self.path
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        self.end()
+        if self._private >= 0:
+            os.close(self._private)
+            self._private = -1
+
+
+class FanotifyMonitor:
+    """Watches any number of mounts below one root through one group."""
+
+    def __init__(self, rules: Rules, limit: int = 400_000) -> None:
+        """`limit`: distinct changed names above which siblings fold into their directory.
+
+        Raises OSError where there is no fanotify.
+        """
+        self._group = kernel.open_group()
+        self._rules = rules if rules else None
+        self._limit = limit
+        self._sift_at = limit // 2
+        self._sifting: Iterator[None] | None = None
+        self._views: dict[bytes, _MountView] = {}
+        self._window: dict[bytes, int] = {}
+        self._rewritten: dict[bytes, None] = {}
+        """More keys of the window: files that were rewritten, and nothing else."""
+        self._lost = False
+        self._removed: dict[bytes, bytes] = {}
+        """Name that was removed or renamed over -> handle record of the file that had it, empty: not known."""
+        self._written: dict[bytes, bytes] = {}
+        """Handle record of a file that was written through such a name, maybe -> that name; empty: not known."""
+        self._renamed_over = False
+        self._names: dict[bytes, tuple[bytes, ...]] = {}
+        """Directory record -> paths, for the take or sift at work; cut when a directory is renamed."""
+        self.directory_moved = False
+        """A directory was renamed or removed somewhere: the root may be another one now."""
+
+    @property
+    def empty(self) -> bool:
+        """Tell whether no mount is watched."""
+        return not self._views
+
+    def add(self, prefix: bytes, path: bytes) -> None:
+        """Watch one more mount. Raises OSError where its file system cannot be watched this way."""
+        kernel.mark_file_system(self._group, path)
+        try:
+            self._views[prefix] = _MountView(prefix, path)
+        except OSError:
+            kernel.unmark_file_system(self._group, path)
+            raise
+        self._names.clear()
+
+    def remove(self, prefix: bytes) -> None:
+        """Let go of a mount; its file system stays marked only while another mount of it is watched."""
+        view = self._views.pop(prefix)
+        self._names.clear()
+        try:
+            if not any(v.fsid == view.fsid for v in self._views.values()):
+                kernel.unmark_file_system(self._group, view.own_path())
+        except OSError:
+            pass  # unmounted: the mark went with the file system
+        finally:
+            view.close()
+
+    def fileno(self) -> int:
+        """Return the group's descriptor."""
+        return self._group
+
+    def due(self) -> float | None:
+        """Return when `drain` wants to be called: now, while names are sifted."""
+        return 0.0 if self._sifting is not None else None
+
+    def drain(self) -> bool:
+        """Fold what the kernel has (see `monitor.base`)."""
+        until = time.monotonic() + _DRAIN_SECONDS
+        while True:
+            try:
+                data = os.read(self._group, _READ)
+            except BlockingIOError:
+                break
+            self._fold(data)
+            if self._size() > self._sift_at and self._sifting is None:
+                self._sifting = self._sift()
+            if time.monotonic() > until:
+                break
+        if self._sifting is not None:
+            self._step_sifting(until)
+        return bool(self._window or self._rewritten) or self._lost
+
+    def _size(self) -> int:
+        return len(self._window) + len(self._rewritten)
+
+    def _fold(self, data: bytes) -> None:
+        window, get, header, removed = self._window, self._window.get, _HEADER, self._removed
+        offset, end = 0, len(data)
+        alone = 0
+        while offset < end:
+            length, mask, kind, size = header(data, offset)
+            if not mask & ~_CONTENT and kind == 2 and not alone:
+                count = self._fold_run(data, offset, length, size)
+                if count:
+                    offset += count * length
+                    continue
+                alone = LEAST
+            if alone:
+                alone -= 1
+            if mask & _SLOW or kind != 2:
+                self._fold_rare(data, offset, length, mask)
+            else:
+                key = data[offset + 28 : offset + 24 + size]
+                window[key] = get(key, 0) | mask
+                if removed and key in removed and mask & _WRITTEN:
+                    self._note_written(data[offset : offset + length], key)
+            offset += length
+
+    def _fold_run(self, data: bytes, offset: int, length: int, size: int) -> int:
+        """Fold events from `offset` on that all speak of rewritten files; return how many."""
+        columns = [(at, data[offset + at : offset + at + 1]) for at in _FIXED]
+        columns += [(8, _REWRITTEN), *((at, b"\0") for at in range(9, 16))]
+        count = run_length(data, offset, length, columns)
+        if not count:
+            return 0
+        keys = _keys(length, size).iter_unpack(data[offset : offset + count * length])
+        fresh = dict.fromkeys(chain.from_iterable(keys))
+        if self._removed and not self._removed.keys().isdisjoint(fresh):
+            return 0
+        self._rewritten.update(fresh)
+        return count
+
+    def _fold_rare(self, data: bytes, offset: int, length: int, mask: int) -> None:
+        if mask & kernel.Q_OVERFLOW:
+            self._lost = True
+            return
+        if mask & kernel.ONDIR:
+            self._names.clear()
+            self.directory_moved = True
+        records = dict(_records(data[offset : offset + length]))
+        target = records.pop(kernel.INFO_FID, b"")
+        for kind, key in records.items():
+            before = self._window.get(key, 0) | (_CONTENT if key in self._rewritten else 0)
+            self._window[key] = before | mask
+            if mask & kernel.ONDIR:
+                continue
+            if kind == kernel.INFO_NEW_DFID_NAME or mask & kernel.MOVED_TO:
+                self._renamed_over |= bool(before & _WRITTEN)
+                self._remove(key, b"")
+            elif mask & kernel.DELETE:
+                self._remove(key, target)
+                if (before | mask) & _WRITTEN:
+                    self._written[target] = key
+        if not records and self._renamed_over and len(self._written) < _REMOVED_LIMIT:
+            # No name: the number of links has changed, maybe that of the file renamed over.
+            self._written[target] = b""
+
+    def _remove(self, key: bytes, target: bytes) -> None:
+        """Remember that a name stands for its file no longer: who holds it open may still write."""
+        if len(self._removed) >= _REMOVED_LIMIT:
+            del self._removed[next(iter(self._removed))]
+        self._removed[key] = target
+
+    def _note_written(self, event: bytes, key: bytes) -> None:
+        target = dict(_records(event)).get(kernel.INFO_FID)
+        if target is not None and len(self._written) < _REMOVED_LIMIT:
+            self._written[target] = key
+
+    def survivors(self) -> list[tuple[bytes | None, LinkedFile]]:
+        """Return files that were written through a name that is gone (see `monitor.base`)."""
+        written, self._written = self._written, {}
+        self._renamed_over = False
+        self._begin()
+        found: list[tuple[bytes | None, LinkedFile]] = []
+        try:
+            for target, key in written.items():
+                file = self._look(target)
+                if file is None:
+                    continue
+                if not key:
+                    found.append((None, file))
+                    continue
+                record, name = _split(key)
+                paths: list[bytes | None] = [join(directory, name) for directory in self._directories(record)]
+                found += [(path, file) for path in paths or [None]]
+            self._removed = {k: t for k, t in self._removed.items() if not t or self._look(t) is not None}
+        finally:
+            self._end()
+        return found
+
+    def _look(self, target: bytes) -> LinkedFile | None:
+        for view in self._views.values():
+            if view.fsid == target[:8]:
+                view.begin()
+                file = view.look(target[8:])
+                if file is not None:
+                    return file
+        return None
+
+    def take(self) -> Iterator[tuple[bytes, int]]:
+        """End the window (see `monitor.base`)."""
+        window, self._window = self._window, {}
+        rewritten, self._rewritten = self._rewritten, {}
+        lost, self._lost = self._lost, False
+        self._sifting = None
+        self._sift_at = self._limit // 2
+        return self._named(window, rewritten, lost)
+
+    def _named(
+        self, window: dict[bytes, int], rewritten: dict[bytes, None], lost: bool
+    ) -> Iterator[tuple[bytes, int]]:
+        if lost:
+            for view in list(self._views.values()):
+                yield view.prefix, DOUBT
+        rules, names = self._rules, self._names
+        self._begin()
+        try:
+            parts: tuple[tuple[dict[bytes, int] | dict[bytes, None], int], ...]
+            parts = (window, 0), (rewritten, _CONTENT)
+            for keys, fixed in parts:
+                while keys:
+                    key, value = keys.popitem()
+                    mask = value or fixed
+                    end = 16 + key[8] + (key[9] << 8)
+                    record = key[:end]
+                    directories = names.get(record)
+                    if directories is None:
+                        directories = self._directories(record)
+                    if not directories:
+                        continue
+                    name = key[end : key.find(b"\0", end)]
+                    for directory in directories:
+                        path = directory if name == b"." else join(directory, name)
+                        if rules is None or rules.watches(directory) or (mask & _WRITTEN and self._linked(path)):
+                            yield path, _bits(mask)
+        finally:
+            self._end()
+
+    def _linked(self, path: bytes) -> bool:
+        """Tell whether a file has several names: one may not count, and others may."""
+        top = next((v for v in self._views.values() if not v.prefix or is_below(path, v.prefix)), None)
+        if top is None:
+            return False  # the top of a mount, or a mount that has gone
+        try:
+            found = os.lstat(top.path + b"/" + path[len(top.prefix) :])
+        except OSError:
+            return False
+        return found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode)
+
+    # -- from records to directories ---------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._names.clear()
+        for view in self._views.values():
+            view.begin()
+
+    def _end(self) -> None:
+        self._names.clear()
+        if self._sifting is None:
+            for view in self._views.values():
+                view.end()
+
+    def _directories(self, record: bytes) -> tuple[bytes, ...]:
+        """Return the paths of a directory below the root: one for each mount that shows it."""
+        known = self._names.get(record)
+        if known is not None:
+            return known
+        fsid, handle = record[:8], record[8:]
+        found = []
+        # Some file systems report another id than statfs shows: then every mount is asked.
+        for view in [v for v in self._views.values() if v.fsid == fsid] or self._views.values():
+            view.begin()
+            path = view.find(handle)
+            if path is not None:
+                found.append(path)
+        self._names[record] = paths = tuple(found)
+        return paths
+
+    # -- bounded memory ----------------------------------------------------------------------------------------
+
+    def _step_sifting(self, until: float) -> None:
+        for _ in self._sifting or ():
+            if time.monotonic() > until:
+                return
+        self._sifting = None
+        self._end()
+
+    def _sift(self) -> Iterator[None]:
+        """Drop the names outside the root; fold siblings where too many are left."""
+        self._begin()
+        names = self._names
+        for number, key in enumerate([*self._window, *self._rewritten]):
+            record = _record(key)
+            if not (names.get(record) or self._directories(record)):
+                self._window.pop(key, None)
+                self._rewritten.pop(key, None)
+            if not number % 64:
+                yield
+        if self._size() > self._limit:
+            self._fold_siblings()
+        self._sift_at = max(self._limit // 2, min(2 * self._size(), self._limit))
+
+    def _fold_siblings(self) -> None:
+        merge(self._window, self._rewritten, _CONTENT)
+        self._rewritten = {}
+        siblings = Counter(_record(key) for key in self._window)
+        many = 8
+        folded: dict[bytes, int] = {}
+        for key, mask in self._window.items():
+            record = _record(key)
+            if siblings[record] >= many:
+                folded[record + _SELF] = folded.get(record + _SELF, 0) | _FOLDED
+            else:
+                folded[key] = folded.get(key, 0) | mask
+        self._window = folded
+        if len(folded) > self._limit // 2:
+            self._window, self._lost = {}, True
+
+    def close(self) -> None:
+        """Give the group and all views back."""
+        for view in self._views.values():
+            view.close()
+        self._views.clear()
+        os.close(self._group)
+
+
+def _records(event: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (type, content) of the information records of an event."""
+    at = 24
+    while at + 4 < len(event):
+        kind, size = _RECORD(event, at)
+        if not size:
+            return
+        yield kind, event[at + 4 : at + size]
+        at += size
+
+
+@functools.lru_cache(maxsize=256)
+def _keys(length: int, size: int) -> struct.Struct:
+    """Return what takes the keys out of events of one length, whose first record has `size` bytes."""
+    return struct.Struct(f"28x{size - 4}s{length - 24 - size}x")
+
+
+def _record(key: bytes) -> bytes:
+    """Return the file system id and handle at the beginning of a key."""
+    return key[: 16 + key[8] + (key[9] << 8)]
+
+
+def _split(key: bytes) -> tuple[bytes, bytes]:
+    """Split a key into (file system id and handle, name)."""
+    end = 16 + key[8] + (key[9] << 8)
+    return key[:end], key[end : key.find(b"\0", end)]
+
+
+@functools.cache
+def _bits(mask: int) -> int:
+    bits = 0
+    if mask & _CONTENT:
+        bits |= CONTENT
+    if mask & kernel.ATTRIB:
+        bits |= ATTRIB
+    if mask & _NAME:
+        bits |= NAME
+    if mask & _FOLDED:
+        bits |= DOUBT
+    return bits or ATTRIB

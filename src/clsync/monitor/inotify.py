@@ -1,0 +1,519 @@
+"""inotify: one watch per directory, set before the directory is listed, moved and removed with it."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import stat
+import struct
+import sys
+import time
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
+from clsync.core.classify import LinkedFile
+from clsync.core.paths import join
+from clsync.core.rules import Rules
+from clsync.errors import Exit, OperatorError
+from clsync.kernel import inotify as kernel
+from clsync.monitor.runs import LEAST, merge, run_length
+
+_READ = 1 << 18
+_DRAIN_SECONDS = 0.01
+_EVENT = struct.Struct("=iI4xI").unpack_from
+_TREE = (
+    kernel.ISDIR
+    | kernel.CREATE
+    | kernel.DELETE_SELF
+    | kernel.MOVE_SELF
+    | kernel.UNMOUNT
+    | kernel.IGNORED
+    | kernel.Q_OVERFLOW
+)
+"""Events that may change the tree of watches."""
+_CONTENT = kernel.MODIFY | kernel.CLOSE_WRITE
+_REWRITTEN = bytes((kernel.MODIFY, kernel.CLOSE_WRITE))
+_LENGTH = (12, 13, 14, 15)
+"""Where the length of the name stands in an event (inotify(7))."""
+_WRITTEN = _CONTENT | kernel.ATTRIB
+_NAME = kernel.CREATE | kernel.DELETE | kernel.MOVED_FROM | kernel.MOVED_TO
+_FOLDED = 1 << 40
+"""Mask bit of our own: nothing is known below this directory."""
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_LINKED_LIMIT = 100_000
+_IS_ROOT = os.geteuid() == 0
+_READABLE = -1
+"""In place of a window: a directory whose rights were changed, and which may be ours to read since then."""
+LEAF_COUNTED = frozenset(("ext2", "ext3", "ext4", "xfs", "tmpfs", "overlay"))
+"""File systems on which a directory with two links has no subdirectories."""
+
+
+class OutOfWatches(Exception):
+    """The limit fs.inotify.max_user_watches is reached."""
+
+
+class WatchTree:
+    """Watch descriptor -> (watch of the parent, name). Flat arrays: 100 bytes less a directory than tuples."""
+
+    def __init__(self) -> None:
+        self._parents = array("i")
+        self._names: list[bytes | None] = []
+        self._later: dict[int, tuple[int, bytes]] = {}
+        self._dense = True
+        self.count = 0
+        self.version = 0
+        """Grows whenever a directory may stand elsewhere than before."""
+
+    def put(self, watch: int, parent: int, name: bytes) -> bool:
+        """Note where a watched directory stands; tell whether it was not known."""
+        self.version += 1
+        if watch == len(self._names) and self._dense:
+            self.count += 1
+            self._parents.append(parent)
+            self._names.append(name)
+            return True
+        fresh = watch not in self
+        self.count += fresh
+        if watch < len(self._names):
+            self._parents[watch], self._names[watch] = parent, name
+        elif self._dense and watch < len(self._names) + 16:
+            while len(self._names) < watch:
+                self._parents.append(0)
+                self._names.append(None)
+            self._parents.append(parent)
+            self._names.append(name)
+        else:
+            self._later[watch] = parent, name
+        return fresh
+
+    def settle(self) -> None:
+        """End the dense part: watch descriptors are never used again, so what comes later is kept apart."""
+        self._dense = False
+
+    def drop(self, watch: int) -> None:
+        """Forget a watch."""
+        if watch not in self:
+            return
+        self.count -= 1
+        self.version += 1
+        if watch < len(self._names):
+            self._names[watch] = None
+        else:
+            del self._later[watch]
+
+    def __contains__(self, watch: int) -> bool:
+        """Tell whether a watch is known."""
+        if 0 <= watch < len(self._names):
+            return self._names[watch] is not None
+        return watch in self._later
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield all watches."""
+        yield from (watch for watch, name in enumerate(self._names) if name is not None)
+        yield from list(self._later)
+
+    def parent(self, watch: int) -> int:
+        """Return the watch of the parent; 0 above the top."""
+        return self._parents[watch] if watch < len(self._names) else self._later[watch][0]
+
+    def path(self, watch: int) -> bytes | None:
+        """Return the path of a watched directory below the top; None where it hangs on nothing."""
+        parts: list[bytes] = []
+        while watch:
+            if watch not in self or len(parts) > 4096:
+                return None
+            name = self._names[watch] if watch < len(self._names) else self._later[watch][1]
+            parts.append(name or b"")
+            watch = self.parent(watch)
+        return b"/".join(filter(None, reversed(parts)))
+
+
+class InotifyMonitor:
+    """Watches the directories of one mount below a root."""
+
+    def __init__(self, path: bytes, prefix: bytes, rules: Rules, kind: str = "", limit: int = 400_000) -> None:
+        """`path`: the top, absolute; `prefix`: the same relative to the watched root; `kind`: file system type.
+
+        `limit`: distinct changed names above which everything is compared. Raises OSError (EMFILE).
+        """
+        self._path, self._prefix, self._limit = path.rstrip(b"/") or b"/", prefix, limit
+        self._rules = rules if rules else None
+        self._count_leaves = kind in LEAF_COUNTED
+        self._instance = kernel.open_instance()
+        self._tree = WatchTree()
+        self._top = 0
+        self._device = 0
+        self._window: dict[bytes, int] = {}
+        """Watch descriptor as the kernel writes it, and padded name -> mask."""
+        self._rewritten: dict[bytes, None] = {}
+        """More keys of the window: files that were rewritten, and nothing else."""
+        self._lost = False
+        self._gone: dict[int, bytes] = {}
+        """Watch of a directory that is gone since the last take -> where it stood."""
+        self._linked: dict[bytes, LinkedFile] = {}
+        self._to_walk: list[tuple[int, bytes, int]] = []
+        """(watch of the parent, name, window) of directories that appeared."""
+        self._takes = 0
+        self._moved: set[int] = set()
+        self._work: Iterator[None] | None = None
+        self.root_gone = False
+        self.directory_moved = False
+        self.overflowed = False
+        """The kernel's queue was full: to be told, and reset."""
+
+    def arm(self) -> Iterator[None]:
+        """Watch every directory. Raises OperatorError; OutOfWatches."""
+        try:
+            self._top = kernel.add_watch(self._instance, self._path)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise OutOfWatches from None
+            raise OperatorError(
+                f"cannot watch {os.fsdecode(self._path)}: {error.strerror}", "see its rights", Exit.SOURCE
+            ) from None
+        self._device = os.stat(self._path).st_dev
+        self._tree.put(self._top, 0, b"")
+        yield from self._walk(self._top)
+        self._tree.settle()
+
+    @property
+    def watches(self) -> int:
+        """Return the number of watches."""
+        return self._tree.count
+
+    def fileno(self) -> int:
+        """Return the instance's descriptor."""
+        return self._instance
+
+    def due(self) -> float | None:
+        """Return when `drain` wants to be called: now, while directories are walked."""
+        return 0.0 if self._busy() else None
+
+    def _busy(self) -> bool:
+        return self._work is not None or bool(self._to_walk) or bool(self._moved)
+
+    def drain(self) -> bool:
+        """Fold what the kernel has (see `monitor.base`). Raises OutOfWatches."""
+        until = time.monotonic() + _DRAIN_SECONDS
+        emptied = False
+        while time.monotonic() <= until:
+            try:
+                data = os.read(self._instance, _READ)
+            except BlockingIOError:
+                emptied = True
+                break
+            self._fold(data)
+        if len(self._window) + len(self._rewritten) > self._limit:
+            self._fold_siblings()
+        if emptied or self._work is not None:
+            self._go_on(until)
+        return bool(self._window or self._rewritten) or self._lost
+
+    def _fold(self, data: bytes) -> None:
+        window, get, event = self._window, self._window.get, _EVENT
+        offset, end = 0, len(data)
+        alone = 0
+        while offset < end:
+            watch, mask, size = event(data, offset)
+            start = offset + 16
+            if not mask & ~_CONTENT and not alone:
+                count = self._fold_run(data, offset, size)
+                if count:
+                    offset += count * (16 + size)
+                    continue
+                alone = LEAST
+            if alone:
+                alone -= 1
+            key = data[offset : offset + 4] + data[start : start + size]
+            offset = start + size
+            window[key] = get(key, 0) | mask
+            if mask & _TREE:
+                self._fold_tree(watch, mask, key)
+
+    def _fold_run(self, data: bytes, offset: int, size: int) -> int:
+        """Fold events from `offset` on that all speak of rewritten files; return how many."""
+        columns = [(at, data[offset + at : offset + at + 1]) for at in _LENGTH]
+        columns += [(4, _REWRITTEN), (5, b"\0"), (6, b"\0"), (7, b"\0")]
+        count = run_length(data, offset, 16 + size, columns)
+        if count:
+            pairs = struct.iter_unpack(f"4s12x{size}s", data[offset : offset + count * (16 + size)])
+            self._rewritten.update(dict.fromkeys(map(b"".join, pairs)))
+        return count
+
+    def _fold_tree(self, watch: int, mask: int, key: bytes) -> None:
+        if mask & kernel.Q_OVERFLOW:
+            del self._window[key]
+            self._lost = self.overflowed = True
+            self._restart()
+        elif mask & kernel.IGNORED:
+            self._window.pop(key, None)
+            self._forget(watch)
+            self.root_gone |= watch == self._top
+        elif mask & kernel.MOVE_SELF:
+            self._moved.add(watch)
+            self.root_gone |= watch == self._top
+        elif mask & kernel.CREATE and not mask & kernel.ISDIR:
+            self._look_at_new(watch, key)
+        elif mask & kernel.ISDIR and mask & (kernel.CREATE | kernel.MOVED_TO):
+            self.directory_moved |= bool(mask & kernel.MOVED_TO)
+            self._to_walk.append((watch, key[4:].rstrip(b"\0"), self._takes))
+        elif mask & kernel.ISDIR and mask & kernel.ATTRIB and len(key) > 4 and not _IS_ROOT:
+            self._to_walk.append((watch, key[4:].rstrip(b"\0"), _READABLE))
+
+    def _look_at_new(self, watch: int, key: bytes) -> None:
+        """Remember which file a new name stands for, if it has others: it may be written and removed unseen."""
+        directory = self._tree.path(watch)
+        if directory is None or len(self._linked) >= _LINKED_LIMIT:
+            return
+        name = key[4:].rstrip(b"\0")
+        try:
+            found = os.lstat(self._full(join(directory, name)))
+        except OSError:
+            return
+        if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
+            file = LinkedFile(found.st_dev, found.st_ino, found.st_nlink)
+            self._linked[join(self._prefix, join(directory, name))] = file
+
+    def survivors(self) -> list[tuple[bytes | None, LinkedFile]]:
+        """Return files that had a new name in the last window (see `monitor.base`)."""
+        linked, self._linked = self._linked, {}
+        return list(linked.items())
+
+    def compared(self, directories: Iterable[bytes], since_ns: int) -> None:
+        """Do nothing: every name that comes and goes is told."""
+
+    def _fold_siblings(self) -> None:
+        """Bounded memory: many names of one directory become a doubt about it."""
+        merge(self._window, self._rewritten, _CONTENT)
+        self._rewritten = {}
+        siblings = Counter(key[:4] for key in self._window)
+        folded: dict[bytes, int] = {}
+        for key, mask in self._window.items():
+            many = siblings[key[:4]] >= 8
+            kept = key[:4] if many else key
+            folded[kept] = folded.get(kept, 0) | (_FOLDED if many else mask)
+        self._window = folded
+        if len(folded) > self._limit // 2:
+            self._window, self._lost = {}, True
+
+    # -- the tree of watches -----------------------------------------------------------------------------------
+
+    def _restart(self) -> None:
+        """After an overflow nothing is known of new directories: walk everything again."""
+        self._to_walk.clear()
+        self._work = self._walk_again()
+
+    def _go_on(self, until: float) -> None:
+        """Watch what appeared, let go of what left; a little at a time."""
+        while time.monotonic() < until:
+            if self._work is None:
+                if self._to_walk:
+                    self._work = self._appeared(*self._to_walk.pop(0))
+                elif self._moved:
+                    self._work = self._left()
+                else:
+                    return
+            for _ in self._work:
+                if time.monotonic() > until:
+                    return
+            self._work = None
+
+    def uncovered(self, path: bytes) -> None:
+        """Watch a directory of this file system on which another one was mounted until now."""
+        above, _, name = path.rpartition(b"/")
+        try:
+            parent = kernel.add_watch(self._instance, self._full(above))
+        except OSError:
+            return  # gone with what is above it
+        if parent in self._tree:
+            self._to_walk.append((parent, name, self._takes))
+
+    def _appeared(self, parent: int, name: bytes, window: int) -> Iterator[None]:
+        above = self._tree.path(parent)
+        if above is None:
+            return
+        path = join(above, name)
+        if self._rules is not None and not self._rules.reaches(join(self._prefix, path)):
+            return
+        known = self._tree.count
+        watch, deep = self._watch(parent, name, self._full(path))
+        if not watch or (window == _READABLE and self._tree.count == known):
+            return
+        if deep:
+            yield from self._walk(watch)
+        if window != self._takes:
+            # It was handed over before all of it was watched: what changed in between went unseen.
+            key = watch.to_bytes(4, sys.byteorder)
+            self._window[key] = self._window.get(key, 0) | _FOLDED
+
+    def _watch(self, parent: int, name: bytes, full: bytes) -> tuple[int, bool]:
+        """Watch the directory at the absolute path `full`; return (watch, it may hold directories).
+
+        The watch is 0 where there is no directory, or another file system.
+        """
+        try:
+            watch = kernel.add_watch(self._instance, full)
+            found = os.lstat(full)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise OutOfWatches from None
+            if error.errno in (errno.EACCES, *_GONE):
+                return 0, False  # gone: its own event follows; not ours to read: then no handler can read it either
+            raise
+        if found.st_dev != self._device:
+            kernel.remove_watch(self._instance, watch)
+            return 0, False
+        self._tree.put(watch, parent, name)
+        return watch, not (self._count_leaves and found.st_nlink == 2)
+
+    def _full(self, path: bytes) -> bytes:
+        return self._path + b"/" + path if path else self._path
+
+    def _walk(self, top: int) -> Iterator[None]:
+        """Watch all directories below a watched one; set the watch first, list then."""
+        path = self._tree.path(top)
+        if path is None:
+            return
+        pending = [(top, path)]
+        rules, prefix = self._rules, self._prefix
+        while pending:
+            watch, path = pending.pop()
+            full = self._full(path)
+            for name in self._subdirectories(full):
+                below = path + b"/" + name if path else name
+                if rules is not None and not rules.reaches(join(prefix, below)):
+                    continue
+                child, deep = self._watch(watch, name, full + b"/" + name)
+                if deep:
+                    pending.append((child, below))
+            yield
+
+    def _subdirectories(self, full: bytes) -> list[bytes]:
+        try:
+            with os.scandir(full) as entries:
+                return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError as error:
+            if error.errno in (errno.EACCES, *_GONE):
+                return []
+            raise
+
+    def _walk_again(self) -> Iterator[None]:
+        """Walk everything, then let go of watches that are no longer where they were."""
+        before, window = set(self._tree), self._takes
+        yield from self._walk(self._top)
+        self._lost |= window != self._takes
+        for watch in before:
+            if watch != self._top and watch in self._tree and not self._stands(watch):
+                kernel.remove_watch(self._instance, watch)
+                self._forget(watch)
+            yield
+
+    def _stands(self, watch: int) -> bool:
+        """Tell whether a watched directory stands where we think it does."""
+        path = self._tree.path(watch)
+        if path is None:
+            return False
+        try:
+            return kernel.add_watch(self._instance, self._full(path)) == watch
+        except OSError as error:
+            return error.errno not in _GONE
+
+    def _left(self) -> Iterator[None]:
+        """Let go of directories that were moved out of the tree, and of everything below them."""
+        moved, self._moved = self._moved, set()
+        out = {w for w in moved if w != self._top and w in self._tree and not self._stands(w)}
+        if not out:
+            return
+        kept = {self._top}
+        for number, watch in enumerate(list(self._tree)):
+            chain = []
+            at = watch
+            while at and at in self._tree and at not in kept and at not in out:
+                chain.append(at)
+                at = self._tree.parent(at)
+            (kept if at in kept else out).update(chain)
+            if not number % 64:
+                yield
+        for watch in out:
+            self._remember(watch)
+        for watch in out:
+            kernel.remove_watch(self._instance, watch)
+            self._tree.drop(watch)
+
+    def _forget(self, watch: int) -> None:
+        self._remember(watch)
+        self._tree.drop(watch)
+
+    def _remember(self, watch: int) -> None:
+        """Keep the path of a directory that is gone: files in it may have been written through other names too."""
+        path = self._tree.path(watch)
+        if path is not None and len(self._gone) < _LINKED_LIMIT:
+            self._gone[watch] = path
+
+    # -- handing on --------------------------------------------------------------------------------------------
+
+    def take(self) -> Iterator[tuple[bytes, int]]:
+        """End the window (see `monitor.base`)."""
+        window, self._window = self._window, {}
+        rewritten, self._rewritten = self._rewritten, {}
+        lost, self._lost = self._lost, False
+        self._takes += 1
+        gone, self._gone = self._gone, {}
+        return self._named(window, rewritten, lost, gone)
+
+    def _named(
+        self, window: dict[bytes, int], rewritten: dict[bytes, None], lost: bool, gone: dict[int, bytes]
+    ) -> Iterator[tuple[bytes, int]]:
+        if lost:
+            yield self._prefix, DOUBT
+        known: dict[bytes, bytes | None] = {}
+        version = self._tree.version
+        while window or rewritten:
+            key, mask = window.popitem() if window else (rewritten.popitem()[0], _CONTENT)
+            if version != self._tree.version:
+                known.clear()
+                version = self._tree.version
+            watch = key[:4]
+            if watch not in known:
+                known[watch] = self._directory(int.from_bytes(watch, sys.byteorder))
+            directory = known[watch]
+            if directory is None:
+                number = int.from_bytes(watch, sys.byteorder)
+                left = gone.get(number, self._gone.get(number))
+                if not mask & _WRITTEN or left is None:
+                    continue
+                directory = join(self._prefix, left)
+            name = key[4:].rstrip(b"\0")
+            if name:
+                yield join(directory, name), _bits(mask)
+            elif mask & _FOLDED:
+                yield directory, DOUBT
+            elif mask & kernel.ATTRIB:
+                yield directory, ATTRIB
+
+    def _directory(self, watch: int) -> bytes | None:
+        """Return where a watched directory stands, relative to the root; None if its events do not count."""
+        path = self._tree.path(watch)
+        if path is None:
+            return None
+        directory = join(self._prefix, path)
+        return directory if self._rules is None or self._rules.watches(directory) else None
+
+    def close(self) -> None:
+        """Give the instance and all watches back."""
+        os.close(self._instance)
+
+
+@functools.cache
+def _bits(mask: int) -> int:
+    bits = 0
+    if mask & _CONTENT:
+        bits |= CONTENT
+    if mask & kernel.ATTRIB:
+        bits |= ATTRIB
+    if mask & _NAME:
+        bits |= NAME
+    return bits or ATTRIB

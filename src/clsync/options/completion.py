@@ -1,0 +1,103 @@
+"""Completion for bash and zsh, made from the option table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from clsync.options.table import OPTIONS, Option, Takes
+
+_MADE = "# Made by `make docs` from src/clsync/options/table.py; changes here are lost."
+
+_BASH = """\
+# bash completion for clsync
+{made}
+
+_clsync() {{
+    local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} word
+    COMPREPLY=()
+    # What follows -- belongs to the handler.
+    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+        if [[ $word == -- ]]; then
+            compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+        fi
+    done
+    # --option=value comes as three words.
+    if [[ $cur == = ]]; then
+        cur=
+    elif [[ $prev == = ]]; then
+        prev=${{COMP_WORDS[COMP_CWORD-2]}}
+    fi
+    case $prev in
+{cases}
+    esac
+    mapfile -t COMPREPLY < <(compgen -W '{words}' -- "$cur")
+    if [[ ${{#COMPREPLY[@]}} -eq 1 && ${{COMPREPLY[0]}} == *= ]]; then
+        compopt -o nospace 2>/dev/null
+    fi
+}}
+complete -F _clsync clsync
+"""
+
+_BASH_ACTIONS = {
+    "dir": 'compgen -d -- "$cur"',
+    "file": 'compgen -f -- "$cur"',
+    "command": 'compgen -c -- "$cur"',
+}
+_ZSH_ACTIONS = {"dir": "_files -/", "file": "_files", "command": "_command_names -e"}
+
+
+def bash() -> str:
+    """Return completions/clsync.bash."""
+    cases = "\n".join(_bash_case(option) for option in OPTIONS if option.takes is Takes.VALUE)
+    words = " ".join(word for option in OPTIONS for word in _bash_words(option))
+    return _BASH.format(made=_MADE, cases=cases, words=words)
+
+
+def _bash_words(option: Option) -> Iterator[str]:
+    yield f"--{option.name}" + ("=" if option.takes is Takes.VALUE else "")
+    if option.short:
+        yield f"-{option.short}"
+
+
+def _bash_case(option: Option) -> str:
+    """Return what is offered after an option that needs a value."""
+    names = f"--{option.name}" + (f"|-{option.short}" if option.short else "")
+    offered = option.completes
+    if not offered:
+        return f"        {names}) return ;;"
+    action = _BASH_ACTIONS.get(offered, f"compgen -W '{offered}' -- \"$cur\"")
+    paths = "compopt -o filenames 2>/dev/null; " if offered in ("dir", "file") else ""
+    return f"        {names}) {paths}mapfile -t COMPREPLY < <({action}); return ;;"
+
+
+def zsh() -> str:
+    """Return completions/_clsync."""
+    specs = "".join(f"    {_zsh_spec(option)} \\\n" for option in OPTIONS)
+    return f"#compdef clsync\n{_MADE}\n\n_arguments -s -S \\\n{specs}    '*:handler argument:_files'\n"
+
+
+def _zsh_spec(option: Option) -> str:
+    """Return one specification of _arguments (zshcompsys(1))."""
+    short = f"-{option.short}" if option.short else ""
+    after = {Takes.VALUE: ("+", "="), Takes.OPTIONAL: ("-", "=-"), Takes.NOTHING: ("", "")}[option.takes]
+    forms = [name + mark for name, mark in ((short, after[0]), (f"--{option.name}", after[1])) if name]
+    names = "{" + ",".join(forms) + "}" if len(forms) > 1 else forms[0]
+    repeated = option.takes is Takes.OPTIONAL or "repeated" in option.details
+    before = "'*'" if repeated else f"'({short} --{option.name})'" if short else ""
+    text = _zsh_quoted(f"[{option.help}]".replace(":", "\\:"))
+    return f"{before}{names}{text[:-1]}{_zsh_value(option)}'"
+
+
+def _zsh_value(option: Option) -> str:
+    if option.takes is Takes.NOTHING:
+        return ""
+    colons = ":" if option.takes is Takes.VALUE else "::"
+    offered = option.completes
+    action = _ZSH_ACTIONS.get(offered, f"({offered})") if offered else " "
+    return f"{colons}{_zsh_quoted(option.metavar)[1:-1].replace('[', '').replace(']', '')}:{action}"
+
+
+def _zsh_quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"

@@ -1,0 +1,277 @@
+"""The manual page clsync(1): the option table, and what has to be said besides."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Final
+
+from clsync import __version__
+from clsync.errors import Exit
+from clsync.options import roff
+from clsync.options.help import spelled
+from clsync.options.reference import NO_DEFAULT, default_cell, old_default_cell
+from clsync.options.settings import CONFIG_FILES
+from clsync.options.table import OPTIONS, Option
+
+EXIT_TEXTS: Final = {
+    Exit.OK: "The run has ended as it was meant to, or because of INT or TERM.",
+    Exit.FAILURE: "An unforeseen error. Nothing is lost: the next start syncs again.",
+    Exit.SOURCE: "The watch directory is missing, cannot be read, or is no directory.",
+    Exit.INCOMPLETE: "A run that was meant to end has left paths unsynced; they are named. When --retries is given,"
+    " the exit code of the last handler run that failed is returned instead, if it is known.",
+    Exit.DESTINATION: "The destination is missing, cannot be used, or overlaps with the watch directory.",
+    Exit.HANDLER: "The sync handler is missing or cannot be executed.",
+    Exit.MONITOR: "The monitor that was asked for cannot watch this tree.",
+    Exit.FILES: "The configuration file, pid file, status file or list directory cannot be used.",
+    Exit.USAGE: "An option, a value, a rule or a line of the configuration is wrong.",
+}
+
+_DESCRIPTION = (
+    "clsync keeps a directory tree at a destination equal to the tree in the watch directory: it makes them equal at"
+    " the start, notices what changes from then on, collects changes for a moment, and hands them over to a sync"
+    " handler in batches. Without -M and -S the handler is rsync(1), or a copier of its own where rsync is not"
+    " installed.",
+    "The tree is watched before it is compared, so that nothing that changes meanwhile is missed. What the kernel"
+    " reports counts as a hint only: when a batch is made, every path is looked at again, and what stands there then is"
+    " what is handed over. A path stays dirty until a handler run has confirmed it; what fails is tried again, with"
+    " growing pauses, and holds up no other path.",
+    "The watch directory is never written. Nothing is deleted at the destination because the watch directory has"
+    " vanished or was unmounted: clsync then waits until it is back.",
+)
+
+_MODES = {
+    "`rsyncdirect`": "Changes go through rsync(1), version 3.1.3 or later at both ends, as a list on its standard input."
+    " The destination may be a local directory, `[user@]host:path` (one ssh connection is kept for all runs), or a"
+    " module of an rsync daemon. At the start the destination is asked with one absent name whether it understands"
+    " such lists; an older way is used if not.",
+    "`copy`": "clsync copies by itself, to a local directory. Files are written beside their place and renamed; holes"
+    " stay holes, and content is cloned where the file system can. Large batches are shared between worker processes."
+    " -S and handler arguments have no meaning here.",
+    "`direct`": "Any program, run once for up to 256 arguments, in the watch directory. Objects are relative paths;"
+    " deleted ones are named like all others. Directories that are new are expanded to what they hold.",
+    "`simple`": "Any program, run once per object, which is named by its absolute path.",
+}
+
+_MACROS = {
+    "`%INCLUDE-LIST%`": "Alone as an argument: one argument per object. Names that begin with a dash get `./` before"
+    " them.",
+    "`%INCLUDE-LIST-PATH%`": "A file with the objects. In rsyncdirect an include list for rsync, otherwise a line"
+    " `sync LABEL MASK PATH` each; names with a newline are left out of such lines.",
+    "`%EXCLUDE-LIST-PATH%`": "In rsyncdirect, a file with what the rules reject below directories that are synced with"
+    " all their content. Prefer the arguments of clsync: such a list misses what is made after it was written, and"
+    " deletes rejected paths that exist only at the destination.",
+    "`%RSYNC-ARGS%`": "In rsyncdirect, all arguments by which clsync tells rsync what to do, with the list on standard"
+    " input. If list files are asked for as well, or by --compat=0.4, the arguments of clsync 0.4.",
+    "`%EVENT-MASK%`": "The changes of a single object as a decimal inotify mask; empty for several objects.",
+    "`%TYPE%`": "`sync` (one object), `synclist` or `rsynclist`.",
+    "`%watch-dir%`, `%destination-dir%`": "The two directories, absolute if they are local, without a slash at the"
+    " end.",
+    "`%label%` and every other option": "Its value. Works in values of options as well.",
+    "`%PID%`": "The process id of clsync.",
+    "`%%`": "A percent sign.",
+}
+
+_DEFAULT_ARGUMENTS = """\
+rsyncdirect   %RSYNC-ARGS% %watch-dir%/ %destination-dir%/
+direct        %INCLUDE-LIST% %destination-dir%/
+simple        sync %label% %EVENT-MASK% %INCLUDE-LIST%
+"""
+
+_LETTERS = {
+    "`f`": "anything but a directory; all actions",
+    "`d`": "a directory; all actions",
+    "`*`": "both; all actions",
+    "`w`": "walking: whether a directory is entered at all",
+    "`m`": "monitoring: whether changes of the names in a directory count",
+    "`s`": "syncing of the directory itself",
+}
+
+_RULES = """\
+# all but editor backups and what lies in build/
+-f~$
+-d^build$
+"""
+
+_ONLY = """\
+# only .txt files, and the directories on the way to them
++f\\.txt$
++d
+-*
+"""
+
+_CONFIGURATION = """\
+[default]
+delay-collect = 0.2
+output = syslog
+
+[www]
+config-block-inherits = default
+label = www
+watch-dir = /srv/%label%
+destination-dir = mirror.example.org:/srv/%label%
+pid-file = /run/clsync-%label%.pid
+"""
+
+_SIGNALS = {
+    "`INT`, `TERM`": "End. A handler at work is stopped; what was not confirmed is synced at the next start.",
+    "`QUIT`, `ALRM`": "Hand over what is pending, then end.",
+    "`HUP`": "Read the rules file again, watch the tree by the new rules, and compare everything. The configuration is"
+    " not read again. If the new file is wrong, the old rules stay in force.",
+    "`USR1`": "Nothing; clsync 0.4 collects its threads.",
+    "`USR2` (12)": "Compare everything again.",
+    "`STKFLT` (16)": "Hand over what is pending now, without waiting for the delays.",
+}
+
+_ENVIRONMENT = {
+    "`HOME`": "Where `.clsync.conf` is looked for.",
+    "`PATH`": "Where handlers are looked for.",
+    "`TMPDIR`": "Where temporary lists go.",
+    "`RSYNC_RSH`": "rsync's remote shell. If it is set, clsync leaves connections to rsync and keeps none of its own.",
+    "`CLSYNC_COMPAT`": "As --compat.",
+    "`CLSYNC_WITHOUT`": "Kernel features that are not to be used, with commas between them:"
+    " `copy_file_range`, `fanotify`, `fanotify_rename`, `fanotify_target`, `inotify`, `memfd`, `open_tree`, `openat2`,"
+    " `pidfd`, `reflink`.",
+    "`CLSYNC_STATUS`": "Set for handlers: `initsync` or `running`.",
+    "`CLSYNC_ITERATION`": "Set for handlers: the number of the batch, 1 for the initial sync.",
+}
+
+_EXAMPLES = (
+    ("Keep a local mirror, live:", "clsync -W /srv/data -D /mnt/mirror"),
+    ("The same over ssh, collecting for a quarter of a second:", "clsync -t 0.25 -W /srv/data -D host:/srv/data"),
+    (
+        "To a module of an rsync daemon, by rules:",
+        "clsync -W /srv/data -D rsync://host/data -R /etc/clsync/data.rules",
+    ),
+    ("Make two trees equal once; the exit code tells whether they are:", "clsync --only-initialsync -W /src -D /dst"),
+    (
+        "Move a busy tree: sync until nothing is left to do, then end:",
+        "clsync --exit-on-no-events --max-iterations=20 --mode=rsyncdirect \\\n"
+        "    -W/var/www_new -Srsync -- %RSYNC-ARGS% /var/www_new/ /var/www/",
+    ),
+    (
+        "Run a program of your own with what has changed:",
+        "clsync -W /srv/photos -M direct -S ./make-thumbnails -- %INCLUDE-LIST%",
+    ),
+)
+
+
+def manual() -> str:
+    """Return docs/clsync.1."""
+    return "".join(
+        (
+            '.\\" Made by `make docs` from src/clsync/options/; changes here are lost.\n',
+            roff.title("clsync", 1, f"clsync {__version__}", "User Commands"),
+            roff.section("NAME", "clsync \\- keep a directory tree equal to another one, live\n"),
+            roff.section(
+                "SYNOPSIS",
+                "\\fBclsync\\fR \\fB\\-W\\fR \\fISOURCE\\fR [\\fB\\-D\\fR \\fIDESTINATION\\fR] [\\fIOPTION\\fR]..."
+                " [\\fB\\-\\-\\fR \\fIHANDLER-ARGUMENT\\fR...]\n",
+            ),
+            roff.section("DESCRIPTION", *map(roff.paragraph, _DESCRIPTION)),
+            roff.section("OPTIONS", *_options()),
+            roff.section("MODES", roff.items(_MODES.items())),
+            _arguments(),
+            _rules(),
+            _configuration(),
+            roff.section("SIGNALS", roff.items(_SIGNALS.items())),
+            roff.section("FILES", *_files()),
+            roff.section("EXIT STATUS", *(roff.item(f"`{code:d}`", text) for code, text in EXIT_TEXTS.items())),
+            roff.section("ENVIRONMENT", roff.items(_ENVIRONMENT.items())),
+            roff.section("EXAMPLES", *(roff.paragraph(text) + roff.example(code) for text, code in _EXAMPLES)),
+            roff.section(
+                "SEE ALSO", ".BR rsync (1),\n.BR ssh (1),\n.BR fanotify (7),\n.BR inotify (7),\n.BR regex (7)\n"
+            ),
+        )
+    )
+
+
+def _options() -> list[str]:
+    blocks = [
+        roff.paragraph(
+            "Options and handler arguments may be mixed, and long names may be cut as long as they stay unambiguous. An"
+            " optional value has to be attached: -d3, `--debug=3`. A flag without a value adds one, and 0 turns it"
+            " off. Where one option is given twice, the last one counts."
+        )
+    ]
+    for name, options in groupby(OPTIONS, key=lambda option: option.group):
+        blocks.append(roff.subsection(name))
+        blocks += map(_option, options)
+    return blocks
+
+
+def _option(option: Option) -> str:
+    default, old = default_cell(option), old_default_cell(option)
+    text = option.help[:1].upper() + option.help[1:] + "."
+    if default != NO_DEFAULT:
+        text += f" Default: {default}"
+        text += f" (clsync 0.4: {old})." if old else "."
+    return roff.item(f"`{spelled(option).strip()}`", text, option.details)
+
+
+def _arguments() -> str:
+    return roff.section(
+        "HANDLER ARGUMENTS AND MACROS",
+        roff.paragraph(
+            "Operands, or what follows `--`, are the handler's arguments, instead of those that the mode has by"
+            " itself:"
+        ),
+        roff.example(_DEFAULT_ARGUMENTS),
+        roff.paragraph(
+            "The handler runs in the watch directory. Its exit code 0 confirms all it was given; so do the codes of"
+            " --ignore-exitcode, and 24 of rsync. Macros in arguments:"
+        ),
+        roff.items(_MACROS.items()),
+        roff.paragraph("A macro that is not known stays as it was written. What is put in is not expanded again."),
+    )
+
+
+def _rules() -> str:
+    return roff.section(
+        "RULES",
+        roff.paragraph(
+            "A rules file has one rule a line: a sign, a letter and a POSIX extended regular expression (regex(7), as"
+            " the GNU C library reads it), without blanks between them. `+` permits, `-` rejects, `#` begins a"
+            " comment. The expression is searched for in the path relative to the watch directory, which is empty for"
+            " that directory itself. The letter says what the rule speaks of:"
+        ),
+        roff.items(_LETTERS.items()),
+        roff.paragraph(
+            "For each action the first rule that speaks of it and matches decides. Where none does, the path is"
+            " permitted. A path is synced if it is permitted itself and all directories on the way to it may be"
+            " walked. What is rejected is neither copied to the destination nor deleted there."
+        ),
+        roff.example(_RULES),
+        roff.example(_ONLY),
+    )
+
+
+def _configuration() -> str:
+    return roff.section(
+        "CONFIGURATION",
+        roff.paragraph(
+            "The first of these files that exists is read, or the one that --config-file names: "
+            + ", ".join(f"`{name}`" for name in ("~/.clsync.conf", *map(bytes.decode, CONFIG_FILES)))
+            + "."
+        ),
+        roff.paragraph(
+            "It has blocks of `key = value` lines; keys are long option names. Blanks around values are cut, and there"
+            " are no quotation marks and no escapes. The key `--` holds the handler's arguments as one line, in which"
+            " quotation marks group. `%name%` stands for the value of an option."
+        ),
+        roff.paragraph(
+            "The block that is read is `default`, or the one that --config-block names, and then those it inherits"
+            " from by `config-block-inherits`. The command line goes before the block, and the block before those it"
+            " inherits from."
+        ),
+        roff.example(_CONFIGURATION),
+    )
+
+
+def _files() -> list[str]:
+    return [
+        roff.item(
+            ", ".join(f"`{name}`" for name in ("~/.clsync.conf", *map(bytes.decode, CONFIG_FILES))),
+            "See CONFIGURATION.",
+        ),
+        roff.item("`$TMPDIR/clsync-*/`", "List files, if the handler's arguments ask for them and -L is not given."),
+    ]

@@ -1,0 +1,293 @@
+"""What the operator wants: command line over configuration block over inherited blocks over defaults."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from clsync.errors import Exit, OperatorError
+from clsync.options import values
+from clsync.options.commandline import Given, not_yet, read_command_line
+from clsync.options.configfile import ConfigFile, parse_config
+from clsync.options.expansion import expand
+from clsync.options.table import ARGUMENTS_KEY, BY_NAME, LATER, LATER_MODES, OPTIONS, Option, Takes
+from clsync.options.values import Invalid, nearest, shown, written
+
+ReadFile = Callable[[bytes], bytes | None]
+"""Returns the content of a file, None where there is none. Raises OSError."""
+
+CONFIG_FILES: Final = (
+    b"/etc/clsync/clsync.conf",
+    b"/etc/clsync.conf",
+    b"/usr/local/etc/clsync/clsync.conf",
+    b"/usr/local/etc/clsync.conf",
+)
+NO_CONFIG_FILE: Final = b"/NULL/"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of all options; names as in the table, dashes made underscores. Times are in seconds."""
+
+    watch_dir: bytes
+    destination_dir: bytes | None
+    mode: str | None
+    sync_handler: bytes | None
+    rules_file: bytes | None
+    one_file_system: int
+    exclude_mount_points: int
+    acls: int
+    xattrs: int
+    delay_collect: float
+    delay_sync: float
+    delay_collect_bigfile: float
+    threshold_bigfile: int
+    poll_interval: float
+    monitor: str
+    timeout_sync: float
+    retries: int
+    ignore_failures: int
+    ignore_exitcode: frozenset[int]
+    lists_dir: bytes | None
+    dont_unlink_lists: int
+    rsync_inclimit: int
+    rsync_prefer_include: int
+    skip_initialsync: int
+    only_initialsync: int
+    full_initialsync: int
+    exit_on_no_events: int
+    max_iterations: int
+    background: int
+    label: bytes
+    output: str
+    verbose: int
+    debug: int
+    quiet: int
+    pid_file: bytes | None
+    status_file: bytes | None
+    config_file: bytes | None
+    config_block: bytes
+    config_block_inherits: bytes | None
+    compat: bool
+    arguments: tuple[bytes, ...] | None = None
+    """Arguments of the handler, not expanded; None: the mode's own."""
+    given: frozenset[str] = frozenset()
+    """Names of the options somebody has set."""
+    warnings: tuple[str, ...] = field(default=())
+
+    def text(self, name: bytes) -> bytes | None:
+        """Return what `%name%` stands for; None where there is no such option."""
+        option = BY_NAME.get(name.decode("latin-1"))
+        if option is None or option.takes is Takes.NOTHING:
+            return None
+        return written(getattr(self, option.key)) or b""
+
+
+class HelpRequested(Exception):
+    """`--help` was given."""
+
+
+class VersionRequested(Exception):
+    """`--version` was given."""
+
+
+def load(argv: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: ReadFile, pid: int = 0) -> Settings:
+    """Return the settings of a command line (without the program's name) and its configuration file.
+
+    Raises OperatorError, HelpRequested, VersionRequested.
+    """
+    line = read_command_line(argv)
+    for given in line.options:
+        if given.option.name == "help":
+            raise HelpRequested
+        if given.option.name == "version":
+            raise VersionRequested
+    arguments = _operands(line.operands, line.argument_line)
+    layers = _Layers(line.options, environ, pid)
+    layers.read_config(read_file, environ)
+    if arguments is None:
+        arguments = layers.config_arguments
+    by_key: dict[str, Any] = {
+        option.key: layers.value(option.name) for option in OPTIONS if option.takes is not Takes.NOTHING
+    }
+    given_names = frozenset(layers.given)
+    settings = Settings(
+        **by_key,
+        arguments=arguments,
+        given=given_names,
+        warnings=tuple(layers.warnings),
+    )
+    _check(settings)
+    return settings
+
+
+def _operands(operands: list[bytes] | None, argument_line: bytes | None) -> tuple[bytes, ...] | None:
+    if operands is not None:
+        return None if operands == [b""] else tuple(operands)
+    if argument_line is None:
+        return None
+    return _argument_line(argument_line, "----")
+
+
+def _argument_line(text: bytes, where: str) -> tuple[bytes, ...]:
+    try:
+        return values.argument_line(text, None)
+    except Invalid as error:
+        raise OperatorError(f"{where}: {error.reason}", error.hint) from None
+
+
+class _Layers:
+    """All that was written, most important first; values are made when they are asked for."""
+
+    def __init__(self, line: Iterable[Given], environ: Mapping[bytes, bytes], pid: int) -> None:
+        self.given: dict[str, list[Given]] = {}
+        self.config_arguments: tuple[bytes, ...] | None = None
+        self.warnings: list[str] = []
+        self._pid, self._values = pid, dict[str, object]()
+        self._at_work: list[str] = []
+        for given in line:
+            self.given.setdefault(given.option.name, []).append(given)
+        self._compat_environment = environ.get(b"CLSYNC_COMPAT")
+
+    def read_config(self, read_file: ReadFile, environ: Mapping[bytes, bytes]) -> None:
+        """Add the configuration block and those it inherits from."""
+        config = self._config(read_file, environ)
+        if config is None:
+            return
+        name = self.value("config-block")
+        assert isinstance(name, bytes)
+        inherits = self.value("config-block-inherits") if "config-block-inherits" in self.given else None
+        assert inherits is None or isinstance(inherits, bytes)
+        if name not in config.blocks and "config-block" in self.given:
+            known = ", ".join(shown(b) for b in config.blocks) or "no block"
+            raise OperatorError(f"{config.name} has no block [{shown(name)}]", f"the file has: {known}")
+        layers = list(config.chain(name, inherits))
+        for block in layers:
+            for key, (text, number) in block.items():
+                self._add(key, text, f"{config.name}, line {number}: {key}")
+        self._values.clear()
+
+    def _add(self, key: str, text: bytes, where: str) -> None:
+        if key == ARGUMENTS_KEY:
+            if self.config_arguments is None:
+                self.config_arguments = _argument_line(text, where)
+            return
+        option = BY_NAME.get(key)
+        if option is None or option.takes is Takes.NOTHING:
+            if key in LATER:
+                raise not_yet(where)
+            guess = nearest(key, BY_NAME)
+            self.warnings.append(f"{where}: there is no such option" + (f", did you mean {guess}?" if guess else ""))
+            return
+        if option.name not in self.given:
+            self.given[option.name] = [Given(option, text, where)]
+
+    def _config(self, read_file: ReadFile, environ: Mapping[bytes, bytes]) -> ConfigFile | None:
+        asked = self.value("config-file")
+        if asked == NO_CONFIG_FILE:
+            return None
+        home = environ.get(b"HOME")
+        searched = ((home + b"/.clsync.conf",) if home else ()) + CONFIG_FILES
+        for name in (asked,) if isinstance(asked, bytes) else searched:
+            try:
+                text = read_file(name)
+            except OSError as error:
+                raise OperatorError(
+                    f"configuration file {shown(name)}: {error.strerror}", "see that it can be read", Exit.FILES
+                ) from None
+            if text is not None:
+                return parse_config(text, shown(name))
+        if isinstance(asked, bytes):
+            raise OperatorError(
+                f"configuration file {shown(asked)} does not exist",
+                "name another one, or /NULL/ for none",
+                Exit.FILES,
+            )
+        if "config-block" in self.given:
+            places = ", ".join(map(shown, searched))
+            raise OperatorError("--config-block without a configuration file", f"none of these exists: {places}")
+        return None
+
+    def value(self, name: str) -> object:
+        """Return the value of an option, macros in it replaced. Raises OperatorError."""
+        if name not in self._values:
+            if name in self._at_work:
+                circle = " -> ".join([*self._at_work, name])
+                raise OperatorError(f"--{name} stands for itself: {circle}", "write the value instead of the macro")
+            self._at_work.append(name)
+            self._values[name] = self._made(BY_NAME[name])
+            self._at_work.pop()
+        return self._values[name]
+
+    def _made(self, option: Option) -> object:
+        value: Any = self._default(option)
+        for given in self.given.get(option.name, ()):
+            text = given.text
+            if text is not None:
+                text = expand(text, lambda n, where=given.where: self._macro(n, where))  # type: ignore[misc]
+            try:
+                value = option.parse(text, value)
+            except Invalid as error:
+                what = f"{given.where}: " if given.text is not None else f"{given.where} "
+                raise OperatorError(f"{what}{error.reason}", error.hint) from None
+        return value
+
+    def _default(self, option: Option) -> object:
+        if option.name == "compat":
+            if self._compat_environment is None:
+                return False
+            try:
+                return values.compat(self._compat_environment, False)
+            except Invalid as error:
+                raise OperatorError(f"CLSYNC_COMPAT: {error.reason}", error.hint) from None
+        if option.old_default is not None and self.value("compat"):
+            return option.old_default
+        return option.default
+
+    def _macro(self, name: bytes, where: str) -> bytes | None:
+        if name == b"PID":
+            return b"%d" % self._pid
+        option = BY_NAME.get(name.decode("latin-1"))
+        if option is None:
+            self.warnings.append(f"{where}: %{shown(name)}% is no option and stays as it is")
+            return None
+        return written(self.value(option.name)) or b""
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what cannot be meant together. Raises OperatorError."""
+    s = settings
+    if not s.watch_dir:
+        raise OperatorError("no watch directory", "say what to watch: clsync -W SOURCE -D DESTINATION")
+    if s.mode in LATER_MODES:
+        raise OperatorError(
+            f"--mode={s.mode} is not available in this version of clsync", "use rsyncdirect, copy, direct or simple"
+        )
+    for a, b in (
+        ("skip-initialsync", "exit-on-no-events"),
+        ("skip-initialsync", "only-initialsync"),
+        ("skip-initialsync", "full-initialsync"),
+        ("only-initialsync", "exit-on-no-events"),
+    ):
+        if getattr(s, BY_NAME[a].key) and getattr(s, BY_NAME[b].key):
+            raise OperatorError(f"--{a} and --{b} exclude each other", "leave one of them out")
+    if s.mode == "simple" and s.sync_handler is None:
+        raise OperatorError("--mode=simple needs a program", "name it with --sync-handler")
+    if s.mode is None and s.sync_handler is not None and os.path.basename(s.sync_handler) != b"rsync":
+        raise OperatorError(
+            f"--sync-handler {shown(s.sync_handler)} without a mode", "add --mode=direct or --mode=simple"
+        )
+    if s.mode == "copy" and (s.sync_handler is not None or s.arguments is not None):
+        raise OperatorError(
+            "--mode=copy runs no program", "leave --sync-handler and the arguments out, or use mode direct"
+        )
+    if s.destination_dir is None and s.arguments is None:
+        raise OperatorError("no destination", "say where to: clsync -W SOURCE -D DESTINATION")
+
+
+def table_matches() -> bool:
+    """Tell whether `Settings` has a field for every option with a value, and no other."""
+    extra = {"arguments", "given", "warnings"}
+    return {f.name for f in fields(Settings)} - extra == {o.key for o in OPTIONS if o.takes is not Takes.NOTHING}

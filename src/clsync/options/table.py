@@ -1,0 +1,378 @@
+"""The option table: command line, configuration file, help, manual page and completion are made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from clsync.options import values
+from clsync.options.values import Parser
+
+
+class Takes(Enum):
+    """Whether an option has a value."""
+
+    VALUE = "value"
+    OPTIONAL = "optional"
+    """The value must be attached: `-d3`, `--debug=3`."""
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option. `default` is what it is when nobody sets it, `old_default` what it was in clsync 0.4."""
+
+    name: str
+    short: str
+    takes: Takes
+    parse: Parser
+    default: object
+    group: str
+    help: str
+    metavar: str = ""
+    details: str = ""
+    """More for the manual page."""
+    old_default: object = None
+    """None: the same."""
+    completes: str = ""
+    """What shells offer: `dir`, `file`, `command`, or words with blanks."""
+
+    @property
+    def key(self) -> str:
+        """Return the name as a Python identifier."""
+        return self.name.replace("-", "_")
+
+
+_V, _O, _N = Takes.VALUE, Takes.OPTIONAL, Takes.NOTHING
+_WHAT, _WHEN, _HOW, _RUN, _SAY, _CONF = "What", "When", "How", "Course of the run", "Messages and files", "Settings"
+
+MODES: Final = ("rsyncdirect", "copy", "direct", "simple")
+LATER_MODES: Final = ("shell", "rsyncshell", "rsyncso", "so")
+MONITORS: Final = ("auto", "fanotify", "inotify", "poll")
+
+
+def _flag(name: str, short: str, group: str, text: str, details: str = "") -> Option:
+    return Option(name, short, _O, values.flag, 0, group, text, "N", details)
+
+
+OPTIONS: Final[tuple[Option, ...]] = (
+    Option("watch-dir", "W", _V, values.string, None, _WHAT, "directory to watch", "DIR", completes="dir"),
+    Option(
+        "destination-dir",
+        "D",
+        _V,
+        values.string,
+        None,
+        _WHAT,
+        "where it is copied to",
+        "DEST",
+        "A local directory, `[user@]host:path` (ssh), or `rsync://host/module/path`. It must exist. It may be"
+        " missing when the handler's arguments name the destination.",
+        completes="dir",
+    ),
+    Option(
+        "mode",
+        "M",
+        _V,
+        values.choice(*MODES, *LATER_MODES),
+        None,
+        _WHAT,
+        "how changes are handed over",
+        "MODE",
+        "`rsyncdirect`: rsync, one exact run a batch. `copy`: clsync's own copier, for local destinations."
+        " `direct`: any program, once a batch, objects as arguments. `simple`: any program, once per object."
+        " When not given: `rsyncdirect` where rsync is installed and fits, else `copy`; with -S another program than"
+        " rsync it has to be given.",
+        completes=" ".join(MODES),
+    ),
+    Option(
+        "sync-handler",
+        "S",
+        _V,
+        values.string,
+        None,
+        _WHAT,
+        "program that is run",
+        "PROGRAM",
+        "Looked up in PATH unless it has a slash. Default: `rsync` in mode rsyncdirect, `cp` in mode direct.",
+        completes="command",
+    ),
+    Option(
+        "rules-file",
+        "R",
+        _V,
+        values.string,
+        None,
+        _WHAT,
+        "file of rules: what is synced",
+        "FILE",
+        "See RULES.",
+        completes="file",
+    ),
+    _flag(
+        "one-file-system",
+        "",
+        _WHAT,
+        "do not enter other file systems",
+        "A mount point below the watched directory is copied as an empty directory.",
+    ),
+    _flag(
+        "exclude-mount-points",
+        "X",
+        _WHAT,
+        "leave mount points out altogether",
+        "Implies --one-file-system; the mount point itself is left alone as well.",
+    ),
+    _flag("acls", "", _WHAT, "copy POSIX access control lists"),
+    _flag("xattrs", "", _WHAT, "copy extended attributes"),
+    Option(
+        "delay-collect",
+        "t",
+        _V,
+        values.seconds(-1),
+        1.0,
+        _WHEN,
+        "collect changes for so long",
+        "SECONDS",
+        "Counted from the first change. 0 or -1: hand over at once.",
+        30.0,
+    ),
+    Option(
+        "delay-sync",
+        "w",
+        _V,
+        values.seconds(),
+        1.0,
+        _WHEN,
+        "least time between the starts of two batches",
+        "SECONDS",
+        "",
+        30.0,
+    ),
+    Option(
+        "delay-collect-bigfile",
+        "T",
+        _V,
+        values.seconds(-1),
+        10.0,
+        _WHEN,
+        "collect changes of big files for so long",
+        "SECONDS",
+        "",
+        1800.0,
+    ),
+    Option(
+        "threshold-bigfile",
+        "B",
+        _V,
+        values.size,
+        134217728,
+        _WHEN,
+        "a file above this size is big",
+        "BYTES",
+        "0: no file is.",
+    ),
+    Option(
+        "poll-interval",
+        "",
+        _V,
+        values.seconds(0.1),
+        10.0,
+        _WHEN,
+        "time between two looks of the monitor `poll`",
+        "SECONDS",
+    ),
+    Option(
+        "monitor",
+        "",
+        _V,
+        values.choice(*MONITORS, empty="auto"),
+        "auto",
+        _HOW,
+        "how changes are noticed",
+        "MONITOR",
+        "`fanotify`: one mark per file system, starts at once whatever the size of the tree; needs root."
+        " `inotify`: one watch per directory. `poll`: looks at everything again and again. `auto`: the first of"
+        " them that can be had, for each file system of the tree.",
+        "inotify",
+        " ".join(MONITORS),
+    ),
+    Option(
+        "timeout-sync",
+        "k",
+        _V,
+        values.seconds(),
+        86400.0,
+        _HOW,
+        "longest time one handler run may take",
+        "SECONDS",
+        "The run is then ended and its paths are handed over again. 0: as long as it likes.",
+    ),
+    Option(
+        "retries",
+        "r",
+        _V,
+        values.integer(),
+        0,
+        _HOW,
+        "end after so many failures in a row",
+        "TRIES",
+        "0: never, what fails is tried again with growing pauses. Runs that are meant to end try three times"
+        " when this is not given.",
+        1,
+    ),
+    _flag(
+        "ignore-failures",
+        "",
+        _HOW,
+        "go on whatever a handler answers",
+        "Paths that failed stay dirty and are tried again; --retries does not end the run.",
+    ),
+    Option(
+        "ignore-exitcode",
+        "x",
+        _V,
+        values.exit_codes,
+        frozenset(),
+        _HOW,
+        "exit codes that mean success",
+        "N[,N...]",
+        "May be repeated; 0 clears the list.",
+    ),
+    Option(
+        "lists-dir",
+        "L",
+        _V,
+        values.string,
+        None,
+        _HOW,
+        "directory for list files",
+        "DIR",
+        "List files are written when the handler's arguments ask for them. Default: a private temporary one.",
+        completes="dir",
+    ),
+    _flag("dont-unlink-lists", "U", _HOW, "keep list files"),
+    Option(
+        "rsync-inclimit",
+        "",
+        _V,
+        values.integer(),
+        20000,
+        _HOW,
+        "most lines of an include list",
+        "LINES",
+        "Only for list files; 0: no limit.",
+    ),
+    _flag(
+        "rsync-prefer-include",
+        "",
+        _HOW,
+        "list what is permitted instead of excluding what is not",
+        "Only for list files of mode rsyncdirect.",
+    ),
+    _flag("skip-initialsync", "", _RUN, "do not sync everything at the start"),
+    _flag("only-initialsync", "", _RUN, "end after the initial sync"),
+    _flag("full-initialsync", "F", _RUN, "ignore the rules in the initial sync"),
+    _flag("exit-on-no-events", "", _RUN, "end as soon as nothing is left to sync"),
+    Option(
+        "max-iterations",
+        "",
+        _V,
+        values.integer(),
+        0,
+        _RUN,
+        "end after so many batches",
+        "N",
+        "The initial sync is the first one. 0: no limit.",
+    ),
+    _flag(
+        "background",
+        "b",
+        _RUN,
+        "run in the background, once the tree is watched",
+        "The command answers when the start has succeeded, or with the exit code of its failure.",
+    ),
+    Option("label", "l", _V, values.text, b"nolabel", _SAY, "name of this instance", "TEXT", "Stands for `%label%`."),
+    Option(
+        "output",
+        "Y",
+        _V,
+        values.choice("stderr", "stdout", "syslog", empty="stderr"),
+        "stderr",
+        _SAY,
+        "where messages go",
+        "WHERE",
+        completes="stderr stdout syslog",
+    ),
+    Option("verbose", "v", _O, values.verbosity, 3, _SAY, "0 nothing, 1 errors, 2 warnings, 3 information", "N"),
+    _flag("debug", "d", _SAY, "say more; repeat it, or give a number"),
+    _flag("quiet", "q", _SAY, "say nothing"),
+    Option("pid-file", "z", _V, values.string, None, _SAY, "file for the process id", "FILE", completes="file"),
+    Option(
+        "status-file",
+        "",
+        _V,
+        values.string,
+        None,
+        _SAY,
+        "file for the current phase",
+        "FILE",
+        "One of: starting, initsync, running, synchandler error, rehashing, lastsync, terminating, hold on, exiting.",
+        completes="file",
+    ),
+    Option(
+        "config-file",
+        "H",
+        _V,
+        values.string,
+        None,
+        _CONF,
+        "configuration file",
+        "FILE",
+        "`/NULL/`: none. See CONFIGURATION.",
+        completes="file",
+    ),
+    Option("config-block", "K", _V, values.text, b"default", _CONF, "block of the configuration file", "NAME"),
+    Option("config-block-inherits", "", _V, values.string, None, _CONF, "block that the block builds on", "NAME"),
+    Option(
+        "compat",
+        "",
+        _V,
+        values.compat,
+        False,
+        _CONF,
+        "defaults of an older version: 0.4",
+        "VERSION",
+        "Also by CLSYNC_COMPAT in the environment. Delays, retries, the monitor and the default handler arguments"
+        " with their list files become those of clsync 0.4.",
+        completes="0.4 off",
+    ),
+    Option("help", "h", _N, values.nothing, None, _CONF, "show this text"),
+    Option("version", "V", _N, values.nothing, None, _CONF, "show the version"),
+)
+
+ARGUMENTS_KEY: Final = "--"
+"""Key of a configuration block, and long option, for the handler's arguments as one line."""
+
+BY_NAME: Final = {option.name: option for option in OPTIONS}
+BY_SHORT: Final = {option.short: option for option in OPTIONS if option.short}
+
+LATER: Final = {
+    name: short
+    for name, _, short in (
+        word.partition(":")
+        for word in (
+            "socket:s socket-auth socket-mod socket-own custom-signals uid:u gid:g privileged-uid privileged-gid"
+            " sync-handler-uid sync-handler-gid chroot pivot-root detach-network detach-ipc detach-miscellanea"
+            " secure-splitting splitting check-execvp-arguments add-permitted-hook-files seccomp-filter"
+            " forget-privthread-info permit-mprotect shm-mprotect mountpoints preserve-capabilities:C"
+            " inherit-capabilities forbid-devices cgroup-group-name threading:p exit-on-sync-skipping cluster-iface:c"
+            " cluster-ip:m cluster-port:P cluster-timeout:G cluster-node-name:n cluster-hash-dl-min:o"
+            " cluster-hash-dl-max:O cluster-scan-dl-max standby-file modification-signature cancel-syscalls"
+            " have-recursive-sync synclist-simplify auto-add-rules-w:A fts-experimental-optimization exit-hook"
+            " pre-exit-hook sync-on-quit dump-dir ---"
+        ).split()
+    )
+}
+"""Options of clsync 0.4 that this version does not have, with their letters: named in the error."""

@@ -1,0 +1,617 @@
+"""One suite for all handlers: a batch in, an outcome out, and the destination is what the outcome says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from clsync.core.batch import Batch, Outcome, Verdict
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
+from clsync.core.classify import Classifier, Freshness
+from clsync.core.rules import Rules
+from clsync.daemon.root import Directory
+from clsync.handler.base import Handler
+from clsync.handler.command import CommandHandler, CommandStyle
+from clsync.handler.copy.handler import CopyHandler
+from clsync.handler.rsync import RsyncHandler, Target
+from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
+from clsync.kernel.capabilities import probe_destination
+from clsync.kernel.walk import lstat_below
+from tests.support.remotes import RsyncHost, Server, SshHost, missing
+from tests.support.trees import Ignore, compare_trees, report, snapshot
+
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+EXACT = ("rsync", "rsync-flat", "rsync-ssh", "rsync-daemon", "copy")
+"""Handlers that make everything equal by themselves."""
+PROGRAMS = ("direct",)
+"""A program of the operator's, here one that can do most of it."""
+ODD_NAMES = (
+    b"new\nline", b"#hash", b";semicolon", b"-rf", b"--delete", b"\xff\xfe", b"y" * 255, b"\x80" * 255, b" ", b"\\",
+    b"\\#012", b"*", b"[a]", b"?", b"...", b"'\"", b"%s", "é".encode(), b"tab\t", b"~", b"$HOME", b"a b ",
+)  # fmt: skip
+WRITE_ONLY = Path("/sys/bus/cpu/uevent")
+"""A regular file that nobody can read, not even root."""
+ALL_FRESH, NONE_FRESH = Freshness(0, 2**63), Freshness(0, 0)
+
+
+class Bench:
+    """A source, a destination, and a handler between them."""
+
+    def __init__(self, top: Path, make: Callable[[Bench], Handler], server: Server | None = None) -> None:
+        """`server`: what has to run for the destination to be there; None where it is a directory of this machine."""
+        self.source, self.destination = top / "source", top / "destination"
+        for directory in (self.source, self.destination):
+            directory.mkdir()
+        self.identity = Directory(bytes(self.destination))
+        self.server = server
+        self.exact = True
+        """Times of directories count."""
+        self.handler = make(self)
+
+    def write(self, name: str | bytes, text: str = "", at: int | None = None) -> Path:
+        """Write a file of the source; `at`: its mtime in seconds."""
+        path = self.source / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text or "content")
+        if at is not None:
+            os.utime(path, (at, at))
+        return path
+
+    def prepare(self) -> None:
+        """Make the destination what the source is, by other means."""
+        subprocess.run(
+            ["rsync", "-aH", "--delete", "--modify-window=-1", f"{self.source}/", f"{self.destination}/"], check=True
+        )
+
+    def sync(
+        self, changes: dict[bytes, int], fresh: Freshness = NONE_FRESH, stop: Callable[[], bool] | None = None
+    ) -> Outcome:
+        """Hand over what stands at the changed paths. `stop`: asked again and again whether to stop the run."""
+        root = os.open(self.source, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            rules = self.handler.rules
+            permits = rules.permits if rules is not None else None
+            classifier = Classifier(lstat_below(root), fresh, permits)
+            classifier.add(changes.items())
+            for names in list(classifier.linked.values()):
+                classifier.add_links(names)
+            batch = Batch(1, classifier.finish(), root, attribute_bytes=classifier.attribute_bytes)
+            return asyncio.run(self._sync(batch, stop))
+        finally:
+            os.close(root)
+
+    async def _sync(self, batch: Batch, stop: Callable[[], bool] | None) -> Outcome:
+        work = asyncio.create_task(self.handler.sync(batch))
+        while stop is not None and not work.done():
+            if stop():
+                self.handler.stop()
+                break
+            await asyncio.sleep(0)
+        return await work
+
+    def done(self, changes: dict[bytes, int], fresh: Freshness = NONE_FRESH) -> None:
+        """Hand over changes, which must be done and make both trees equal."""
+        outcome = self.sync(changes, fresh)
+        assert outcome.verdict is Verdict.DONE, outcome
+        self.equal()
+
+    def equal(self, ignore: Ignore | None = None) -> None:
+        """Fail where the trees differ."""
+        differences = compare_trees(bytes(self.source), bytes(self.destination), ignore)
+        if not self.exact:
+            differences = [
+                d
+                for d in differences
+                if d.aspect != "mtime_ns" or not os.path.isdir(bytes(self.source) + b"/" + d.path)
+            ]
+        assert not differences, report(differences)
+
+    def trouble(self) -> str | None:
+        """What the daemon asks of a local destination."""
+        return self.identity.trouble()
+
+
+# -- the handlers ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ssh_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshHost]:
+    top = tmp_path_factory.mktemp("ssh")
+    host = SshHost(top, top / "unused")
+    host.start()
+    yield host
+    host.stop()
+
+
+class Module(RsyncHost):
+    """An rsync daemon with a directory for each test."""
+
+    def __init__(self, top: Path) -> None:
+        """`top`: what the module `data` shows."""
+        super().__init__(top, top / "unused")
+        self.top, self.url = top, self.destination.rpartition("/")[0]
+
+
+@pytest.fixture(scope="module")
+def rsync_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Module]:
+    host = Module(tmp_path_factory.mktemp("rsyncd"))
+    host.start()
+    yield host
+    host.stop()
+
+
+@pytest.fixture
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    """A bench for the handler that the test is run with."""
+    made = make_bench(request.param, request, tmp_path)
+    yield made
+    asyncio.run(made.handler.aclose())
+
+
+def make_bench(kind: str, request: pytest.FixtureRequest, top: Path) -> Bench:
+    if kind == "copy":
+        return Bench(top, copy_handler)
+    if kind == "direct":
+        return Bench(top, direct_handler)
+    if kind in ("rsync-ssh", "rsync-daemon") and missing():
+        pytest.skip(f"not installed: {', '.join(missing())}")
+    if kind == "rsync-ssh":
+        ssh: SshHost = request.getfixturevalue("ssh_host")
+        return Bench(top, lambda b: rsync_handler(b, f"there:{b.destination}", ssh.environment), ssh)
+    if kind == "rsync-daemon":
+        host: Module = request.getfixturevalue("rsync_host")
+        place = host.top / top.name
+        place.mkdir()
+        return Bench(place, lambda b: rsync_handler(b, f"{host.url}/{top.name}/destination"), host)
+    return Bench(top, lambda b: rsync_handler(b, str(b.destination), missing_args=kind != "rsync-flat"))
+
+
+def rsync_handler(
+    bench: Bench, target: str, environment: dict[str, str] | None = None, missing_args: bool = True
+) -> RsyncHandler:
+    return RsyncHandler(
+        [ARGUMENTS_MACRO, b"./", os.fsencode(target) + b"/"],
+        target=Target(os.fsencode(target)),
+        recipe=Recipe(missing_args=missing_args),
+        environment={os.fsencode(k): os.fsencode(v) for k, v in {**os.environ, **(environment or {})}.items()},
+        destination_check=(lambda: None) if bench.server else bench.trouble,
+    )
+
+
+def copy_handler(bench: Bench) -> CopyHandler:
+    path = bytes(bench.destination)
+    return CopyHandler(path, capabilities=probe_destination(path), destination_check=bench.trouble)
+
+
+def direct_handler(bench: Bench) -> CommandHandler:
+    """Rsync as an operator may call it: all that is named, parents included, and nothing else."""
+    bench.exact = False  # each run touches the directories of others
+    options = [b"-dlptgoDHRI", b"--modify-window=-1", b"--force", b"--delete-missing-args"]
+    arguments = [*options, b"%INCLUDE-LIST%", bytes(bench.destination)]
+    return CommandHandler(
+        b"/usr/bin/rsync", arguments, style=CommandStyle(), root=bytes(bench.source), lookup=lambda name: None
+    )
+
+
+exact = pytest.mark.parametrize("bench", EXACT, indirect=True)
+without_ssh = pytest.mark.parametrize("bench", [kind for kind in EXACT if kind != "rsync-ssh"], indirect=True)
+"""Where the way to the destination plays no part: ssh costs most."""
+every = pytest.mark.parametrize("bench", EXACT + PROGRAMS, indirect=True)
+local = pytest.mark.parametrize("bench", ["rsync", "rsync-flat", "copy"], indirect=True)
+remote = pytest.mark.parametrize("bench", ["rsync-ssh", "rsync-daemon"], indirect=True)
+
+
+# -- what is to be made equal ----------------------------------------------------------------------------------
+
+
+@every
+def test_an_empty_batch_is_done(bench: Bench) -> None:
+    bench.prepare()
+    bench.done({})
+
+
+@every
+def test_what_is_new_is_created(bench: Bench) -> None:
+    bench.prepare()
+    bench.write("file", "x" * 100_000)
+    bench.write("d/e/f/deep")
+    (bench.source / "empty").mkdir(mode=0o700)
+    (bench.source / "link").symlink_to("d/e")
+    (bench.source / "dangling").symlink_to("nowhere")
+    os.mkfifo(bench.source / "fifo")
+    changes = dict.fromkeys([b"file", b"d", b"empty", b"link", b"dangling", b"fifo"], NAME)
+    bench.done(changes | {b"": ATTRIB})
+
+
+@every
+@pytest.mark.parametrize("bits", [CONTENT, NAME])
+def test_a_rewrite_with_the_same_size_and_time_is_sent(bench: Bench, bits: int) -> None:
+    for name in ("a", "d/b"):
+        bench.write(name, "old", at=1_000_000_000)
+    bench.prepare()
+    for name in ("a", "d/b"):
+        bench.write(name, "new", at=1_000_000_000)
+    bench.done({b"a": bits, b"d/b": bits})
+
+
+@without_ssh
+def test_only_what_is_named_is_touched(bench: Bench) -> None:
+    bench.write("named", "old", at=1_000_000_000)
+    bench.write("other", "old", at=1_000_000_000)
+    bench.prepare()
+    bench.write("named", "newer")
+    bench.write("other", "newer")
+    (bench.destination / "extra").write_text("not yours")
+    assert bench.sync({b"named": CONTENT}).verdict is Verdict.DONE
+    assert (bench.destination / "named").read_text() == "newer"
+    assert (bench.destination / "other").read_text() == "old"
+    assert (bench.destination / "extra").exists()
+
+
+@every
+def test_modes_owners_and_times_follow(bench: Bench) -> None:
+    file, directory = bench.write("d/file"), bench.source / "d"
+    (bench.source / "link").symlink_to("d")
+    bench.prepare()
+    file.chmod(0o4751)
+    directory.chmod(0o2710)
+    if os.geteuid() == 0:
+        os.chown(directory, 1234, 4321)
+        os.chown(bench.source / "link", 12, 34, follow_symlinks=False)
+    for number, path in enumerate((file, directory, bench.source / "link")):
+        os.utime(path, ns=(0, 10**18 + number + 1), follow_symlinks=False)
+    bench.done({b"d/file": ATTRIB, b"d": ATTRIB, b"link": ATTRIB})
+
+
+@every
+def test_what_is_gone_is_removed(bench: Bench) -> None:
+    for name in ("a", "d/b", "d/c/x", "d/c/y", "e/f"):
+        bench.write(name)
+    bench.prepare()
+    for name in ("a", "d/b", "e/f"):
+        (bench.source / name).unlink()
+    subprocess.run(["rm", "-r", bench.source / "d/c"], check=True)
+    bench.done(dict.fromkeys([b"a", b"d/b", b"d/c", b"e/f"], NAME) | dict.fromkeys([b"", b"d", b"e"], ATTRIB))
+
+
+@every
+def test_what_never_was_there_may_be_missing(bench: Bench) -> None:
+    bench.write("d/x")
+    bench.prepare()
+    bench.done({b"never": NAME, b"d/never": NAME, b"no/such/place": NAME})
+
+
+def stuffed(path: Path) -> None:
+    """Make a directory that holds something."""
+    (path / "x/y").mkdir(parents=True)
+    (path / "x/f").write_text("f")
+
+
+@exact
+def test_each_type_replaces_each_other(bench: Bench) -> None:
+    makers: dict[str, Callable[[Path], object]] = {
+        "file": lambda p: p.write_text("text"),
+        "directory": stuffed,
+        "symlink": lambda p: p.symlink_to("elsewhere"),
+        "fifo": os.mkfifo,
+    }
+    pairs = [(old, new) for old in makers for new in makers if old != new]
+    for old, new in pairs:
+        makers[old](bench.destination / f"{old} to {new}")
+        makers[new](bench.source / f"{old} to {new}")
+    bench.done({f"{old} to {new}".encode(): NAME for old, new in pairs} | {b"": ATTRIB})
+
+
+@without_ssh
+@pytest.mark.parametrize("bits", [NAME, DOUBT])
+def test_a_recursive_entry_makes_all_below_equal(bench: Bench, bits: int) -> None:
+    for number in range(20):
+        bench.write(f"d/{number}/file", f"text {number}")
+    bench.write("d/3/sub/deep")
+    bench.prepare()
+    subprocess.run(["rm", "-r", bench.source / "d/3", bench.source / "d/4/file"], check=True)
+    bench.write("d/3", "a file now")
+    bench.write("d/5/file", "rewritten, and longer")
+    (bench.source / "d/6/file").unlink()
+    bench.write("d/6/file/x/y", "deeper")
+    (bench.destination / "d/7/left over").mkdir()
+    (bench.destination / "d/7/left over/file").write_text("gone")
+    bench.done({b"d": bits})
+
+
+@without_ssh
+def test_a_directory_that_came_by_rename_is_compared_by_content(bench: Bench) -> None:
+    for release, text in (("old", "one"), ("new", "two")):
+        bench.write(f"{release}/file", text, at=1_000_000_000)
+        os.utime(bench.source / release, (10**9, 10**9))
+    bench.prepare()
+    (bench.source / "old").rename(bench.source / "hold")
+    (bench.source / "new").rename(bench.source / "old")
+    (bench.source / "hold").rename(bench.source / "new")
+    bench.done({b"old": NAME, b"new": NAME, b"": ATTRIB})
+
+
+@without_ssh
+def test_the_whole_tree(bench: Bench) -> None:
+    for number in range(30):
+        bench.write(f"{number % 3}/{number}", "x" * number)
+    os.link(bench.source / "0/0", bench.source / "1/again")
+    (bench.destination / "left over").mkdir()
+    bench.done({b"": DOUBT})
+
+
+@every
+def test_names_of_one_file_stay_one_file(bench: Bench) -> None:
+    bench.write("a", "shared")
+    bench.write("d/x", "alone")
+    os.link(bench.source / "a", bench.source / "b")
+    bench.prepare()
+    os.link(bench.source / "a", bench.source / "d/c")
+    bench.done({b"a": ATTRIB, b"b": ATTRIB, b"d/c": NAME, b"d": ATTRIB}, ALL_FRESH)
+    bench.write("b", "written through one name")
+    bench.done(dict.fromkeys([b"a", b"b", b"d/c"], CONTENT))
+
+
+@without_ssh
+def test_a_name_that_leaves_a_group_leaves_the_others(bench: Bench) -> None:
+    bench.write("a", "shared", at=1_000_000_000)
+    for name in ("b", "c"):
+        os.link(bench.source / "a", bench.source / name)
+    bench.prepare()
+    (bench.source / "c").unlink()
+    bench.write("c", "shared", at=1_000_000_000)
+    (bench.source / "b").unlink()
+    bench.done({b"a": ATTRIB, b"b": NAME, b"c": NAME, b"": ATTRIB})
+
+
+@exact
+def test_odd_names(bench: Bench) -> None:
+    bench.prepare()
+    changes = {b"": ATTRIB}
+    for name in ODD_NAMES:
+        bench.write(name, "text")
+        bench.write(b"d/" + name + b"/" + name, "below")
+        changes |= {name: NAME, b"d/" + name: NAME}
+    bench.done(changes)
+    for name in ODD_NAMES:
+        bench.write(name, "rewritten")
+        (bench.source / "d" / os.fsdecode(name) / os.fsdecode(name)).unlink()
+    changed = dict.fromkeys(ODD_NAMES, CONTENT)
+    bench.done(changed | {b"d/" + n + b"/" + n: NAME for n in ODD_NAMES} | {b"d/" + n: ATTRIB for n in ODD_NAMES})
+    for name in ODD_NAMES:
+        (bench.source / os.fsdecode(name)).unlink()
+    bench.done(dict.fromkeys(ODD_NAMES, NAME) | {b"": ATTRIB})
+
+
+@pytest.mark.parametrize("bench", PROGRAMS, indirect=True)
+def test_odd_names_as_arguments(bench: Bench) -> None:
+    for name in ODD_NAMES:
+        bench.write(name, "text")
+    bench.done(dict.fromkeys(ODD_NAMES, NAME) | {b"": ATTRIB})
+
+
+@without_ssh
+def test_a_symlink_in_the_way_is_not_followed(bench: Bench) -> None:
+    outside = bench.source.parent / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("must stay")
+    bench.write("d/file", "inside")
+    (bench.destination / "d").symlink_to(outside)
+    bench.done({b"d": NAME, b"": ATTRIB})
+    assert (outside / "file").read_text() == "must stay"
+
+
+# -- what fails ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def bound(what: Path, place: Path) -> Iterator[None]:
+    """Bind something to a place for a while."""
+    subprocess.run(["mount", "--bind", what, place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def one_failure(bench: Bench, outcome: Outcome, path: bytes) -> None:
+    """Check that one path failed, with a reason, and everything else is done."""
+    assert outcome.verdict is Verdict.PARTIAL, outcome
+    assert outcome.failed.keys() == {path}
+    assert outcome.failed[path]
+    bench.equal(lambda p: p == path or p.startswith(path + b"/"))
+
+
+@ROOT
+@exact
+@pytest.mark.parametrize("recursive", [False, True])
+def test_a_file_that_cannot_be_read_fails_alone(bench: Bench, recursive: bool) -> None:
+    if not WRITE_ONLY.exists():
+        pytest.skip(f"no {WRITE_ONLY} here")
+    for name in ("d/a", "d/bad", "d/z", "gone/x"):
+        bench.write(name)
+    bench.prepare()
+    for name in ("d/a", "d/z"):
+        bench.write(name, "rewritten")
+    subprocess.run(["rm", "-r", bench.source / "gone"], check=True)
+    (bench.destination / "d/bad").unlink()
+    with bound(WRITE_ONLY, bench.source / "d/bad"):
+        if recursive:
+            outcome = bench.sync({b"": DOUBT})
+            assert outcome.verdict is Verdict.PARTIAL, outcome
+            assert len(outcome.failed) == 1
+            bench.equal(lambda p: p == b"d/bad")
+        else:
+            one_failure(
+                bench,
+                bench.sync({b"d/a": CONTENT, b"d/bad": CONTENT, b"d/z": CONTENT, b"gone": NAME, b"": 1}),
+                b"d/bad",
+            )
+    assert bench.sync({b"d/bad": CONTENT}).verdict is Verdict.DONE
+    bench.equal()
+
+
+@ROOT
+@exact
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_a_name_that_cannot_be_replaced_fails_alone(bench: Bench, kind: str) -> None:
+    """A mount point at the destination."""
+    for name in ("a", "busy", "z"):
+        bench.write(name)
+    place = bench.destination / "busy"
+    if kind == "file":
+        place.touch()
+    else:
+        place.mkdir()
+    with bound(place, place):
+        one_failure(bench, bench.sync({b"a": NAME, b"busy": NAME, b"z": NAME, b"": ATTRIB}), b"busy")
+    bench.done({b"busy": NAME, b"": ATTRIB})
+
+
+@without_ssh
+def test_what_vanishes_after_it_was_listed_hinders_nobody(bench: Bench) -> None:
+    for name in ("a", "vanishes", "d/vanishes", "z"):
+        bench.write(name)
+    root = os.open(bench.source, os.O_RDONLY)
+    classifier = Classifier(lstat_below(root), NONE_FRESH)
+    classifier.add((name, NAME) for name in (b"a", b"vanishes", b"d", b"z", b""))
+    (bench.source / "vanishes").unlink()
+    (bench.source / "d/vanishes").unlink()
+    outcome = asyncio.run(bench.handler.sync(Batch(1, classifier.finish(), root)))
+    os.close(root)
+    assert outcome.verdict is not Verdict.UNWELL, outcome
+    assert outcome.failed.keys() <= {b"vanishes"}
+    bench.done({b"vanishes": NAME, b"d": DOUBT, b"": ATTRIB})
+
+
+@local
+def test_a_destination_that_is_away_is_unwell_and_nothing_is_deleted(bench: Bench) -> None:
+    bench.write("a")
+    bench.write("b")
+    bench.prepare()
+    away = bench.destination.rename(bench.destination.with_name("away"))
+    before = snapshot(bytes(away))
+    (bench.source / "a").unlink()
+    for changes in ({b"a": NAME, b"": ATTRIB}, {b"": DOUBT}):
+        outcome = bench.sync(changes)
+        assert outcome.verdict is Verdict.UNWELL
+        assert outcome.message
+        assert not bench.destination.exists()
+        assert snapshot(bytes(away)) == before
+    away.rename(bench.destination)
+    bench.done({b"a": NAME, b"": ATTRIB})
+
+
+@remote
+def test_a_host_that_is_away_is_unwell_and_usable_again(bench: Bench) -> None:
+    assert bench.server is not None
+    bench.write("a")
+    bench.write("b")
+    bench.done({b"": DOUBT})
+    before = snapshot(bytes(bench.destination))
+    (bench.source / "a").unlink()
+    bench.server.stop()
+    try:
+        outcome = bench.sync({b"a": NAME, b"": ATTRIB})
+    finally:
+        bench.server.start()
+    assert outcome.verdict is Verdict.UNWELL
+    assert outcome.message
+    assert outcome.code in (10, 12, 255)
+    assert snapshot(bytes(bench.destination)) == before
+    bench.done({b"a": NAME, b"": ATTRIB})
+
+
+@exact
+def test_a_stopped_run_says_so_and_the_next_one_completes_it(bench: Bench) -> None:
+    for number in range(2000):
+        bench.write(f"{number % 7}/{number}", "text" * 500)
+    outcome = bench.sync({b"": DOUBT}, stop=lambda: any(bench.destination.glob("[0-9]/*")))
+    assert outcome.verdict is Verdict.UNWELL, "it was done before it could be stopped"
+    assert "stopped" in outcome.message
+    assert len(snapshot(bytes(bench.destination), content=False)) < 2008
+    bench.done({b"": DOUBT})
+
+
+# -- rules -----------------------------------------------------------------------------------------------------
+
+RULES = Rules.parse(b"-*^keep(/|$)\n-f\\.bak$\n", "rules")
+
+
+def rejected(path: bytes) -> bool:
+    """What the rules reject: left out on both sides."""
+    return path.startswith(b"keep") or path.endswith(b".bak")
+
+
+@pytest.mark.parametrize(
+    "bench",
+    EXACT,
+    indirect=True,
+)
+@pytest.mark.parametrize(
+    "changes", [{b"": DOUBT}, {b"d": NAME, b"gone": NAME, b"keep": NAME, b"a.bak": NAME, b"": 1}]
+)
+def test_what_rules_reject_is_neither_copied_nor_deleted(bench: Bench, changes: dict[bytes, int]) -> None:
+    bench.handler.rules = RULES
+    for name in ("d/a", "d/new.bak", "keep/new", "a.bak", "b/c/file"):
+        bench.write(name)
+    theirs = ("keep/old", "keep/d/older", "d/old.bak", "a.bak", "d/left over", "b/c/d/f.bak", "gone")
+    for name in theirs:
+        path = bench.destination / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("theirs")
+    assert bench.sync(changes).verdict is Verdict.DONE
+    for name in ("keep/old", "keep/d/older", "d/old.bak", "a.bak", "b/c/d/f.bak"):
+        assert (bench.destination / name).read_text() == "theirs", name
+    assert not (bench.destination / "d/new.bak").exists()
+    assert not (bench.destination / "keep/new").exists()
+    assert not (bench.destination / "d/left over").exists()
+    if b"d" not in changes:
+        bench.equal(lambda p: rejected(p) or p == b"b/c/d" or p in (b"", b"b/c"))
+
+
+# -- programs of the operator's --------------------------------------------------------------------------------
+
+
+def command(bench: Bench, program: str, *arguments: bytes, one_per_run: bool = False) -> CommandHandler:
+    return CommandHandler(
+        program.encode(),
+        arguments,
+        style=CommandStyle(one_per_run=one_per_run),
+        root=bytes(bench.source),
+        lookup=lambda name: None,
+    )
+
+
+@pytest.mark.parametrize("bench", ["direct"], indirect=True)
+def test_a_program_per_object_fails_for_its_object_alone(bench: Bench) -> None:
+    bench.handler = command(bench, "/bin/cp", b"-a", b"%INCLUDE-LIST%", bytes(bench.destination), one_per_run=True)
+    for name in ("a", "z", "-n"):
+        bench.write(name)
+    outcome = bench.sync({b"a": NAME, b"gone": NAME, b"z": NAME, b"-n": NAME})
+    assert outcome.verdict is Verdict.PARTIAL
+    assert outcome.failed.keys() == {b"gone"}
+    assert outcome.code == 1
+    assert sorted(path.name for path in bench.destination.iterdir()) == ["-n", "a", "z"]
+
+
+@pytest.mark.parametrize("bench", ["direct"], indirect=True)
+def test_a_program_that_cannot_be_run_is_unwell(bench: Bench) -> None:
+    bench.handler = command(bench, "/no/such/program", b"%INCLUDE-LIST%")
+    bench.write("a")
+    outcome = bench.sync({b"a": NAME})
+    assert outcome.verdict is Verdict.UNWELL
+    assert outcome.message == "cannot run /no/such/program: No such file or directory"
+
+
+@pytest.mark.parametrize("bench", ["direct"], indirect=True)
+def test_a_batch_is_split_to_fit_the_arguments(bench: Bench) -> None:
+    for number in range(600):
+        bench.write(f"f{number}")
+    bench.done(dict.fromkeys([f"f{n}".encode() for n in range(600)], NAME) | {b"": ATTRIB})

@@ -1,0 +1,229 @@
+"""Whatever happens to a dirty set, nothing is lost: what changed is covered until a handler has confirmed it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
+from clsync.core.dirty import DirtySet, Failure
+from clsync.core.paths import ancestors, is_below
+from tests.support.proofs import Choices, choices, examples
+
+TOPS = [b"a", b"b", b"c", b""]
+NAMES = [b"%d" % n for n in range(12)]
+BITS = [ATTRIB, CONTENT, NAME, DOUBT, ATTRIB | CONTENT, NAME | CONTENT, NAME | DOUBT]
+FOREVER = float("-inf")
+
+
+def any_path(c: Choices) -> bytes:
+    parts = [c.one(TOPS), c.one(TOPS), c.one(NAMES)][c.number(3) :]
+    return b"/".join(filter(None, parts))
+
+
+@dataclass
+class Promise:
+    """A change that was reported and is not confirmed yet."""
+
+    path: bytes
+    bits: int
+    since: float
+    in_flight: bool = False
+
+    def kept_by(self, path: bytes, bits: int, doubted_since: float) -> bool:
+        """Tell whether a dirty path leads to a look at this one that is thorough enough."""
+        thorough = bits & NAME or (bits & DOUBT and doubted_since <= self.since)
+        if path == self.path:
+            return bool(thorough) or (bits & self.bits == self.bits and not self.bits & DOUBT)
+        return is_below(self.path, path) and bool(thorough)
+
+
+class Dirty(RuleBasedStateMachine):
+    """A dirty set, and beside it the list of all that was promised."""
+
+    @initialize(limit=st.sampled_from([4, 8, 20, 1000]))
+    def begin(self, limit: int) -> None:
+        self.dirty = DirtySet(limit)
+        self.promises: list[Promise] = []
+        self.wall = self.now = 0.0
+        self.flying = False
+
+    # -- what happens ------------------------------------------------------------------------------------------
+
+    @rule(drawn=choices(90), later=st.integers(0, 100))
+    def change(self, drawn: Choices, later: int) -> None:
+        changes = [(any_path(drawn), drawn.one(BITS)) for _ in range(1 + drawn.number(15))]
+        self.dirty.add(changes, self.wall)
+        self.promises += [Promise(path, bits, self.wall) for path, bits in changes]
+        self.wall += later
+        assert len(self.dirty.ready) <= self.dirty.limit
+
+    @precondition(lambda self: not self.flying)
+    @rule()
+    def take(self) -> None:
+        taken = self.dirty.take()
+        assert self.dirty.ready == {}
+        assert taken == self.dirty.in_flight
+        for promise in self.promises:
+            promise.in_flight = any(
+                promise.kept_by(path, bits, self.dirty.doubts.get(path, FOREVER)) for path, bits in taken.items()
+            )
+        self.flying = True
+
+    @precondition(lambda self: self.flying)
+    @rule()
+    def end_unwell(self) -> None:
+        self.dirty.abort()
+        self._landed()
+
+    @precondition(lambda self: self.flying)
+    @rule(drawn=choices(60))
+    def end(self, drawn: Choices) -> None:
+        """Some entries fail, or something below them does; some turn out to be big and wait."""
+        flight = dict(self.dirty.in_flight)
+        failed: dict[bytes, Failure] = {}
+        big: dict[bytes, int] = {}
+        for path, bits in flight.items():
+            fate = drawn.number(6)
+            covered = any(is_below(path, up) and b & (NAME | DOUBT) for up, b in flight.items())
+            if fate == 1:
+                failed[path] = Failure(bits | (NAME if covered else 0), "no", self.now + drawn.number(50))
+            elif fate == 2 and bits & (NAME | DOUBT):
+                below = path + b"/0" if path else b"0"
+                failed.setdefault(below, Failure(ATTRIB | NAME, "no", self.now + drawn.number(50)))
+            elif fate == 3 and not bits & DOUBT and not covered:
+                big[path] = bits
+        self.dirty.settle(flight, failed)
+        for path, bits in big.items():
+            self.dirty.postpone(path, bits, self.now + drawn.number(100))
+        unconfirmed = {path: failure.bits for path, failure in failed.items()} | big
+        self.promises = [p for p in self.promises if not p.in_flight or self._open(p, unconfirmed, flight)]
+        self._landed()
+        assert all(reason == "no" for reason in self.dirty.failing().values())
+
+    def _open(self, promise: Promise, unconfirmed: dict[bytes, int], flight: dict[bytes, int]) -> bool:
+        """Tell whether all that stood for a promise is still to be done."""
+        if promise.path in unconfirmed:
+            return True
+        stood = [p for p, bits in flight.items() if p == promise.path or (is_below(promise.path, p) and bits & 12)]
+        return all(path in unconfirmed for path in stood)
+
+    def _landed(self) -> None:
+        self.flying = False
+        for promise in self.promises:
+            promise.in_flight = False
+        assert self.dirty.in_flight == {}
+
+    @rule(seconds=st.integers(0, 60))
+    def ripen(self, seconds: int) -> None:
+        self.now += seconds
+        ripe = self.dirty.ripen(self.now)
+        assert ripe <= self.dirty.ready.keys()
+        following = self.dirty.next_ripe()
+        assert following is None or following > self.now
+
+    @rule(seconds=st.integers(0, 60), drawn=choices(20))
+    def set_aside(self, seconds: int, drawn: Choices) -> None:
+        paths = [path for path in self.dirty.ready if drawn.number(3) == 1]
+        self.dirty.wait(paths, self.now + seconds)
+        assert not self.dirty.ready.keys() & set(paths)
+
+    @rule(drawn=choices(20))
+    def call_back(self, drawn: Choices) -> None:
+        self.dirty.release([any_path(drawn) for _ in range(6)])
+
+    # -- what always holds -------------------------------------------------------------------------------------
+
+    @invariant()
+    def everything_promised_is_kept(self) -> None:
+        kept: list[dict[bytes, int]] = [self.dirty.ready, self.dirty.in_flight, self._waiting()]
+        doubts = self.dirty.doubts
+        for promise in self.promises:
+            lines = [promise.path, b"", *ancestors(promise.path)]
+            assert any(
+                promise.kept_by(up, part[up], doubts.get(up, FOREVER)) for up in lines for part in kept if up in part
+            ), promise
+
+    @invariant()
+    def only_what_is_dirty_fails(self) -> None:
+        known = self.dirty.ready.keys() | self.dirty.in_flight.keys() | self._waiting().keys()
+        assert self.dirty.failing().keys() <= known
+        assert self.dirty.failures.keys() == self.dirty.failing().keys()
+
+    def _waiting(self) -> dict[bytes, int]:
+        return {path: bits for path, (bits, _) in self.dirty._waiting.items()}
+
+    def teardown(self) -> None:
+        """However it went: two good runs, and all is clean."""
+        if self.flying:
+            self.end_unwell()
+        self.dirty.hurry()
+        self.take()
+        assert all(promise.in_flight for promise in self.promises), "what is ready was not handed over"
+        self.dirty.settle(self.dirty.in_flight, {})
+        assert len(self.dirty) == 0
+        assert self.dirty.failing() == {}
+        assert self.dirty.doubts == {}
+        assert self.dirty.next_ripe() is None
+
+
+TestDirty = Dirty.TestCase
+TestDirty.settings = examples(3)
+
+
+def test_memory_is_bounded_by_the_limit_and_siblings_fold_first() -> None:
+    dirty = DirtySet(limit=200)
+    for directory in range(50):
+        dirty.add([(b"many/%d/%d" % (directory, n), CONTENT) for n in range(50)], 0.0)
+        assert len(dirty) <= 200
+    dirty.add([(b"alone/x", CONTENT)], 0.0)
+    assert dirty.ready[b"alone/x"] == CONTENT, "one path was folded though others were many"
+    assert all(path.startswith(b"many") for path in dirty.ready.keys() - {b"alone/x"})
+
+
+def test_a_directory_folded_twice_is_in_doubt_since_the_oldest_change() -> None:
+    dirty = DirtySet(limit=4)
+    dirty.add([(b"d/a", CONTENT)], 100.0)
+    dirty.add([(b"d/%d" % n, CONTENT) for n in range(9)], 5000.0)
+    assert dirty.ready.keys() == {b"d"}
+    assert dirty.doubts == {b"d": 100.0}
+
+
+def test_a_doubt_that_waits_outlives_another_change_of_its_directory() -> None:
+    dirty = DirtySet()
+    dirty.add([(b"d", DOUBT)], 100.0)
+    dirty.wait([b"d"], 10.0)
+    dirty.add([(b"d", ATTRIB)], 200.0)
+    dirty.settle(dirty.take(), {})
+    dirty.add([(b"d", DOUBT)], 5000.0)
+    assert dirty.doubts == {b"d": 100.0}
+
+
+def test_a_directory_that_changed_itself_keeps_what_was_folded_into_it() -> None:
+    dirty = DirtySet(limit=20)
+    dirty.add([*((b"d/%d" % n, CONTENT) for n in range(20)), (b"d", ATTRIB)], 0.0)
+    assert dirty.ready == {b"d": DOUBT | ATTRIB}
+
+
+def test_a_second_change_does_not_push_back_what_waits() -> None:
+    dirty = DirtySet()
+    dirty.postpone(b"big", CONTENT, 10.0)
+    dirty.postpone(b"big", ATTRIB, 20.0)
+    assert dirty.ripen(9.9) == set()
+    assert dirty.ripen(10.0) == {b"big"}
+    assert dirty.ready == {b"big": CONTENT | ATTRIB}
+
+
+def test_a_long_list_of_failing_paths_is_bounded_too() -> None:
+    dirty = DirtySet(limit=40)
+    for number in range(10):
+        paths = [b"d%d/%d" % (number, n) for n in range(30)]
+        dirty.add([(path, CONTENT) for path in paths], 0.0)
+        flight = dirty.take()
+        dirty.settle(flight, {path: Failure(CONTENT, "no", 1.0) for path in flight})
+        assert len(dirty) <= 40
+    assert dirty.failing().keys() <= dirty._waiting.keys()
+    dirty.hurry()
+    assert {path.partition(b"/")[0] or b"d%d" % n for path in dirty.ready for n in range(10)} >= {b"d0", b"d9"}

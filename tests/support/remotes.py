@@ -1,0 +1,156 @@
+"""Other ends for rsync: a real sshd and a real rsync daemon, on ports of their own, that come and go."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from tests.support.daemon import Daemon
+
+PROGRAMS = ("/usr/sbin/sshd", "ssh", "ssh-keygen", "rsync")
+LOCAL = "127.0.0.1"
+
+
+class Remote(Protocol):
+    """A host that can be copied to."""
+
+    destination: str
+    """What clsync is told for the directory."""
+    environment: dict[str, str]
+    """What clsync needs to come there."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    @property
+    def connections(self) -> int: ...
+
+
+def missing() -> list[str]:
+    """Return the programs that are not installed."""
+    return [program for program in PROGRAMS if shutil.which(program) is None]
+
+
+def free_port() -> int:
+    """Return a port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((LOCAL, 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """A program that listens on a port; stopping it ends all its connections."""
+
+    def __init__(self, *command: str) -> None:
+        self.port = free_port()
+        self._command = [word.format(port=self.port) for word in command]
+        self._process: Daemon | None = None
+        self._log = ""
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        program, *arguments = self._command
+        self._process = Daemon(*arguments, program=[program]).start()
+        self._process.wait_until(self._answers, what="an answer")
+
+    def stop(self) -> None:
+        """End it and its connections, as the end of a host would."""
+        if self._process is not None:
+            below = self._process.descendants()
+            self._process.kill()
+            for pid in below:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._log, self._process = self.log, None
+
+    @property
+    def log(self) -> str:
+        """All it has said, in all its lives."""
+        return self._log + (self._process.output if self._process is not None else "")
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection((LOCAL, self.port), 1).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+
+class SshHost(Server):
+    """A host `there`, reached by a program `ssh` with a configuration of its own."""
+
+    def __init__(self, top: Path, directory: Path) -> None:
+        """Make keys and settings below `top`; `directory` is what is copied to."""
+        place = top / "ssh"
+        place.mkdir()
+        super().__init__("/usr/sbin/sshd", "-D", "-e", "-p", "{port}", "-f", os.fspath(place / "sshd_config"))
+        if os.geteuid() == 0:
+            os.makedirs("/run/sshd", exist_ok=True)  # sshd demands it
+        for name in ("host", "user"):
+            key = os.fspath(place / name)
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        (place / "sshd_config").write_text(
+            f"ListenAddress {LOCAL}\nHostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\nPidFile none\n"
+            "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nLogLevel VERBOSE\n"
+        )
+        known = (place / "host.pub").read_text()
+        (place / "known_hosts").write_text(f"[{LOCAL}]:{self.port} {known}")
+        self.config = place / "config"
+        self.config.write_text(
+            f"Host there\nHostName {LOCAL}\nPort {self.port}\nUser {getpass.getuser()}\n"
+            f"IdentityFile {place}/user\nIdentitiesOnly yes\nUserKnownHostsFile {place}/known_hosts\nLogLevel ERROR\n"
+        )
+        (top / "bin").mkdir()
+        program = top / "bin/ssh"
+        self._calls = place / "calls"
+        noted = f"printf '%s\\n' \"$@\" >>{self._calls}"
+        program.write_text(f'#!/bin/sh\n{noted}\nexec {shutil.which("ssh")} -F {self.config} "$@"\n')
+        program.chmod(0o755)
+        self.destination = f"there:{directory}"
+        self.environment = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+    @property
+    def connections(self) -> int:
+        """How many were made."""
+        return self.log.count("Accepted publickey")
+
+    @property
+    def control_paths(self) -> set[Path]:
+        """The sockets that the program `ssh` was told to use for kept connections."""
+        words = self._calls.read_text().splitlines()
+        return {Path(word.removeprefix("ControlPath=")) for word in words if word.startswith("ControlPath=")}
+
+    def keeps(self, control_path: Path) -> bool:
+        """Tell whether a connection is kept there."""
+        command = ["ssh", "-F", str(self.config), "-O", "check", "-o", f"ControlPath={control_path}", "there"]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+
+class RsyncHost(Server):
+    """A host with an rsync daemon and a module `data`."""
+
+    def __init__(self, top: Path, directory: Path) -> None:
+        """Make settings below `top`; `directory` is what is copied to."""
+        settings = top / "rsyncd.conf"
+        super().__init__(
+            "rsync", "--daemon", "--no-detach", f"--config={settings}", "--port={port}", f"--address={LOCAL}"
+        )
+        rights = "uid = 0\ngid = 0\n" if os.geteuid() == 0 else ""
+        settings.write_text(
+            f"log file = {top}/rsyncd.log\nuse chroot = no\nmunge symlinks = no\nread only = no\n{rights}"
+            f"[data]\npath = {directory.parent}\n[closed]\npath = {directory.parent}\nread only = yes\n"
+        )
+        self._told = top / "rsyncd.log"
+        self.destination = f"rsync://{LOCAL}:{self.port}/data/{directory.name}"
+        self.environment: dict[str, str] = {}
+
+    @property
+    def connections(self) -> int:
+        """How many were made."""
+        return self._told.read_text().count("connect from")

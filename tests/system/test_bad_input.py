@@ -1,0 +1,618 @@
+"""What cannot work: one message, one hint and one documented exit code, or a daemon that goes on and forgets nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from clsync.errors import Exit
+from tests.support.daemon import Daemon, installed
+from tests.system.world import ROOT, World, mount, mounted, unmount
+
+MODES = ("rsyncdirect", "copy")
+
+
+# -- what hinders the start ------------------------------------------------------------------------------------
+
+
+def refused(world: World, code: int, *args: str | bytes | Path, **how: object) -> tuple[str, str]:
+    """Run something that must not start; return message and hint."""
+    return world.run(*args, **how).complaint(code)  # type: ignore[arg-type]
+
+
+def test_source_missing(world: World) -> None:
+    message, hint = refused(world, Exit.SOURCE, "-W", world.top / "nowhere", "-D", world.destination)
+    assert message == f"--watch-dir {world.top}/nowhere: No such file or directory"
+    assert "create it" in hint
+
+
+def test_source_is_a_file(world: World) -> None:
+    message, hint = refused(world, Exit.SOURCE, "-W", world.write("file"), "-D", world.destination)
+    assert message.endswith("/source/file: Not a directory")
+    assert "a single file cannot be watched" in hint
+
+
+@ROOT
+@pytest.mark.root
+def test_source_unreadable(world: World) -> None:
+    """As root without its privilege, as a service may be."""
+    world.source.chmod(0o700)
+    os.chown(world.source, 1234, 1234)
+    head = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+    message, hint = refused(world, Exit.SOURCE, *world.trees, head=head)
+    assert message.endswith("/source: Permission denied")
+    assert "user who may read it" in hint
+
+
+def test_source_not_said(world: World) -> None:
+    message, hint = refused(world, Exit.USAGE, "-D", world.destination)
+    assert message == "no watch directory"
+    assert "clsync -W SOURCE" in hint
+
+
+def test_destination_not_said(world: World) -> None:
+    message, hint = refused(world, Exit.USAGE, "-W", world.source)
+    assert message == "no destination"
+    assert "-D DESTINATION" in hint
+
+
+def test_destination_missing(world: World) -> None:
+    message, hint = refused(world, Exit.DESTINATION, "-W", world.source, "-D", world.top / "no where")
+    assert message == f"--destination-dir {world.top}/no where: No such file or directory"
+    assert "mkdir -p" in hint
+
+
+def test_destination_is_a_file(world: World) -> None:
+    message, _ = refused(world, Exit.DESTINATION, "-W", world.source, "-D", world.file("file", "x"))
+    assert message.endswith("/file: Not a directory")
+
+
+@pytest.mark.parametrize("mode", [None, *MODES])
+def test_destination_overlaps(world: World, mode: str | None) -> None:
+    """Also by way of a symlink, and where a name is only the beginning of the other."""
+    inside = world.source / "inside"
+    inside.mkdir()
+    alias = world.top / "alias"
+    alias.symlink_to(inside)
+    options = [f"-M{mode}"] if mode else []
+    for place, word in (
+        (inside, "lies inside"),
+        (alias, "lies inside"),
+        (world.source, "is the watched directory itself"),
+        (world.top, "holds the watched directory"),
+        (Path("/"), "holds the watched directory"),
+    ):
+        message, _ = refused(world, Exit.DESTINATION, "-W", world.source, "-D", place, *options)
+        assert word in message
+    beside = world.top / "source-copy"
+    beside.mkdir()
+    assert world.run("-W", world.source, "-D", beside, *options, "--only-initialsync").code == 0
+
+
+def test_destination_overlaps_in_the_arguments(world: World) -> None:
+    inside = world.source / "inside"
+    inside.mkdir()
+    arguments = ("-Srsync", "--", "%RSYNC-ARGS%", f"{world.source}/", f"{inside}/")
+    message, _ = refused(world, Exit.DESTINATION, "-W", world.source, "--mode=rsyncdirect", *arguments)
+    assert "lies inside" in message
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+def test_destination_read_only(world: World, mode: str) -> None:
+    with mounted("bind", world.destination, "", str(world.destination)):
+        subprocess.run(["mount", "-o", "remount,bind,ro", world.destination], check=True)
+        message, hint = refused(world, Exit.DESTINATION, *world.trees, f"-M{mode}")
+    assert message == f"destination {world.destination} cannot be written: Read-only file system"
+    assert "mount options" in hint
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+def test_destination_forbidden(world: World, mode: str) -> None:
+    world.destination.chmod(0o755)
+    os.chown(world.destination, 1234, 1234)
+    head = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowner"]
+    message, _ = refused(world, Exit.DESTINATION, *world.trees, f"-M{mode}", head=head)
+    assert message.endswith("cannot be written: Permission denied")
+
+
+def test_options(world: World) -> None:
+    message, hint = refused(world, Exit.USAGE, *world.trees, "--monitr=poll")
+    assert message == "unknown option --monitr"
+    assert "did you mean --monitor?" in hint
+    message, hint = refused(world, Exit.USAGE, *world.trees, "-Q")
+    assert message == "unknown option -Q"
+    assert "--help" in hint
+    message, _ = refused(world, Exit.USAGE, *world.trees, "--seccomp-filter")
+    assert "--seccomp-filter is not available in this version" in message
+
+
+def test_values(world: World) -> None:
+    message, hint = refused(world, Exit.USAGE, *world.trees, "-t", "soon")
+    assert message == "-t: 'soon' is not a number of seconds"
+    assert "30 or 0.5" in hint
+    message, hint = refused(world, Exit.USAGE, *world.trees, "--monitor=inotfy")
+    assert "'inotfy'" in message
+    assert "did you mean inotify?" in hint
+    message, _ = refused(world, Exit.USAGE, *world.trees, "--ignore-exitcode=23,256")
+    assert "'256' is not an exit code" in message
+    message, _ = refused(world, Exit.USAGE, "-D", world.destination, "-W")
+    assert message == "-W needs a value"
+    message, _ = refused(world, Exit.USAGE, *world.trees, "--skip-initialsync", "--only-initialsync")
+    assert "exclude each other" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "word"),
+    [
+        ("+*ok\n-f[unclosed\n", 2, "[unclosed"),
+        ("# comment\n\n*.tmp\n", 3, "begins with + (permit), - (reject)"),
+        ("-fa\n-q.*\n", 2, "'-q' has no known letter"),
+        ("-f(a\n", 1, "(a"),
+    ],
+)
+def test_rules(world: World, text: str, line: int, word: str) -> None:
+    rules = world.file("rules", text)
+    message, _ = refused(world, Exit.USAGE, *world.trees, "-R", rules)
+    assert message.startswith(f"{rules}, line {line}: ")
+    assert word in message
+
+
+def test_rules_missing(world: World) -> None:
+    message, _ = refused(world, Exit.USAGE, *world.trees, "-R", world.top / "rules")
+    assert message == f"--rules-file {world.top}/rules: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "word"),
+    [
+        ("[default]\nmode\n", 2, "'mode' is neither a [block] nor key = value"),
+        ("# one\nmode = copy\n", 2, "a key before the first [block]"),
+        ("[default]\n\nmode = cpoy\n", 3, "mode: 'cpoy' is not known here"),
+        ("[default]\n-- = 'open\n", 2, "is not closed"),
+    ],
+)
+def test_configuration(world: World, text: str, line: int, word: str) -> None:
+    config = world.file("config", text)
+    message, _ = refused(world, Exit.USAGE, *world.trees, "-H", config)
+    assert message.startswith(f"{config}, line {line}: ")
+    assert word in message
+
+
+@pytest.mark.parametrize("option", ["--retries=many", "--retries=-1", "--max-iterations=99999999999", "--verbose=x"])
+def test_numbers(world: World, option: str) -> None:
+    message, hint = refused(world, Exit.USAGE, *world.trees, option)
+    assert option.partition("=")[0] in message
+    assert hint
+
+
+def test_configuration_blocks(world: World) -> None:
+    config = world.file("config", "[default]\n[a]\nconfig-block-inherits = b\n[b]\nconfig-block-inherits = a\n")
+    message, _ = refused(world, Exit.USAGE, *world.trees, "-H", config, "-Ka")
+    assert "blocks inherit in a circle: a -> b -> a" in message
+    message, hint = refused(world, Exit.USAGE, *world.trees, "-H", config, "-Kc")
+    assert message == f"{config} has no block [c]"
+    assert "default, a, b" in hint
+    message, _ = refused(world, Exit.FILES, *world.trees, "-H", world.top / "nowhere")
+    assert "does not exist" in message
+
+
+def test_unknown_key_is_a_warning(world: World) -> None:
+    """The run goes on: configuration files are shared between versions."""
+    config = world.file("config", "[default]\nmonitr = poll\n")
+    done = world.run(*world.trees, "-H", config, "--only-initialsync")
+    assert done.code == 0, done.err
+    assert done.troubles == [f"Warning: {config}, line 2: monitr: there is no such option, did you mean monitor?"]
+
+
+def test_handler(world: World) -> None:
+    message, hint = refused(world, Exit.HANDLER, *world.trees, "-Mdirect", "-S", "no-such-program")
+    assert message == "--sync-handler no-such-program is not in PATH"
+    assert "full path" in hint
+    message, _ = refused(world, Exit.HANDLER, *world.trees, "-Mdirect", "-S", world.top / "nowhere")
+    assert message.endswith("nowhere does not exist")
+    plain = world.file("plain", "#!/bin/sh\n")
+    message, hint = refused(world, Exit.HANDLER, *world.trees, "-Mdirect", "-S", plain)
+    assert message.endswith("plain cannot be executed")
+    assert "executable" in hint
+    message, _ = refused(world, Exit.HANDLER, *world.trees, "-Mdirect", "-S", world.source)
+    assert message.endswith("source cannot be executed")
+
+
+def test_rsync_not_installed(world: World) -> None:
+    empty = world.top / "bin"
+    empty.mkdir()
+    message, hint = refused(world, Exit.HANDLER, *world.trees, "-Mrsyncdirect", env={"PATH": str(empty)})
+    assert message == "--sync-handler rsync is not in PATH"
+    assert "--mode=copy" in hint
+
+
+@pytest.mark.parametrize("option", ["pid-file", "status-file"])
+def test_files(world: World, option: str) -> None:
+    message, hint = refused(world, Exit.FILES, *world.trees, f"--{option}={world.top}/nowhere/file")
+    assert message == f"--{option} {world.top}/nowhere/file: No such file or directory"
+    assert "directory that exists" in hint
+
+
+def test_status_and_pid_file_are_gone_after_a_refusal(world: World) -> None:
+    pid, status = world.top / "pid", world.top / "nowhere/status"
+    refused(world, Exit.FILES, *world.trees, f"--pid-file={pid}", f"--status-file={status}")
+    assert not pid.exists()
+
+
+def test_monitor_that_cannot_be_had(world: World) -> None:
+    head = ["setpriv", "--bounding-set", "-sys_admin"] if os.geteuid() == 0 else []
+    message, hint = refused(world, Exit.MONITOR, *world.trees, "--monitor=fanotify", head=head)
+    assert "fanotify" in message
+    assert hint
+
+
+# -- what happens while it runs --------------------------------------------------------------------------------
+
+
+def status_of(world: World) -> str:
+    """Return the word in the status file; nothing where there is none."""
+    try:
+        return (world.top / "status").read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def wait_for_status(world: World, daemon: Daemon, word: str, timeout: float = 20) -> None:
+    """Wait (s) for a word in the status file."""
+    daemon.wait_until(lambda: status_of(world) == word, timeout, f"status {word}")
+
+
+def never(daemon: Daemon, condition: Callable[[], bool], seconds: float) -> None:
+    """Fail if something comes about within a time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert daemon.running, daemon.tail
+        assert not condition(), daemon.tail
+        time.sleep(0.02)
+
+
+def watched(world: World, *args: str) -> Daemon:
+    """Return the program with a status file, not started."""
+    return world.daemon(f"--status-file={world.top}/status", *args)
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+def test_no_space_at_the_destination(world: World, mode: str) -> None:
+    """What does not fit stays dirty, what was there stays there, and space mends it."""
+    world.write("before")
+    with mounted("tmpfs", world.destination, "size=1m"):
+        with watched(world, f"-M{mode}") as daemon:
+            world.wait_for_equal(daemon)
+            (world.source / "large").write_bytes(os.urandom(3_000_000))
+            daemon.wait_for_log("No space left on device")
+            wait_for_status(world, daemon, "synchandler error")
+            assert world.copied("before") == "before"
+            assert not (world.destination / "large").exists()
+            mount("tmpfs", world.destination, "remount,size=20m")
+            world.wait_for_equal(daemon)
+            wait_for_status(world, daemon, "running")
+            told = [line for line in daemon.output.splitlines() if "No space left" in line]
+            assert all("nothing is lost, next try in" in line or "stays dirty" in line for line in told), told
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+def test_destination_becomes_read_only(world: World, mode: str) -> None:
+    with mounted("tmpfs", world.destination):
+        with watched(world, f"-M{mode}") as daemon:
+            world.write("first")
+            world.wait_for_equal(daemon)
+            mount("tmpfs", world.destination, "remount,ro")
+            world.write("second")
+            daemon.wait_for_log("Read-only file system")
+            wait_for_status(world, daemon, "synchandler error")
+            mount("tmpfs", world.destination, "remount,rw")
+            world.wait_for_equal(daemon)
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+def test_destination_unmounted(world: World, mode: str) -> None:
+    """Nothing is written below the mount point; the same file system, mounted again, is made equal."""
+    disk = world.top / "disk"
+    disk.mkdir()
+    mount("bind", world.destination, "", str(disk))
+    try:
+        with watched(world, f"-M{mode}") as daemon:
+            world.write("first")
+            world.wait_for_equal(daemon)
+            unmount(world.destination)
+            world.write("second")
+            daemon.wait_for_log("another directory stands there now")
+            assert not list(world.destination.iterdir())
+            mount("bind", world.destination, "", str(disk))
+            world.wait_for_equal(daemon)
+    finally:
+        subprocess.run(["umount", "-l", world.destination], check=False, capture_output=True)
+
+
+Trouble = Callable[[Path], Callable[[], object]]
+"""Takes the source away; returns what brings it back."""
+
+
+def vanish(source: Path) -> Callable[[], object]:
+    away = source.with_name("away")
+    source.rename(away)
+    return lambda: away.rename(source)
+
+
+def replaced_by_another(source: Path) -> Callable[[], object]:
+    away = source.with_name("away")
+    source.rename(away)
+    source.mkdir()
+    return lambda: (source.rename(source.with_name("other")), away.rename(source))
+
+
+def replaced_by_a_symlink(source: Path) -> Callable[[], object]:
+    away = source.with_name("away")
+    source.rename(away)
+    empty = source.with_name("empty")
+    empty.mkdir()
+    source.symlink_to(empty)
+    return lambda: (source.unlink(), away.rename(source))
+
+
+@pytest.mark.parametrize("trouble", [vanish, replaced_by_another, replaced_by_a_symlink])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("monitor", [pytest.param("fanotify", marks=[ROOT, pytest.mark.root]), "inotify", "poll"])
+def test_source_away(world: World, mode: str, monitor: str, trouble: Trouble) -> None:
+    world.write("kept")
+    world.write("d/kept, too")
+    with watched(world, f"-M{mode}", f"--monitor={monitor}", "--poll-interval=0.2") as daemon:
+        world.wait_for_equal(daemon)
+        back = trouble(world.source)
+        nothing_is_done_on_hold(world, daemon)
+        away = world.top / "away"
+        (away / "d/kept, too").unlink()
+        (away / "new").write_text("made meanwhile")
+        back()
+        world.wait_for_equal(daemon)
+        wait_for_status(world, daemon, "running")
+        world.write("after")
+        world.wait_for_equal(daemon)
+
+
+def nothing_is_done_on_hold(world: World, daemon: Daemon) -> None:
+    """Ask for a batch: nothing is deleted, and one line says why."""
+    wait_for_status(world, daemon, "hold on")
+    os.kill(daemon.pid, 16)
+    never(daemon, lambda: status_of(world) != "hold on", 2.2)  # it looks for the root twice
+    assert world.copied("kept") == "kept"
+    assert world.copied("d/kept, too") == "d/kept, too"
+    errors = [line for line in daemon.output.splitlines() if line.startswith("Error")]
+    assert len([line for line in errors if "until it is back" in line]) == 1, daemon.output
+
+
+def test_full_sync_asked_for_while_the_source_is_away(world: World) -> None:
+    world.write("kept")
+    with watched(world) as daemon:
+        world.wait_for_equal(daemon)
+        back = vanish(world.source)
+        wait_for_status(world, daemon, "hold on")
+        os.kill(daemon.pid, signal.SIGUSR2)
+        never(daemon, lambda: status_of(world) != "hold on", 1.5)
+        assert world.copied("kept") == "kept"
+        back()
+        wait_for_status(world, daemon, "running")
+
+
+@pytest.mark.parametrize("monitor", [pytest.param("fanotify", marks=[ROOT, pytest.mark.root]), "inotify"])
+def test_one_message_while_the_source_is_away(world: World, monitor: str) -> None:
+    """Also where other names of a file are to be searched for."""
+    world.write("kept")
+    os.link(world.write("linked"), world.source / "name")
+    with watched(world, f"--monitor={monitor}") as daemon:
+        world.wait_for_equal(daemon)
+        wait_for_status(world, daemon, "running")
+        with open(world.source / "name", "a") as file:
+            (world.source / "name").unlink()
+            file.write("more")
+        back = vanish(world.source)
+        wait_for_status(world, daemon, "hold on")
+        never(daemon, lambda: len(errors_of(daemon)) > 1, 2.5)
+        back()
+        world.wait_for_equal(daemon)
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("monitor", ["fanotify", "inotify", "poll"])
+def test_source_unmounted(world: World, mode: str, monitor: str) -> None:
+    """What is left is an empty mount point; it must not empty the destination."""
+    disk = world.top / "away"
+    disk.mkdir()
+    mount("bind", world.source, "", str(disk))
+    try:
+        world.write("kept")
+        world.write("d/kept, too")
+        with watched(world, f"-M{mode}", f"--monitor={monitor}", "--poll-interval=0.2") as daemon:
+            world.wait_for_equal(daemon)
+            unmount(world.source)
+            nothing_is_done_on_hold(world, daemon)
+            (disk / "new").write_text("made meanwhile")
+            mount("bind", world.source, "", str(disk))
+            world.wait_for_equal(daemon)
+            world.write("after")
+            world.wait_for_equal(daemon)
+    finally:
+        subprocess.run(["umount", "-l", world.source], check=False, capture_output=True)
+
+
+# -- paths that are too long -----------------------------------------------------------------------------------
+
+
+def dig(top: Path, levels: int) -> None:
+    """Make a tree with paths above 4096 bytes, a file at each end."""
+    here = os.open(top, os.O_RDONLY)
+    try:
+        for level in range(levels):
+            name = f"{level:02}" + "x" * 200
+            os.mkdir(name, dir_fd=here)
+            below = os.open(name, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+        os.close(os.open("end", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    finally:
+        os.close(here)
+
+
+@pytest.fixture
+def roomy(world: World) -> Iterator[World]:
+    """Return a world on file systems of its own: an endless tree must not trouble others who watch them."""
+    with mounted("tmpfs", world.source), mounted("tmpfs", world.destination):
+        yield world
+        for top in (world.source, world.destination):
+            for path in top.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("monitor", ["fanotify", "inotify"])
+def test_path_too_long_for_rsync(roomy: World, when: str, monitor: str) -> None:
+    """It is named, the others are synced, and once it is gone all is well."""
+    with long_path_and_others(roomy, when, monitor) as daemon:
+        roomy.write("first", "changed again")
+        daemon.wait_until(lambda: roomy.copied("first") == "changed again", what="another change")
+        shutil.rmtree(next(path for path in roomy.source.iterdir() if path.is_dir()))
+        roomy.wait_for_equal(daemon)
+        wait_for_status(roomy, daemon, "running")
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("monitor", ["fanotify", "inotify"])
+def test_path_too_long_for_rsync_is_named_once_and_alone(roomy: World, when: str, monitor: str) -> None:
+    with long_path_and_others(roomy, when, monitor) as daemon:
+        never(daemon, lambda: len(errors_of(daemon)) > 1, 2.5)  # its next tries are not told again
+        (told,) = errors_of(daemon)
+        assert told.startswith("Error: 00xxx")
+        assert "too long for rsync" in told
+        assert "mode copy can sync it" in told
+
+
+def errors_of(daemon: Daemon) -> list[str]:
+    """Return the errors told so far."""
+    return [line for line in daemon.output.splitlines() if line.startswith("Error")]
+
+
+@contextmanager
+def long_path_and_others(roomy: World, when: str, monitor: str) -> Iterator[Daemon]:
+    """Run the program on a tree with a path too long for rsync, made before or after the start, and other files."""
+    roomy.write("first")
+    if when == "before":
+        dig(roomy.source, 22)
+    with watched(roomy, "-Mrsyncdirect", f"--monitor={monitor}") as daemon:
+        daemon.wait_until(lambda: roomy.copied("first") == "first", what="the first file")
+        if when == "after":
+            dig(roomy.source, 22)
+        roomy.write("second")
+        daemon.wait_until(lambda: roomy.copied("second") == "second", what="the second file")
+        daemon.wait_until(lambda: any("Error: 00xxx" in line for line in errors_of(daemon)), what="its name")
+        roomy.write("first", "changed")
+        daemon.wait_until(lambda: roomy.copied("first") == "changed", what="the change")
+        yield daemon
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("monitor", ["fanotify", "inotify"])
+def test_path_of_any_length_with_copy(roomy: World, when: str, monitor: str) -> None:
+    roomy.write("first")
+    if when == "before":
+        dig(roomy.source, 22)
+    with watched(roomy, "-Mcopy", f"--monitor={monitor}") as daemon:
+        daemon.wait_until(lambda: roomy.copied("first") == "first", what="the first file")
+        if when == "after":
+            dig(roomy.source, 22)
+        roomy.wait_for_equal(daemon)
+        shutil.rmtree(next(path for path in roomy.source.iterdir() if path.is_dir()))
+        roomy.wait_for_equal(daemon)
+        assert "Error" not in daemon.output, daemon.output
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+def test_neighbour_with_endless_paths(world: World, mode: str) -> None:
+    """Beside the root, on the same file system: no business of ours."""
+    with mounted("tmpfs", world.top / "disk") as disk:
+        inner = World(disk)
+        inner.environment = world.environment
+        beside = disk / "beside"
+        beside.mkdir()
+        dig(beside, 22)
+        with inner.daemon(f"-M{mode}", "--monitor=fanotify") as daemon:
+            inner.write("first")
+            inner.wait_for_equal(daemon)
+            dig_deeper(beside)
+            inner.write("second")
+            inner.wait_for_equal(daemon)
+            inner.write("third")
+            inner.wait_for_equal(daemon)
+            assert "Error" not in daemon.output, daemon.output
+        shutil.rmtree(beside)
+
+
+def dig_deeper(top: Path) -> None:
+    """Write a file at the end of the only way down."""
+    here = os.open(top, os.O_RDONLY)
+    try:
+        while names := [entry.name for entry in os.scandir(here) if entry.is_dir()]:
+            below = os.open(names[0], os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+        os.close(os.open("written", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    finally:
+        os.close(here)
+
+
+# -- what cannot be read ---------------------------------------------------------------------------------------
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+def test_file_that_cannot_be_read(world: World, mode: str) -> None:
+    """It is named once; the others are synced; it follows when it can be read."""
+    secret = world.write("secret")
+    os.chown(secret, 1234, 1234)
+    secret.chmod(0o600)
+    world.write("plain")
+    caps = "-dac_override,-dac_read_search"
+    head = ["setpriv", "--bounding-set", caps]
+    with Daemon(
+        *world.trees, "-t0.05", "-w0.05", f"-M{mode}", program=[*head, installed()], env=world.environment
+    ) as daemon:
+        daemon.wait_until(lambda: world.copied("plain") == "plain", what="the other file")
+        daemon.wait_for_log("Permission denied")
+        world.write("later")
+        daemon.wait_until(lambda: world.copied("later") == "later", what="a later file")
+        assert daemon.output.count("Permission denied") == 1, daemon.output
+        secret.chmod(0o644)
+        world.wait_for_equal(daemon)

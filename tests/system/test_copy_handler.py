@@ -1,0 +1,968 @@
+"""The copy handler: whatever happens to a tree, its copy becomes equal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import socket
+import stat
+import subprocess
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clsync.core.batch import DIRECTORY, FORCE, LINKED, MISSING, RECURSIVE, REGULAR, Batch, Outcome, Verdict
+from clsync.core.changes import ATTRIB, CONTENT, NAME
+from clsync.core.classify import Classifier, Freshness
+from clsync.core.paths import ancestors
+from clsync.handler.copy import run as run_module
+from clsync.handler.copy.handler import CopyHandler
+from clsync.kernel.capabilities import Capabilities, probe_destination
+from clsync.kernel.walk import lstat_below
+from tests.support import churn
+from tests.support.playground import Playground
+from tests.support.trees import compare, compare_trees, report, snapshot
+
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+EVERYTHING = {b"": DIRECTORY | RECURSIVE}
+ODD_NAMES = (
+    b"#hash", b";", b"new\nline", b"-rf", b"\xff\xfe", b"\x80" * 255, b"y" * 255, "é".encode() * 127, b" ", b"...",
+    b".a.clsync-123456", b"\\", b"%s", b"*",
+)  # fmt: skip
+
+
+class Rejecting:
+    """Rules: paths that match, and all below them, are rejected."""
+
+    def __init__(self, pattern: bytes) -> None:
+        self._pattern = re.compile(pattern)
+
+    def rejected(self, path: bytes) -> bool:
+        return any(self._pattern.search(p) for p in (*ancestors(path), path))
+
+    def permits(self, path: bytes, is_dir: bool) -> bool:
+        return not self.rejected(path)
+
+    def reaches(self, directory: bytes) -> bool:
+        return not self.rejected(directory)
+
+    def recursion_is_free(self, path: bytes) -> bool:
+        return False
+
+
+class Mirror:
+    """A source, a destination, and a handler between them."""
+
+    def __init__(self, top: Path, **options: Any) -> None:
+        self.source, self.destination = top / "source", top / "destination"
+        for directory in (self.source, self.destination):
+            directory.mkdir(exist_ok=True)
+        self.log: list[str] = []
+        options.setdefault("capabilities", probe_destination(bytes(self.destination)))
+        options.setdefault("acls", False)
+        self.handler = CopyHandler(bytes(self.destination), log=self.log.append, **options)
+
+    def run(self, entries: dict[bytes, int], initial: bool = False) -> Outcome:
+        root = os.open(self.source, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return asyncio.run(self.handler.sync(Batch(1, dict(sorted(entries.items())), root, initial)))
+        finally:
+            os.close(root)
+
+    def sync(self, entries: dict[bytes, int] = EVERYTHING, initial: bool = False) -> None:
+        outcome = self.run(entries, initial)
+        assert outcome.verdict is Verdict.DONE, outcome
+
+    def check(self, **options: Any) -> None:
+        found = compare_trees(bytes(self.source), bytes(self.destination), **options)
+        assert not found, report(found)
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Mirror:
+    return Mirror(tmp_path)
+
+
+@pytest.fixture(params=["thread", "pool"])
+def both(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mirror:
+    """Everything in a thread, or everything in worker processes."""
+    if request.param == "pool":
+        monkeypatch.setattr(run_module, "ALONE", -1)
+    return Mirror(tmp_path)
+
+
+def build(top: Path) -> None:
+    """Make every kind of entry, and odd names."""
+    (top / "empty").mkdir()
+    deep = top / "a/b/c"
+    deep.mkdir(parents=True)
+    (deep / "file").write_bytes(b"deep")
+    (top / "zero").touch()
+    (top / "large").write_bytes(os.urandom(3_000_000))
+    (top / "link").symlink_to("a/b/c/file")
+    (top / "dangling").symlink_to(b"\xff nowhere".decode("utf-8", "surrogateescape"))
+    (top / "dirlink").symlink_to("a")
+    os.mkfifo(top / "fifo", 0o640)
+    with socket.socket(socket.AF_UNIX) as unix, Inside(top):
+        unix.bind("socket")
+    for number, name in enumerate(ODD_NAMES):
+        with open(os.path.join(bytes(top), name), "wb") as file:
+            file.write(name * number)
+    os.link(top / "zero", deep / "zero again")
+    os.link(deep / "file", top / "linked")
+    (top / "suid").write_bytes(b"x")
+    (top / "suid").chmod(0o4755)
+    (top / "a/b").chmod(0o2750)
+    if os.geteuid() == 0:
+        os.mknod(top / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        os.chown(top / "large", 1234, 5678)
+        os.chown(top / "suid", 1234, 5678)
+        os.chmod(top / "suid", 0o6711)
+        os.chown(top / "link", 12, 34, follow_symlinks=False)
+        os.chown(top / "a/b/c", 99, 98)
+    for name in ("a/b/c/file", "link", "a/b", "fifo", "large"):
+        os.utime(top / name, ns=(10**18 + 1, 10**18 + 123456789), follow_symlinks=False)
+
+
+class Inside:
+    """Work in a directory: the names of sockets are short."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def __enter__(self) -> None:
+        self._before = Path.cwd()
+        os.chdir(self._directory)
+
+    def __exit__(self, *_: object) -> None:
+        os.chdir(self._before)
+
+
+# -- everything ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("initial", [False, True])
+def test_every_kind_of_entry_is_copied(both: Mirror, initial: bool) -> None:
+    build(both.source)
+    both.sync(initial=initial)
+    both.check()
+
+
+def test_a_second_run_copies_nothing(both: Mirror) -> None:
+    build(both.source)
+    both.sync()
+    before = {
+        path: os.lstat(os.path.join(bytes(both.destination), path)) for path in snapshot(bytes(both.destination))
+    }
+    both.sync()
+    for path, found in before.items():
+        now = os.lstat(os.path.join(bytes(both.destination), path))
+        assert (now.st_ino, now.st_ctime_ns) == (found.st_ino, found.st_ctime_ns), path
+
+
+def test_all_that_is_left_over_is_deleted(both: Mirror) -> None:
+    build(both.destination)
+    os.chmod(both.destination / "a", 0o500)
+    (both.source / "one").write_bytes(b"1")
+    both.sync()
+    both.check()
+
+
+def test_each_type_replaces_each_other(both: Mirror) -> None:
+    makers: dict[str, Callable[[Path], object]] = {
+        "file": lambda p: p.write_bytes(b"content"),
+        "dir": lambda p: [(p / "x/y").mkdir(parents=True), (p / "x/f").write_bytes(b"f")],
+        "symlink": lambda p: p.symlink_to("elsewhere"),
+        "fifo": os.mkfifo,
+    }
+    entries = {b"": DIRECTORY}
+    for old, make_old in makers.items():
+        for new, make_new in makers.items():
+            make_old(both.destination / f"{old} to {new}")
+            make_new(both.source / f"{old} to {new}")
+            kind = {"file": REGULAR, "dir": DIRECTORY | RECURSIVE}.get(new, 0)
+            entries[f"{old} to {new}".encode()] = kind
+    both.sync(entries)
+    both.check()
+
+
+def test_a_stuffed_destination_is_replaced_recursively(both: Mirror) -> None:
+    for at in range(40):
+        (both.source / f"d{at}").write_bytes(b"now a file")
+        (both.destination / f"d{at}/e/f").mkdir(parents=True)
+        (both.destination / f"d{at}/e/file").touch()
+        (both.source / f"g{at}/h").mkdir(parents=True)
+        (both.source / f"g{at}/h/i").touch()
+        (both.destination / f"g{at}").symlink_to("/etc")
+    both.sync()
+    both.check()
+
+
+def test_force_copies_what_looks_equal(both: Mirror) -> None:
+    for top, data in ((both.source, b"new"), (both.destination, b"old")):
+        (top / "d/e").mkdir(parents=True)
+        for name in ("d/file", "d/e/file"):
+            (top / name).write_bytes(data)
+            os.utime(top / name, ns=(10**18, 10**18))
+    both.sync()
+    assert (both.destination / "d/file").read_bytes() == b"old"
+    both.sync({b"d": DIRECTORY | RECURSIVE, b"d/e/file": REGULAR | FORCE})
+    assert (both.destination / "d/e/file").read_bytes() == b"new"
+    assert (both.destination / "d/file").read_bytes() == b"old"
+    both.sync({b"d": DIRECTORY | RECURSIVE | FORCE})
+    both.check()
+
+
+def test_nanoseconds_are_compared_and_kept(mirror: Mirror) -> None:
+    (mirror.source / "file").write_bytes(b"new")
+    (mirror.destination / "file").write_bytes(b"old")
+    os.utime(mirror.source / "file", ns=(10**18, 10**18 + 1))
+    os.utime(mirror.destination / "file", ns=(10**18, 10**18 + 2))
+    mirror.sync({b"file": REGULAR})
+    mirror.check()
+
+
+def test_times_out_of_range_are_not_copied_again_and_again(mirror: Mirror) -> None:
+    (mirror.source / "file").write_bytes(b"new")
+    os.utime(mirror.source / "file", ns=(2**62 * 4, 2**62 * 4))
+    time.sleep(0.02)
+    mirror.sync()
+    inode = os.lstat(mirror.destination / "file").st_ino
+    mirror.sync()
+    assert os.lstat(mirror.destination / "file").st_ino == inode
+
+
+def test_coarse_times_hide_no_change(tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path, capabilities=Capabilities(time_grain_ns=10**9))
+    (mirror.source / "file").write_bytes(b"1")
+    os.utime(mirror.source / "file", ns=(10**18, 10**18 + 1))
+    time.sleep(0.02)
+    mirror.sync()
+    os.utime(mirror.destination / "file", ns=(10**18, 10**18))
+    inode = os.lstat(mirror.destination / "file").st_ino
+    mirror.sync()
+    assert os.lstat(mirror.destination / "file").st_ino == inode
+    (mirror.source / "file").write_bytes(b"2")
+    os.utime(mirror.source / "file", ns=(10**18, 10**18 + 2))
+    mirror.sync({b"file": REGULAR})
+    assert (mirror.destination / "file").read_bytes() == b"2"
+
+
+# -- single entries --------------------------------------------------------------------------------------------
+
+
+def test_missing_parents_are_made_with_their_attributes(both: Mirror) -> None:
+    (both.source / "a/b/c").mkdir(parents=True)
+    (both.source / "a/b/c/file").write_bytes(b"x")
+    (both.source / "a/b").chmod(0o711)
+    os.utime(both.source / "a", ns=(5, 5))
+    both.sync({b"a/b/c/file": REGULAR})
+    both.check()
+
+
+def test_parents_in_the_way_are_replaced(mirror: Mirror, tmp_path: Path) -> None:
+    (mirror.source / "a/b").mkdir(parents=True)
+    (mirror.source / "a/b/file").write_bytes(b"x")
+    (tmp_path / "outside/b").mkdir(parents=True)
+    (mirror.destination / "a").symlink_to(tmp_path / "outside")
+    mirror.sync({b"a/b/file": REGULAR})
+    mirror.check()
+    assert not (tmp_path / "outside/b/file").exists()
+
+
+def test_what_is_missing_is_removed_and_parents_keep_their_times(both: Mirror) -> None:
+    (both.source / "a").mkdir()
+    (both.destination / "a/b/c").mkdir(parents=True)
+    (both.destination / "a/file").touch()
+    os.utime(both.source / "a", ns=(7, 7))
+    both.sync({b"a/b": MISSING, b"a/file": MISSING, b"no/such/thing": MISSING, b"": DIRECTORY})
+    both.check()
+
+
+def test_what_is_missing_below_something_else_is_removed(mirror: Mirror) -> None:
+    (mirror.source / "a").symlink_to("/etc")
+    (mirror.destination / "a").mkdir()
+    (mirror.destination / "a/hostname").touch()
+    mirror.sync({b"a/hostname": MISSING})
+    assert not (mirror.destination / "a/hostname").exists()
+    assert Path("/etc/hostname").exists()
+
+
+def test_a_source_symlink_is_never_followed(mirror: Mirror, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/secret").write_bytes(b"secret")
+    (mirror.source / "a").symlink_to(tmp_path / "outside")
+    mirror.sync({b"a/secret": REGULAR})
+    assert not (mirror.destination / "a").exists()
+
+
+def test_what_has_vanished_or_appeared_is_left_to_its_event(mirror: Mirror) -> None:
+    (mirror.source / "back").write_bytes(b"1")
+    (mirror.destination / "back").write_bytes(b"2")
+    mirror.sync({b"gone": REGULAR, b"gone too": DIRECTORY | RECURSIVE, b"back": MISSING})
+    assert (mirror.destination / "back").exists()
+
+
+def test_only_attributes_are_set_where_content_agrees(mirror: Mirror) -> None:
+    (mirror.source / "file").write_bytes(b"x")
+    mirror.sync()
+    inode = os.lstat(mirror.destination / "file").st_ino
+    (mirror.source / "file").chmod(0o4700)
+    if os.geteuid() == 0:
+        os.chown(mirror.source / "file", 5, 6)
+        (mirror.source / "file").chmod(0o6711)
+    mirror.sync({b"file": REGULAR})
+    mirror.check()
+    assert os.lstat(mirror.destination / "file").st_ino == inode
+
+
+def test_directories_get_their_mode_and_time(both: Mirror) -> None:
+    build(both.source)
+    both.sync()
+    (both.source / "a/new").write_bytes(b"1")
+    (both.source / "a/b").chmod(0o1777)
+    (both.source / "fresh").mkdir(0o711)
+    os.utime(both.source / "empty", ns=(3, 3))
+    both.sync({b"a/b": DIRECTORY, b"a/new": REGULAR, b"empty": DIRECTORY, b"fresh": DIRECTORY})
+    both.check()
+
+
+def test_paths_longer_than_the_kernel_takes(both: Mirror) -> None:
+    name = b"n" * 200
+    here = os.open(both.source, os.O_RDONLY)
+    path = b""
+    for _ in range(30):
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here, path = below, path + name + b"/"
+    for leaf in (b"file", b"one"):
+        os.close(os.open(leaf, os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=here))
+    os.link(b"one", b"two", src_dir_fd=here, dst_dir_fd=here)
+    os.symlink(b"file", b"link", dir_fd=here)
+    both.sync({path + b"file": REGULAR})
+    both.sync()
+    both.check()
+    os.unlink(b"file", dir_fd=here)
+    os.close(here)
+    both.sync({path + b"file": MISSING, path + b"one": REGULAR | LINKED | FORCE, path + b"two": REGULAR | LINKED})
+    both.check()
+    subprocess.run(["rm", "-rf", both.source / ("n" * 200)], check=True)
+    both.sync()
+    both.check()
+
+
+def test_thousands_of_levels(both: Mirror) -> None:
+    here = os.open(both.source, os.O_RDONLY)
+    for _ in range(2500):
+        os.mkdir(b"d", dir_fd=here)
+        below = os.open(b"d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open(b"file", os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=here))
+    os.close(here)
+    both.sync()
+    both.check()
+    subprocess.run(["rm", "-rf", both.source / "d"], check=True)
+    both.sync({b"d": MISSING, b"": DIRECTORY})
+    both.check()
+
+
+# -- content ---------------------------------------------------------------------------------------------------
+
+
+def test_sparse_files_stay_sparse(both: Mirror) -> None:
+    with (both.source / "sparse").open("wb") as file:
+        file.seek(50_000_000)
+        file.write(b"data")
+        file.truncate(100_000_000)
+    with (both.source / "small hole").open("wb") as file:
+        file.truncate(30_000)
+    with (both.source / "whole").open("wb") as file:
+        file.write(b"x" * 9_000_001)
+    both.sync()
+    both.check(sparse=True)
+
+
+def test_a_file_that_changes_all_the_time_is_accepted(mirror: Mirror) -> None:
+    file = mirror.source / "busy"
+    file.write_bytes(b"0" * 1_000_000)
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            file.write_bytes(b"%d" % number * (100_000 + number))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for _ in range(20):
+            mirror.sync({b"busy": REGULAR})
+    finally:
+        stop.set()
+        thread.join()
+    mirror.sync({b"busy": REGULAR | FORCE})
+    mirror.check()
+
+
+def test_nobody_sees_a_file_half_written(mirror: Mirror) -> None:
+    file, copy = mirror.source / "file", mirror.destination / "file"
+    file.write_bytes(b"0" * 3_000_000)
+    mirror.sync()
+    seen: set[bytes] = set()
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            data = copy.read_bytes()
+            seen.add(data[:1] + b"%d" % len(data.strip(data[:1])) + b"%d" % len(data))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for digit in b"123456789":
+        file.write_bytes(bytes([digit]) * 3_000_000)
+        mirror.sync({b"file": REGULAR | FORCE})
+    stop.set()
+    thread.join()
+    assert all(s[1:] == b"03000000" for s in seen), seen
+
+
+@ROOT
+def test_extended_attributes_and_acls(tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path, acls=True, xattrs=True)
+    top = mirror.source
+    (top / "d").mkdir()
+    for name in ("d/file", "plain"):
+        (top / name).write_bytes(b"x")
+        os.setxattr(top / name, "user.one", b"1")
+    (top / "link").symlink_to("plain")
+    os.setxattr(top / "link", "trusted.link", b"on the link", follow_symlinks=False)
+    subprocess.run(["setfacl", "-m", "u:1:rwx,d:u:2:rx", top / "d"], check=True)
+    subprocess.run(["setfacl", "-m", "u:3:rw", top / "plain"], check=True)
+    mirror.sync()
+    mirror.check(xattrs=True)
+    assert os.getxattr(mirror.destination / "link", "trusted.link", follow_symlinks=False) == b"on the link"
+    os.removexattr(top / "plain", "user.one")
+    os.setxattr(top / "plain", "user.two", b"2")
+    subprocess.run(["setfacl", "-b", top / "plain"], check=True)
+    subprocess.run(["setfacl", "-k", top / "d"], check=True)
+    (top / "d/file").chmod(0o600)
+    mirror.sync({b"plain": REGULAR, b"d": DIRECTORY, b"d/file": REGULAR})
+    mirror.check(xattrs=True)
+
+
+# -- hard links ------------------------------------------------------------------------------------------------
+
+
+def test_a_group_is_changed_grown_and_broken_off(both: Mirror) -> None:
+    top = both.source
+    (top / "d").mkdir()
+    (top / "a").write_bytes(b"1")
+    for name in ("b", "d/c"):
+        os.link(top / "a", top / name)
+    both.sync()
+    both.check()
+
+    (top / "b").write_bytes(b"changed through one name")
+    both.sync(dict.fromkeys((b"a", b"b", b"d/c"), REGULAR | LINKED))
+    both.check()
+
+    os.link(top / "a", top / "d/new")
+    both.sync(dict.fromkeys((b"a", b"b", b"d/c", b"d/new"), REGULAR | LINKED) | {b"d": DIRECTORY})
+    both.check()
+
+    data, found = (top / "b").read_bytes(), os.lstat(top / "b")
+    (top / "b").unlink()
+    (top / "b").write_bytes(data)
+    (top / "b").chmod(0o600)
+    os.utime(top / "b", ns=(found.st_atime_ns, found.st_mtime_ns))
+    both.sync({b"b": REGULAR, b"": DIRECTORY})
+    both.check()
+
+    (top / "a").unlink()
+    (top / "a").symlink_to("d/c")
+    os.link(top / "b", top / "d/other")
+    both.sync(
+        {b"a": 0, b"": DIRECTORY, b"d": DIRECTORY}
+        | dict.fromkeys((b"b", b"d/other", b"d/c", b"d/new"), REGULAR | LINKED)
+    )
+    both.check()
+
+
+def test_groups_are_rearranged(both: Mirror) -> None:
+    generator = random.Random(5)
+    names = [f"d{n % 3}/{n}" for n in range(12)]
+    for directory in ("d0", "d1", "d2"):
+        (both.source / directory).mkdir()
+    for _ in range(25):
+        for name in names:
+            (both.source / name).unlink(missing_ok=True)
+        for number, name in enumerate(names):
+            if number and generator.random() < 0.7:
+                os.link(both.source / names[generator.randrange(number)], both.source / name)
+            else:
+                (both.source / name).write_bytes(b"%d" % generator.randrange(3))
+                os.utime(both.source / name, ns=(10**18, 10**18))
+                (both.source / name).chmod(generator.choice((0o600, 0o644)))
+        force = FORCE  # same size and time, other content
+        if generator.random() < 0.5:
+            both.sync({b"": DIRECTORY | RECURSIVE | force})
+        else:
+            entries = {b"d%d" % n: DIRECTORY for n in range(3)}
+            for name in names:
+                linked = LINKED if os.lstat(both.source / name).st_nlink > 1 else 0
+                entries[name.encode()] = REGULAR | force | linked
+            both.sync(entries)
+        both.check()
+
+
+def test_hard_links_outside_the_source_do_not_count(mirror: Mirror, tmp_path: Path) -> None:
+    (mirror.source / "file").write_bytes(b"1")
+    os.link(mirror.source / "file", tmp_path / "outside")
+    mirror.sync()
+    mirror.check()
+    (mirror.source / "file").chmod(0o600)
+    mirror.sync({b"file": REGULAR | LINKED})
+    mirror.check()
+
+
+# -- rules -----------------------------------------------------------------------------------------------------
+
+
+def test_rejected_paths_are_neither_copied_nor_deleted(both: Mirror) -> None:
+    build(both.source)
+    rules = Rejecting(rb"(\.skip|keep)$")
+    both.handler.rules = rules
+    for name in ("a/x.skip/inner", "a/b/new.skip"):
+        (both.source / name).mkdir(parents=True)
+    for name in ("gone/keep/me", "gone/not/me", "a/b/c/old.skip", "empty/keep"):
+        (both.destination / name).mkdir(parents=True)
+    both.sync()
+    left = snapshot(bytes(both.destination))
+    assert {b"gone", b"gone/keep", b"gone/keep/me", b"a/b/c/old.skip", b"empty/keep"} <= left.keys()
+    assert b"gone/not" not in left
+    assert b"a/x.skip" not in left
+    found = compare_trees(
+        bytes(both.source), bytes(both.destination), ignore=lambda p: rules.rejected(p) or p == b"gone"
+    )
+    assert not [f for f in found if f.aspect != "links"], report(found)
+
+
+def test_protected_content_in_the_way_is_a_failure_of_that_path(mirror: Mirror) -> None:
+    mirror.handler.rules = Rejecting(b"keep")
+    (mirror.source / "a").write_bytes(b"file")
+    (mirror.source / "b").write_bytes(b"file")
+    (mirror.destination / "a/keep").mkdir(parents=True)
+    outcome = mirror.run({b"a": REGULAR, b"b": REGULAR, b"gone": MISSING})
+    assert outcome.verdict is Verdict.PARTIAL
+    assert list(outcome.failed) == [b"a"]
+    assert (mirror.destination / "b").exists()
+    assert sorted(os.listdir(mirror.destination)) == ["a", "b"]
+
+
+def test_a_missing_rejected_path_stays(mirror: Mirror) -> None:
+    mirror.handler.rules = Rejecting(b"keep")
+    (mirror.destination / "d/keep").mkdir(parents=True)
+    (mirror.destination / "d/other").mkdir(parents=True)
+    (mirror.destination / "keep").mkdir()
+    mirror.sync({b"d": MISSING, b"keep": MISSING})
+    assert sorted(snapshot(bytes(mirror.destination))) == [b"", b"d", b"d/keep", b"keep"]
+
+
+def test_rules_that_no_worker_knows_are_applied_here(tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path, rules=Rejecting(b"skip"))
+    (mirror.source / "skip").mkdir()
+    (mirror.source / "file").touch()
+    mirror.sync(initial=True)
+    assert os.listdir(mirror.destination) == ["file"]
+    assert any("one process" in line for line in mirror.log)
+
+
+def test_rules_in_workers(tmp_path: Path) -> None:
+    from clsync.core.rules import Rules
+
+    mirror = Mirror(tmp_path, rules=Rules.parse(b"-*\\.skip(/|$)\n"))
+    build(mirror.source)
+    (mirror.source / "a/b.skip/c").mkdir(parents=True)
+    (mirror.destination / "a/c.skip").mkdir(parents=True)
+    mirror.sync(initial=True)
+    mirror.check(ignore=lambda p: b".skip" in p)
+    assert (mirror.destination / "a/c.skip").exists()
+    assert not (mirror.destination / "a/b.skip").exists()
+    assert not mirror.log
+
+
+def test_full_initial_knows_no_rules(tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path, rules=Rejecting(b"."), full_initial=True)
+    build(mirror.source)
+    mirror.sync(initial=True)
+    mirror.check()
+
+
+# -- what the destination or we cannot do ------------------------------------------------------------------------
+
+
+def test_what_the_destination_cannot_hold_is_left_out(tmp_path: Path) -> None:
+    poor = Capabilities(
+        owner=False, modes=False, time_grain_ns=2 * 10**9, symlinks=False, symlink_times=False,
+        hard_links=False, devices=False, specials=False, xattrs=False, acls=False, case_sensitive=False,
+    )  # fmt: skip
+    mirror = Mirror(tmp_path, capabilities=poor, acls=True, xattrs=True)
+    build(mirror.source)
+    (mirror.source / "UPPER").touch()
+    (mirror.source / "upper").touch()
+    (mirror.destination / "link").write_bytes(b"of another time")
+    for _ in range(2):
+        mirror.sync()
+        mirror.sync({b"link": 0, b"linked": REGULAR | LINKED, b"a/b/c/file": REGULAR | LINKED, b"fifo": 0})
+    found = snapshot(bytes(mirror.destination))
+    assert {entry.kind for entry in found.values()} == {"file", "directory"}
+    assert not any(entry.links for entry in found.values())
+    assert found[b"linked"].digest == found[b"a/b/c/file"].digest
+    assert len([path for path in found if path.lower() == b"upper"]) == 1
+    assert len(mirror.log) == 1
+    assert "symlinks" in mirror.log[0]
+
+
+def as_nobody(act: Callable[[], None]) -> None:
+    """Do something in a process without privileges."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            act()
+            code = 0
+        except BaseException:  # noqa: BLE001 - pytest is to go on in the parent only
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("initial", [False, True])
+def test_without_privileges(tmp_path: Path, initial: bool) -> None:
+    for above in (tmp_path, *tmp_path.parents[:2]):
+        above.chmod(0o755)
+    Mirror(tmp_path)
+    source, destination = tmp_path / "source", tmp_path / "destination"
+    build(source)
+    (source / "null").unlink()
+    (source / "secret").write_bytes(b"root only")
+    (source / "secret").chmod(0)
+    build(destination)
+    (destination / "null").unlink()
+    for directory in (b"a/b/c", b"a/b", b"a", b"empty"):
+        for top in (source, destination):
+            os.chmod(os.path.join(bytes(top), directory), 0o500)
+    (source / "a/b/c/file").write_bytes(b"other")
+    subprocess.run(["chown", "-hR", "65534:65534", source, destination], check=True)
+    os.chown(source / "secret", 0, 0)
+    os.chown(source / "large", 0, 0)
+
+    def copy() -> None:
+        mirror = Mirror(tmp_path)
+        outcome = mirror.run({b"": DIRECTORY | RECURSIVE | FORCE}, initial)
+        assert outcome.verdict is Verdict.PARTIAL, outcome
+        assert outcome.failed == {b"secret": "cannot read it: Permission denied"}, outcome
+
+    as_nobody(copy)
+    (source / "secret").unlink()
+    os.chown(source / "large", 65534, 65534)
+    found = [d for d in compare_trees(bytes(source), bytes(destination)) if d.path != b""]
+    assert not found, report(found)
+
+
+# -- random lives ----------------------------------------------------------------------------------------------
+
+
+def changed_entries(source: bytes, before: dict[bytes, Any], root: int) -> dict[bytes, int]:
+    """Return exact entries for all that differs from an earlier snapshot, none of them recursive."""
+    after = snapshot(source)
+    paths = sorted({d.path for d in compare(before, after)})
+    classifier = Classifier(lstat_below(root), Freshness(0, 0))
+    classifier.add((p, ATTRIB if p in after and after[p].kind == "directory" else NAME | CONTENT) for p in paths)
+    for names in {after[path].links for path in paths if path in after and after[path].links}:
+        classifier.add_links(names)
+    return classifier.finish()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_random_life(both: Mirror, tmp_path: Path, seed: int) -> None:
+    (tmp_path / "outside").mkdir()
+    source = bytes(both.source)
+    p = Playground(source, bytes(tmp_path / "outside"), f"copy {seed}")
+    churn.build(p, 60)
+    both.sync(initial=True)
+    both.check()
+    operations, weights = list(churn.OPERATIONS), list(churn.OPERATIONS.values())
+    for turn in range(12):
+        before = snapshot(source)
+        for _ in range(p.random.choice((1, 5, 25))):
+            churn.attempt(p, p.random.choices(operations, weights)[0])
+        p.release()
+        root = os.open(source, os.O_RDONLY)
+        entries = changed_entries(source, before, root)
+        os.close(root)
+        both.sync(entries if turn % 3 else {b"": DIRECTORY | RECURSIVE | FORCE})
+        both.check()
+
+
+def test_a_run_beside_a_busy_writer_ends_equal(both: Mirror, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    p = Playground(bytes(both.source), bytes(tmp_path / "outside"), 77)
+    churn.build(p, 100)
+    operations, weights = list(churn.OPERATIONS), list(churn.OPERATIONS.values())
+    stop = threading.Event()
+
+    def play() -> None:
+        while not stop.is_set():
+            churn.attempt(p, p.random.choices(operations, weights)[0])
+
+    thread = threading.Thread(target=play)
+    thread.start()
+    try:
+        for _ in range(15):
+            outcome = both.run({b"": DIRECTORY | RECURSIVE | FORCE})
+            assert outcome.verdict is Verdict.DONE, outcome
+    finally:
+        stop.set()
+        thread.join()
+        p.release()
+    both.sync({b"": DIRECTORY | RECURSIVE | FORCE})
+    both.check()
+
+
+# -- ends ------------------------------------------------------------------------------------------------------
+
+
+def many(top: Path, directories: int, files: int) -> None:
+    for d in range(directories):
+        (top / f"d{d}").mkdir()
+        for f in range(files):
+            (top / f"d{d}/f{f}").write_bytes(b"%d" % f * 100)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.15, 0.3])
+def test_a_stopped_run_says_so_and_the_next_completes_it(mirror: Mirror, delay: float) -> None:
+    many(mirror.source, 20, 300)
+
+    async def stopped() -> Outcome:
+        root = os.open(mirror.source, os.O_RDONLY)
+        asyncio.get_running_loop().call_later(delay, mirror.handler.stop)
+        try:
+            return await mirror.handler.sync(Batch(1, EVERYTHING, root, initial=True))
+        finally:
+            os.close(root)
+
+    began = time.monotonic()
+    outcome = asyncio.run(stopped())
+    assert outcome.verdict is Verdict.DONE or (outcome.verdict, outcome.message) == (Verdict.UNWELL, "stopped")
+    assert time.monotonic() - began < delay + 3
+    mirror.sync()
+    mirror.check()
+
+
+def test_a_killed_worker_is_told_and_the_next_run_completes_it(mirror: Mirror) -> None:
+    many(mirror.source, 20, 300)
+
+    def kill() -> None:
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            found = subprocess.run(
+                ["pgrep", "-P", str(os.getpid()), "-f", "clsync.handler.copy.worker"], capture_output=True
+            ).stdout.split()
+            if found and any(mirror.destination.iterdir()):
+                os.kill(int(found[0]), 9)
+                return
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    outcome = mirror.run(EVERYTHING, initial=True)
+    thread.join()
+    assert outcome.verdict is Verdict.UNWELL or outcome.verdict is Verdict.DONE
+    mirror.sync()
+    mirror.check()
+
+
+def test_what_a_killed_run_leaves_is_removed(mirror: Mirror) -> None:
+    for top in (mirror.source, mirror.destination):
+        (top / "d").mkdir()
+    (mirror.source / "d/file").touch()
+    (mirror.source / "d/.mine.clsync-abcdef").touch()
+    mirror.sync({b"d/.mine.clsync-abcdef": REGULAR})
+    (mirror.destination / "d/.file.clsync-012345").touch()
+    mirror.sync({b"d/file": REGULAR})
+    assert (mirror.destination / "d/.file.clsync-012345").exists()
+    mirror.destination.rename(mirror.destination.with_name("away"))
+    assert mirror.run({b"d/file": REGULAR}).verdict is Verdict.UNWELL
+    mirror.destination.with_name("away").rename(mirror.destination)
+    mirror.sync({b"d/file": REGULAR, b"d": DIRECTORY})
+    mirror.check()
+
+
+def test_a_timeout_ends_a_run(tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path, timeout=0.01)
+    many(mirror.source, 20, 300)
+    outcome = mirror.run(EVERYTHING)
+    assert outcome.verdict is Verdict.UNWELL
+    assert "timeout" in outcome.message
+
+
+def test_the_end_of_the_parent_is_the_end_of_the_workers(tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path)
+    with (mirror.source / "huge").open("wb") as file:
+        for _ in range(64):
+            file.write(os.urandom(1 << 20))
+    many(mirror.source, 20, 200)
+    pid = os.fork()
+    if not pid:
+        try:
+            mirror.run(EVERYTHING, initial=True)
+        finally:
+            os._exit(0)
+    time.sleep(0.25)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    until = time.monotonic() + 5
+    while time.monotonic() < until and _workers_of(mirror.destination):
+        time.sleep(0.05)
+    assert not _workers_of(mirror.destination)
+    mirror.sync()
+    mirror.check()
+
+
+def _workers_of(destination: Path) -> list[str]:
+    """Return the workers that have a directory open."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"copy.worker" not in (process / "cmdline").read_bytes():
+                continue
+            if any(os.readlink(fd) == str(destination) for fd in (process / "fd").iterdir()):
+                found.append(process.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_a_destination_that_is_gone_is_unwell(tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path)
+    mirror.destination.rmdir()
+    outcome = mirror.run(EVERYTHING)
+    assert outcome.verdict is Verdict.UNWELL
+    assert "create or mount it" in outcome.message
+
+
+def test_the_destination_check_is_asked(tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path, destination_check=lambda: "not mounted")
+    assert mirror.run(EVERYTHING) == Outcome(Verdict.UNWELL, message="not mounted")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "destination"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("initial", [False, True])
+def test_a_full_destination_is_unwell(small: Path, tmp_path: Path, initial: bool) -> None:
+    mirror = Mirror(tmp_path)
+    (mirror.source / "d").mkdir()
+    (mirror.source / "d/large").write_bytes(b"x" * 3_000_000)
+    outcome = mirror.run(EVERYTHING, initial)
+    assert outcome.verdict is Verdict.UNWELL
+    assert "no space" in outcome.message
+    subprocess.run(["mount", "-o", "remount,size=10m", small], check=True)
+    mirror.sync()
+    mirror.check()
+
+
+@ROOT
+@pytest.mark.root
+def test_a_read_only_destination_is_unwell(small: Path, tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path)
+    (mirror.source / "file").touch()
+    subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+    outcome = mirror.run({b"file": REGULAR})
+    assert outcome.verdict is Verdict.UNWELL
+    assert "read-only" in outcome.message
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("level", [1, 2])
+def test_other_file_systems_are_empty_or_left_out(tmp_path: Path, level: int) -> None:
+    mirror = Mirror(tmp_path, one_file_system=level)
+    (mirror.source / "d/mount").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", mirror.source / "d/mount"], check=True)
+    try:
+        (mirror.source / "d/mount/file").touch()
+        mirror.sync()
+        assert (mirror.destination / "d/mount").exists() == (level == 1)
+        mirror.sync({b"d/mount/file": REGULAR, b"d/mount": DIRECTORY | RECURSIVE})
+        assert (mirror.destination / "d/mount").exists() == (level == 1)
+        assert not (mirror.destination / "d/mount/file").exists()
+    finally:
+        subprocess.run(["umount", "-l", mirror.source / "d/mount"], check=True)
+
+
+@ROOT
+@pytest.mark.root
+def test_one_failing_path_is_named(mirror: Mirror) -> None:
+    build(mirror.source)
+    (mirror.destination / "a/b").mkdir(parents=True)
+    (mirror.destination / "a/b/left").touch()
+    subprocess.run(["chattr", "+i", mirror.destination / "a/b/left"], check=False, capture_output=True)
+    try:
+        outcome = mirror.run(EVERYTHING)
+        if outcome.verdict is Verdict.DONE:
+            pytest.skip("no immutable files here")
+        assert outcome.verdict is Verdict.PARTIAL
+        assert list(outcome.failed) == [b"a/b/left"]
+    finally:
+        subprocess.run(["chattr", "-i", mirror.destination / "a/b/left"], check=False, capture_output=True)
+    mirror.sync()
+    mirror.check()
+
+
+def test_the_source_is_not_touched(mirror: Mirror) -> None:
+    build(mirror.source)
+    times = {}
+    for path, found in ((p, os.lstat(os.path.join(bytes(mirror.source), p))) for p in snapshot(bytes(mirror.source))):
+        times[path] = (found.st_atime_ns, found.st_ctime_ns)
+        if not stat.S_ISLNK(found.st_mode):
+            os.utime(os.path.join(bytes(mirror.source), path), ns=(1, found.st_mtime_ns))
+    mirror.sync()
+    for path in times:
+        found = os.lstat(os.path.join(bytes(mirror.source), path))
+        if not stat.S_ISLNK(found.st_mode):
+            assert found.st_atime_ns == 1, path
+
+
+def test_closing_gives_everything_back(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    mirror = Mirror(tmp_path)
+    build(mirror.source)
+    mirror.sync()
+    mirror.sync(initial=True)
+    asyncio.run(mirror.handler.aclose())
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,615 @@
+"""How a run begins, goes and ends: options, delays, signals, files, messages, configuration."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from clsync import __version__
+from clsync.errors import Exit
+from clsync.options.table import OPTIONS
+from tests.support.daemon import Daemon, installed
+from tests.support.recorder import Recorder
+from tests.system.world import AT_ONCE, MODES, ROOT, SYNCED, WATCHING, World
+
+FOR_LONG = ("-t600", "-w0")
+HAND_OVER = 16
+
+
+def named_as_failed(text: str) -> list[str]:
+    """Return the lines by which a run that ends names what it leaves behind."""
+    return [line for line in text.splitlines() if line.startswith("Error: not synced: ")]
+
+
+# -- the initial sync ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_skip_initialsync(world: World, mode: str) -> None:
+    world.write("old")
+    with world.daemon(f"-M{mode}", "--skip-initialsync") as daemon:
+        daemon.wait_for_log(WATCHING)
+        world.write("new")
+        world.wait_for_copy(daemon, "new")
+        assert world.copied("old") is None
+        world.write("old", "changed")
+        world.wait_for_copy(daemon, "old", "changed")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_only_initialsync(world: World, mode: str) -> None:
+    """One sync, nothing is watched."""
+    world.write("d/file")
+    (world.destination / "left over").touch()
+    done = world.run(*world.trees, f"-M{mode}", "--only-initialsync")
+    assert done.code == Exit.OK, done.err
+    assert WATCHING not in done.err
+    world.demand_equal()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_full_initialsync(world: World, mode: str) -> None:
+    """Rules do not count at the start, and count afterwards."""
+    rules = world.file("rules", "-f\\.o$\n")
+    world.write("early.o")
+    with world.daemon(f"-M{mode}", f"-R{rules}", "-F") as daemon:
+        world.wait_for_copy(daemon, "early.o")
+        daemon.wait_for_log(SYNCED)
+        world.write("late.o")
+        world.write("late.c")
+        world.wait_for_copy(daemon, "late.c")
+        assert world.copied("late.o") is None
+
+
+# -- runs that are meant to end --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_exit_on_no_events(world: World, mode: str) -> None:
+    world.write("d/file")
+    done = world.run(*world.trees, f"-M{mode}", "--exit-on-no-events", *FOR_LONG)
+    assert done.code == Exit.OK, done.err
+    assert WATCHING in done.err
+    world.demand_equal()
+
+
+def test_exit_on_no_events_takes_what_comes_meanwhile(world: World) -> None:
+    world.write("early")
+    late = f'[ "$CLSYNC_ITERATION" -gt 3 ] || echo late >{world.source}/late."$CLSYNC_ITERATION"'
+    recorder = Recorder(world.top, f'rsync "$@" || exit\n{late}')
+    done = world.run(*world.trees, "-Mrsyncdirect", recorder.option, "--exit-on-no-events")
+    assert done.code == Exit.OK, done.err
+    assert sorted(os.listdir(world.destination)) == ["early", "late.1", "late.2", "late.3"]
+    world.demand_equal()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_max_iterations(world: World, number: int) -> None:
+    """The initial sync is the first."""
+    recorder = Recorder(world.top, f'echo >{world.source}/made."$CLSYNC_ITERATION"')
+    done = world.run(*world.trees, "-Mdirect", recorder.option, f"--max-iterations={number}", *AT_ONCE)
+    assert done.code == Exit.OK, done.err
+    assert [(call.iteration, call.status) for call in recorder.calls] == [
+        (n, "initsync" if n == 1 else "running") for n in range(1, number + 1)
+    ]
+
+
+def test_the_printed_command_line(world: World) -> None:
+    """As in the manual, and in that of clsync 0.4: move a tree, no -D, a slash at the end of both."""
+    world.write("html/index.html")
+    (world.destination / "left over").touch()
+    done = world.run(
+        "--exit-on-no-events",
+        "--max-iterations=20",
+        "--mode=rsyncdirect",
+        f"-W{world.source}",
+        "-Srsync",
+        "--",
+        "%RSYNC-ARGS%",
+        f"{world.source}/",
+        f"{world.destination}/",
+    )
+    assert done.code == Exit.OK, done.err
+    world.demand_equal()
+
+
+# -- failures --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "ending"), [("rsyncdirect", "--only-initialsync"), ("copy", "--exit-on-no-events")])
+def test_a_run_that_is_meant_to_end_names_what_fails(world: World, mode: str, ending: str) -> None:
+    """It tries three times, syncs everything else, and does not end with 0."""
+    world.write("plain")
+    secret = world.write("secret\n")
+    secret.chmod(0)
+    head: list[str] = []
+    if os.geteuid() == 0:
+        os.chown(secret, 1234, 1234)
+        head = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+    done = world.run(*world.trees, f"-M{mode}", ending, head=head)
+    assert done.code == Exit.INCOMPLETE, done.err
+    named = named_as_failed(done.err)
+    assert [line for line in named if line.startswith("Error: not synced: secret\\n: ")], named
+    assert all("Permission denied" in line and "plain" not in line for line in named), named
+    assert world.copied("plain") == "plain"
+
+
+@pytest.mark.parametrize(
+    ("options", "tries", "code"),
+    [
+        (["--max-iterations=5"], 3, Exit.INCOMPLETE),
+        (["--only-initialsync", "--retries=1"], 1, 7),
+        (["--exit-on-no-events", "--retries=2"], 2, 7),
+        (["--retries=1"], 1, 7),
+        (["--only-initialsync", "--ignore-failures", "--retries=1"], 1, 7),
+    ],
+)
+def test_retries(world: World, options: list[str], tries: int, code: int) -> None:
+    """With --retries the exit code is the handler's own."""
+    recorder = Recorder(world.top, "exit 7")
+    done = world.run(*world.trees, "-Mdirect", recorder.option, *AT_ONCE, *options)
+    assert done.code == code, done.err
+    assert len(recorder.calls) == tries
+    (named,) = named_as_failed(done.err)
+    assert "exit code 7" in named
+
+
+def test_a_daemon_tries_again(world: World) -> None:
+    recorder = Recorder(world.top, "exit $((CLSYNC_ITERATION < 2))")
+    with world.daemon("-Mdirect", recorder.option, f"--status-file={world.top}/status") as daemon:
+        daemon.wait_for_log("exit code 1")
+        status = world.top / "status"
+        daemon.wait_until(lambda: status.read_text() == "synchandler error", what="the status")
+        recorder.wait_for_calls(daemon, 2)
+        daemon.wait_until(lambda: status.read_text() == "running", what="success")
+        assert {tuple(call.arguments) for call in recorder.calls} == {(b".", os.fsencode(world.destination) + b"/")}
+
+
+def test_ignore_failures(world: World) -> None:
+    """Nothing is forgotten, and --retries does not end the run."""
+    recorder = Recorder(world.top, "exit $((CLSYNC_ITERATION == 2))")
+    with world.daemon("-Mdirect", recorder.option, "--ignore-failures", "--retries=1") as daemon:
+        recorder.wait_for_calls(daemon, 1)
+        world.write("file")
+        recorder.wait_for_calls(daemon, 3)
+        assert [b"file" in call.arguments for call in recorder.calls] == [False, True, True]
+        daemon.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["-x5,23"], Exit.OK),
+        (["-x23", "-x5"], Exit.OK),
+        (["-x23", "-x0"], 23),
+    ],
+)
+def test_ignore_exitcode(world: World, options: list[str], code: int) -> None:
+    recorder = Recorder(world.top, "exit 23")
+    done = world.run(*world.trees, "-Mdirect", recorder.option, "--only-initialsync", "--retries=1", *options)
+    assert done.code == code, done.err
+    assert len(recorder.calls) == 1
+
+
+def test_timeout_sync(world: World) -> None:
+    """The handler is ended with all it has started, and its paths are handed over again."""
+    recorder = Recorder(world.top, '[ "$CLSYNC_ITERATION" != 2 ] || { sleep 600 & wait; }')
+    with world.daemon("-Mdirect", recorder.option, "--timeout-sync=0.5") as daemon:
+        recorder.wait_for_calls(daemon, 1)
+        world.write("file")
+        daemon.wait_for_log("took longer than --timeout-sync")
+        daemon.wait_until(lambda: not daemon.descendants(), what="the end of the handler")
+        recorder.wait_for_calls(daemon, 3)
+        assert recorder.calls[1].arguments == recorder.calls[2].arguments
+
+
+# -- delays ----------------------------------------------------------------------------------------------------
+
+
+def waited(world: World, name: str) -> float:
+    """Return the time (s) from the writing of a file to the making of its copy."""
+    return os.stat(world.destination / name).st_ctime - os.stat(world.source / name).st_mtime
+
+
+def test_delay_collect(world: World) -> None:
+    """Counted from the first change; what comes later goes with it."""
+    recorder = Recorder(world.top, 'cp "$@"')
+    with world.daemon("-Mdirect", recorder.option, "--skip-initialsync", delays=("-t1", "-w0")) as daemon:
+        daemon.wait_for_log(WATCHING)
+        first = world.write("first")
+        world.write("second")
+        world.wait_for_copy(daemon, "first")
+        world.wait_for_copy(daemon, "second")
+        assert waited(world, first.name) > 0.95
+        (call,) = recorder.calls
+        assert sorted(call.arguments[:-1]) == [b"first", b"second"]
+
+
+def test_delay_sync(world: World) -> None:
+    """Counted from the start of the batch before."""
+    with world.daemon("-Mcopy", delays=("-t0", "-w0.9")) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("first")
+        world.wait_for_copy(daemon, "first")
+        world.write("second")
+        world.wait_for_copy(daemon, "second")
+        one, other = (os.stat(world.destination / name).st_ctime for name in ("first", "second"))
+        assert other - one > 0.6
+
+
+@pytest.mark.parametrize("delay", ["-t0", "-t-1"])
+def test_no_delay(world: World, delay: str) -> None:
+    with world.daemon("-Mcopy", delays=(delay, "-w0")) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("file")
+        world.wait_for_copy(daemon, "file")
+        assert waited(world, "file") < 0.9  # of the default
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_big_files(world: World, mode: str) -> None:
+    """They wait for their own delay, others do not wait for them."""
+    options = (f"-M{mode}", "--threshold-bigfile=1000", "--delay-collect-bigfile=1")
+    with world.daemon(*options, delays=AT_ONCE) as daemon:
+        daemon.wait_for_log(SYNCED)
+        big, exact = "b" * 1001, "e" * 1000
+        world.write("big", big)
+        world.write("exact", exact)
+        world.wait_for_copy(daemon, "exact", exact)
+        assert world.copied("big") is None
+        world.wait_for_copy(daemon, "big", big)
+        assert waited(world, "big") > 0.95
+
+
+@pytest.mark.parametrize("options", [["-B0"], ["-B2000"], ["-B1000", "-T0"]])
+def test_files_that_are_not_big(world: World, options: list[str]) -> None:
+    with world.daemon("-Mcopy", "-T600", *options, delays=AT_ONCE) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("file", "f" * 1500)
+        world.wait_for_copy(daemon, "file", "f" * 1500)
+
+
+def test_big_files_at_the_end(world: World) -> None:
+    """A run that ends does not leave them behind."""
+    with world.daemon("-Mcopy", "-B1000", "-T600", delays=AT_ONCE) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("big", "b" * 1001)
+        world.write("small")
+        world.wait_for_copy(daemon, "small")
+        assert world.copied("big") is None
+        daemon.stop(signal.SIGQUIT)
+    world.demand_equal()
+
+
+# -- signals ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_hup_reads_the_rules_again(world: World, mode: str) -> None:
+    rules = world.file("rules", "-f\\.o$\n")
+    world.write("now.o")
+    with world.daemon(f"-M{mode}", f"-R{rules}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        rules.write_text("-f\\.c$\n")
+        os.kill(daemon.pid, signal.SIGHUP)
+        world.wait_for_copy(daemon, "now.o")
+        world.write("d/x.c")
+        world.write("d/x.o")
+        world.wait_for_copy(daemon, "d/x.o")
+        assert world.copied("d/x.c") is None
+        rules.write_text("-q\n")
+        os.kill(daemon.pid, signal.SIGHUP)
+        daemon.wait_for_log("the old rules stay in force")
+        assert f"{rules}, line 1" in daemon.output
+        world.write("d/y.c")
+        world.write("d/y.o")
+        world.wait_for_copy(daemon, "d/y.o")
+        assert world.copied("d/y.c") is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_int_and_term_end_at_once(world: World, number: int) -> None:
+    """A handler at work is ended, with all it has started; what is pending is left for the next start."""
+    recorder = Recorder(world.top, '[ "$CLSYNC_ITERATION" = 1 ] || { sleep 600 & wait; }')
+    with world.daemon("-Mdirect", recorder.option, delays=AT_ONCE) as daemon:
+        recorder.wait_for_calls(daemon, 1)
+        world.write("file")
+        recorder.wait_for_calls(daemon, 2)
+        world.write("pending")
+        daemon.stop(number, timeout=4)
+        assert len(recorder.calls) == 2
+        assert "Error" not in daemon.output, daemon.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGALRM])
+@pytest.mark.parametrize("mode", MODES)
+def test_quit_hands_over_first(world: World, mode: str, number: int) -> None:
+    with world.daemon(f"-M{mode}", delays=FOR_LONG) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("d/pending")
+        daemon.stop(number)
+        world.demand_equal()
+
+
+def test_quit_lets_a_handler_end(world: World) -> None:
+    recorder = Recorder(world.top, f'while [ ! -e {world.top}/go ]; do sleep 0.05; done; cp -r "$@"')
+    world.write("file")
+    with world.daemon("-Mdirect", recorder.option) as daemon:
+        recorder.wait_for_calls(daemon, 1)
+        os.kill(daemon.pid, signal.SIGQUIT)
+        world.file("go", "")
+        daemon.wait()
+        assert world.copied("file") == "file"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_usr2_compares_everything(world: World, mode: str) -> None:
+    world.write("d/file")
+    with world.daemon(f"-M{mode}", delays=FOR_LONG) as daemon:
+        daemon.wait_for_log(SYNCED)
+        shutil.rmtree(world.destination / "d")
+        (world.destination / "strange").touch()
+        os.kill(daemon.pid, signal.SIGUSR2)
+        world.wait_for_equal(daemon)
+
+
+def test_16_hands_over_now(world: World) -> None:
+    with world.daemon("-Mcopy", delays=FOR_LONG) as daemon:
+        daemon.wait_for_log(SYNCED)
+        for name in ("first", "second"):
+            world.write(name)
+            os.kill(daemon.pid, HAND_OVER)
+            world.wait_for_copy(daemon, name)
+
+
+def test_usr1_does_nothing(world: World) -> None:
+    with world.daemon("-Mcopy", "-d") as daemon:
+        daemon.wait_for_log(SYNCED)
+        os.kill(daemon.pid, signal.SIGUSR1)
+        daemon.wait_for_log("signal USR1")
+        world.write("after")
+        world.wait_for_copy(daemon, "after")
+
+
+# -- files, background, label ----------------------------------------------------------------------------------
+
+
+def test_pid_and_status_file(world: World) -> None:
+    pid, status = world.top / "pid", world.top / "status"
+    recorder = Recorder(world.top, f"cat {status} >>{world.top}/statuses; echo >>{world.top}/statuses")
+    options = (f"--pid-file={pid}", f"--status-file={status}")
+    with world.daemon("-Mdirect", recorder.option, *options) as daemon:
+        recorder.wait_for_calls(daemon, 1)
+        daemon.wait_until(lambda: status.read_text() == "running", what="the status")
+        assert pid.read_text() == str(daemon.pid)
+        world.write("file")
+        recorder.wait_for_calls(daemon, 2)
+        assert [call.status for call in recorder.calls] == ["initsync", "running"]
+        daemon.wait_until(lambda: (world.top / "statuses").read_text() == "initsync\nrunning\n", what="both")
+        daemon.stop()
+    assert not pid.exists()
+    assert not status.exists()
+
+
+def test_background(world: World) -> None:
+    """The command answers once the tree is watched; the daemon leads a session of its own."""
+    pid_file = world.top / "pid"
+    daemon = world.daemon("-b", f"-z{pid_file}")
+    try:
+        daemon.start()
+        assert daemon.process is not None
+        assert daemon.process.wait(10) == 0, daemon.tail
+        world.write("file")
+        until(lambda: world.copied("file") == "file", daemon)
+        pid = int(pid_file.read_text())
+        assert pid in daemon.family()
+        assert pid != daemon.pid
+        assert os.getsid(pid) == pid
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: not daemon.family(), daemon)
+        assert not pid_file.exists()
+    finally:
+        daemon.kill()
+
+
+def until(condition: Callable[[], bool], daemon: Daemon) -> None:
+    """Wait until a condition holds, of a daemon that went to the background."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, daemon.tail
+        time.sleep(0.005)
+
+
+@ROOT
+@pytest.mark.root
+def test_background_answers_with_the_failure(world: World) -> None:
+    """Also with one that comes after the fork."""
+    world.run("-b", "-W", world.source, "-D", world.top / "nowhere").complaint(Exit.DESTINATION)
+    head = ["setpriv", "--bounding-set", "-sys_admin"]
+    message, _ = world.run(*world.trees, "-b", "--monitor=fanotify", head=head).complaint(Exit.MONITOR)
+    assert "fanotify" in message
+    world.run(*world.trees, "-b", f"-z{world.top}/nowhere/pid").complaint(Exit.FILES)
+
+
+def test_label(world: World) -> None:
+    recorder = Recorder(world.top)
+    arguments = ("-lweb 1", "--", "%label%", "<%label%>", "%%label%", "%nothing%", "%delay-collect%", "%PID%")
+    with world.daemon("-Mdirect", recorder.option, *arguments) as daemon:
+        recorder.wait_for_calls(daemon, 1)
+        pid = str(daemon.pid).encode()
+        assert recorder.calls[0].arguments == [b"web 1", b"<web 1>", b"%label%", b"%nothing%", b"0.05", pid]
+
+
+# -- messages --------------------------------------------------------------------------------------------------
+
+
+def test_output(world: World) -> None:
+    errors = world.run(*world.trees, "--only-initialsync")
+    assert errors.out == ""
+    assert SYNCED in errors.err
+    assert all(line.startswith("Info: ") for line in errors.err.splitlines()), errors.err
+    output = world.run(*world.trees, "--only-initialsync", "-Ystdout")
+    assert SYNCED in output.out
+    assert output.err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "prefixes"),
+    [
+        ([], {"Error", "Warning", "Info"}),
+        (["-v2"], {"Error", "Warning"}),
+        (["-v1"], {"Error"}),
+        (["-q"], set()),
+        (["-q", "-q0"], {"Error", "Warning", "Info"}),
+    ],
+)
+def test_verbosity(world: World, options: list[str], prefixes: set[str]) -> None:
+    config = world.file("config", "[default]\nno-such-option = 1\n")
+    recorder = Recorder(world.top, "exit 1")
+    tried = ("-Mdirect", recorder.option, "-r1", f"-H{config}", "--only-initialsync")
+    done = world.run(*world.trees, *tried, *options)
+    assert done.code == 1
+    assert done.out == ""
+    assert {line.partition(":")[0] for line in done.err.splitlines()} == prefixes
+
+
+def test_debug(world: World) -> None:
+    """Levels add up, or are given as a number."""
+    for options, deepest in (((), 0), (("-d", "-d"), 2), (("--debug=3", "-d0", "-d"), 1)):
+        done = world.run(*world.trees, "-Mcopy", "--only-initialsync", *options)
+        assert done.code == 0, done.err
+        levels = {line[5] for line in done.err.splitlines() if line.startswith("Debug")}
+        assert levels == {str(level) for level in range(1, deepest + 1)}, done.err
+
+
+@contextmanager
+def system_log(top: Path) -> Iterator[tuple[socket.socket, list[str]]]:
+    """Give a system log of our own, and the words before a command that make it the command's /dev/log."""
+    devices = top / "dev"
+    devices.mkdir()
+    (devices / "null").touch()
+    script = f'mount --bind /dev/null {devices}/null && mount --rbind {devices} /dev && exec "$@"'
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(os.fspath(devices / "log"))
+        log.settimeout(10)
+        yield log, ["unshare", "--mount", "sh", "-c", script, "sh"]
+
+
+@ROOT
+@pytest.mark.root
+def test_syslog(world: World) -> None:
+    with system_log(world.top) as (log, head):
+        done = world.run(*world.trees, "--only-initialsync", "-Ysyslog", head=head)
+        assert (done.code, done.out, done.err) == (0, "", "")
+        said = b""
+        while SYNCED.encode() not in said:
+            said = log.recv(4096)
+    assert said.startswith(b"<30>")  # facility daemon, priority info
+    assert b" clsync[" in said
+
+
+def test_help_and_version(world: World) -> None:
+    """Whatever else is said, and wherever."""
+    said = world.run("--help", "--watch-dir=/nowhere")
+    assert (said.code, said.err) == (0, "")
+    assert [o.name for o in OPTIONS if f"--{o.name}" not in said.out] == []
+    assert world.run("-h").out == said.out
+    for option in ("--version", "-V"):
+        assert world.run(option) == (0, f"clsync {__version__}\n", "")
+
+
+# -- configuration ---------------------------------------------------------------------------------------------
+
+CONFIG = """
+# what all have
+[default]
+label = nobody
+delay-collect = 0.05
+delay-sync = 0.05
+[base]
+config-block-inherits = default
+mode = direct
+sync-handler = {program}
+watch-dir = {top}/%label%
+-- = %label% 'two words' "%delay-sync%" %INCLUDE-LIST%
+[source]
+config-block-inherits = base
+label = source
+delay-sync = 0.06
+destination-dir = {top}/destination
+"""
+
+
+@pytest.fixture
+def configured(world: World) -> tuple[World, Recorder, Path]:
+    """A world, a handler, and a configuration file for both."""
+    recorder = Recorder(world.top)
+    text = CONFIG.format(program=recorder.program, top=world.top)
+    return world, recorder, world.file("config", text)
+
+
+def test_configuration(configured: tuple[World, Recorder, Path]) -> None:
+    """A block, those it inherits from, and macros that are told by the block, wherever they stand."""
+    world, recorder, config = configured
+    with world.bare("-H", config, "-Ksource") as daemon:
+        recorder.wait_for_calls(daemon, 1)
+        assert recorder.calls[0].arguments == [b"source", b"two words", b"0.06", b"."]
+        world.write("new")
+        recorder.wait_for_calls(daemon, 2)
+        assert recorder.calls[1].arguments == [b"source", b"two words", b"0.06", b"new"]
+
+
+def test_the_command_line_goes_before_the_configuration(configured: tuple[World, Recorder, Path]) -> None:
+    world, recorder, config = configured
+    (world.top / "other").mkdir()
+    options = ("-H", config, "--config-block=source", "--label=other", "--only-initialsync")
+    assert world.run(*options).code == 0
+    assert world.run(*options, "--", "own", "%watch-dir%").code == 0
+    assert [call.arguments for call in recorder.calls] == [
+        [b"other", b"two words", b"0.06", b"."],
+        [b"own", os.fsencode(world.top / "other")],
+    ]
+
+
+def test_the_command_line_says_what_is_inherited(configured: tuple[World, Recorder, Path]) -> None:
+    world, recorder, config = configured
+    with open(config, "a") as file:
+        file.write("[special]\nlabel = source\ndelay-sync = 1\n")
+    destination = f"-D{world.destination}"
+    options = ("-H", config, "-Kspecial", "--config-block-inherits=base", destination, "--only-initialsync")
+    assert world.run(*options).code == 0
+    assert recorder.calls[0].arguments == [b"source", b"two words", b"1", b"."]
+
+
+def test_configuration_at_home(configured: tuple[World, Recorder, Path]) -> None:
+    """It is found by itself, and left alone where that is asked for."""
+    world, recorder, config = configured
+    config.rename(world.top / ".clsync.conf")
+    assert world.run("-Ksource", "--only-initialsync").code == 0
+    assert len(recorder.calls) == 1
+    world.run("-H/NULL/", "--only-initialsync").complaint(Exit.USAGE)
+    message, _ = world.run("-H/NULL/", "-Ksource").complaint(Exit.USAGE)
+    assert message
+
+
+def test_it_can_be_started_by_anything(world: World) -> None:
+    """Without a terminal, without standard descriptors, and with signals blocked."""
+    world.write("file")
+    closed = f'exec "{installed()}" "$@" <&- >&- 2>&-'
+    done = subprocess.run(
+        ["sh", "-c", closed, "sh", *world.trees, "--only-initialsync"],
+        env={**os.environ, **world.environment},
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0
+    world.demand_equal()

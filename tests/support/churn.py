@@ -642,6 +642,10 @@ class Writer:
                 self._running, self.failed = False, status != 0
         return self._running
 
+    def trouble(self) -> str:
+        """Return the end of what a writer that failed has left behind."""
+        return "\n".join(self.journal.read_text(errors="replace").splitlines()[-30:])
+
     def kill(self) -> None:
         """End it at once."""
         if self._running:

@@ -333,7 +333,8 @@ class Run:
             if self.settings.overflow:
                 self._let_it_overflow(daemon)
             time.sleep(0.002)
-        assert not any(writer.failed for writer in self.writers), "a writer failed"
+        for writer in self.writers:
+            assert not writer.failed, f"a writer failed:\n{writer.trouble()}"
 
     def _kill_a_handler(self, daemon: Daemon) -> None:
         """Kill a process the program has started, at a random moment of its life."""
@@ -435,8 +436,21 @@ class Run:
             steps = [step for step in self.journal if shown(os.path.basename(path)) in step]
             parts.append(f"steps with {shown(path)}:\n" + "\n".join(steps[-25:]))
         parts.append("output:\n" + daemon.tail)
+        parts.append(f"journal and inodes: {self._evidence(daemon)}")
         parts.append("again: " + self.settings.reproduction(self.result.seed))
         return "\n".join(parts)
+
+    def _evidence(self, daemon: Daemon) -> Path:
+        """Keep what tells how a failure came about; the trees themselves are removed."""
+        kept = Path(tempfile.mkdtemp(prefix=f"clsync-churn-failed-{self.result.seed}-"))
+        (kept / "journal").write_text("\n".join(self.journal))
+        (kept / "output").write_text(daemon.output)
+        for top in (self.world.source, self.world.outside, self.world.destination):
+            listing = subprocess.run(
+                ["find", ".", "-printf", "%i %n %y %s %T+ %C+ %p\\n"], cwd=top, capture_output=True, check=False
+            )
+            (kept / top.name).write_bytes(listing.stdout)
+        return kept
 
 
 @contextmanager

@@ -58,6 +58,7 @@ class LinkedFile(NamedTuple):
     dev: int
     ino: int
     nlink: int
+    """0: not known."""
 
 
 class Classifier:

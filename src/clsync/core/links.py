@@ -75,6 +75,11 @@ class LinkIndex:
         inode = self._inodes.get(path)
         return None if inode is None else (inode, self._known[inode].paths - {path})
 
+    def paths_of(self, inode: Inode) -> frozenset[bytes]:
+        """Return the names that an inode had when we last looked."""
+        names = self._known.get(inode)
+        return names.paths if names is not None else frozenset()
+
     def unsure(self, inode: Inode) -> bool:
         """Tell whether what is known of an inode is to be confirmed by another scan."""
         names = self._known.get(inode)

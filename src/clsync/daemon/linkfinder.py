@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 from clsync.core.classify import LinkedFile
 from clsync.core.links import LinkIndex
@@ -16,6 +17,22 @@ from clsync.kernel.process import exit_text, spawn
 _CHUNK = 1 << 20
 
 
+class Scanned(NamedTuple):
+    """What a scan found of one inode."""
+
+    links: int
+    paths: list[bytes]
+
+
+class Catalogue(NamedTuple):
+    """What a scan found of all files."""
+
+    linked: dict[LinkedFile, bytes]
+    """Files with several names -> one of these."""
+    young: list[bytes]
+    """Files that were changed lately."""
+
+
 class LinkFinder:
     """Scans for inodes and teaches a `LinkIndex` what was found."""
 
@@ -23,31 +40,33 @@ class LinkFinder:
         """`open_root` returns a new descriptor of the watched root; raises OSError where it is gone."""
         self._index, self._open_root = index, open_root
 
-    async def find(self, wanted: set[LinkedFile]) -> dict[Inode, list[bytes]]:
+    async def find(self, wanted: set[LinkedFile]) -> dict[Inode, Scanned]:
         """Find all names of some files below the root. Raises OSError where the tree cannot be scanned."""
         found = await self._scan(wanted, by_stat=False)
-        if any(not found.get((f.dev, f.ino)) for f in wanted):
+        missing = {f for f in wanted if (f.dev, f.ino) not in found}
+        if missing:
             # Some file systems (overlays) show other inode numbers in listings than in lstat.
-            missing = {f for f in wanted if not found.get((f.dev, f.ino))}
             found |= await self._scan(missing, by_stat=True)
-        for file in wanted:
-            self._index.learn((file.dev, file.ino), found.get((file.dev, file.ino), ()), file.nlink)
+        for dev, ino, links in wanted:
+            scanned = found.get((dev, ino), Scanned(links, []))
+            if scanned.links:
+                self._index.learn((dev, ino), scanned.paths, scanned.links)
         return found
 
-    async def catalogue(self, young_ns: int) -> list[bytes]:
-        """Learn the names of all files that have several; return the files changed since `young_ns`. Raises OSError."""
+    async def catalogue(self, young_ns: int) -> Catalogue:
+        """Learn the names of all files that have several, and which changed since `young_ns`. Raises OSError."""
         found = await self._child([b"--all", b"%d" % young_ns], b"")
-        young = found.pop(YOUNG, [])
-        for inode, names in found.items():
+        young = found.pop(YOUNG, Scanned(0, [])).paths
+        for inode, scanned in found.items():
             # Where some names lie outside, the first event on one of them asks for a search.
-            self._index.learn(inode, names, len(names))
-        return young
+            self._index.learn(inode, scanned.paths, len(scanned.paths))
+        return Catalogue({LinkedFile(*inode, s.links): s.paths[0] for inode, s in found.items()}, young)
 
-    async def _scan(self, wanted: set[LinkedFile], by_stat: bool) -> dict[Inode, list[bytes]]:
+    async def _scan(self, wanted: set[LinkedFile], by_stat: bool) -> dict[Inode, Scanned]:
         wishes = b"".join(b"%d %d %d\n" % file for file in wanted)
         return await self._child([b"--stat"] if by_stat else [], wishes)
 
-    async def _child(self, options: list[bytes], wishes: bytes) -> dict[Inode, list[bytes]]:
+    async def _child(self, options: list[bytes], wishes: bytes) -> dict[Inode, Scanned]:
         root = self._open_root()
         try:
             argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.kernel.linkscan", *options]
@@ -75,10 +94,10 @@ def _write(child: subprocess.Popen[bytes], data: bytes) -> None:
         pipe.write(data)
 
 
-async def _read(pipe: int) -> dict[Inode, list[bytes]]:
-    """Read records `device inode path NUL` until the end."""
+async def _read(pipe: int) -> dict[Inode, Scanned]:
+    """Read records `device inode links path NUL` until the end."""
     os.set_blocking(pipe, False)
-    found: dict[Inode, list[bytes]] = {}
+    found: dict[Inode, Scanned] = {}
     rest = b""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
@@ -95,7 +114,7 @@ async def _read(pipe: int) -> dict[Inode, list[bytes]]:
                 return found
             *records, rest = (rest + data).split(b"\0")
             for record in records:
-                device, inode, path = record.split(b" ", 2)
-                found.setdefault((int(device), int(inode)), []).append(path)
+                device, inode, links, path = record.split(b" ", 3)
+                found.setdefault((int(device), int(inode)), Scanned(int(links), [])).paths.append(path)
     finally:
         loop.remove_reader(pipe)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 
+from clsync.core.changes import CONTENT
 from clsync.core.classify import LinkedFile
 from clsync.daemon.linkfinder import LinkFinder
 from clsync.daemon.log import Log
+from clsync.kernel.slices import in_slices
 
 _PAUSE = 1.0
 """Seconds before a search that could not be made is made again."""
+_SLACK_NS = 10**9
+"""Clocks of file systems lag by a tick, and may be set."""
 
 
 class LinkSearch:
@@ -21,16 +26,19 @@ class LinkSearch:
         finder: LinkFinder,
         searches: dict[LinkedFile, int],
         release: Callable[[Iterable[bytes]], None],
-        revive: Callable[[Iterable[bytes]], None],
+        revive: Callable[[Mapping[bytes, int]], None],
+        watch: Callable[[bytes, LinkedFile], int],
         log: Log,
     ) -> None:
         """`searches` counts how often a file was searched for; `release` lets the waiting names go on.
 
-        `revive` is told the names of files that were written unseen.
+        `revive` is told the names of files that were changed unseen, and what has changed (`core.changes`); `watch`
+        is told of files with several names (see `monitor.base.Monitor.watch_file`).
         """
         self._finder, self._searches, self._release, self._revive, self._log = finder, searches, release, revive, log
+        self._watch = watch
         self._wanted: set[LinkedFile] = set()
-        self._unseen: set[LinkedFile] = set()
+        self._unseen: dict[LinkedFile, int] = {}
         self._waiting: set[bytes] = set()
         self.failing = False
         """The last scan has failed; it is made again and again."""
@@ -48,11 +56,15 @@ class LinkSearch:
         self._waiting.update(names)
         self._begin()
 
-    def want_unseen(self, files: set[LinkedFile]) -> None:
-        """Search for files that were written unseen."""
-        self._wanted |= files
-        self._unseen |= files
+    def want_unseen(self, files: Mapping[LinkedFile, int]) -> None:
+        """Search for files that were changed unseen; `files` has the change bits."""
+        self._wanted |= files.keys()
+        self._note_unseen(files)
         self._begin()
+
+    def _note_unseen(self, files: Mapping[LinkedFile, int]) -> None:
+        for file, bits in files.items():
+            self._unseen[file] = self._unseen.get(file, 0) | bits
 
     def _begin(self) -> None:
         if self._wanted and self._task is None:
@@ -69,10 +81,14 @@ class LinkSearch:
         while self._wanted:
             wanted, self._wanted = self._wanted, set()
             waiting, self._waiting = self._waiting, set()
-            unseen, self._unseen = self._unseen, set()
+            unseen, self._unseen = self._unseen, {}
             try:
                 found = await self._finder.find(wanted)
-                self._revive({name for file in unseen for name in found.get((file.dev, file.ino), ())})
+                names: dict[bytes, int] = {}
+                for file, bits in unseen.items():
+                    scanned = found.get((file.dev, file.ino))
+                    names |= dict.fromkeys(scanned.paths if scanned is not None else (), bits)
+                self._revive(names)
                 for file in wanted:
                     self._searches[file] = self._searches.get(file, 0) + 1
                 self.failing = False
@@ -80,8 +96,8 @@ class LinkSearch:
                 if not self.failing:
                     self._log.error(f"search for hard links: {error}", "it is made again")
                 self.failing = True
-                self._wanted |= unseen
-                self._unseen |= unseen
+                self._wanted |= unseen.keys()
+                self._note_unseen(unseen)
                 await asyncio.sleep(_PAUSE)
             if not self._wanted:
                 self._task = None
@@ -93,8 +109,9 @@ class LinkSearch:
 
     async def _learn_all(self, young_ns: int) -> None:
         while True:
+            began = time.time_ns() - _SLACK_NS
             try:
-                young = await self._finder.catalogue(young_ns)
+                found = await self._finder.catalogue(young_ns)
                 self.failing = False
                 break
             except OSError as error:
@@ -102,6 +119,10 @@ class LinkSearch:
                     self._log.warning(f"search for changed files and hard links: {error}; it is made again")
                 self.failing = True
                 await asyncio.sleep(_PAUSE)
+        young = dict.fromkeys(found.young, CONTENT)
+        async for file, path in in_slices(found.linked.items()):
+            if self._watch(path, file) >= began:
+                young[path] = CONTENT  # maybe after the scan came by, through a name that nobody has heard of
         # Who is woken by what follows is to see that this is over.
         self._catalogue = None
         self._revive(young)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.changes import CONTENT, DOUBT
-from clsync.core.classify import CHANGE_SHIFT, Freshness
-from clsync.core.links import LinkIndex
+from clsync.core.changes import DOUBT
+from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
+from clsync.core.links import LinkIndex, stands_for
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.core.windows import Window
@@ -26,7 +26,7 @@ from clsync.daemon.target import Target
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
 from clsync.kernel.files import opened
-from clsync.kernel.slices import in_parts
+from clsync.kernel.slices import in_parts, in_slices
 from clsync.kernel.walk import lstat_below
 from clsync.monitor.base import Monitor
 
@@ -82,12 +82,12 @@ class Mirror:
         self._rules, self._read_rules, self._set_rules = rules, read_rules, set_rules
         self._window, self._course, self._log, self._set_status = window, course, log, set_status
         self._ready = ready
-        links = LinkIndex()
+        self._links = links = LinkIndex()
         self._resolver = Resolver(links, big=big_files[0], one_file_system=one_file_system)
         self._resolver.rules = rules if rules else None
         self._target = Target(log, big_files[1])
         finder = LinkFinder(links, self._opened_root)
-        self._search = LinkSearch(finder, self._resolver.searches, self._release, self._revive, log)
+        self._search = LinkSearch(finder, self._resolver.searches, self._release, self._revive, self._watch_file, log)
         self._monitor: Monitor | None = None
         self._taking: Taking | None = None
         self._due_timer: asyncio.TimerHandle | None = None
@@ -426,26 +426,34 @@ class Mirror:
                 break
         else:
             self._taking = None
-            self._look_for_survivors()
+            self._look_for_survivors(taking.since)
         # What is taken in several parts was not sent since the first of them.
         return taking.fresh_after
 
-    def _look_for_survivors(self) -> None:
-        """Search for the other names of files that were written through a name that is gone."""
+    def _look_for_survivors(self, since: float) -> None:
+        """Find the other names of files that were changed through a name that is gone."""
         assert self._monitor is not None
-        unseen = set()
+        unseen: dict[LinkedFile, int] = {}
         with opened(self._root.path) as root:
-            look = lstat_below(root)
-            for path, file in self._monitor.survivors():
-                found = look(path) if path is not None else None
-                if found is None or (found.st_dev, found.st_ino) != (file.dev, file.ino):
-                    unseen.add(file)
+            stands = Classifier(lstat_below(root), Freshness(0, 0)).stands
+            for file, path, bits in self._monitor.survivors():
+                inode = file.dev, file.ino
+                if path is not None and stands_for(stands(path), inode):
+                    continue
+                known = [name for name in self._links.paths_of(inode) if stands_for(stands(name), inode)]
+                if known:
+                    self._target.dirty.add(((name, bits) for name in known), since)
+                else:
+                    unseen[file] = unseen.get(file, 0) | bits
         self._search.want_unseen(unseen)
 
-    def _revive(self, names: Iterable[bytes]) -> None:
-        """Note that files were written, though no event named them."""
-        self._target.dirty.add([(name, CONTENT) for name in names], self._last_take)
+    def _revive(self, names: Mapping[bytes, int]) -> None:
+        """Note that files were changed, though no event named them."""
+        self._target.dirty.add(names.items(), self._last_take)
         self._wake.set()
+
+    def _watch_file(self, path: bytes, file: LinkedFile) -> int:
+        return self._monitor.watch_file(path, file) if self._monitor is not None else 0
 
     async def _sync(
         self, taken: dict[bytes, int], ripe: set[bytes], root: int, fresh_after: int, initial: bool
@@ -458,6 +466,8 @@ class Mirror:
             freshness = Freshness(fresh_after, time.time_ns())
             doubts = self._target.dirty.doubts
             resolved = await self._resolver.resolve(taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe)
+        async for file, path in in_slices(resolved.linked.items()):
+            self._watch_file(path, file)
         outcome = await self._handed(resolved, root, initial)
         self._target.settle(taken, resolved, outcome, since)
         if outcome.verdict is Verdict.UNWELL:

@@ -37,6 +37,8 @@ class Resolved:
     """Names of hard-linked files whose other names are not known -> change bits."""
     wanted: set[LinkedFile] = field(default_factory=set)
     """Those files: to be searched for."""
+    linked: dict[LinkedFile, bytes] = field(default_factory=dict)
+    """All files with several names that were met -> one of these."""
     unsure: set[bytes] = field(default_factory=set)
     """Names of files whose names are to be searched for once more."""
 
@@ -131,6 +133,7 @@ class Resolver:
         """List all names of each hard-linked file, or set the file aside until they are known."""
         for file, seen in list(classifier.linked.items()):
             inode = (file.dev, file.ino)
+            resolved.linked[file] = next(iter(seen))
             names = self._links.complete(inode, seen, file.nlink, classifier.stands)
             if names is None and self.searches.get(file, 0) >= _SEARCHES:
                 # The missing names cannot be seen from here (no rights): as if they were outside the root.

@@ -1,9 +1,9 @@
 """The other names of hard-linked files: one walk by d_ino, without a stat per entry, in a process of its own.
 
 Run as `python -I -m clsync.kernel.linkscan [--stat | --all NS]` in the watched root. Standard input: `device inode
-links`, one file a line; with `--all` nothing: a catalogue is wanted. Standard output: `device inode path
-NUL` for every name found. Memory: what is wanted, and one directory. `--stat` is for file systems whose d_ino is not
-the st_ino (some overlays).
+links`, one file a line (0 links: not known); with `--all` nothing: a catalogue is wanted. Standard output: `device
+inode links path NUL` for every name found. Memory: what is wanted, and one directory. `--stat` is for file systems
+whose d_ino is not the st_ino (some overlays).
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ YOUNG: Final = (0, 0)
 """In place of an inode: the file was changed lately."""
 
 
-def names_of(root: int, wanted: dict[Inode, int], by_stat: bool = False) -> Iterator[tuple[Inode, bytes]]:
-    """Yield (device and inode, path) for every name of a wanted file below the directory descriptor `root`.
+def names_of(root: int, wanted: dict[Inode, int], by_stat: bool = False) -> Iterator[tuple[Inode, int, bytes]]:
+    """Yield (device and inode, links, path) for every name of a wanted file below the directory descriptor `root`.
 
     `wanted` maps (device, inode) to the number of links; the walk ends early when all of them are found, unless a
     file system is seen twice: then there are more.
     """
     look = lstat_below(root)
     inodes = {inode for _, inode in wanted}
-    left = sum(wanted.values())
+    expected = {inode: max(links, 1) for inode, links in wanted.items()}
+    left = sum(expected.values())
     again = _seen_twice(root)
     pending = [b""]
     while pending and (left > 0 or again):
@@ -46,9 +47,11 @@ def names_of(root: int, wanted: dict[Inode, int], by_stat: bool = False) -> Iter
                 pending.append(path)
             elif by_stat or entry.inode() in inodes:
                 found = look(path)
-                if found is not None and (found.st_dev, found.st_ino) in wanted:
-                    yield (found.st_dev, found.st_ino), path
-                    left -= 1
+                inode = (found.st_dev, found.st_ino) if found is not None else YOUNG
+                if found is not None and inode in wanted:
+                    # It may have got or lost names since it was wanted.
+                    left += found.st_nlink - expected.pop(inode, found.st_nlink) - 1
+                    yield inode, found.st_nlink, path
 
 
 def _seen_twice(root: int) -> bool:
@@ -61,19 +64,19 @@ def _seen_twice(root: int) -> bool:
     return len(devices) > len(set(devices))
 
 
-def catalogue(root: int, young_ns: int, limit: int) -> Iterator[tuple[Inode, bytes]]:
-    """Yield (device and inode, path) for names of files with several, at most `limit` of them.
+def catalogue(root: int, young_ns: int, limit: int) -> Iterator[tuple[Inode, int, bytes]]:
+    """Yield (device and inode, links, path) for names of files with several, at most `limit` of them.
 
-    And (`YOUNG`, path) for regular files whose status has changed since `young_ns` (wall clock).
+    And (`YOUNG`, 0, path) for regular files whose status has changed since `young_ns` (wall clock).
     """
     for path, found in walk(root, b""):
         if stat.S_ISDIR(found.st_mode):
             continue
         if found.st_nlink > 1 and limit > 0:
             limit -= 1
-            yield (found.st_dev, found.st_ino), path
+            yield (found.st_dev, found.st_ino), found.st_nlink, path
         if found.st_ctime_ns >= young_ns and stat.S_ISREG(found.st_mode):
-            yield YOUNG, path
+            yield YOUNG, 0, path
 
 
 def main() -> None:
@@ -82,8 +85,8 @@ def main() -> None:
     if sys.argv[1:2] == ["--all"]:
         os.nice(10)
         top = os.open(b".", os.O_RDONLY | os.O_DIRECTORY)
-        for (device, inode), path in catalogue(top, int(sys.argv[2]), 100_000):
-            out.write(b"%d %d %s\0" % (device, inode, path))
+        for (device, inode), links, path in catalogue(top, int(sys.argv[2]), 100_000):
+            out.write(b"%d %d %d %s\0" % (device, inode, links, path))
         out.flush()
         return
     wanted = {}
@@ -91,8 +94,8 @@ def main() -> None:
         device, inode, links = map(int, line.split())
         wanted[device, inode] = links
     root = os.open(b".", os.O_RDONLY | os.O_DIRECTORY)
-    for (device, inode), path in names_of(root, wanted, "--stat" in sys.argv[1:]):
-        out.write(b"%d %d %s\0" % (device, inode, path))
+    for (device, inode), links, path in names_of(root, wanted, "--stat" in sys.argv[1:]):
+        out.write(b"%d %d %d %s\0" % (device, inode, links, path))
     out.flush()
 
 

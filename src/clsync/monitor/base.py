@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from clsync.core.classify import LinkedFile
+
+
+class Unnamed(NamedTuple):
+    """A file that was changed, and no path that `take` yields may stand for it."""
+
+    file: LinkedFile
+    path: bytes | None
+    """The name through which it was changed, None where it is not known; where it stands for the file, all is well."""
+    bits: int
+    """What has changed (`core.changes`)."""
 
 
 class Monitor(Protocol):
@@ -50,10 +60,14 @@ class Monitor(Protocol):
         """
         ...
 
-    def survivors(self) -> list[tuple[bytes | None, LinkedFile]]:
-        """Return files that were written through a name which is gone: they may have others (`take` comes first).
+    def survivors(self) -> list[Unnamed]:
+        """Return files that were changed through a name which is gone: they may have others (`take` comes first)."""
+        ...
 
-        The path is the one that is gone, None where it is not known; where it stands for the file, all is well.
+    def watch_file(self, path: bytes, file: LinkedFile) -> int:
+        """Hear of changes to a file with several names, whatever the name; return its ctime (ns) once it is heard.
+
+        0: it needs no watch of its own, or cannot have one.
         """
         ...
 

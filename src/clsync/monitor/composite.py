@@ -15,6 +15,7 @@ from clsync.core.paths import join, parent, shown
 from clsync.core.rules import Rules
 from clsync.errors import Exit, OperatorError
 from clsync.kernel.mounts import Mount, MountWatch, mounts_at_and_below, read_mounts
+from clsync.monitor.base import Unnamed
 from clsync.monitor.fanotify import FanotifyMonitor
 from clsync.monitor.inotify import InotifyMonitor, OutOfWatches
 from clsync.monitor.poll import PollMonitor
@@ -44,7 +45,8 @@ class Part(Protocol):
     def due(self) -> float | None: ...
     def drain(self) -> bool: ...
     def take(self) -> Iterator[tuple[bytes, int]]: ...
-    def survivors(self) -> list[tuple[bytes | None, LinkedFile]]: ...
+    def survivors(self) -> list[Unnamed]: ...
+    def watch_file(self, path: bytes, file: LinkedFile) -> int: ...
     def compared(self, directories: Iterable[bytes], since_ns: int) -> None: ...
     def uncovered(self, path: bytes) -> None: ...
     def close(self) -> None: ...
@@ -340,7 +342,11 @@ class TreeMonitor:
             takes.append(self._fanotify.take())
         return self._chained(doubts, takes)
 
-    def survivors(self) -> list[tuple[bytes | None, LinkedFile]]:
+    def watch_file(self, path: bytes, file: LinkedFile) -> int:
+        """Hear of changes to a file with several names (see `monitor.base`)."""
+        return max((part.watch_file(path, file) for part in self._parts.values()), default=0)
+
+    def survivors(self) -> list[Unnamed]:
         """Return files that were written through a name that is gone (see `monitor.base`)."""
         found = self._fanotify.survivors() if self._fanotify is not None else []
         for part in self._parts.values():

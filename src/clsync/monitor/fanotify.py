@@ -18,6 +18,7 @@ from clsync.core.paths import is_below, join
 from clsync.core.rules import Rules
 from clsync.kernel import fanotify as kernel
 from clsync.kernel.mounts import private_view
+from clsync.monitor.base import Unnamed
 from clsync.monitor.runs import LEAST, merge, run_length
 
 _READ = 1 << 20
@@ -277,23 +278,23 @@ class FanotifyMonitor:
         if target is not None and len(self._written) < _REMOVED_LIMIT:
             self._written[target] = key
 
-    def survivors(self) -> list[tuple[bytes | None, LinkedFile]]:
+    def survivors(self) -> list[Unnamed]:
         """Return files that were written through a name that is gone (see `monitor.base`)."""
         written, self._written = self._written, {}
         self._renamed_over = False
         self._begin()
-        found: list[tuple[bytes | None, LinkedFile]] = []
+        found: list[Unnamed] = []
         try:
             for target, key in written.items():
                 file = self._look(target)
                 if file is None:
                     continue
                 if not key:
-                    found.append((None, file))
+                    found.append(Unnamed(file, None, CONTENT))
                     continue
                 record, name = _split(key)
                 paths: list[bytes | None] = [join(directory, name) for directory in self._directories(record)]
-                found += [(path, file) for path in paths or [None]]
+                found += [Unnamed(file, path, CONTENT) for path in paths or [None]]
             self._removed = {k: t for k, t in self._removed.items() if not t or self._look(t) is not None}
         finally:
             self._end()

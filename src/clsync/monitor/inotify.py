@@ -1,4 +1,7 @@
-"""inotify: one watch per directory, set before the directory is listed, moved and removed with it."""
+"""inotify: one watch per directory, set before the directory is listed, moved and removed with it.
+
+Files with several names have a watch of their own: directories tell nothing of a name elsewhere, or that is gone.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,11 @@ from collections.abc import Iterable, Iterator
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import LinkedFile
-from clsync.core.paths import join
+from clsync.core.paths import is_below, join
 from clsync.core.rules import Rules
 from clsync.errors import Exit, OperatorError
 from clsync.kernel import inotify as kernel
+from clsync.monitor.base import Unnamed
 from clsync.monitor.runs import LEAST, merge, run_length
 
 _READ = 1 << 18
@@ -44,6 +48,8 @@ _FOLDED = 1 << 40
 """Mask bit of our own: nothing is known below this directory."""
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _LINKED_LIMIT = 100_000
+_FILES_LIMIT = 65_536
+"""Files with several names that are watched; above it the oldest watch goes."""
 _IS_ROOT = os.geteuid() == 0
 _READABLE = -1
 """In place of a window: a directory whose rights were changed, and which may be ours to read since then."""
@@ -154,6 +160,11 @@ class InotifyMonitor:
         self._gone: dict[int, bytes] = {}
         """Watch of a directory that is gone since the last take -> where it stood."""
         self._linked: dict[bytes, LinkedFile] = {}
+        """New names of files that have several."""
+        self._files: dict[int, LinkedFile] = {}
+        """Watch of a file with several names -> that file."""
+        self._heard: dict[LinkedFile, int] = {}
+        """Those of which a watch told since the last take -> change bits."""
         self._to_walk: list[tuple[int, bytes, int]] = []
         """(watch of the parent, name, window) of directories that appeared."""
         self._takes = 0
@@ -250,6 +261,7 @@ class InotifyMonitor:
             self._restart()
         elif mask & kernel.IGNORED:
             self._window.pop(key, None)
+            self._files.pop(watch, None)
             self._forget(watch)
             self.root_gone |= watch == self._top
         elif mask & kernel.MOVE_SELF:
@@ -275,12 +287,43 @@ class InotifyMonitor:
             return
         if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
             file = LinkedFile(found.st_dev, found.st_ino, found.st_nlink)
-            self._linked[join(self._prefix, join(directory, name))] = file
+            path = join(self._prefix, join(directory, name))
+            self._linked[path] = file
+            self.watch_file(path, file)
 
-    def survivors(self) -> list[tuple[bytes | None, LinkedFile]]:
-        """Return files that had a new name in the last window (see `monitor.base`)."""
+    def watch_file(self, path: bytes, file: LinkedFile) -> int:
+        """Watch a file itself (see `monitor.base`)."""
+        if file.dev != self._device or (self._prefix and not is_below(path, self._prefix)):
+            return 0
+        full = self._path + b"/" + path[len(self._prefix) :].lstrip(b"/")
+        try:
+            watch = kernel.add_watch(self._instance, full, kernel.FILE_WATCHED)
+        except OSError:
+            return 0  # gone; or no watches are left: directories need them more
+        try:
+            found = os.lstat(full)
+        except OSError:
+            found = None
+        if found is not None and (found.st_dev, found.st_ino) == (file.dev, file.ino):
+            self._files.pop(watch, None)
+            self._files[watch] = file
+            if len(self._files) > _FILES_LIMIT:
+                self._unwatch_file(next(iter(self._files)))
+            return found.st_ctime_ns
+        if watch not in self._tree and watch not in self._files:
+            kernel.remove_watch(self._instance, watch)
+        return 0
+
+    def _unwatch_file(self, watch: int) -> None:
+        del self._files[watch]
+        kernel.remove_watch(self._instance, watch)
+
+    def survivors(self) -> list[Unnamed]:
+        """Return files that had a new name in the last window, or that were heard of (see `monitor.base`)."""
         linked, self._linked = self._linked, {}
-        return list(linked.items())
+        heard, self._heard = self._heard, {}
+        found = [Unnamed(file, path, CONTENT) for path, file in linked.items()]
+        return found + [Unnamed(file, None, bits) for file, bits in heard.items()]
 
     def compared(self, directories: Iterable[bytes], since_ns: int) -> None:
         """Do nothing: every name that comes and goes is told."""
@@ -358,6 +401,10 @@ class InotifyMonitor:
             watch = kernel.add_watch(self._instance, full)
             found = os.lstat(full)
         except OSError as error:
+            if error.errno == errno.ENOSPC and self._files:
+                for file in list(self._files):
+                    self._unwatch_file(file)
+                return self._watch(parent, name, full)
             if error.errno == errno.ENOSPC:
                 raise OutOfWatches from None
             if error.errno in (errno.EACCES, *_GONE):
@@ -482,6 +529,10 @@ class InotifyMonitor:
             directory = known[watch]
             if directory is None:
                 number = int.from_bytes(watch, sys.byteorder)
+                file = self._files.get(number)
+                if file is not None:
+                    self._heard[file] = self._heard.get(file, 0) | _bits(mask)
+                    continue
                 left = gone.get(number, self._gone.get(number))
                 if not mask & _WRITTEN or left is None:
                     continue

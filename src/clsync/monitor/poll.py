@@ -12,6 +12,7 @@ from clsync.core.classify import LinkedFile
 from clsync.core.paths import is_below, join, parent
 from clsync.core.rules import Rules
 from clsync.kernel.walk import walk
+from clsync.monitor.base import Unnamed
 
 _DRAIN_SECONDS = 0.01
 _TICK_NS = 20_000_000
@@ -74,7 +75,11 @@ class PollMonitor:
         window, self._window = self._window, {}
         return iter(window.items())
 
-    def survivors(self) -> list[tuple[bytes | None, LinkedFile]]:
+    def watch_file(self, path: bytes, file: LinkedFile) -> int:
+        """Return 0: every name is looked at."""
+        return 0
+
+    def survivors(self) -> list[Unnamed]:
         """Return nothing: every name is looked at."""
         return []
 

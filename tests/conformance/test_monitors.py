@@ -19,7 +19,16 @@ import pytest
 from clsync.core.changes import DOUBT
 from clsync.core.rules import Rules
 from clsync.errors import Exit, OperatorError
-from tests.support.monitors import WRITTEN, Mounted, Watch, exchange, lowered_queue, wait_for_clock, watch_in_child
+from tests.support.monitors import (
+    WRITTEN,
+    Mounted,
+    Watch,
+    exchange,
+    lowered_queue,
+    named,
+    wait_for_clock,
+    watch_in_child,
+)
 
 IS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root")
@@ -564,7 +573,7 @@ def test_take_ends_the_window_when_it_is_called(kind: str, root: Path) -> None:
         taking = watch.monitor.take()
         (root / "second").touch()
         watch.pump_until(watch.monitor.drain, "the second change")
-        first = dict(taking)
+        first = dict(named(taking))
         assert b"first" in first
         assert b"second" not in first
         assert b"second" in watch.take()
@@ -578,7 +587,7 @@ def test_a_half_used_take_goes_on_while_events_come(kind: str, root: Path) -> No
             (root / os.fsdecode(name)).touch()
         watch.pump_until(watch.monitor.drain, "a change")
         taken: set[bytes] = set()
-        for number, (path, _) in enumerate(watch.monitor.take()):
+        for number, (path, _) in enumerate(named(watch.monitor.take())):
             taken.add(path)
             if not number % 10:
                 (root / f"late{number}").touch()
@@ -596,7 +605,7 @@ def test_a_rename_while_the_window_is_named(kind: str, root: Path) -> None:
         watch.pump_until(watch.monitor.drain, "the change")
         taking = watch.monitor.take()
         (root / "d").rename(root / "g")
-        watch.seen.update(dict(taking))
+        watch.seen.update(dict(named(taking)))
         watch.expect_complete()
 
 

@@ -28,6 +28,7 @@ from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.paths import ancestors, parent
 from clsync.core.rules import Rules
 from clsync.monitor import TreeMonitor
+from clsync.monitor.base import Changed
 from tests.support.trees import Entry, Snapshot, snapshot
 
 POLL_INTERVAL = 0.1
@@ -124,7 +125,7 @@ class Watch:
     def take(self) -> dict[bytes, int]:
         """End the window; return what was in it (also added to `seen`)."""
         taken: dict[bytes, int] = {}
-        for path, bits in self.monitor.take():
+        for path, bits in named(self.monitor.take()):
             taken[path] = taken.get(path, 0) | bits
             self.seen[path] = self.seen.get(path, 0) | bits
         return taken
@@ -226,6 +227,13 @@ def _with_inode(root: bytes, path: bytes, entry: Entry) -> Entry:
         return entry._replace(rdev=os.lstat(os.path.join(root, path)).st_ino)
     except OSError:
         return entry  # too deep for one path: the rest tells them apart
+
+
+def named(taken: Iterable[Changed]) -> Iterator[tuple[bytes, int]]:
+    """Yield what was taken path by path."""
+    for paths, bits in taken:
+        for path in paths:
+            yield path, bits
 
 
 def wait_for_clock() -> None:

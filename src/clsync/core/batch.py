@@ -58,7 +58,7 @@ class Outcome:
     failed: Mapping[bytes, str] = field(default_factory=dict)
     """Path -> reason, for PARTIAL."""
     again: frozenset[bytes] = frozenset()
-    """Entries whose content changed while they were handed over: to be handed over again at once."""
+    """Paths that may have been missed because they changed while they were handed over: to be sent again at once."""
     message: str = ""
     code: int = 0
     """Exit code of the handler program, 0 where there is none."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from clsync.core import batch as flag
@@ -74,8 +75,11 @@ class Classifier:
         device: int | None = None,
         mount_points: bool = True,
         reaches: Callable[[bytes], bool] | None = None,
+        quick: Callable[[bytes], Stat] | None = None,
     ) -> None:
         """`permits` and `reaches`: the rules, if there are any.
+
+        `quick`: as `lstat`, but raises OSError for anything out of the ordinary; `lstat` is asked then.
 
         `device`: what lies on another one is left out (None: on any); directories in which one begins are entered for
         themselves alone, if at all (`mount_points`).
@@ -94,28 +98,45 @@ class Classifier:
         self._big, self._ripe = big, ripe
         self._fresh_after, self._fresh_until = freshness
         self._directories: set[bytes] = set()
+        self._quick = quick
 
     def add(self, changes: Iterable[tuple[bytes, int]]) -> None:
         """Classify changed paths by what stands there now."""
-        lstat, directories, entries = self._lstat, self._directories, self.entries
-        plain = self._permits is None and self._device is None
+        if self._permits is None and self._device is None and self._quick is not None:
+            changes = self._add_files(changes, self._quick)
         for path, bits in changes:
-            cut = path.rfind(b"/")
             try:
-                if cut > 0 and path[:cut] not in directories:
-                    path, bits = self._reduce(path, bits)
-                found = lstat(path)
-                if plain and found is not None and found.st_nlink == 1 and found.st_mode >> 12 == _REGULAR:
-                    # What nearly all changes are, by the short way.
-                    if path in entries:
-                        bits |= entries[path] >> CHANGE_SHIFT
-                    flags = self._regular(path, bits, found)
-                    if flags:
-                        entries[path] = flags | bits << CHANGE_SHIFT
-                else:
-                    self._enter(path, bits, found)
+                path, bits = self._reduce(path, bits)
+                self._enter(path, bits, self._lstat(path))
             except OSError as error:
                 self.unreadable[path] = error.strerror or str(error)
+
+    def _add_files(
+        self, changes: Iterable[tuple[bytes, int]], quick: Callable[[bytes], Stat]
+    ) -> Iterator[tuple[bytes, int]]:
+        """Classify what nearly all changes are, files with one name, by a short way; yield the others."""
+        directories, entries = self._directories, self.entries
+        regular = _REGULAR
+        after, until, big = self._fresh_after, self._fresh_until, self._big or sys.maxsize
+        for path, bits in changes:
+            cut = path.rfind(b"/")
+            if (cut > 0 and path[:cut] not in directories) or path in entries:
+                yield path, bits
+                continue
+            try:
+                found = quick(path)
+            except OSError:
+                yield path, bits
+                continue
+            if found.st_nlink != 1 or found.st_size > big or found.st_mode >> 12 != regular:
+                yield path, bits
+            elif not bits & (CONTENT | NAME):
+                self.attribute_bytes += found.st_size
+                entries[path] = flag.REGULAR | bits << CHANGE_SHIFT
+            elif after < found.st_mtime_ns <= until:
+                entries[path] = flag.REGULAR | bits << CHANGE_SHIFT
+            else:
+                entries[path] = flag.REGULAR | flag.FORCE | bits << CHANGE_SHIFT
 
     def stands(self, path: bytes) -> Stat | None:
         """Return what stands at a path below real directories only; None where nothing does."""
@@ -123,6 +144,8 @@ class Classifier:
 
     def _reduce(self, path: bytes, bits: int) -> tuple[bytes, int]:
         """Replace a path below something that is no directory by that something."""
+        if parent(path) in self._directories:
+            return path, bits
         for up in ancestors(path):
             if up in self._directories:
                 continue

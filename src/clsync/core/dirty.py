@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from clsync.core.changes import DOUBT
@@ -46,13 +46,29 @@ class DirtySet:
 
     def add(self, changes: Iterable[tuple[bytes, int]], since: float) -> None:
         """Make paths ready. `since`: no change among them is older (wall clock)."""
+        for path, bits in changes:
+            self._add((path,), bits, since)
+        self._fold_ready()
+
+    def add_all(self, paths: Sequence[bytes], bits: int, since: float) -> None:
+        """Make paths ready that have all changed alike (see `add`)."""
+        self._add(paths, bits, since)
+        self._fold_ready()
+
+    def _add(self, paths: Sequence[bytes], bits: int, since: float) -> None:
         self._oldest = min(self._oldest, since) if len(self) else since
         ready, get = self.ready, self.ready.get
-        for path, bits in changes:
-            ready[path] = get(path, 0) | bits
-            if bits & DOUBT:
+        if len(paths) > 1 and ready.keys().isdisjoint(paths):
+            ready.update(dict.fromkeys(paths, bits))
+        else:
+            for path in paths:
+                ready[path] = get(path, 0) | bits
+        if bits & DOUBT:
+            for path in paths:
                 self.doubts[path] = min(since, self.doubts.get(path, since))
-        if len(ready) > self.limit:
+
+    def _fold_ready(self) -> None:
+        if len(self.ready) > self.limit:
             self.ready = self._folded(self.ready)
             self._drop_folded()
 
@@ -98,7 +114,7 @@ class DirtySet:
     def settle(self, entries: Iterable[bytes], failed: Mapping[bytes, Failure]) -> None:
         """End the flight: `entries` were handed over, those in `failed` wait for another try, the rest is clean."""
         self.in_flight = {}
-        for path in entries:
+        for path in entries if self.failures or self.reasons or self.doubts else ():
             if path not in failed:
                 self.failures.pop(path, None)
                 self.reasons.pop(path, None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import reduce
+from operator import or_
 
 from clsync.core import batch as flag
 from clsync.core.paths import ancestors, join, parent
@@ -10,6 +12,11 @@ from clsync.core.paths import ancestors, join, parent
 RSYNC_PATH_MAX = 4095
 """rsync cannot send longer names (MAXPATHLEN of its sources, PATH_MAX of Linux)."""
 TOO_LONG = f"the path is too long for rsync ({RSYNC_PATH_MAX} bytes); mode copy can sync it"
+
+
+def longest(paths: Iterable[bytes]) -> bytes:
+    """Return the longest of some paths, empty where there is none."""
+    return max(paths, key=len, default=b"")
 
 
 def too_long(path: bytes) -> bool:
@@ -22,6 +29,11 @@ def too_long_part(path: bytes) -> bytes:
     return next((up for up in ancestors(path) if too_long(up)), path)
 
 
+def flags_of(entries: Mapping[bytes, int]) -> int:
+    """Return all flags that any entry has."""
+    return reduce(or_, set(entries.values()), 0)
+
+
 def files_from(entries: Mapping[bytes, int], absent_name: bytes) -> Iterator[bytes]:
     """Yield `--files-from --from0` records for recipe S2 (`rsync -r --delete --delete-missing-args --force`).
 
@@ -29,6 +41,10 @@ def files_from(entries: Mapping[bytes, int], absent_name: bytes) -> Iterator[byt
     treats it as an implied parent, gives it its attributes, and enters nothing. The leading `./` keeps names
     that begin with `#` or `;` from being comments, and makes the root an implied parent.
     """
+    if not flags_of(entries) & flag.DIRECTORY:
+        if entries:
+            yield b"./" + b"\0./".join(entries) + b"\0"
+        return
     for path, flags in entries.items():
         if flags & flag.DIRECTORY and not flags & flag.RECURSIVE:
             yield b"./" + join(path, absent_name) + b"\0"

@@ -286,7 +286,7 @@ def _capabilities(made: Plan, local: bytes) -> Capabilities:
 def _lacking(found: Capabilities) -> tuple[bytes, ...]:
     """Return the rsync options that leave out what a destination cannot hold."""
     options = (
-        (found.owner, (b"--no-owner", b"--no-group")),
+        (found.owner, (b"--no-owner",)),  # of groups rsync itself sets those that the user may give
         (found.modes, (b"--no-perms",)),
         (found.symlinks, (b"--no-links",)),
         (found.hard_links, (b"--no-hard-links",)),

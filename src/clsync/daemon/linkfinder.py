@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,8 +14,11 @@ from clsync.core.classify import LinkedFile
 from clsync.core.links import LinkIndex
 from clsync.kernel.linkscan import YOUNG, Inode
 from clsync.kernel.process import exit_text, spawn
+from clsync.kernel.slices import in_slices
+from clsync.kernel.walk import lstat_below
 
 _CHUNK = 1 << 20
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Scanned(NamedTuple):
@@ -55,37 +59,57 @@ class LinkFinder:
 
     async def catalogue(self, young_ns: int) -> Catalogue:
         """Learn the names of all files that have several, and which changed since `young_ns`. Raises OSError."""
-        found = await self._child([b"--all", b"%d" % young_ns], b"")
+        found = await _child(self._open_root, [b"--all", b"%d" % young_ns], b"")
         young = found.pop(YOUNG, Scanned(0, [])).paths
         for inode, scanned in found.items():
             # Where some names lie outside, the first event on one of them asks for a search.
             self._index.learn(inode, scanned.paths, len(scanned.paths))
         return Catalogue({LinkedFile(*inode, s.links): s.paths[0] for inode, s in found.items()}, young)
 
-    async def _scan(self, wanted: set[LinkedFile], by_stat: bool) -> dict[Inode, Scanned]:
-        wishes = b"".join(b"%d %d %d\n" % file for file in wanted)
-        return await self._child([b"--stat"] if by_stat else [], wishes)
+    async def groups_at(self, destination: bytes) -> list[list[bytes]]:
+        """Return the names that share a file in the directory `destination` though they stand for several here.
 
-    async def _child(self, options: list[bytes], wishes: bytes) -> dict[Inode, Scanned]:
+        Raises OSError.
+        """
+        found = await _child(lambda: os.open(destination, _DIRECTORY), [b"--all", b"%d" % sys.maxsize], b"")
         root = self._open_root()
         try:
-            argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.kernel.linkscan", *options]
-            child = spawn(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            look = lstat_below(root)
+            wrong = []
+            async for paths in in_slices(scanned.paths for scanned in found.values()):
+                seen = {p: s for p in paths if (s := look(p)) is not None and not stat.S_ISDIR(s.st_mode)}
+                if len({(s.st_dev, s.st_ino) for s in seen.values()}) > 1:
+                    wrong.append(list(seen))
+            return wrong
         finally:
             os.close(root)
-        assert child.stdin is not None
-        assert child.stdout is not None
-        try:
-            await asyncio.to_thread(_write, child, wishes)
-            found = await _read(child.stdout.fileno())
-            code = await asyncio.to_thread(child.wait)
-            if code:
-                raise ChildProcessError(f"the scan has ended ({exit_text(code)})")
-            return found
-        finally:
-            child.kill()
-            child.stdout.close()
-            await asyncio.to_thread(child.wait)
+
+    async def _scan(self, wanted: set[LinkedFile], by_stat: bool) -> dict[Inode, Scanned]:
+        wishes = b"".join(b"%d %d %d\n" % file for file in wanted)
+        return await _child(self._open_root, [b"--stat"] if by_stat else [], wishes)
+
+
+async def _child(open_root: Callable[[], int], options: list[bytes], wishes: bytes) -> dict[Inode, Scanned]:
+    """Scan a tree in a process of its own. Raises OSError."""
+    root = open_root()
+    try:
+        argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.kernel.linkscan", *options]
+        child = spawn(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    finally:
+        os.close(root)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        await asyncio.to_thread(_write, child, wishes)
+        found = await _read(child.stdout.fileno())
+        code = await asyncio.to_thread(child.wait)
+        if code:
+            raise ChildProcessError(f"the scan has ended ({exit_text(code)})")
+        return found
+    finally:
+        child.kill()
+        child.stdout.close()
+        await asyncio.to_thread(child.wait)
 
 
 def _write(child: subprocess.Popen[bytes], data: bytes) -> None:

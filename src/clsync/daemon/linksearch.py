@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import TypeVar, cast
 
-from clsync.core.changes import CONTENT
+from clsync.core.changes import CONTENT, NAME
 from clsync.core.classify import LinkedFile
 from clsync.daemon.linkfinder import LinkFinder
 from clsync.daemon.log import Log
 from clsync.kernel.slices import in_slices
 
+T = TypeVar("T")
 _PAUSE = 1.0
 """Seconds before a search that could not be made is made again."""
 _SLACK_NS = 10**9
@@ -43,12 +45,13 @@ class LinkSearch:
         self.failing = False
         """The last scan has failed; it is made again and again."""
         self._task: asyncio.Task[None] | None = None
-        self._catalogue: asyncio.Task[None] | None = None
+        self._rounds: set[asyncio.Task[None]] = set()
+        """Scans of everything, after an initial sync."""
 
     @property
     def busy(self) -> bool:
         """Tell whether a search is going on."""
-        return self._task is not None or self._catalogue is not None
+        return self._task is not None or bool(self._rounds)
 
     def want(self, files: set[LinkedFile], names: Iterable[bytes]) -> None:
         """Search for files; `names` are released when it is over."""
@@ -72,7 +75,7 @@ class LinkSearch:
 
     async def close(self) -> None:
         """End the search."""
-        for task in (self._task, self._catalogue):
+        for task in (self._task, *self._rounds):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -105,24 +108,42 @@ class LinkSearch:
 
     def begin_catalogue(self, young_ns: int) -> None:
         """Learn all files with several names; revive those changed since `young_ns` (wall clock)."""
-        self._catalogue = asyncio.get_running_loop().create_task(self._learn_all(young_ns))
+        self._begin_round(self._learn_all(young_ns))
 
-    async def _learn_all(self, young_ns: int) -> None:
+    def begin_parting(self, destination: bytes) -> None:
+        """Revive the names that hang together in the directory `destination`, and are those of different files here."""
+        self._begin_round(self._part(destination))
+
+    def _begin_round(self, work: Coroutine[None, None, dict[bytes, int]]) -> None:
+        self._rounds.add(asyncio.get_running_loop().create_task(self._round(work)))
+
+    async def _round(self, work: Coroutine[None, None, dict[bytes, int]]) -> None:
+        names = await work
+        # Who is woken by what follows is to see that this is over.
+        self._rounds.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+        self._revive(names)
+
+    async def _tried(self, scan: Callable[[], Awaitable[T]]) -> T:
         while True:
-            began = time.time_ns() - _SLACK_NS
             try:
-                found = await self._finder.catalogue(young_ns)
+                found = await scan()
                 self.failing = False
-                break
+                return found
             except OSError as error:
                 if not self.failing:
                     self._log.warning(f"search for changed files and hard links: {error}; it is made again")
                 self.failing = True
                 await asyncio.sleep(_PAUSE)
+
+    async def _part(self, destination: bytes) -> dict[bytes, int]:
+        groups = await self._tried(lambda: self._finder.groups_at(destination))
+        return {name: NAME for names in groups for name in names}
+
+    async def _learn_all(self, young_ns: int) -> dict[bytes, int]:
+        began = time.time_ns() - _SLACK_NS
+        found = await self._tried(lambda: self._finder.catalogue(young_ns))
         young = dict.fromkeys(found.young, CONTENT)
         async for file, path in in_slices(found.linked.items()):
             if self._watch(path, file) >= began:
                 young[path] = CONTENT  # maybe after the scan came by, through a name that nobody has heard of
-        # Who is woken by what follows is to see that this is over.
-        self._catalogue = None
-        self._revive(young)
+        return young

@@ -26,9 +26,9 @@ from clsync.daemon.target import Target
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
 from clsync.kernel.files import opened
-from clsync.kernel.slices import in_parts, in_slices
+from clsync.kernel.slices import Turn, in_slices
 from clsync.kernel.walk import lstat_below
-from clsync.monitor.base import Monitor
+from clsync.monitor.base import Changed, Monitor
 
 TICK_NS = 20_000_000
 """No file system clock is coarser than this, where it counts nanoseconds at all (CONFIG_HZ=100 makes 10 ms)."""
@@ -44,7 +44,7 @@ _REST = 0.01
 class Taking(NamedTuple):
     """A window that is being handed over, in one batch or in several."""
 
-    changes: Iterator[tuple[bytes, int]]
+    changes: Iterator[Changed]
     since: float
     """No change in it is older (wall-clock seconds)."""
     fresh_after: int
@@ -176,6 +176,7 @@ class Mirror:
         self._set_status("initsync")
         self._log.progress("initial sync: making the destination equal; changes are collected meanwhile")
         started = time.monotonic()
+        glues = self._handler.glues if self._handler.glues and os.listdir(self._handler.glues) else None
         self._doubt_all()
         while self._leaving is None and not self._given_up():
             if not await self._due_at(self._target.next_at(0.0, hurry=True)):
@@ -187,6 +188,8 @@ class Mirror:
             return
         if self._monitor is not None and self._handler.trusts_times:
             self._search.begin_catalogue(self._started_ns)
+        if glues is not None:
+            self._search.begin_parting(glues)
         if done:
             self._log.info(f"initial sync done in {time.monotonic() - started:.2f} s")
         if self._course.only_initial and self._leaving is None:
@@ -413,17 +416,20 @@ class Mirror:
 
         Return the time (wall-clock ns) after which an mtime proves that a file was not sent yet.
         """
+        proven = self._last_end_ns + TICK_NS + self._handler.coarse_ns
         if self._monitor is None:
-            return self._last_end_ns + TICK_NS
+            return proven
         if self._taking is None:
             self._window.close(now)
             since, self._last_take = self._last_take, time.time()
-            self._taking = Taking(self._monitor.take(), since, self._last_end_ns + TICK_NS)
+            self._taking = Taking(self._monitor.take(), since, proven)
         taking, dirty = self._taking, self._target.dirty
-        async for changes in in_parts(taking.changes):
-            dirty.add(changes, taking.since)
+        turn = Turn()
+        for paths, bits in taking.changes:
+            dirty.add_all(paths, bits, taking.since)
             if len(dirty.ready) >= PART:
                 break
+            await turn.rest_if_due()
         else:
             self._taking = None
             self._look_for_survivors(taking.since)

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from clsync.core import batch as flag
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
@@ -82,6 +83,7 @@ class Resolver:
             device,
             mount_points,
             rules.reaches if rules is not None else None,
+            partial(os.lstat, dir_fd=root),
         )
         async for part in in_parts(changes.items()):
             classifier.add(part)

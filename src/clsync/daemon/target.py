@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import time
+from itertools import chain
 
 from clsync.core.batch import LINKED, Outcome, Verdict
-from clsync.core.changes import ATTRIB, NAME
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.dirty import DirtySet, Failure
 from clsync.core.paths import shown
 from clsync.core.windows import Backoff
@@ -88,15 +89,16 @@ class Target:
         failures = {
             path: Failure(_bits(path, taken, resolved), why, now + self._delay(path)) for path, why in failed.items()
         }
-        again = {path: _bits(path, taken, resolved) for path in outcome.again}
+        again = {path: _bits_again(_bits(path, taken, resolved)) for path in outcome.again}
         self.dirty.add(again.items(), since)
-        self.dirty.settle(taken.keys() | resolved.entries.keys(), failures)
+        self.dirty.settle(chain(taken, resolved.entries), failures)
         if failures:
             # What failed drags the others along: they wait with it, or this would turn without a pause.
             self.dirty.wait(again, min(failure.retry_at for failure in failures.values()))
         for path, bits in resolved.postponed.items():
             self.dirty.postpone(path, bits, now + self._big_delay)
-        self._big = self._big - taken.keys() | resolved.postponed.keys()
+        if self._big or resolved.postponed:
+            self._big = self._big - taken.keys() | resolved.postponed.keys()
         for path in resolved.unsure:
             self.dirty.postpone(path, ATTRIB, now + _SECOND_LOOK)
         for path, bits in resolved.unlinked.items():
@@ -135,6 +137,11 @@ class Target:
             self._log.error(f"not synced: {shown(path)}: {why}")
         if len(failing) > _NAMED:
             self._log.error(f"not synced: {len(failing) - _NAMED} more paths")
+
+
+def _bits_again(bits: int) -> int:
+    """Return the change bits of what was not sent as it was: by size and mtime it may look as if it were."""
+    return bits if bits & DOUBT else bits | CONTENT
 
 
 def _bits(path: bytes, taken: dict[bytes, int], resolved: Resolved) -> int:

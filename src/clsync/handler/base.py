@@ -35,6 +35,12 @@ class Handler(Protocol):
     trusts_times: bool
     """A full sync takes files of equal size and mtime for equal: what changed before it must be named."""
 
+    coarse_ns: int
+    """Files whose mtimes differ by less are taken for equal; 0: they are compared to the nanosecond."""
+
+    glues: bytes | None
+    """A local destination at which a full sync may leave files hanging together that are different ones."""
+
     async def sync(self, batch: Batch) -> Outcome:
         """Make every entry of `batch` equal at the destination and say which ones are."""
         ...

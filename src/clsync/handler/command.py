@@ -70,6 +70,8 @@ class CommandHandler:
         """`root`: absolute path of the watched tree; `lookup`: values of `%name%` that do not depend on a run."""
         self.rules = rules
         self.trusts_times = False
+        self.coarse_ns = 0
+        self.glues: bytes | None = None
         self._program, self._style = program, style
         self._arguments = _legacy_arguments(arguments, style)
         self._root, self._lookup, self._label, self._full_initial = root, lookup, label, full_initial

@@ -61,6 +61,9 @@ class Runner:
         """
         self._stopped = self._timed_out = self._stood_still = False
         source = await _spooled(records) if records is not None else os.open(os.devnull, os.O_RDONLY)
+        if self._stopped:  # while the records were written
+            os.close(source)
+            return Result(0, b"", stopped=True)
         messages = _Messages() if keep_messages else None
         try:
             child = spawn(

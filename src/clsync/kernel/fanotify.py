@@ -106,19 +106,25 @@ def stat_of_handle(mount: int, handle: bytes) -> os.stat_result:
         os.close(descriptor)
 
 
-def path_of_handle(mount: int, handle: bytes) -> tuple[bytes, os.stat_result]:
+def path_of_handle(mount: int, handle: bytes) -> tuple[bytes, os.stat_result | None]:
     """Return (path, stat) of the directory with a handle, as seen from the mount behind the descriptor `mount`.
 
-    The path is absolute in that mount; `/` also stands for what lies outside it. Raises OSError (ESTALE: gone).
+    The path is absolute in that mount; `/` also stands for what lies outside it, and what is gone but held open has
+    an ending: in these cases, and no others, the stat tells. Raises OSError (ESTALE: gone).
     """
     descriptor = _open_by_handle_at(mount, handle, _O_PATH | _O_CLOEXEC)
     if descriptor < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     try:
-        return _path_of(descriptor), os.stat(descriptor)
+        path = _path_of(descriptor)
+        tells = path == b"/" or path.endswith(_DELETED)
+        return path, os.stat(descriptor) if tells else None
     finally:
         os.close(descriptor)
+
+
+_DELETED: Final = b" (deleted)"
 
 
 def _path_of(directory: int) -> bytes:

@@ -13,6 +13,19 @@ _LOOKED_AT = 64
 _TURN = 0.01
 
 
+class Turn:
+    """For a loop that goes on after each step: lets the event loop have its turn after 10 ms of work."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + _TURN
+
+    async def rest_if_due(self) -> None:
+        """Let others work, if it is time."""
+        if time.monotonic() > self._until:
+            await asyncio.sleep(0)
+            self._until = time.monotonic() + _TURN
+
+
 async def in_slices(items: Iterable[T]) -> AsyncIterator[T]:
     """Yield items; after each 10 ms of work the event loop gets its turn."""
     async for part in in_parts(items):
@@ -22,10 +35,8 @@ async def in_slices(items: Iterable[T]) -> AsyncIterator[T]:
 
 async def in_parts(items: Iterable[T]) -> AsyncIterator[list[T]]:
     """Yield items, a few at a time; after each 10 ms of work the event loop gets its turn."""
-    until = time.monotonic() + _TURN
+    turn = Turn()
     iterator = iter(items)
     while part := list(islice(iterator, _LOOKED_AT)):
         yield part
-        if time.monotonic() > until:
-            await asyncio.sleep(0)
-            until = time.monotonic() + _TURN
+        await turn.rest_if_due()

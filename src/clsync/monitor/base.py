@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from clsync.core.classify import LinkedFile
+
+Changed = tuple[Sequence[bytes], int]
+"""Paths, and the bits of `core.changes` that all of them have."""
 
 
 class Unnamed(NamedTuple):
@@ -52,8 +55,8 @@ class Monitor(Protocol):
         """Fold what the kernel has into the window, about 10 ms of work at most; True if the window is not empty."""
         ...
 
-    def take(self) -> Iterator[tuple[bytes, int]]:
-        """End the window: an iterator over (path, bits of `core.changes`); a new window begins with this call.
+    def take(self) -> Iterator[Changed]:
+        """End the window: an iterator over what has changed; a new window begins with this call.
 
         Paths are relative to the watched root and current at the moment they are yielded. A path may come
         more than once. Paths outside the root, and echoes of what is gone with its parent, do not come.

@@ -15,7 +15,7 @@ from clsync.core.paths import join, parent, shown
 from clsync.core.rules import Rules
 from clsync.errors import Exit, OperatorError
 from clsync.kernel.mounts import Mount, MountWatch, mounts_at_and_below, read_mounts
-from clsync.monitor.base import Unnamed
+from clsync.monitor.base import Changed, Unnamed
 from clsync.monitor.fanotify import FanotifyMonitor
 from clsync.monitor.inotify import InotifyMonitor, OutOfWatches
 from clsync.monitor.poll import PollMonitor
@@ -44,7 +44,7 @@ class Part(Protocol):
     def fileno(self) -> int: ...
     def due(self) -> float | None: ...
     def drain(self) -> bool: ...
-    def take(self) -> Iterator[tuple[bytes, int]]: ...
+    def take(self) -> Iterator[Changed]: ...
     def survivors(self) -> list[Unnamed]: ...
     def watch_file(self, path: bytes, file: LinkedFile) -> int: ...
     def compared(self, directories: Iterable[bytes], since_ns: int) -> None: ...
@@ -334,7 +334,7 @@ class TreeMonitor:
             self._fanotify.remove(prefix)
         self._drop_part(prefix)
 
-    def take(self) -> Iterator[tuple[bytes, int]]:
+    def take(self) -> Iterator[Changed]:
         """End the window (see `monitor.base`)."""
         doubts, self._doubts = self._doubts, set()
         takes = [part.take() for prefix, part in self._parts.items()]
@@ -360,9 +360,9 @@ class TreeMonitor:
             part.compared(listed, since_ns)
 
     @staticmethod
-    def _chained(doubts: set[bytes], takes: list[Iterator[tuple[bytes, int]]]) -> Iterator[tuple[bytes, int]]:
-        for path in doubts:
-            yield path, DOUBT
+    def _chained(doubts: set[bytes], takes: list[Iterator[Changed]]) -> Iterator[Changed]:
+        if doubts:
+            yield list(doubts), DOUBT
         for take in takes:
             yield from take
 

@@ -9,7 +9,7 @@ import stat
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
@@ -18,8 +18,8 @@ from clsync.core.paths import is_below, join
 from clsync.core.rules import Rules
 from clsync.kernel import fanotify as kernel
 from clsync.kernel.mounts import private_view
-from clsync.monitor.base import Unnamed
-from clsync.monitor.runs import LEAST, merge, run_length
+from clsync.monitor.base import Changed, Unnamed
+from clsync.monitor.runs import LEAST, by_directory, merge, run_length
 
 _READ = 1 << 20
 _DRAIN_SECONDS = 0.01
@@ -86,10 +86,12 @@ class _MountView:
             if error.errno in (errno.ESTALE, errno.ENOENT, errno.EBADF, errno.EACCES):
                 return None
             raise
-        if (found.st_dev, found.st_ino) == self._identity:
+        if found is not None and (found.st_dev, found.st_ino) == self._identity:
             return self.prefix
-        if not found.st_nlink or path == b"/":
+        if path == b"/" or (found is not None and not found.st_nlink):
             return None
+        if self._private < 0 and path == self.path:
+            return self.prefix
         if self._private < 0:
             if not path.startswith(self.path.rstrip(b"/") + b"/"):
                 return None
@@ -137,7 +139,7 @@ class FanotifyMonitor:
         self._sifting: Iterator[None] | None = None
         self._views: dict[bytes, _MountView] = {}
         self._window: dict[bytes, int] = {}
-        self._rewritten: dict[bytes, None] = {}
+        self._rewritten: set[bytes] = set()
         """More keys of the window: files that were rewritten, and nothing else."""
         self._lost = False
         self._removed: dict[bytes, bytes] = {}
@@ -235,11 +237,14 @@ class FanotifyMonitor:
         count = run_length(data, offset, length, columns)
         if not count:
             return 0
-        keys = _keys(length, size).iter_unpack(data[offset : offset + count * length])
-        fresh = dict.fromkeys(chain.from_iterable(keys))
-        if self._removed and not self._removed.keys().isdisjoint(fresh):
-            return 0
-        self._rewritten.update(fresh)
+        keys: Iterable[bytes] = chain.from_iterable(
+            _keys(length, size).iter_unpack(data[offset : offset + count * length])
+        )
+        if self._removed:
+            keys = set(keys)
+            if not self._removed.keys().isdisjoint(keys):
+                return 0
+        self._rewritten.update(keys)
         return count
 
     def _fold_rare(self, data: bytes, offset: int, length: int, mask: int) -> None:
@@ -309,44 +314,39 @@ class FanotifyMonitor:
                     return file
         return None
 
-    def take(self) -> Iterator[tuple[bytes, int]]:
+    def take(self) -> Iterator[Changed]:
         """End the window (see `monitor.base`)."""
         window, self._window = self._window, {}
-        rewritten, self._rewritten = self._rewritten, {}
+        rewritten, self._rewritten = self._rewritten, set()
         lost, self._lost = self._lost, False
         self._sifting = None
         self._sift_at = self._limit // 2
         return self._named(window, rewritten, lost)
 
-    def _named(
-        self, window: dict[bytes, int], rewritten: dict[bytes, None], lost: bool
-    ) -> Iterator[tuple[bytes, int]]:
+    def _named(self, window: dict[bytes, int], rewritten: set[bytes], lost: bool) -> Iterator[Changed]:
         if lost:
-            for view in list(self._views.values()):
-                yield view.prefix, DOUBT
-        rules, names = self._rules, self._names
+            yield [view.prefix for view in self._views.values()], DOUBT
         self._begin()
         try:
-            parts: tuple[tuple[dict[bytes, int] | dict[bytes, None], int], ...]
-            parts = (window, 0), (rewritten, _CONTENT)
-            for keys, fixed in parts:
-                while keys:
-                    key, value = keys.popitem()
-                    mask = value or fixed
-                    end = 16 + key[8] + (key[9] << 8)
-                    record = key[:end]
-                    directories = names.get(record)
-                    if directories is None:
-                        directories = self._directories(record)
-                    if not directories:
-                        continue
-                    name = key[end : key.find(b"\0", end)]
-                    for directory in directories:
-                        path = directory if name == b"." else join(directory, name)
-                        if rules is None or rules.watches(directory) or (mask & _WRITTEN and self._linked(path)):
-                            yield path, _bits(mask)
+            while window:
+                key, mask = window.popitem()
+                yield from self._paths(key[: _record_end(key)], [key], mask)
+            for record, keys in by_directory(rewritten, _record_end):
+                yield from self._paths(record, keys, _CONTENT)
         finally:
             self._end()
+
+    def _paths(self, record: bytes, keys: list[bytes], mask: int) -> Iterator[Changed]:
+        """Yield the paths of names in one directory."""
+        end = len(record)
+        for directory in self._directories(record):
+            top = directory + b"/" if directory else b""
+            paths = [top + key[end:].rstrip(b"\0") for key in keys]
+            if paths[0] == top + b".":
+                paths[0] = directory  # an event on the directory itself
+            if self._rules is not None and not self._rules.watches(directory):
+                paths = [path for path in paths if mask & _WRITTEN and self._linked(path)]
+            yield paths, _bits(mask)
 
     def _linked(self, path: bytes) -> bool:
         """Tell whether a file has several names: one may not count, and others may."""
@@ -405,7 +405,7 @@ class FanotifyMonitor:
             record = _record(key)
             if not (names.get(record) or self._directories(record)):
                 self._window.pop(key, None)
-                self._rewritten.pop(key, None)
+                self._rewritten.discard(key)
             if not number % 64:
                 yield
         if self._size() > self._limit:
@@ -414,7 +414,7 @@ class FanotifyMonitor:
 
     def _fold_siblings(self) -> None:
         merge(self._window, self._rewritten, _CONTENT)
-        self._rewritten = {}
+        self._rewritten.clear()
         siblings = Counter(_record(key) for key in self._window)
         many = 8
         folded: dict[bytes, int] = {}
@@ -453,14 +453,19 @@ def _keys(length: int, size: int) -> struct.Struct:
     return struct.Struct(f"28x{size - 4}s{length - 24 - size}x")
 
 
+def _record_end(key: bytes) -> int:
+    """Return where the name begins in a key, after the file system id and the handle of the directory."""
+    return 16 + key[8] + (key[9] << 8)
+
+
 def _record(key: bytes) -> bytes:
     """Return the file system id and handle at the beginning of a key."""
-    return key[: 16 + key[8] + (key[9] << 8)]
+    return key[: _record_end(key)]
 
 
 def _split(key: bytes) -> tuple[bytes, bytes]:
     """Split a key into (file system id and handle, name)."""
-    end = 16 + key[8] + (key[9] << 8)
+    end = _record_end(key)
     return key[:end], key[end : key.find(b"\0", end)]
 
 

@@ -15,6 +15,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import LinkedFile
@@ -22,8 +23,8 @@ from clsync.core.paths import is_below, join
 from clsync.core.rules import Rules
 from clsync.errors import Exit, OperatorError
 from clsync.kernel import inotify as kernel
-from clsync.monitor.base import Unnamed
-from clsync.monitor.runs import LEAST, merge, run_length
+from clsync.monitor.base import Changed, Unnamed
+from clsync.monitor.runs import LEAST, by_directory, run_length
 
 _READ = 1 << 18
 _DRAIN_SECONDS = 0.01
@@ -154,8 +155,8 @@ class InotifyMonitor:
         self._device = 0
         self._window: dict[bytes, int] = {}
         """Watch descriptor as the kernel writes it, and padded name -> mask."""
-        self._rewritten: dict[bytes, None] = {}
-        """More keys of the window: files that were rewritten, and nothing else."""
+        self._rewritten: set[bytes] = set()
+        """Whole events, all with one mask: files that were rewritten, and nothing else."""
         self._lost = False
         self._gone: dict[int, bytes] = {}
         """Watch of a directory that is gone since the last take -> where it stood."""
@@ -250,8 +251,10 @@ class InotifyMonitor:
         columns += [(4, _REWRITTEN), (5, b"\0"), (6, b"\0"), (7, b"\0")]
         count = run_length(data, offset, 16 + size, columns)
         if count:
-            pairs = struct.iter_unpack(f"4s12x{size}s", data[offset : offset + count * (16 + size)])
-            self._rewritten.update(dict.fromkeys(map(b"".join, pairs)))
+            length = 16 + size
+            events = bytearray(data[offset : offset + count * length])
+            events[4::length] = bytes((kernel.MODIFY,)) * count
+            self._rewritten.update(chain.from_iterable(struct.iter_unpack(f"{length}s", events)))
         return count
 
     def _fold_tree(self, watch: int, mask: int, key: bytes) -> None:
@@ -330,8 +333,10 @@ class InotifyMonitor:
 
     def _fold_siblings(self) -> None:
         """Bounded memory: many names of one directory become a doubt about it."""
-        merge(self._window, self._rewritten, _CONTENT)
-        self._rewritten = {}
+        for event in self._rewritten:
+            key = event[:4] + event[16:]
+            self._window[key] = self._window.get(key, 0) | _CONTENT
+        self._rewritten.clear()
         siblings = Counter(key[:4] for key in self._window)
         folded: dict[bytes, int] = {}
         for key, mask in self._window.items():
@@ -502,24 +507,24 @@ class InotifyMonitor:
 
     # -- handing on --------------------------------------------------------------------------------------------
 
-    def take(self) -> Iterator[tuple[bytes, int]]:
+    def take(self) -> Iterator[Changed]:
         """End the window (see `monitor.base`)."""
         window, self._window = self._window, {}
-        rewritten, self._rewritten = self._rewritten, {}
+        rewritten, self._rewritten = self._rewritten, set()
         lost, self._lost = self._lost, False
         self._takes += 1
         gone, self._gone = self._gone, {}
         return self._named(window, rewritten, lost, gone)
 
     def _named(
-        self, window: dict[bytes, int], rewritten: dict[bytes, None], lost: bool, gone: dict[int, bytes]
-    ) -> Iterator[tuple[bytes, int]]:
+        self, window: dict[bytes, int], rewritten: set[bytes], lost: bool, gone: dict[int, bytes]
+    ) -> Iterator[Changed]:
         if lost:
-            yield self._prefix, DOUBT
+            yield [self._prefix], DOUBT
         known: dict[bytes, bytes | None] = {}
         version = self._tree.version
-        while window or rewritten:
-            key, mask = window.popitem() if window else (rewritten.popitem()[0], _CONTENT)
+        while window:
+            key, mask = window.popitem()
             if version != self._tree.version:
                 known.clear()
                 version = self._tree.version
@@ -528,22 +533,33 @@ class InotifyMonitor:
                 known[watch] = self._directory(int.from_bytes(watch, sys.byteorder))
             directory = known[watch]
             if directory is None:
-                number = int.from_bytes(watch, sys.byteorder)
-                file = self._files.get(number)
-                if file is not None:
-                    self._heard[file] = self._heard.get(file, 0) | _bits(mask)
-                    continue
-                left = gone.get(number, self._gone.get(number))
-                if not mask & _WRITTEN or left is None:
-                    continue
-                directory = join(self._prefix, left)
+                directory = self._former_directory(int.from_bytes(watch, sys.byteorder), mask, gone)
+            if directory is None:
+                continue
             name = key[4:].rstrip(b"\0")
             if name:
-                yield join(directory, name), _bits(mask)
+                yield [join(directory, name)], _bits(mask)
             elif mask & _FOLDED:
-                yield directory, DOUBT
+                yield [directory], DOUBT
             elif mask & kernel.ATTRIB:
-                yield directory, ATTRIB
+                yield [directory], ATTRIB
+        for watch, events in by_directory(rewritten, lambda event: 4):
+            number = int.from_bytes(watch, sys.byteorder)
+            directory = self._directory(number)
+            if directory is None:
+                directory = self._former_directory(number, _CONTENT, gone)
+            if directory is not None:
+                top = directory + b"/" if directory else b""
+                yield [top + event[16:].rstrip(b"\0") for event in events], CONTENT
+
+    def _former_directory(self, watch: int, mask: int, gone: dict[int, bytes]) -> bytes | None:
+        """Return where the directory stood in which files were written; note the file if the watch is that of one."""
+        file = self._files.get(watch)
+        if file is not None:
+            self._heard[file] = self._heard.get(file, 0) | _bits(mask)
+            return None
+        left = gone.get(watch, self._gone.get(watch))
+        return join(self._prefix, left) if mask & _WRITTEN and left is not None else None
 
     def _directory(self, watch: int) -> bytes | None:
         """Return where a watched directory stands, relative to the root; None if its events do not count."""

@@ -12,7 +12,7 @@ from clsync.core.classify import LinkedFile
 from clsync.core.paths import is_below, join, parent
 from clsync.core.rules import Rules
 from clsync.kernel.walk import walk
-from clsync.monitor.base import Unnamed
+from clsync.monitor.base import Changed, Unnamed
 
 _DRAIN_SECONDS = 0.01
 _TICK_NS = 20_000_000
@@ -70,10 +70,10 @@ class PollMonitor:
             self._next = time.monotonic() + self._interval
         return bool(self._window)
 
-    def take(self) -> Iterator[tuple[bytes, int]]:
+    def take(self) -> Iterator[Changed]:
         """End the window (see `monitor.base`)."""
         window, self._window = self._window, {}
-        return iter(window.items())
+        return (([path], bits) for path, bits in window.items())
 
     def watch_file(self, path: bytes, file: LinkedFile) -> int:
         """Return 0: every name is looked at."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 
 LEAST = 16
 """Runs shorter than this are folded one by one: looking at them would cost more."""
@@ -22,6 +23,19 @@ def run_length(data: bytes, offset: int, stride: int, columns: Iterable[tuple[in
         column = data[offset + at : offset + count * stride : stride]
         count -= len(column.lstrip(allowed))
     return count if count >= LEAST else 0
+
+
+def by_directory(keys: set[bytes], end: Callable[[bytes], int]) -> Iterator[tuple[bytes, list[bytes]]]:
+    """Take keys out of a set; yield what begins them, up to `end`, and those that begin so: one directory at a time."""
+    ordered = sorted(keys)
+    keys.clear()
+    while ordered:
+        last = ordered[-1]
+        record = last[: end(last)]
+        begin = max(bisect_left(ordered, record), len(ordered) - _MOST)
+        group = ordered[begin:]
+        del ordered[begin:]
+        yield record, group
 
 
 def merge(window: dict[bytes, int], rewritten: Iterable[bytes], mask: int) -> None:

@@ -8,10 +8,12 @@ import stat
 from typing import Final
 
 from clsync.handler.copy.settings import Settings
-from clsync.handler.copy.trouble import source_trouble
+from clsync.handler.copy.trouble import Refused, source_trouble
 from clsync.kernel.capabilities import ACL_NAMES
 
 _MODE: Final = 0o7777
+_TOO_LARGE: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE))
+"""A file system has far less room for attributes than for files."""
 _UNSUPPORTED: Final = frozenset((errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EINVAL))
 """What a destination says of an attribute that it does not hold; tried once per run and file, never in a loop."""
 _NOT_OURS: Final = ("security.selinux", "security.evm", "security.ima")
@@ -170,6 +172,8 @@ class Attributes:
         try:
             os.setxattr(where, key, value, follow_symlinks=follow)
         except OSError as error:
+            if error.errno in _TOO_LARGE:
+                raise Refused(f"the destination has no room for its extended attribute {key}") from error
             if error.errno not in _UNSUPPORTED:
                 raise
             return False

@@ -43,6 +43,8 @@ class CopyHandler:
         """
         self.rules, self.full_initial = rules, full_initial
         self.trusts_times = True
+        self.coarse_ns = 0
+        self.glues: bytes | None = None
         self._destination, self._capabilities = destination, capabilities
         self._one_file_system, self._acls, self._xattrs = one_file_system, acls, xattrs
         self._timeout, self._destination_check = timeout, destination_check

@@ -121,7 +121,7 @@ class _Group:
             try:
                 return self._first(chosen, keep=kept is not None)
             except Vanished:
-                return None
+                names.remove(chosen)
             except (Refused, OSError) as error:
                 self._context.blame(chosen.path, error)
                 names.remove(chosen)
@@ -133,7 +133,7 @@ class _Group:
         if keep and name.have is not None:
             place.adjust(name.name, name.want, name.have)
             return name
-        place.renew(name.name, name.want, name.have)
+        place.renew(name.name, name.want, name.have, only_same=True)
         return name._replace(have=None)
 
     def _keepable(self, names: list[_Name]) -> _Name | None:

@@ -37,11 +37,16 @@ def temporary(name: bytes) -> bytes:
     return b"." + name[:cut] + ending
 
 
+def _plain(name: bytes) -> bytes:
+    """Return the name that a temporary file would have got in the end."""
+    return name[1:].rpartition(_TEMPORARY)[0]
+
+
 def clean(place: Place) -> None:
     """Remove the temporary files that work which was killed has left in a directory. Raises OSError."""
     for name, is_dir, _ in listing(place.destination):
-        if not is_dir and _LITTER.fullmatch(name) and place.look(name) is None:
-            place.remove_kind(name, False, False)
+        if not is_dir and _LITTER.fullmatch(name) and place.look(name) is None and place.permits(_plain(name)):
+            place.remove_kind(name, False, True)
 
 
 def shares(have: os.stat_result, want: os.stat_result) -> bool:
@@ -132,14 +137,21 @@ class Place:
         """Set the attributes that differ."""
         self._roots.attributes.adjust(self.destination, name, have, want, below(self.source, name))
 
-    def renew(self, name: bytes, want: os.stat_result, have: os.stat_result | None) -> None:
-        """Make a new inode at `name`, whatever is there; it appears when it is complete."""
+    def permits(self, name: bytes) -> bool:
+        """Tell whether rules let a file of this name be synced."""
+        return not self._roots.context.rejects(join(self.path, name), False)
+
+    def renew(self, name: bytes, want: os.stat_result, have: os.stat_result | None, only_same: bool = False) -> None:
+        """Make a new inode at `name`, whatever is there; it appears when it is complete.
+
+        `only_same`: Vanished is raised where a file has taken the place of the one that is wanted.
+        """
         mode = want.st_mode
         if stat.S_ISREG(mode):
             source = self._open(name)
             try:
                 seen = os.fstat(source)
-                if not stat.S_ISREG(seen.st_mode):
+                if not stat.S_ISREG(seen.st_mode) or (only_same and seen.st_ino != want.st_ino):
                     raise Vanished
                 self._replace(name, have, lambda as_name: self._write(as_name, source, seen))
             finally:

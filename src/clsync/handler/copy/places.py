@@ -69,7 +69,7 @@ class Places:
                     made = place.standing(name)
                     if made is not None and not self.context.rejects(join(above, name), True):
                         place.adjust(name, want, made)
-                    place.finish()
+                place.finish()
             finally:
                 place.close()
             above = join(above, name)

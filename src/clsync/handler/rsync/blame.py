@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from clsync.core import batch as flag
 from clsync.core.lists import TOO_LONG, too_long_part, unescape
-from clsync.core.paths import join, parent, shown
+from clsync.core.paths import ancestors, join, parent, shown
 
 _QUOTED = re.compile(rb'"([^"]*(?:"[^"]*)*)"')
 _UNQUOTED = re.compile(
@@ -19,7 +20,7 @@ _DELETING = re.compile(rb"delete_file: \w+\((.+)\) failed: ")
 _ARROW = re.compile(rb'(?:rename|copy|symlink|link) "(.+?)"(?: \(in .+?\))? [-=]> ')
 _TOO_LONG = re.compile(rb"^filename overflows max-path len|failed: File name too long \(36\)$")
 _UNREADABLE = re.compile(rb"^rsync: \[sender\] (?:send_files failed to open|opendir|readlink_stat)\b")
-_TEMPORARY = re.compile(rb"^\.(.+)\.[A-Za-z0-9]{6}$", re.DOTALL)
+TEMPORARY = re.compile(rb"^\.(.+)\.[A-Za-z0-9]{6}$", re.DOTALL)
 _SUMMARY = re.compile(rb"rsync(?: error|: \[.*\] error|  ?warning)?: .*\(code \d+\) at |^rsync error: ")
 
 
@@ -43,12 +44,13 @@ def blame(messages: bytes, entries: Mapping[bytes, int], prefixes: Iterable[byte
     failed: dict[bytes, str] = {}
     vanished: set[bytes] = set()
     complete = not cut
+    places = _Places(entries)
     known = sorted((p.rstrip(b"/") + b"/" for p in prefixes), key=len, reverse=True)
     for line in messages.splitlines():
         if not line.strip() or _SUMMARY.search(line):
             continue
         name = _name_in(line, known)
-        entry = None if name is None else _entry_of(name, entries, b"[sender]" in line)
+        entry = None if name is None else places.entry_of(name, b"[sender]" in line)
         if name is not None and entry is not None and _TOO_LONG.search(line):
             # Only this path is left out: a recursive entry above it goes well.
             failed[too_long_part(name)] = TOO_LONG
@@ -88,22 +90,28 @@ def _name_in(line: bytes, prefixes: list[bytes]) -> bytes | None:
     return name[len(prefix) :].removeprefix(b"./").rstrip(b"/")
 
 
-def _entry_of(name: bytes, entries: Mapping[bytes, int], sent: bool) -> bytes | None:
-    """Return the entry of the batch to which a path belongs; `sent`: the path is one of the source."""
-    temporary = None if sent or name in entries else _TEMPORARY.match(name.rpartition(b"/")[2])
-    if temporary is not None:
-        plain = join(parent(name), temporary.group(1))
-        name = plain if plain in entries else name
-    if name in entries or _is_above(name, entries):
-        return name
-    while name:
-        name = parent(name)
-        if entries.get(name, 0) & flag.RECURSIVE:
+class _Places:
+    """The entries of a batch and the directories above them."""
+
+    def __init__(self, entries: Mapping[bytes, int]) -> None:
+        self._entries = entries
+
+    @functools.cached_property
+    def _above(self) -> set[bytes]:
+        """The implied parents of entries: rsync sets their attributes too."""
+        return {b"", *(up for path in self._entries for up in ancestors(path))}
+
+    def entry_of(self, name: bytes, sent: bool) -> bytes | None:
+        """Return the entry of the batch to which a path belongs; `sent`: the path is one of the source."""
+        entries = self._entries
+        temporary = None if sent or name in entries else TEMPORARY.match(name.rpartition(b"/")[2])
+        if temporary is not None:
+            plain = join(parent(name), temporary.group(1))
+            name = plain if plain in entries else name
+        if name in entries or name in self._above:
             return name
-    return None
-
-
-def _is_above(name: bytes, entries: Mapping[bytes, int]) -> bool:
-    """Tell whether a path is an implied parent of an entry: rsync sets its attributes too."""
-    below = name + b"/" if name else b""
-    return any(path.startswith(below) for path in entries)
+        while name:
+            name = parent(name)
+            if entries.get(name, 0) & flag.RECURSIVE:
+                return name
+        return None

@@ -19,7 +19,7 @@ class Connection:
     """Makes rsync use one ssh connection for all its runs: 98 ms a run instead of 283 ms."""
 
     def __init__(self, target: Target) -> None:
-        self._host = target.text.partition(b":")[0]
+        self._host = target.host
         self._directory: bytes | None = None
 
     def options(self) -> list[bytes]:

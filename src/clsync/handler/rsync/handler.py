@@ -43,6 +43,8 @@ class RsyncHandler:
         """
         self.rules, self.full_initial = rules, full_initial
         self.trusts_times = os.path.basename(program) == b"rsync"
+        self.coarse_ns = 0 if recipe.modify_window < 0 else (recipe.modify_window + 1) * 10**9
+        self.glues = target.text if self.trusts_times and target.text and not target.remote else None
         self._program = Program(
             arguments,
             target=target,

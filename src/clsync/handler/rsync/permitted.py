@@ -10,7 +10,7 @@ import os
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
@@ -18,12 +18,14 @@ from clsync.core import batch as flag
 from clsync.core import lists
 from clsync.core.changes import NAME
 from clsync.core.classify import CHANGE_SHIFT
-from clsync.core.paths import ancestors, parent
+from clsync.core.paths import ancestors, join, parent
 from clsync.handler.base import PathRules, may_go
+from clsync.handler.rsync.blame import TEMPORARY
 from clsync.handler.runner import anonymous_file
 from clsync.kernel.slices import in_slices
 from clsync.kernel.walk import lstat_below, walk
 
+Look = Callable[[bytes], os.stat_result | None]
 PART = 30_000
 """Entries of one run when recursion is expanded: memory is bounded, here and in rsync."""
 
@@ -70,18 +72,41 @@ def listing() -> Iterator[BinaryIO]:
         yield file
 
 
-def doomed(itemized: BinaryIO, root: int, rules: PathRules | None) -> Doomed:
-    """Read what `rsync -n -i --delete` printed."""
+def doomed(itemized: BinaryIO, root: int, rules: PathRules | None, litter: bool = False) -> Doomed:
+    """Read what `rsync -n -i --delete` printed; `litter`: temporary files go as what they would have become."""
     itemized.seek(0)
     look = lstat_below(root)
     missing, protected = [], []
     for line in itemized:
         for path, is_dir in lists.deletions(line.rstrip(b"\n")):
-            if rules is not None and not rules.permits(path, is_dir):
+            if rules is not None and not rules.permits(_plain(path) if litter else path, is_dir):
                 protected.append(path)
-            elif look(path) is None and (is_directory(look(parent(path))) or not may_go(parent(path), rules)):
+            elif _is_gone(look, path) and (
+                is_directory(_seen(look, parent(path))) or not may_go(parent(path), rules)
+            ):
                 missing.append(path)
     return Doomed(missing, _topmost(protected))
+
+
+def _plain(path: bytes) -> bytes:
+    """Return the name that a temporary file of rsync would have got in the end."""
+    directory, name = parent(path), path.rpartition(b"/")[2]
+    temporary = TEMPORARY.match(name)
+    return join(directory, temporary.group(1)) if temporary else path
+
+
+def _seen(look: Look, path: bytes) -> os.stat_result | None:
+    with suppress(OSError):
+        return look(path)
+    return None
+
+
+def _is_gone(look: Look, path: bytes) -> bool:
+    """Tell whether nothing stands at the source; what cannot be looked at may stand there."""
+    try:
+        return look(path) is None
+    except OSError:
+        return False
 
 
 def filter_file(protected: Iterable[bytes]) -> bytes:

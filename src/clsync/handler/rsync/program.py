@@ -85,6 +85,8 @@ class Program:
 
         Raises OSError where the program cannot be run.
         """
+        if self.stopping:
+            return Result(0, b"", stopped=True)
         shell = self._connection.options() if self._connection is not None else []
         visible = self._show_progress and batch.initial and output is None
         if visible:

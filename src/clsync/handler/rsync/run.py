@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 
@@ -12,19 +13,24 @@ from clsync.core import lists
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import NAME
 from clsync.core.classify import CHANGE_SHIFT
-from clsync.core.paths import parent
+from clsync.core.paths import ancestors, join, parent
 from clsync.handler.base import PathRules, may_go
 from clsync.handler.rsync import permitted
-from clsync.handler.rsync.blame import blame, first_line
+from clsync.handler.rsync.blame import Blame, blame, first_line
 from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.runner import KEPT_OUTPUT, Result
 from clsync.kernel.files import opened
 from clsync.kernel.mounts import mounts_at_and_below, read_mounts
 from clsync.kernel.process import exit_text
-from clsync.kernel.walk import lstat_below, walk
+from clsync.kernel.slices import in_slices
+from clsync.kernel.walk import list_directory, lstat_below, walk
 
 Entries = dict[bytes, int]
 
+CHECKED_WHOLE = 4096
+"""In batches of up to so many entries it is looked at all of them whether they changed during the run."""
+_TICK_NS = 20_000_000
+"""The clock of a file system lags by no more."""
 RESENT_BYTES = 8 << 20
 """Attribute-only files up to this size in sum are sent whole when that saves a second run."""
 SMALLEST_PART = 8
@@ -32,6 +38,14 @@ SMALLEST_PART = 8
 MOST_STALLS = 3
 """Runs of one batch that may stand still before the target is given a rest."""
 _NO_SPECIAL = flag.MISSING | flag.DIRECTORY | flag.REGULAR
+_WITHOUT = {
+    stat.S_IFLNK: b"--no-links",
+    stat.S_IFIFO: b"--no-specials",
+    stat.S_IFSOCK: b"--no-specials",
+    stat.S_IFCHR: b"--no-devices",
+    stat.S_IFBLK: b"--no-devices",
+}
+"""Type of a file -> option without which rsync makes it."""
 _CODE_FILE_IO = 11
 _CODE_PARTIAL = 23
 _CODE_VANISHED = 24
@@ -55,12 +69,18 @@ class BatchRun:
         self._recipe = program.recipe if rules is None else program.recipe.bounded()
         self._failed: dict[bytes, str] = {}
         self._again: set[bytes] = set()
+        self._lost: set[bytes] = set()
+        """Names of linked files that vanished before they were sent."""
         self._prefixes = [os.readlink(b"/proc/self/fd/%d" % batch.root), *program.target.prefixes()]
         self._filter: bytes | None = None
         self._by_name: bytes | None = None
         """Filter file for the run at work, if it lists directories only to delete in them by name."""
         self._spared = _mount_points(batch.root) if self._recipe.one_file_system > 1 else []
         self._stalls = 0
+        self._look = lstat_below(batch.root)
+        target = program.target
+        self._local = None if target.remote or not target.text else target.text
+        self._began_ns = time.time_ns() - _TICK_NS
 
     async def outcome(self) -> Outcome:
         """Send everything; see `core.batch.Outcome`."""
@@ -84,20 +104,57 @@ class BatchRun:
     async def _outcome(self) -> Outcome:
         if self._program.littered:
             await self._clean()
-        self._part_links(self._batch.entries)
+        await self._part_links(self._batch.entries)
+        before = self._prints()
         async for entries in self._parts(self._sendable()):
-            for part, force in self._runs(entries):
+            for part, force in self._runs(self._unobstructed(entries)):
                 wrong = await self._send(part, force)
                 if wrong is not None:
                     return wrong
+        self._note_torn(before)
         if self._failed or self._again:
             again = frozenset(self._again - self._failed.keys())
             message = "some paths could not be synced"
             return Outcome(Verdict.PARTIAL, self._failed, again, message, _CODE_PARTIAL if self._failed else 0)
         return Outcome(Verdict.DONE)
 
+    def _prints(self) -> dict[bytes, os.stat_result]:
+        """Return what stands where files are sent; of large batches only where hard links may be at work."""
+        entries = self._batch.entries
+        every = len(entries) <= CHECKED_WHOLE
+        found = {}
+        for path, flags in entries.items():
+            if flags & (flag.MISSING | flag.DIRECTORY):
+                continue
+            if every or flags & flag.LINKED or flags >> CHANGE_SHIFT & NAME:
+                with suppress(OSError):
+                    seen = self._look(path)
+                    if seen is not None:
+                        found[path] = seen
+        return found
+
+    def _note_torn(self, before: Mapping[bytes, os.stat_result]) -> None:
+        """Note the files that got or lost names during the run.
+
+        rsync sends one name of a file and links the others to it. Where that one goes or becomes another file, the
+        others are wrong, and no event names them; but the ctime of the file has changed.
+        """
+        for path, was in before.items():
+            with suppress(OSError):
+                now = self._look(path)
+                if now is None or now.st_ino != was.st_ino or now.st_ctime_ns == was.st_ctime_ns:
+                    continue
+                linked = self._batch.entries[path] & flag.LINKED or was.st_nlink > 1 or now.st_nlink > 1
+                rewritten = (now.st_mtime_ns, now.st_size) != (was.st_mtime_ns, was.st_size)
+                if linked or not rewritten:
+                    self._again.add(path)
+        lost = {before[path].st_ino for path in self._lost if path in before}
+        self._again |= {path for path, was in before.items() if was.st_ino in lost}
+
     def _sendable(self) -> Entries:
         """Return the entries without those whose names rsync cannot carry."""
+        if not lists.too_long(lists.longest(self._batch.entries)):
+            return dict(self._batch.entries)
         entries = {}
         for path, flags in self._batch.entries.items():
             if not lists.too_long(path):
@@ -115,9 +172,7 @@ class BatchRun:
     async def _parts(self, entries: Entries) -> AsyncIterator[Entries]:
         """Yield what is sent: the entries as they are, or bounded parts of them where rules forbid recursion."""
         rules = self._rules
-        target = self._program.target
-        local = None if target.remote or not target.text else target.text
-        unknown = {} if rules is None else permitted.unknown(entries, rules, local)
+        unknown = {} if rules is None else permitted.unknown(entries, rules, self._local)
         if rules is None or not unknown:
             yield entries
             return
@@ -142,21 +197,26 @@ class BatchRun:
 
         The names of a hard-linked file are in every run, as rsync links only what it sees together.
         """
-        if self._rules is not None and not self._recipe.missing_args:
-            content = {p: f for p, f in entries.items() if f & flag.MISSING or not p}
+        if not self._recipe.missing_args:
+            # Deletions list whole directories: what is in them is not to be sent for that.
+            content = {p: f for p, f in entries.items() if f & flag.MISSING or (not p and self._rules is not None)}
             if content and len(content) < len(entries):
                 yield content, False
                 entries = {p: f for p, f in entries.items() if p not in content}
-        forced = any(f & flag.FORCE for f in entries.values())
+        if not lists.flags_of(entries) & flag.FORCE:
+            yield entries, False
+            return
         calm = {p: f for p, f in entries.items() if not f & flag.FORCE}
         light = self._batch.attribute_bytes <= RESENT_BYTES
-        if forced and light and not any(f & flag.RECURSIVE for f in calm.values()):
+        if light and not lists.flags_of(calm) & flag.RECURSIVE:
             yield entries, True
             return
-        if any(not f & flag.LINKED for f in calm.values()) or not forced:
+        if any(not f & flag.LINKED for f in calm.values()):
             yield {p: f for p, f in entries.items() if not f & flag.FORCE or f & flag.LINKED}, False
-        if forced:
-            yield {p: f for p, f in entries.items() if f & (flag.FORCE | flag.LINKED)}, True
+        # Seen alone, below a recursive entry, a name would be parted from its others.
+        whole = any(f & flag.RECURSIVE and f & flag.FORCE for f in entries.values())
+        wanted = flag.FORCE | flag.LINKED if whole else flag.FORCE
+        yield {p: f for p, f in entries.items() if f & wanted}, True
 
     async def _send(self, entries: Entries, force: bool) -> Outcome | None:
         """Send entries; what fails goes to `_failed`; an Outcome if the target cannot be used."""
@@ -191,22 +251,64 @@ class BatchRun:
             pending += again
         return None
 
-    def _part_links(self, entries: Mapping[bytes, int]) -> None:
-        """Remove devices, fifos, sockets and symlinks that are new here and hang on other names there.
+    async def _part_links(self, entries: Mapping[bytes, int]) -> None:
+        """Remove what rsync would leave as it is at a local destination, though it has to be made anew.
 
-        rsync gives them new attributes where they stand, and so to the other names. Files it replaces.
+        Devices, fifos, sockets and symlinks that hang on other names there: rsync gives them new attributes where
+        they stand, and so to the other names (files it replaces). And whatever stands where the source has something
+        that the destination cannot hold: rsync leaves the name alone.
         """
-        target = self._program.target
-        new = [p for p, f in entries.items() if not f & _NO_SPECIAL and f >> CHANGE_SHIFT & NAME]
-        if not new or target.remote or not target.text:
+        if self._local is None or all(f & _NO_SPECIAL and not f & flag.RECURSIVE for f in set(entries.values())):
             return
-        with suppress(OSError), opened(target.text) as root:
-            for path in new:
-                with suppress(OSError), opened(parent(path), root) as directory:
-                    name = path.rpartition(b"/")[2]
-                    found = os.lstat(name, dir_fd=directory)
-                    if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode):
-                        os.unlink(name, dir_fd=directory)
+        with suppress(OSError), opened(self._local) as root:
+            for path, flags in entries.items():
+                if not flags & _NO_SPECIAL and flags >> CHANGE_SHIFT & NAME:
+                    self._make_way(root, path, anew=True)
+                if flags & flag.RECURSIVE:
+                    async for special in in_slices(_specials(root, path, self._spared)):
+                        if self._rules is None or self._rules.permits(special, False):
+                            self._make_way(root, special, anew=bool(flags & flag.FORCE))
+
+    def _make_way(self, root: int, path: bytes, anew: bool) -> None:
+        """Remove something at the destination that is no directory, if rsync would leave it as it is.
+
+        `anew`: it may be another one than before; otherwise links that the source has as well may stay.
+        """
+        with suppress(OSError), opened(parent(path), root) as directory:
+            name = path.rpartition(b"/")[2]
+            found = os.lstat(name, dir_fd=directory)
+            here = self._look(path)
+            unholdable = here is not None and _WITHOUT.get(stat.S_IFMT(here.st_mode)) in self._recipe.lacking
+            links = 1 if here is None or anew else here.st_nlink
+            special = found.st_nlink > links and not stat.S_ISREG(found.st_mode)
+            if not stat.S_ISDIR(found.st_mode) and (special or unholdable):
+                os.unlink(name, dir_fd=directory)
+
+    def _unobstructed(self, entries: Entries) -> Entries:
+        """Leave out what would need a file that rules protect to give way to a directory."""
+        rules, local = self._rules, self._local
+        if rules is None or local is None:
+            return entries
+        known: dict[bytes, bool] = {}
+
+        def obstructed(directory: bytes) -> bool:
+            if directory not in known:
+                try:
+                    stands = not stat.S_ISDIR(os.lstat(local + b"/" + directory).st_mode)
+                except OSError:
+                    stands = False
+                known[directory] = stands and not rules.permits(directory, False)
+            return known[directory]
+
+        kept = {}
+        for path, flags in entries.items():
+            ways = [*ancestors(path), path] if flags & flag.DIRECTORY and path else ancestors(path)
+            obstacle = next(filter(obstructed, ways), None)
+            if obstacle is None:
+                kept[path] = flags
+            else:
+                self._failed[obstacle] = "what stands there at the destination is protected by the rules"
+        return kept
 
     async def _clean(self) -> None:
         """Delete what a run that was cut off left behind."""
@@ -218,7 +320,7 @@ class BatchRun:
             result = await self._program.run(flat.deletions(), self._batch, records, output.fileno())
             if not self._program.done(result) and result.code != _CODE_PARTIAL:
                 return  # the next batch tries it again
-            doomed = permitted.doomed(output, self._batch.root, self._rules)
+            doomed = permitted.doomed(output, self._batch.root, self._rules, litter=True)
         if await self._delete(doomed) is None:
             self._program.littered.clear()
 
@@ -228,12 +330,26 @@ class BatchRun:
         rsync leaves out or half makes the other names of a file whose first name vanished.
         """
         found = blame(result.messages, part, self._prefixes, len(result.messages) >= KEPT_OUTPUT)
-        self._again |= found.vanished
-        if found.vanished or not found.complete:
+        self._note_lost(found, part)
+
+    def _note_lost(self, found: Blame, part: Entries) -> None:
+        """Note what hangs together with something that vanished."""
+        self._lost |= found.vanished
+        if not found.complete:
             self._again.update(p for p, f in part.items() if f & flag.LINKED)
+        for top in [p for p, f in part.items() if f & flag.RECURSIVE and (p in found.vanished or not found.complete)]:
+            for path, seen in walk(self._batch.root, top, one_file_system=self._recipe.one_file_system > 0):
+                if seen.st_ctime_ns >= self._began_ns and not stat.S_ISDIR(seen.st_mode):
+                    self._again.add(path)
 
     def _command(self, entries: Entries, force: bool) -> tuple[list[bytes], Batch, Iterator[bytes] | None]:
-        if set(entries) == {b""} and entries[b""] & flag.RECURSIVE and not force and self._filter is None:
+        if (
+            len(entries) == 1
+            and b"" in entries
+            and entries[b""] & flag.RECURSIVE
+            and not force
+            and self._filter is None
+        ):
             return self._recipe.whole_tree(), self._batch, None
         guard = [b"--filter=merge " + self._filter] if self._filter is not None else []
         if self._rules is not None and not self._recipe.missing_args:
@@ -244,7 +360,7 @@ class BatchRun:
                 self._by_name = permitted.deletion_file(entries)
                 guard.append(b"--filter=merge " + self._by_name)
         # Without recursion rsync is done sooner, and what has become a directory meanwhile has an event of its own.
-        deep = any(f & flag.RECURSIVE for f in entries.values())
+        deep = lists.flags_of(entries) & flag.RECURSIVE
         recipe = self._recipe if deep else self._recipe.bounded()
         return [*recipe.listed(force=force), *guard], self._batch, self._records(entries)
 
@@ -265,20 +381,24 @@ class BatchRun:
     async def _blamed(self, part: Entries, result: Result) -> list[Entries] | None:
         """Note what failed in a run; return the parts that are to be sent again, None if the target is at fault."""
         found = blame(result.messages, part, self._prefixes, len(result.messages) >= KEPT_OUTPUT)
+        full = b"No space left" in result.messages or b"quota" in result.messages
+        if full and (b" mkstemp " in result.messages or b"mkdir " in result.messages):
+            return None  # no room for names: it fails them all
         if result.code == _CODE_FILE_IO:
             # rsync stopped at the first of these, the others were not sent. A full disk fails them all.
-            if not found.complete or b"No space left" in result.messages or b"quota" in result.messages:
+            if not found.complete or full:
                 return None
             self._failed.update(found.failed)
             rest = {p: f for p, f in part.items() if p not in found.failed}
             return [rest] if len(rest) < len(part) else None
         if found.complete:
             self._failed.update(found.failed)
-            self._again |= found.vanished
+            self._note_lost(found, part)
             # rsync links names to one that was sent: where something failed, they may hang on nothing.
             self._again.update(p for p, f in part.items() if f & flag.LINKED)
-            # After a read error rsync deletes nothing below recursive entries, and says so on standard output.
-            await self._delete_in({p: f for p, f in part.items() if f & flag.RECURSIVE})
+            # After a read error rsync deletes nothing in directories, and says so on standard output.
+            skipped = flag.RECURSIVE if self._recipe.missing_args else flag.RECURSIVE | flag.MISSING
+            await self._delete_in({p: f for p, f in part.items() if f & skipped})
             return []
         if len(part) <= SMALLEST_PART or any(f & flag.LINKED for f in part.values()):
             why = first_line(result.messages) or exit_text(result.code)
@@ -322,6 +442,23 @@ class BatchRun:
             if not self._program.done(result) and not (result.code == _CODE_PARTIAL and known):
                 raise DryRunFailed(result)
             return permitted.doomed(output, self._batch.root, self._rules)
+
+
+def _specials(root: int, top: bytes, spared: list[bytes]) -> Iterator[bytes]:
+    """Yield what is neither a directory nor a regular file below a directory, `spared` directories left out."""
+    pending = [top]
+    while pending:
+        directory = pending.pop()
+        try:
+            entries = list_directory(root, directory)
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(join(directory, entry.name))
+            elif not entry.is_file(follow_symlinks=False):
+                yield join(directory, entry.name)
+        pending = [path for path in pending if path not in spared] if spared else pending
 
 
 def _mount_points(root: int) -> list[bytes]:

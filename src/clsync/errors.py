@@ -27,3 +27,5 @@ class OperatorError(Exception):
         self.message = message
         self.hint = hint
         self.code = int(code)
+        self.warnings: tuple[str, ...] = ()
+        """What was noticed before, and may be the reason."""

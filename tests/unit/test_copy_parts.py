@@ -134,8 +134,9 @@ def test_entries_become_units_by_directory() -> None:
     assert parts.first == [
         Listed(b"", []),
         Listed(b"", [(b"a", DIRECTORY | RECURSIVE)]),
-        Listed(b"c", [(b"1", REGULAR), (b"2", MISSING)]),
+        Listed(b"c", [(b"1", REGULAR)]),
     ]
+    assert parts.gone == [Listed(b"c", [(b"2", MISSING)])]
     assert parts.forced == [Listed(b"a/b", [(b"forced", REGULAR | FORCE)])]
     assert parts.linked == {b"a/linked": REGULAR | LINKED}
     assert phases({b"": DIRECTORY | RECURSIVE}, True).first == [Tree(b"", False)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
 
 from clsync import __version__
@@ -12,6 +14,7 @@ from clsync.options import HelpRequested, VersionRequested, load
 
 def main() -> int:
     """Run the command line; return the exit code."""
+    _open_standard_files()
     try:
         settings = load([os.fsencode(a) for a in sys.argv[1:]], os.environb, _read_file, os.getpid())
         from clsync.daemon.run import run  # late: help and errors in options need none of it
@@ -20,18 +23,35 @@ def main() -> int:
     except HelpRequested:
         from clsync.options.help import help_text
 
-        print(help_text(_columns()), end="")
-        return Exit.OK
+        return _show(help_text(_columns()))
     except VersionRequested:
-        print(f"clsync {__version__}")
-        return Exit.OK
+        return _show(f"clsync {__version__}\n")
     except OperatorError as error:
-        sys.stderr.write(f"clsync: {error.message}\n" + (f"clsync: {error.hint}\n" if error.hint else ""))
+        lines = [*error.warnings, error.message, *([error.hint] if error.hint else [])]
+        sys.stderr.write("".join(f"clsync: {line}\n" for line in lines))
         return error.code
     except KeyboardInterrupt:
-        return Exit.OK
-    except BrokenPipeError:
+        return 128 + signal.SIGINT
+
+
+def _show(text: str) -> int:
+    """Print a text; return the exit code."""
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        # What is left in the buffer cannot be written either: Python would say so at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if error.errno != errno.EPIPE:
+            sys.stderr.write(f"clsync: standard output cannot be written: {error.strerror}\n")
         return Exit.FAILURE
+    return Exit.OK
+
+
+def _open_standard_files() -> None:
+    """See that no file of ours becomes standard input, output or error, where these are closed."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def _columns() -> int:

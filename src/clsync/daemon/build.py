@@ -265,14 +265,12 @@ def _capabilities(made: Plan, local: bytes) -> Capabilities:
     try:
         found = probe_destination(local)
     except OSError as error:
-        hint = (
-            "free some space there"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else "see its rights and mount options"
-        )
-        raise OperatorError(
-            f"destination {shown(local)} cannot be written: {error.strerror}", hint, Exit.DESTINATION
-        ) from None
+        what = f"destination {shown(local)} cannot be written: {error.strerror}"
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise OperatorError(what, "see its rights and mount options", Exit.DESTINATION) from None
+        # What is to be deleted there may make room.
+        made.log.warning(f"{what}; free some space there")
+        return Capabilities()
     lacks = [what for what in found.lacks() if what not in ("extended attributes", "ACLs")]
     lacks += ["extended attributes"] if made.settings.xattrs and not found.xattrs else []
     lacks += ["ACLs"] if made.settings.acls and not found.acls else []
@@ -300,9 +298,15 @@ def _lacking(found: Capabilities) -> tuple[bytes, ...]:
 def _rsync_handler(made: Plan) -> RsyncHandler:
     s = made.settings
     arguments = _own_arguments(made)
-    target = made.destination or _target_in(arguments, made)
-    if made.local is None and not target.remote and made.settings.arguments is not None and target.text:
-        made.local = _local_destination(target.text, made.root, "the destination in the arguments,")
+    if s.arguments is not None:
+        made.destination = _target_in(arguments, made)
+        made.local = None
+        if made.destination.text and not made.destination.remote:
+            there = os.path.join(made.root, made.destination.text)  # rsync runs in the watched directory
+            made.local = _local_destination(there, made.root, "the destination in the arguments,")
+            arguments = [made.local + b"/" if a == made.destination.text else a for a in arguments]
+            made.destination = Target(made.local)
+    target = made.destination or Target(b"")
     check = _destination_check(made.local)
     probed = made.local is not None and os.path.basename(made.program) == b"rsync"
     found = _capabilities(made, made.local) if probed and made.local is not None else Capabilities()
@@ -333,20 +337,36 @@ def _own_arguments(made: Plan) -> list[bytes]:
     """Expand the arguments; the watched directory becomes `./`: the handler runs there, and no rename can mislead it."""
     lookup = _lookup(made)
     expanded = [a if a == ARGUMENTS_MACRO else expand(a, lookup) for a in made.arguments]
-    slash = made.root.rstrip(b"/") + b"/"
-    return [b"./" if a.endswith(b"/") and _same_directory(a, slash) else a for a in expanded]
+    return [b"./" if _is_root(a, made.root) else a for a in expanded]
 
 
-def _same_directory(argument: bytes, slash: bytes) -> bool:
-    if argument == slash:
-        return True
-    return argument.startswith(b"/") and os.path.realpath(argument) + b"/" == slash
+def _is_root(argument: bytes, root: bytes) -> bool:
+    # With a list rsync takes both spellings for the same; without one, as in the initial sync, it does not.
+    return argument.startswith(b"/") and os.path.realpath(argument) == root
+
+
+_SEPARATE = frozenset(
+    b"-e -T -B -f -M --rsh --rsync-path --filter --exclude --include --exclude-from --include-from --timeout --contimeout"
+    b" --port --password-file --log-file --log-file-format --out-format --bwlimit --temp-dir --partial-dir --backup-dir"
+    b" --suffix --compare-dest --copy-dest --link-dest --chmod --chown --usermap --groupmap --address --sockopts"
+    b" --max-size --min-size --max-delete --max-alloc --block-size --compress-level --skip-compress --iconv --info"
+    b" --debug --stop-after --stop-at --remote-option --checksum-choice --compress-choice --checksum-seed".split()
+)
+"""Options of rsync(1) whose value may be the next word."""
 
 
 def _target_in(arguments: list[bytes], made: Plan) -> Target:
-    """Return the destination that the arguments name: the last operand."""
-    operands = [a for a in arguments if not a.startswith(b"-") and a != ARGUMENTS_MACRO]
-    return Target(operands[-1] if len(operands) > 1 else b"")
+    """Return the destination that the arguments name: the last operand. Raises OperatorError."""
+    before = [b"", *arguments]
+    operands = [a for a, b in zip(arguments, before, strict=False) if not a.startswith(b"-") and b not in _SEPARATE]
+    operands = [a for a in operands if a != ARGUMENTS_MACRO]
+    if len(operands) > 1:
+        return Target(operands[-1])
+    if os.path.basename(made.program) == b"rsync":
+        raise OperatorError(
+            "the arguments name no destination", "end them with: %RSYNC-ARGS% %watch-dir%/ %destination-dir%/"
+        )
+    return Target(b"")
 
 
 def _destination_check(local: bytes | None) -> Callable[[], str | None]:
@@ -369,7 +389,7 @@ def _command_handler(made: Plan) -> CommandHandler:
     s = made.settings
     lists_dir = os.path.abspath(s.lists_dir) if s.lists_dir is not None else None
     if lists_dir is not None:
-        _check_lists_dir(lists_dir)
+        _check_lists_dir(lists_dir, made.root)
     style = CommandStyle(
         one_per_run=made.mode == "simple",
         rsync_lists=made.mode == "rsyncdirect",
@@ -393,8 +413,15 @@ def _command_handler(made: Plan) -> CommandHandler:
     )
 
 
-def _check_lists_dir(path: bytes) -> None:
+def _check_lists_dir(path: bytes, root: bytes) -> None:
     """Make the directory for list files if it is missing. Raises OperatorError."""
+    real = os.path.realpath(path)
+    if real == root or is_below(real, root if root != b"/" else b""):
+        raise OperatorError(
+            f"--lists-dir {shown(path)} lies inside the watched directory: each list would be a change",
+            "name a directory outside of it",
+            Exit.FILES,
+        )
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
         found = os.stat(path)

@@ -18,11 +18,13 @@ class Log:
     def __init__(self, output: str = "stderr", level: int = INFO, debug: int = 0) -> None:
         """`output`: stderr, stdout or syslog (facility daemon, with the pid)."""
         self.level, self.debug_level = level, debug
-        self._syslog = output == "syslog"
+        self._syslog = output == "syslog" and os.path.exists("/dev/log")
         self._descriptor = 1 if output == "stdout" else 2
         self.terminal = not self._syslog and os.isatty(self._descriptor)
         if self._syslog:
             self._open_syslog()
+        elif output == "syslog":
+            self.warning("there is no system log (/dev/log): messages go to standard error")
 
     @staticmethod
     def _open_syslog() -> None:

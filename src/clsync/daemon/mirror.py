@@ -96,6 +96,8 @@ class Mirror:
         self._leaving: Leaving | None = None
         self._hurry = self._full_wanted = self._rules_wanted = self._flushing = self._following = False
         self._hold_until: float | None = None
+        self._at_work = self._interrupted = False
+        self._trouble = ""
         self._number = self._confirmed = 0
         self._last_end_ns, self._started_ns = time.time_ns(), started_ns
         self._last_take = time.time()
@@ -104,6 +106,8 @@ class Mirror:
 
     def leave(self, how: Leaving) -> None:
         """End the run."""
+        if how is Leaving.NOW and (self._at_work or self._course.meant_to_end):
+            self._interrupted = True
         if self._leaving is None or how is Leaving.NOW:
             self._leaving = how
         if how is Leaving.NOW:
@@ -233,7 +237,10 @@ class Mirror:
             await self._drain_dry()
         if self._leaving is Leaving.NOW:
             self._set_status("terminating")
-            return Exit.OK
+            if not self._interrupted:
+                return Exit.OK
+            self._log.error("interrupted: the destination may differ", "the next start compares everything")
+            return Exit.INCOMPLETE
         self._set_status("exiting")
         if self._hold_until is not None:
             where = shown(self._root.path)
@@ -242,7 +249,8 @@ class Mirror:
         if not self._target.failing():
             return Exit.OK
         self._target.name_failing()
-        return (self._target.code if self._course.retries else 0) or Exit.INCOMPLETE
+        code = self._target.code if self._course.retries else 0
+        return code if code > 0 else Exit.INCOMPLETE
 
     async def _close(self) -> None:
         await self._search.close()
@@ -354,10 +362,11 @@ class Mirror:
 
     def _hold(self, trouble: str) -> None:
         """Do nothing, and delete nothing, while the root is not the one we know."""
-        if not self._hold_until:
+        if not self._hold_until or trouble != self._trouble:
             where = shown(self._root.path)
             self._log.error(f"watch directory {where}: {trouble}", "nothing is synced or deleted until it is back")
             self._set_status("hold on")
+        self._trouble = trouble
         self._hold_until = time.monotonic() + _ROOT_CHECK
 
     async def _root_is_back(self) -> bool:
@@ -486,7 +495,8 @@ class Mirror:
         if resolved.entries:
             took = time.monotonic() - started
             self._log.progress(f"batch {self._number}: {_named(resolved.entries)} in {took:.3f} s")
-        self._count(outcome)
+        if resolved.entries:
+            self._count(outcome)
         return outcome.verdict is Verdict.DONE and not resolved.unreadable
 
     async def _handed(self, resolved: Resolved, root: int, initial: bool) -> Outcome:
@@ -507,7 +517,11 @@ class Mirror:
         if self._log.debug_level >= 3:
             for path, flags in batch.entries.items():
                 self._log.debug(3, f"  {flags:#x} {shown(path)}")
-        outcome = await self._handler.sync(batch)
+        self._at_work = True
+        try:
+            outcome = await self._handler.sync(batch)
+        finally:
+            self._at_work = False
         self._last_end_ns = time.time_ns()
         return outcome
 
@@ -516,8 +530,10 @@ class Mirror:
         if outcome.verdict is Verdict.DONE:
             self._confirmed += 1
             limit = self._course.max_iterations
-            if limit and self._confirmed >= limit:
-                self._leaving = self._leaving or Leaving.DONE
+            if limit and self._confirmed >= limit and self._leaving is None:
+                self._leaving = Leaving.DONE
+                if self._target.pending() and not self._target.failing():
+                    self._log.warning(f"--max-iterations={limit} is reached; what changed since is not synced")
         self._leave_if_given_up()
 
     def _leave_if_given_up(self) -> None:

@@ -86,8 +86,11 @@ class Target:
         if outcome.verdict is Verdict.PARTIAL:
             failed |= outcome.failed
             self.code = outcome.code
+        # What failed together is tried again together: one run for all of it.
+        draw = random.random()
         failures = {
-            path: Failure(_bits(path, taken, resolved), why, now + self._delay(path)) for path, why in failed.items()
+            path: Failure(_bits(path, taken, resolved), why, now + self._delay(path, draw))
+            for path, why in failed.items()
         }
         again = {path: _bits_again(_bits(path, taken, resolved)) for path in outcome.again}
         self.dirty.add(again.items(), since)
@@ -119,8 +122,8 @@ class Target:
         if message != "stopped":
             self._log.error(message, f"nothing is lost, next try in {delay:.1f} s")
 
-    def _delay(self, path: bytes) -> float:
-        return self._backoff.delay(self.dirty.failures.get(path, 0) + 1, random.random())
+    def _delay(self, path: bytes, draw: float) -> float:
+        return self._backoff.delay(self.dirty.failures.get(path, 0) + 1, draw)
 
     def _tell(self, failures: dict[bytes, Failure]) -> None:
         """Name failing paths the first time."""

@@ -26,6 +26,7 @@ OBJECTS = b"INCLUDE-LIST"
 INCLUDE_FILE = b"INCLUDE-LIST-PATH"
 EXCLUDE_FILE = b"EXCLUDE-LIST-PATH"
 RSYNC_ARGUMENTS = b"%RSYNC-ARGS%"
+_NO_LINE = "a newline cannot stand in a list of lines; use %INCLUDE-LIST%"
 MOST_ARGUMENTS = 256
 """Objects and configured arguments of one run together, as in clsync 0.4."""
 _LIST_OBJECTS = 100_000
@@ -75,13 +76,15 @@ class CommandHandler:
         self._program, self._style = program, style
         self._arguments = _legacy_arguments(arguments, style)
         self._root, self._lookup, self._label, self._full_initial = root, lookup, label, full_initial
-        self._codes_done = frozenset(codes_done) | {0}
+        # 24: files vanished before rsync sent them; their own events are on the way.
+        self._codes_done = frozenset(codes_done) | ({0, 24} if style.rsync_lists else {0})
         self._one_file_system = one_file_system
         self._runner = Runner(timeout)
         self._stopping = False
         self._lists_dir = style.lists_dir
         names = {name for argument in self._arguments for name in macros(argument)}
         self._wants_file = bool(names & {INCLUDE_FILE, EXCLUDE_FILE})
+        self._lines_only = self._wants_file and OBJECTS not in names and not (style.rsync_lists or style.one_per_run)
 
     async def sync(self, batch: Batch) -> Outcome:
         """Run the program for all entries (see `handler.base.Handler`)."""
@@ -97,7 +100,9 @@ class CommandHandler:
                 if self._stopping:
                     return Outcome(Verdict.UNWELL, message="stopped", code=code)
                 if why:
-                    failed.update((entry, why) for entry in objects.values())
+                    failed.update(dict.fromkeys(objects, why))
+                if self._lines_only:
+                    failed.update(dict.fromkeys((o for o in objects if b"\n" in o), _NO_LINE))
         except OSError as error:
             message = f"cannot run {shown(self._program)}: {error.strerror}"
             return Outcome(Verdict.UNWELL, message=message, code=error.errno or 1)
@@ -130,8 +135,8 @@ class CommandHandler:
 
     # -- what one run is given ---------------------------------------------------------------------------------
 
-    async def _runs(self, batch: Batch) -> AsyncIterator[tuple[dict[bytes, bytes], list[bytes], list[bytes]]]:
-        """Yield (object -> entry, argument list, list files made) of each run."""
+    async def _runs(self, batch: Batch) -> AsyncIterator[tuple[list[bytes], list[bytes], list[bytes]]]:
+        """Yield (objects, argument list, list files made) of each run."""
         if self._wants_file and self._style.rsync_lists:
             async for run in self._rsync_runs(batch):
                 yield run
@@ -142,50 +147,50 @@ class CommandHandler:
         async for objects in self._chunks(batch, room):
             made = [self._list_file(b".clsync-list", self._lines(objects))] if self._wants_file else []
             files = {INCLUDE_FILE: made[0], EXCLUDE_FILE: b""} if made else {}
-            yield {o: entry for o, (_, entry) in objects.items()}, self._argv(objects, files), made
+            yield list(objects), self._argv(objects, files), made
 
-    async def _rsync_runs(self, batch: Batch) -> AsyncIterator[tuple[dict[bytes, bytes], list[bytes], list[bytes]]]:
+    async def _rsync_runs(self, batch: Batch) -> AsyncIterator[tuple[list[bytes], list[bytes], list[bytes]]]:
         rules = None if batch.initial and self._full_initial else self.rules
         entries = {p: f for p, f in batch.entries.items() if not f & flag.MISSING or may_go(p, rules)}
         rejected: list[bytes] = []
         if self._style.prefer_include:
-            entries = {o: flags async for o, flags, _ in self._objects(batch)}
+            entries = {o: flags async for o, flags in self._objects(batch)}
         elif rules is not None:
             rejected = [path async for path in _rejected(batch, rules, self._one_file_system)]
         for part, text in lists.include_lists(entries, self._style.include_limit):
             include = self._list_file(b".clsync-list", text)
             exclude = self._list_file(b".clsync-exclist", lists.exclude_list(rejected))
-            argv = self._argv({o: (f, o) for o, f in part.items()}, {INCLUDE_FILE: include, EXCLUDE_FILE: exclude})
-            yield {o: o for o in part}, argv, [include, exclude]
+            argv = self._argv(part, {INCLUDE_FILE: include, EXCLUDE_FILE: exclude})
+            yield list(part), argv, [include, exclude]
 
-    async def _chunks(self, batch: Batch, room: int) -> AsyncIterator[dict[bytes, tuple[int, bytes]]]:
-        """Yield at most `room` objects at a time: object -> (flags, the entry it stands for)."""
-        chunk: dict[bytes, tuple[int, bytes]] = {}
-        async for path, flags, entry in self._objects(batch):
-            chunk[path] = flags, entry
+    async def _chunks(self, batch: Batch, room: int) -> AsyncIterator[dict[bytes, int]]:
+        """Yield at most `room` objects at a time: object -> flags."""
+        chunk: dict[bytes, int] = {}
+        async for path, flags in self._objects(batch):
+            chunk[path] = flags
             if len(chunk) >= room:
                 yield chunk
                 chunk = {}
         if chunk:
             yield chunk
 
-    async def _objects(self, batch: Batch) -> AsyncIterator[tuple[bytes, int, bytes]]:
-        """Yield (path, flags, entry it stands for): recursive entries are expanded to what rules permit."""
+    async def _objects(self, batch: Batch) -> AsyncIterator[tuple[bytes, int]]:
+        """Yield (path, flags): recursive entries are expanded to what rules permit."""
         rules = None if batch.initial and self._full_initial else self.rules
         for entry, flags in batch.entries.items():
             if flags & flag.MISSING and not may_go(entry, rules):
                 continue
             if rules is None or not flags & flag.RECURSIVE or rules.permits(entry, True):
-                yield entry, flags & ~flag.RECURSIVE, entry
+                yield entry, flags & ~flag.RECURSIVE
             if not flags & flag.RECURSIVE:
                 continue
             enter = rules.reaches if rules is not None else (lambda p: True)
             async for path, found in in_slices(walk(batch.root, entry, enter, self._one_file_system)):
                 is_dir = stat.S_ISDIR(found.st_mode)
                 if rules is None or rules.permits(path, is_dir):
-                    yield path, (flag.DIRECTORY if is_dir else 0) | NAME << CHANGE_SHIFT, entry
+                    yield path, (flag.DIRECTORY if is_dir else 0) | NAME << CHANGE_SHIFT
 
-    def _argv(self, objects: Mapping[bytes, tuple[int, bytes]], files: Mapping[bytes, bytes]) -> list[bytes]:
+    def _argv(self, objects: Mapping[bytes, int], files: Mapping[bytes, bytes]) -> list[bytes]:
         single = next(iter(objects)) if self._style.one_per_run or len(objects) == 1 else None
         argv = [self._program]
         for argument in self._arguments:
@@ -198,7 +203,7 @@ class CommandHandler:
     def _value(
         self,
         name: bytes,
-        objects: Mapping[bytes, tuple[int, bytes]],
+        objects: Mapping[bytes, int],
         files: Mapping[bytes, bytes],
         single: bytes | None,
     ) -> bytes | None:
@@ -207,7 +212,7 @@ class CommandHandler:
         if name == OBJECTS:
             return b""
         if name == b"EVENT-MASK":
-            return b"%d" % event_mask(objects[single][0]) if single is not None else b""
+            return b"%d" % event_mask(objects[single]) if single is not None else b""
         if name == b"TYPE":
             if self._style.rsync_lists:
                 return b"rsynclist"
@@ -222,11 +227,11 @@ class CommandHandler:
 
     # -- list files --------------------------------------------------------------------------------------------
 
-    def _lines(self, objects: Mapping[bytes, tuple[int, bytes]]) -> bytes:
+    def _lines(self, objects: Mapping[bytes, int]) -> bytes:
         # A newline cannot stand in a list of lines: such objects are named by %INCLUDE-LIST% only.
         lines = (
             b"sync %s %d %s\n" % (self._label, event_mask(flags), path)
-            for path, (flags, _) in objects.items()
+            for path, flags in objects.items()
             if b"\n" not in path
         )
         return b"".join(lines)

@@ -73,8 +73,9 @@ class Capabilities:
 def probe_destination(path: bytes) -> Capabilities:
     """Try what the directory `path` can hold; everything happens in a directory of its own, which is removed.
 
-    Raises OSError where nothing can be written.
+    The directory keeps its times. Raises OSError where nothing can be written.
     """
+    before = os.stat(path)
     where = os.path.join(path, PROBE_PREFIX + secrets.token_hex(8).encode())
     os.mkdir(where, 0o700)
     try:
@@ -85,6 +86,8 @@ def probe_destination(path: bytes) -> Capabilities:
             os.close(directory)
     finally:
         shutil.rmtree(where, ignore_errors=True)
+        with suppress(OSError):
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _probe(directory: int) -> Capabilities:

@@ -96,10 +96,7 @@ def handle_of(path: bytes) -> bytes:
 
 def stat_of_handle(mount: int, handle: bytes) -> os.stat_result:
     """Return the stat of the file with a handle. Raises OSError (ESTALE: gone)."""
-    descriptor = _open_by_handle_at(mount, handle, _O_PATH | _O_CLOEXEC)
-    if descriptor < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    descriptor = _opened(mount, handle)
     try:
         return os.stat(descriptor)
     finally:
@@ -112,10 +109,7 @@ def path_of_handle(mount: int, handle: bytes) -> tuple[bytes, os.stat_result | N
     The path is absolute in that mount; `/` also stands for what lies outside it, and what is gone but held open has
     an ending: in these cases, and no others, the stat tells. Raises OSError (ESTALE: gone).
     """
-    descriptor = _open_by_handle_at(mount, handle, _O_PATH | _O_CLOEXEC)
-    if descriptor < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    descriptor = _opened(mount, handle)
     try:
         path = _path_of(descriptor)
         tells = path == b"/" or path.endswith(_DELETED)
@@ -124,6 +118,20 @@ def path_of_handle(mount: int, handle: bytes) -> tuple[bytes, os.stat_result | N
         os.close(descriptor)
 
 
+def _opened(mount: int, handle: bytes) -> int:
+    """Open what a handle stands for. Raises OSError."""
+    for _ in range(_TRIES):
+        descriptor = int(_open_by_handle_at(mount, handle, _O_PATH | _O_CLOEXEC))
+        if descriptor >= 0:
+            return descriptor
+        number = ctypes.get_errno()
+        if number != errno.ENOMEM:
+            break
+    raise OSError(number, os.strerror(number))
+
+
+_TRIES: Final = 100
+"""ENOMEM is what ext4 answers while the inode's number is being given to a new file (seen with 6.18)."""
 _DELETED: Final = b" (deleted)"
 
 

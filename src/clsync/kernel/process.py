@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -20,20 +21,31 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start a program in the directory behind the descriptor `cwd`, in a process group of its own.
 
+    A script without `#!` is run by the shell, as execvp(3) does it.
+
     The signal mask and dispositions of the child are the default ones. Descriptors left None are inherited.
     Raises OSError (ENOENT, EACCES, ...) where the program cannot be run.
     """
-    # vfork is used (no preexec_fn, no user=): the cost does not grow with our memory.
-    return subprocess.Popen(
-        list(argv),
-        cwd=b"/proc/self/fd/%d" % cwd,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        env=env,
-        process_group=0,
-        restore_signals=True,
-    )
+
+    def start(words: list[bytes]) -> subprocess.Popen[bytes]:
+        # vfork is used (no preexec_fn, no user=): the cost does not grow with our memory.
+        return subprocess.Popen(
+            words,
+            cwd=b"/proc/self/fd/%d" % cwd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=env,
+            process_group=0,
+            restore_signals=True,
+        )
+
+    try:
+        return start(list(argv))
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+        return start([b"/bin/sh", *argv])
 
 
 def signal_group(pid: int, number: int) -> None:

@@ -119,7 +119,11 @@ def load(argv: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: ReadF
         given=given_names,
         warnings=tuple(layers.warnings),
     )
-    _check(settings)
+    try:
+        _check(settings)
+    except OperatorError as error:
+        error.warnings = settings.warnings
+        raise
     return settings
 
 
@@ -194,6 +198,9 @@ class _Layers:
             try:
                 text = read_file(name)
             except OSError as error:
+                if asked is None and "config-block" not in self.given:
+                    self.warnings.append(f"configuration file {shown(name)} is left out: {error.strerror}")
+                    continue
                 raise OperatorError(
                     f"configuration file {shown(name)}: {error.strerror}", "see that it can be read", Exit.FILES
                 ) from None
@@ -283,7 +290,7 @@ def _check(settings: Settings) -> None:
         raise OperatorError(
             "--mode=copy runs no program", "leave --sync-handler and the arguments out, or use mode direct"
         )
-    if s.destination_dir is None and s.arguments is None:
+    if s.destination_dir is None and s.arguments is None and s.mode != "simple":
         raise OperatorError("no destination", "say where to: clsync -W SOURCE -D DESTINATION")
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.paths import shown
 from clsync.handler.base import PathRules
 from clsync.handler.copy.control import Control
 from clsync.handler.copy.run import Run
@@ -51,7 +50,6 @@ class CopyHandler:
         self._show_progress, self._log = show_progress, log
         self._control = Control()
         self._thread = ThreadPoolExecutor(1, "copy")
-        self._introduced = False
         self._littered = False
 
     async def sync(self, batch: Batch) -> Outcome:
@@ -60,7 +58,6 @@ class CopyHandler:
         wrong = self._destination_check()
         if wrong:
             return Outcome(Verdict.UNWELL, message=wrong)
-        self._introduce()
         run = Run(
             batch, self._destination, self._settings(batch), self._control, self._show_progress and batch.initial
         )
@@ -82,7 +79,7 @@ class CopyHandler:
 
     async def _in_thread(self, run: Run) -> Outcome:
         loop = asyncio.get_running_loop()
-        text = f"not done after {self._timeout:g} s (option timeout)"
+        text = f"not done after {self._timeout:g} s (--timeout-sync)"
         timer = loop.call_later(self._timeout, self._control.stop, text) if self._timeout else None
         work = loop.run_in_executor(self._thread, run.outcome)
         try:
@@ -106,10 +103,3 @@ class CopyHandler:
             groups=frozenset((*os.getgroups(), os.getegid())),
             littered=self._littered,
         )
-
-    def _introduce(self) -> None:
-        """Say once what the destination cannot hold."""
-        lacks = self._capabilities.lacks()
-        if lacks and not self._introduced:
-            self._log(f"{shown(self._destination)} cannot hold, so left out: {', '.join(lacks)}")
-        self._introduced = True

@@ -66,6 +66,7 @@ class Run:
         context = Context(batch.root, destination, device, self._settings, self._control.pause)
         engine = Engine(context)
         parts = phases(batch.entries, self._settings.capabilities.hard_links)
+        self._do(engine, parts.gone)
         self._do(engine, parts.first)
         self._do(engine, parts.forced)
         linked, context.linked = context.linked, []

@@ -62,6 +62,8 @@ _GROUPS: Final = 200
 class Phases(NamedTuple):
     """A batch as units. Each phase begins when the one before is complete."""
 
+    gone: list[Unit]
+    """Deletions: they make room for the rest."""
     first: list[Unit]
     forced: list[Unit]
     """Files below recursive entries: their directories must not be listed meanwhile."""
@@ -72,7 +74,7 @@ class Phases(NamedTuple):
 def phases(entries: Mapping[bytes, int], hard_links: bool) -> Phases:
     """Sort the entries of a batch into phases."""
     deep = {path for path, flags in entries.items() if flags & flag.RECURSIVE and not flags & flag.MISSING}
-    first, forced = _Lists(), _Lists()
+    gone, first, forced = _Lists(), _Lists(), _Lists()
     linked: dict[bytes, int] = {}
     trees: list[Unit] = []
     for path, flags in entries.items():
@@ -80,9 +82,11 @@ def phases(entries: Mapping[bytes, int], hard_links: bool) -> Phases:
             trees.append(Tree(b"", bool(flags & flag.FORCE)) if path in deep else Listed(b"", []))
         elif flags & flag.LINKED and hard_links:
             linked[path] = flags
+        elif flags & flag.MISSING:
+            gone.add(path, flags)
         else:
             (forced if deep and _covered(path, deep) else first).add(path, flags)
-    return Phases([*trees, *first.units], forced.units, linked)
+    return Phases(gone.units, [*trees, *first.units], forced.units, linked)
 
 
 class _Lists:

@@ -20,6 +20,9 @@ _DELETING = re.compile(rb"delete_file: \w+\((.+)\) failed: ")
 _ARROW = re.compile(rb'(?:rename|copy|symlink|link) "(.+?)"(?: \(in .+?\))? [-=]> ')
 _TOO_LONG = re.compile(rb"^filename overflows max-path len|failed: File name too long \(36\)$")
 _UNREADABLE = re.compile(rb"^rsync: \[sender\] (?:send_files failed to open|opendir|readlink_stat)\b")
+ABSENT = b".clsync-absent-"
+"""How the name begins that stands for a directory's attributes in lists (see `core.lists.files_from`)."""
+_ABSENT_NAME = re.compile(rb"/?\.clsync-absent-[0-9a-f]+")
 TEMPORARY = re.compile(rb"^\.(.+)\.[A-Za-z0-9]{6}$", re.DOTALL)
 _SUMMARY = re.compile(rb"rsync(?: error|: \[.*\] error|  ?warning)?: .*\(code \d+\) at |^rsync error: ")
 
@@ -68,7 +71,7 @@ def blame(messages: bytes, entries: Mapping[bytes, int], prefixes: Iterable[byte
 
 def reason(line: bytes) -> str:
     """Return what a message says, without the program's own words before it."""
-    text = shown(line)
+    text = shown(_ABSENT_NAME.sub(b"", line))
     return text.removeprefix("rsync: ")
 
 
@@ -87,7 +90,8 @@ def _name_in(line: bytes, prefixes: list[bytes]) -> bytes | None:
         return None
     name = unescape(quoted.group(1))
     prefix = next((p for p in prefixes if name.startswith(p)), b"")
-    return name[len(prefix) :].removeprefix(b"./").rstrip(b"/")
+    name = name[len(prefix) :].removeprefix(b"./").rstrip(b"/")
+    return b"" if name == b"." else name
 
 
 class _Places:
@@ -104,6 +108,8 @@ class _Places:
     def entry_of(self, name: bytes, sent: bool) -> bytes | None:
         """Return the entry of the batch to which a path belongs; `sent`: the path is one of the source."""
         entries = self._entries
+        if name.rpartition(b"/")[2].startswith(ABSENT):
+            name = parent(name)
         temporary = None if sent or name in entries else TEMPORARY.match(name.rpartition(b"/")[2])
         if temporary is not None:
             plain = join(parent(name), temporary.group(1))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.paths import shown
-from clsync.handler.rsync.blame import first_line
+from clsync.handler.rsync.blame import ABSENT, first_line
 from clsync.handler.rsync.connection import Connection, chooses_shell
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
 from clsync.handler.rsync.target import Target
@@ -24,7 +24,7 @@ Seen with 3.5.0: -H while files of the source vanish, and a file that became a f
 """
 _HINTS = {
     1: "look at the arguments and at the rsync daemon's configuration",
-    3: "see that the destination exists",
+    3: "see that source and destination exist",
     4: "see 'refuse options' in the rsync daemon's configuration",
     5: "see the rsync daemon's log",
     10: "see that the rsync daemon runs and can be reached",
@@ -53,7 +53,7 @@ class Program:
     ) -> None:
         """`arguments`, `timeout`, `codes_done`: see `RsyncHandler`; `name`: what is run."""
         self.target, self.recipe, self.name = target, recipe, name
-        self.absent_name = b".clsync-absent-" + secrets.token_hex(6).encode()
+        self.absent_name = ABSENT + secrets.token_hex(6).encode()
         self.stopping = False
         self.littered: set[bytes] = set()
         """Directories in which a run that was cut off may have left temporary files."""

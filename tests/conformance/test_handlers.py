@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from clsync.core.batch import Batch, Outcome, Verdict
+from clsync.core.batch import MISSING, Batch, Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
-from clsync.core.classify import Classifier, Freshness
+from clsync.core.classify import CHANGE_SHIFT, Classifier
 from clsync.core.rules import Rules
-from clsync.daemon.root import Directory
-from clsync.handler.base import Handler
 from clsync.handler.command import CommandHandler, CommandStyle
-from clsync.handler.copy.handler import CopyHandler
-from clsync.handler.rsync import RsyncHandler, Target
-from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
-from clsync.kernel.capabilities import probe_destination
+from clsync.handler.rsync.recipe import Recipe
+from clsync.handler.rsync.run import RESENT_BYTES
 from clsync.kernel.walk import lstat_below
-from tests.support.remotes import RsyncHost, Server, SshHost, missing
-from tests.support.trees import Ignore, compare_trees, report, snapshot
+from tests.support.bench import ALL_FRESH, EVERYTHING, LOCAL, NONE_FRESH, Bench, local_handler, rsync_handler
+from tests.support.remotes import RsyncHost, SshHost, missing
+from tests.support.rights import without_privileges
+from tests.support.trees import snapshot
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 EXACT = ("rsync", "rsync-flat", "rsync-ssh", "rsync-daemon", "copy")
@@ -37,84 +37,6 @@ ODD_NAMES = (
 )  # fmt: skip
 WRITE_ONLY = Path("/sys/bus/cpu/uevent")
 """A regular file that nobody can read, not even root."""
-ALL_FRESH, NONE_FRESH = Freshness(0, 2**63), Freshness(0, 0)
-
-
-class Bench:
-    """A source, a destination, and a handler between them."""
-
-    def __init__(self, top: Path, make: Callable[[Bench], Handler], server: Server | None = None) -> None:
-        """`server`: what has to run for the destination to be there; None where it is a directory of this machine."""
-        self.source, self.destination = top / "source", top / "destination"
-        for directory in (self.source, self.destination):
-            directory.mkdir()
-        self.identity = Directory(bytes(self.destination))
-        self.server = server
-        self.exact = True
-        """Times of directories count."""
-        self.handler = make(self)
-
-    def write(self, name: str | bytes, text: str = "", at: int | None = None) -> Path:
-        """Write a file of the source; `at`: its mtime in seconds."""
-        path = self.source / os.fsdecode(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text or "content")
-        if at is not None:
-            os.utime(path, (at, at))
-        return path
-
-    def prepare(self) -> None:
-        """Make the destination what the source is, by other means."""
-        subprocess.run(
-            ["rsync", "-aH", "--delete", "--modify-window=-1", f"{self.source}/", f"{self.destination}/"], check=True
-        )
-
-    def sync(
-        self, changes: dict[bytes, int], fresh: Freshness = NONE_FRESH, stop: Callable[[], bool] | None = None
-    ) -> Outcome:
-        """Hand over what stands at the changed paths. `stop`: asked again and again whether to stop the run."""
-        root = os.open(self.source, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            rules = self.handler.rules
-            permits = rules.permits if rules is not None else None
-            classifier = Classifier(lstat_below(root), fresh, permits)
-            classifier.add(changes.items())
-            for names in list(classifier.linked.values()):
-                classifier.add_links(names)
-            batch = Batch(1, classifier.finish(), root, attribute_bytes=classifier.attribute_bytes)
-            return asyncio.run(self._sync(batch, stop))
-        finally:
-            os.close(root)
-
-    async def _sync(self, batch: Batch, stop: Callable[[], bool] | None) -> Outcome:
-        work = asyncio.create_task(self.handler.sync(batch))
-        while stop is not None and not work.done():
-            if stop():
-                self.handler.stop()
-                break
-            await asyncio.sleep(0)
-        return await work
-
-    def done(self, changes: dict[bytes, int], fresh: Freshness = NONE_FRESH) -> None:
-        """Hand over changes, which must be done and make both trees equal."""
-        outcome = self.sync(changes, fresh)
-        assert outcome.verdict is Verdict.DONE, outcome
-        self.equal()
-
-    def equal(self, ignore: Ignore | None = None) -> None:
-        """Fail where the trees differ."""
-        differences = compare_trees(bytes(self.source), bytes(self.destination), ignore)
-        if not self.exact:
-            differences = [
-                d
-                for d in differences
-                if d.aspect != "mtime_ns" or not os.path.isdir(bytes(self.source) + b"/" + d.path)
-            ]
-        assert not differences, report(differences)
-
-    def trouble(self) -> str | None:
-        """What the daemon asks of a local destination."""
-        return self.identity.trouble()
 
 
 # -- the handlers ----------------------------------------------------------------------------------------------
@@ -155,8 +77,6 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
 
 
 def make_bench(kind: str, request: pytest.FixtureRequest, top: Path) -> Bench:
-    if kind == "copy":
-        return Bench(top, copy_handler)
     if kind == "direct":
         return Bench(top, direct_handler)
     if kind in ("rsync-ssh", "rsync-daemon") and missing():
@@ -169,24 +89,7 @@ def make_bench(kind: str, request: pytest.FixtureRequest, top: Path) -> Bench:
         place = host.top / top.name
         place.mkdir()
         return Bench(place, lambda b: rsync_handler(b, f"{host.url}/{top.name}/destination"), host)
-    return Bench(top, lambda b: rsync_handler(b, str(b.destination), missing_args=kind != "rsync-flat"))
-
-
-def rsync_handler(
-    bench: Bench, target: str, environment: dict[str, str] | None = None, missing_args: bool = True
-) -> RsyncHandler:
-    return RsyncHandler(
-        [ARGUMENTS_MACRO, b"./", os.fsencode(target) + b"/"],
-        target=Target(os.fsencode(target)),
-        recipe=Recipe(missing_args=missing_args),
-        environment={os.fsencode(k): os.fsencode(v) for k, v in {**os.environ, **(environment or {})}.items()},
-        destination_check=(lambda: None) if bench.server else bench.trouble,
-    )
-
-
-def copy_handler(bench: Bench) -> CopyHandler:
-    path = bytes(bench.destination)
-    return CopyHandler(path, capabilities=probe_destination(path), destination_check=bench.trouble)
+    return Bench(top, lambda b: local_handler(kind, b))
 
 
 def direct_handler(bench: Bench) -> CommandHandler:
@@ -203,7 +106,7 @@ exact = pytest.mark.parametrize("bench", EXACT, indirect=True)
 without_ssh = pytest.mark.parametrize("bench", [kind for kind in EXACT if kind != "rsync-ssh"], indirect=True)
 """Where the way to the destination plays no part: ssh costs most."""
 every = pytest.mark.parametrize("bench", EXACT + PROGRAMS, indirect=True)
-local = pytest.mark.parametrize("bench", ["rsync", "rsync-flat", "copy"], indirect=True)
+local = pytest.mark.parametrize("bench", LOCAL, indirect=True)
 remote = pytest.mark.parametrize("bench", ["rsync-ssh", "rsync-daemon"], indirect=True)
 
 
@@ -370,6 +273,28 @@ def test_a_name_that_leaves_a_group_leaves_the_others(bench: Bench) -> None:
     bench.done({b"a": ATTRIB, b"b": NAME, b"c": NAME, b"": ATTRIB})
 
 
+@local
+@pytest.mark.parametrize("kind", ["symlink", "fifo"])
+@pytest.mark.parametrize("bits", [NAME, DOUBT])
+def test_what_hangs_together_there_and_not_here_is_parted(bench: Bench, kind: str, bits: int) -> None:
+    """Not only files: one that is set to rights leaves the others as they were."""
+
+    def make(path: Path, at: int) -> None:
+        path.symlink_to("target") if kind == "symlink" else os.mkfifo(path)
+        os.utime(path, (at, at), follow_symlinks=False)
+
+    make(bench.source / "l1", 1_000_000_000)
+    for name in ("d", "e"):
+        (bench.source / name).mkdir()
+        for other in ("l2", "l3"):
+            os.link(bench.source / "l1", bench.source / name / other, follow_symlinks=False)
+    bench.prepare()
+    (bench.source / "d/l2").unlink()
+    make(bench.source / "d/l2", 2_000_000_000)
+    names = [b"l1", b"d/l3", b"e/l2", b"e/l3"]
+    bench.done({b"d": bits} | dict.fromkeys(names, ATTRIB))
+
+
 @exact
 def test_odd_names(bench: Bench) -> None:
     bench.prepare()
@@ -405,6 +330,63 @@ def test_a_symlink_in_the_way_is_not_followed(bench: Bench) -> None:
     (bench.destination / "d").symlink_to(outside)
     bench.done({b"d": NAME, b"": ATTRIB})
     assert (outside / "file").read_text() == "must stay"
+
+
+# -- what is left alone ----------------------------------------------------------------------------------------
+
+
+class Runs:
+    """rsync, and what each run of it was given."""
+
+    def __init__(self, top: Path) -> None:
+        """Make the program below `top`."""
+        self._notes = top / "runs"
+        self._notes.mkdir()
+        self.program = top / "rsync"
+        self.program.write_text(
+            f'#!/bin/sh\nnote=$(mktemp -d {self._notes}/XXXXXX)\nprintf "%s\\0" "$@" >$note/arguments\n'
+            'cat >$note/list\nexec rsync "$@" <$note/list\n'
+        )
+        self.program.chmod(0o755)
+
+    def listed(self, option: bytes) -> list[bytes]:
+        """Return what was listed in runs with an option."""
+        return [
+            path
+            for note in self._notes.iterdir()
+            if option in (note / "arguments").read_bytes().split(b"\0")
+            for path in (note / "list").read_bytes().split(b"\0")[:-1]
+        ]
+
+
+@pytest.mark.parametrize("missing_args", [True, False])
+def test_new_attributes_of_a_large_linked_file_do_not_send_it_again(tmp_path: Path, missing_args: bool) -> None:
+    """Not even beside a file whose content has to be sent whatever its size and time say."""
+    runs, recipe = Runs(tmp_path), Recipe(missing_args=missing_args)
+    bench = Bench(tmp_path, lambda b: rsync_handler(b, str(b.destination), recipe=recipe, program=runs.program))
+    os.truncate(bench.write("large"), RESENT_BYTES + 1)
+    os.link(bench.source / "large", bench.source / "linked")
+    bench.write("file", "old", at=1_000_000_000)
+    bench.prepare()
+    inode = (bench.destination / "large").stat().st_ino
+    (bench.source / "large").chmod(0o600)
+    bench.write("file", "new", at=1_000_000_000)
+    bench.done({b"large": ATTRIB, b"linked": ATTRIB, b"file": CONTENT})
+    assert runs.listed(b"--ignore-times") == [b"./file"]
+    assert (bench.destination / "large").stat().st_ino == inode
+
+
+@local
+@pytest.mark.parametrize("more", [{}, {b"": ATTRIB}])
+def test_a_deletion_beside_a_rewrite_sends_nothing_else(bench: Bench, more: dict[bytes, int]) -> None:
+    for name in ("gone", "file", "rest"):
+        bench.write(name, "old", at=1_000_000_000)
+    bench.prepare()
+    inode = (bench.destination / "rest").stat().st_ino
+    (bench.source / "gone").unlink()
+    bench.write("file", "new", at=1_000_000_000)
+    bench.done({b"gone": NAME, b"file": CONTENT} | more)
+    assert (bench.destination / "rest").stat().st_ino == inode
 
 
 # -- what fails ------------------------------------------------------------------------------------------------
@@ -474,6 +456,82 @@ def test_a_name_that_cannot_be_replaced_fails_alone(bench: Bench, kind: str) -> 
     bench.done({b"busy": NAME, b"": ATTRIB})
 
 
+@pytest.mark.parametrize("kind", LOCAL)
+@pytest.mark.parametrize("rules", [None, Rules.parse(b"-f\\.bak$\n", "rules")])
+def test_a_directory_that_cannot_be_read_fails_alone(tmp_path: Path, kind: str, rules: Rules | None) -> None:
+    """All the rest is made equal, deletions included; what it may hold is not deleted."""
+
+    def sync_all() -> None:
+        bench = Bench(tmp_path, lambda b: local_handler(kind, b))
+        bench.handler.rules = rules
+        for name in ("file", "secret/file", "d/file"):
+            bench.write(name)
+        bench.prepare()
+        bench.write("file", "rewritten")
+        bench.write_there("d/left over")
+        (bench.source / "secret").chmod(0)
+        outcome = bench.hand_over(EVERYTHING, initial=True)
+        for top in (bench.source, bench.destination):
+            (top / "secret").chmod(0o755)
+        one_failure(bench, outcome, b"secret")
+        assert (bench.destination / "secret/file").exists()
+
+    without_privileges(tmp_path, sync_all)
+
+
+@pytest.mark.parametrize("kind", LOCAL)
+@pytest.mark.parametrize("secret", ["secret", "secret/file"])
+def test_what_is_gone_is_removed_though_something_cannot_be_read(tmp_path: Path, kind: str, secret: str) -> None:
+    def sync_some() -> None:
+        bench = Bench(tmp_path, lambda b: local_handler(kind, b))
+        for name in ("d/gone", "d/stays", "secret/file"):
+            bench.write(name)
+        bench.prepare()
+        (bench.source / "d/gone").unlink()
+        (bench.source / secret).chmod(0)
+        (bench.destination / secret).rename(bench.destination / "gone too")
+        outcome = bench.sync({b"d/gone": NAME, b"gone too": NAME, secret.encode(): NAME, b"d": ATTRIB, b"": ATTRIB})
+        one_failure(bench, outcome, secret.encode())
+        (bench.source / "secret").chmod(0o755)
+
+    without_privileges(tmp_path, sync_some)
+
+
+@pytest.mark.parametrize("kind", LOCAL)
+def test_a_read_only_directory_above_something_new_stays_read_only(tmp_path: Path, kind: str) -> None:
+    """Whoever cannot write there without opening it closes it again."""
+
+    def sync_below() -> None:
+        bench = Bench(tmp_path, lambda b: local_handler(kind, b))
+        bench.write("a/b/c/file")
+        (bench.destination / "a/b").mkdir(parents=True)
+        for top in (bench.source, bench.destination):
+            (top / "a").chmod(0o555)
+        bench.done({b"a/b/c/file": NAME, b"": ATTRIB})
+
+    without_privileges(tmp_path, sync_below)
+
+
+@pytest.mark.parametrize("missing_args", [True, False])
+@pytest.mark.parametrize("recursive", [True, False])
+def test_what_the_destination_cannot_hold_leaves_nothing_in_its_place(
+    tmp_path: Path, missing_args: bool, recursive: bool
+) -> None:
+    recipe = Recipe(missing_args=missing_args, lacking=(b"--no-links", b"--no-specials"))
+    bench = Bench(tmp_path, lambda b: rsync_handler(b, str(b.destination), recipe=recipe))
+    (bench.source / "link").symlink_to("nowhere")
+    os.mkfifo(bench.source / "fifo")
+    for name in ("link", "fifo", "file"):
+        bench.write_there(name, "of another time")
+    bench.write("file")
+    changes = {b"": DOUBT} if recursive else {b"link": NAME, b"fifo": NAME, b"file": NAME, b"": ATTRIB}
+    outcome = bench.sync(changes)
+    assert outcome.verdict is Verdict.DONE, outcome
+    bench.equal(
+        lambda path: path in (b"link", b"fifo") and not os.path.lexists(bytes(bench.destination / os.fsdecode(path)))
+    )
+
+
 @without_ssh
 def test_what_vanishes_after_it_was_listed_hinders_nobody(bench: Bench) -> None:
     for name in ("a", "vanishes", "d/vanishes", "z"):
@@ -532,11 +590,53 @@ def test_a_host_that_is_away_is_unwell_and_usable_again(bench: Bench) -> None:
 def test_a_stopped_run_says_so_and_the_next_one_completes_it(bench: Bench) -> None:
     for number in range(2000):
         bench.write(f"{number % 7}/{number}", "text" * 500)
-    outcome = bench.sync({b"": DOUBT}, stop=lambda: any(bench.destination.glob("[0-9]/*")))
+    outcome = bench.sync({b"": DOUBT}, meanwhile=bench.stop_once(lambda: any(bench.destination.glob("[0-9]/*"))))
     assert outcome.verdict is Verdict.UNWELL, "it was done before it could be stopped"
     assert "stopped" in outcome.message
     assert len(snapshot(bytes(bench.destination), content=False)) < 2008
     bench.done({b"": DOUBT})
+
+
+def test_a_run_is_stopped_however_early(tmp_path: Path) -> None:
+    """Also before the program is started, while its list is written."""
+    program, done = tmp_path / "rsync", tmp_path / "done"
+    program.write_text(f"#!/bin/sh\nsleep 1\ntouch {done}\n")
+    program.chmod(0o755)
+    bench = Bench(tmp_path, lambda b: rsync_handler(b, str(b.destination), program=program))
+    entries = {b"gone/%d" % number: MISSING | NAME << CHANGE_SHIFT for number in range(10_000, 30_000)}
+    for turns in range(1, 10):
+        left = iter(range(turns))
+        outcome = bench.hand_over(entries, meanwhile=bench.stop_once(partial(is_empty, left)))
+        assert (outcome.verdict, outcome.message) == (Verdict.UNWELL, "stopped"), turns
+        assert not done.exists(), turns
+
+
+def is_empty(left: Iterator[int]) -> bool:
+    """Take one; tell whether there was none."""
+    return next(left, None) is None
+
+
+def test_what_a_killed_run_leaves_goes_though_rules_reject_its_name(tmp_path: Path) -> None:
+    """It would have got a name that they permit."""
+    program, pid = tmp_path / "rsync", tmp_path / "pid"
+    program.write_text(f'#!/bin/sh\necho $$ >{pid}\nexec rsync "$@"\n')
+    program.chmod(0o755)
+    bench = Bench(tmp_path, lambda b: rsync_handler(b, str(b.destination), program=program))
+    bench.handler.rules = Rules.parse(b"+f\\.txt$\n+d\n-*\n", "rules")
+    file = bench.write("d/large.txt")
+    os.truncate(file, 16 << 30)
+
+    def kill() -> bool:
+        if not any(bench.destination.glob("d/.large.txt.*")):
+            return False
+        os.killpg(int(pid.read_text()), signal.SIGKILL)
+        return True
+
+    outcome = bench.sync({b"d/large.txt": NAME}, meanwhile=kill)
+    assert outcome.verdict is Verdict.UNWELL
+    assert any(bench.destination.glob("d/.large.txt.*"))
+    os.truncate(file, 1000)
+    bench.done({b"d/large.txt": NAME, b"d": ATTRIB, b"": ATTRIB})
 
 
 # -- rules -----------------------------------------------------------------------------------------------------
@@ -574,6 +674,21 @@ def test_what_rules_reject_is_neither_copied_nor_deleted(bench: Bench, changes: 
     assert not (bench.destination / "d/left over").exists()
     if b"d" not in changes:
         bench.equal(lambda p: rejected(p) or p == b"b/c/d" or p in (b"", b"b/c"))
+
+
+@local
+@pytest.mark.parametrize("changes", [{b"x": NAME}, {b"x/file": NAME}, {b"": DOUBT}])
+def test_a_protected_file_does_not_give_way_to_a_directory(bench: Bench, changes: dict[bytes, int]) -> None:
+    bench.handler.rules = Rules.parse(b"-f^x$\n", "rules")
+    for name in ("x/file", "other", "d/other"):
+        bench.write(name)
+    bench.write_there("x", "theirs")
+    outcome = bench.sync({b"other": NAME, b"d": NAME} | changes)
+    assert (bench.destination / "x").read_text() == "theirs"
+    assert outcome.verdict is Verdict.PARTIAL, outcome
+    assert outcome.failed.keys() <= {b"x", *changes}
+    assert all("protected by the rules" in why for why in outcome.failed.values()), outcome
+    bench.equal(lambda path: path == b"x")
 
 
 # -- programs of the operator's --------------------------------------------------------------------------------

@@ -30,6 +30,13 @@ class Node:
     st_size: int = 0
     st_mtime_ns: int = 0
     st_dev: int = 1
+    touched: bool = False
+    """Somebody has set the mtime."""
+
+    @property
+    def st_ctime_ns(self) -> int:
+        """That of the mtime, where it was not set."""
+        return self.st_mtime_ns + self.touched
 
     @property
     def is_dir(self) -> bool:

@@ -26,6 +26,7 @@ class Found:
     st_mode: int = 0o100644
     st_size: int = 0
     st_mtime_ns: int = 0
+    st_ctime_ns: int = 0
 
 
 class Links(RuleBasedStateMachine):

@@ -271,7 +271,8 @@ class Playground:
         finally:
             os.close(descriptor)
         with mapping:
-            mapping[at : at + len(data)] = data
+            room = max(0, min(len(data), len(mapping) - at))  # somebody else may have cut it
+            mapping[at : at + room] = data[:room]
 
     def nameless(self, directory: bytes, data: bytes, path: bytes) -> None:
         """Write a file without a name (O_TMPFILE), then give it one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import re
@@ -11,7 +12,6 @@ import stat
 import subprocess
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,14 @@ from clsync.core.classify import Classifier, Freshness
 from clsync.core.paths import ancestors
 from clsync.handler.copy import run as run_module
 from clsync.handler.copy.handler import CopyHandler
+from clsync.handler.copy.place import Place
 from clsync.kernel.capabilities import Capabilities, probe_destination
 from clsync.kernel.walk import lstat_below
 from tests.support import churn
 from tests.support.playground import Playground
+from tests.support.rights import as_nobody
 from tests.support.trees import compare, compare_trees, report, snapshot
+from tests.system.world import memory_directory
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 EVERYTHING = {b"": DIRECTORY | RECURSIVE}
@@ -460,6 +463,34 @@ def test_extended_attributes_and_acls(tmp_path: Path) -> None:
     mirror.check(xattrs=True)
 
 
+def test_an_extended_attribute_that_does_not_fit_fails_alone(tmp_path: Path) -> None:
+    """File systems have far less room for them than for files: the destination is not full."""
+    mirror = Mirror(tmp_path, xattrs=True)
+    with memory_directory() as mirror.source:
+        for name in ("first", "too large", "last"):
+            (mirror.source / name).write_bytes(b"x")
+        try:
+            os.setxattr(mirror.source / "too large", "user.large", b"x" * 6000)
+        except OSError as error:
+            pytest.skip(f"no large extended attributes on tmpfs: {error.strerror}")
+        (tmp_path / "tried").touch()
+        try:
+            os.setxattr(tmp_path / "tried", "user.large", b"x" * 6000)
+            pytest.skip(f"the file system of {tmp_path} has room for large extended attributes")
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                pytest.skip(f"no extended attributes here: {error.strerror}")
+        outcome = mirror.run(EVERYTHING)
+        assert outcome.verdict is Verdict.PARTIAL, outcome
+        assert outcome.failed == {
+            b"too large": "the destination has no room for its extended attribute user.large"
+        }, outcome
+        mirror.check(ignore=lambda path: path == b"too large", xattrs=True)
+        os.removexattr(mirror.source / "too large", "user.large")
+        mirror.sync({b"too large": REGULAR | FORCE})
+        mirror.check(xattrs=True)
+
+
 # -- hard links ------------------------------------------------------------------------------------------------
 
 
@@ -532,6 +563,40 @@ def test_hard_links_outside_the_source_do_not_count(mirror: Mirror, tmp_path: Pa
     mirror.check()
     (mirror.source / "file").chmod(0o600)
     mirror.sync({b"file": REGULAR | LINKED})
+    mirror.check()
+
+
+@pytest.mark.parametrize("change", ["renamed over", "removed"])
+def test_the_name_by_which_a_linked_file_would_be_copied_is_gone(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """It was there when it was looked at: the other names are made by another one."""
+    names = ("a", "b", "c")
+    (mirror.source / "a").write_bytes(b"old")
+    for name in names[1:]:
+        os.link(mirror.source / "a", mirror.source / name)
+    mirror.sync()
+    (mirror.source / "b").write_bytes(b"new")
+    chosen: list[bytes] = []
+    renew = Place.renew
+
+    def late(place: Place, name: bytes, *args: Any, **options: Any) -> None:
+        if not chosen:
+            chosen.append(name)
+            file = mirror.source / os.fsdecode(name)
+            file.unlink()
+            if change == "renamed over":
+                file.write_bytes(b"another file")
+        renew(place, name, *args, **options)
+
+    monkeypatch.setattr(Place, "renew", late)
+    mirror.sync(dict.fromkeys((b"a", b"b", b"c"), REGULAR | LINKED | FORCE))
+    (gone,) = chosen
+    monkeypatch.undo()
+    rest = [name for name in names if name.encode() != gone]
+    assert [(mirror.destination / name).read_bytes() for name in rest] == [b"new", b"new"]
+    kind = REGULAR if change == "renamed over" else MISSING
+    mirror.sync({gone: kind | FORCE, b"": DIRECTORY})
     mirror.check()
 
 
@@ -629,26 +694,6 @@ def test_what_the_destination_cannot_hold_is_left_out(tmp_path: Path) -> None:
     assert not any(entry.links for entry in found.values())
     assert found[b"linked"].digest == found[b"a/b/c/file"].digest
     assert len([path for path in found if path.lower() == b"upper"]) == 1
-    assert len(mirror.log) == 1
-    assert "symlinks" in mirror.log[0]
-
-
-def as_nobody(act: Callable[[], None]) -> None:
-    """Do something in a process without privileges."""
-    pid = os.fork()
-    if not pid:
-        code = 1
-        try:
-            os.setgroups([])
-            os.setresgid(65534, 65534, 65534)
-            os.setresuid(65534, 65534, 65534)
-            act()
-            code = 0
-        except BaseException:  # noqa: BLE001 - pytest is to go on in the parent only
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    assert os.waitpid(pid, 0)[1] == 0
 
 
 @ROOT
@@ -812,6 +857,24 @@ def test_what_a_killed_run_leaves_is_removed(mirror: Mirror) -> None:
     mirror.destination.with_name("away").rename(mirror.destination)
     mirror.sync({b"d/file": REGULAR, b"d": DIRECTORY})
     mirror.check()
+
+
+def test_what_a_killed_run_leaves_goes_though_rules_reject_its_name(tmp_path: Path) -> None:
+    """It would have got a name that they permit."""
+    from clsync.core.rules import Rules
+
+    mirror = Mirror(tmp_path, rules=Rules.parse(b"+f\\.txt$\n+d\n-*\n"))
+    for top in (mirror.source, mirror.destination):
+        (top / "d").mkdir()
+    (mirror.source / "d/file.txt").touch()
+    litter, theirs = (mirror.destination / f"d/.{name}.clsync-012345" for name in ("file.txt", "file.c"))
+    for path in (litter, theirs):
+        path.touch()
+    mirror.destination.rename(mirror.destination.with_name("away"))
+    assert mirror.run({b"d/file.txt": REGULAR}).verdict is Verdict.UNWELL
+    mirror.destination.with_name("away").rename(mirror.destination)
+    mirror.sync({b"d/file.txt": REGULAR})
+    assert sorted(os.listdir(mirror.destination / "d")) == [theirs.name, "file.txt"]
 
 
 def test_a_timeout_ends_a_run(tmp_path: Path) -> None:

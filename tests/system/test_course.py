@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,7 +22,7 @@ from clsync.errors import Exit
 from clsync.options.table import OPTIONS
 from tests.support.daemon import Daemon, installed
 from tests.support.recorder import Recorder
-from tests.system.world import AT_ONCE, MODES, ROOT, SYNCED, WATCHING, World
+from tests.system.world import AT_ONCE, MODES, QUICK, ROOT, SYNCED, WATCHING, World
 
 FOR_LONG = ("-t600", "-w0")
 HAND_OVER = 16
@@ -103,6 +106,17 @@ def test_max_iterations(world: World, number: int) -> None:
     ]
 
 
+def test_what_has_to_wait_is_no_iteration(world: World) -> None:
+    """A batch that hands nothing over, because its only file is a big one, does not count."""
+    world.write("file")
+    options = ("-Mcopy", "-B1000", "-T0.4", "--max-iterations=2")
+    with world.daemon(*options, delays=AT_ONCE) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("file", "b" * 1001)
+        daemon.wait()
+    assert world.copied("file") == "b" * 1001
+
+
 def test_the_printed_command_line(world: World) -> None:
     """As in the manual, and in that of clsync 0.4: move a tree, no -D, a slash at the end of both."""
     world.write("html/index.html")
@@ -163,6 +177,16 @@ def test_retries(world: World, options: list[str], tries: int, code: int) -> Non
     assert "exit code 7" in named
 
 
+@pytest.mark.parametrize("name", ["KILL", "TERM", "SEGV"])
+def test_a_handler_that_is_killed_has_no_exit_code(world: World, name: str) -> None:
+    """The run ends with one of its own codes, whatever --retries says."""
+    recorder = Recorder(world.top, f"kill -{name} $$")
+    done = world.run(*world.trees, "-Mdirect", recorder.option, "--only-initialsync", "--retries=1")
+    assert done.code == Exit.INCOMPLETE, done.err
+    (named,) = named_as_failed(done.err)
+    assert f"killed by SIG{name}" in named
+
+
 def test_a_daemon_tries_again(world: World) -> None:
     recorder = Recorder(world.top, "exit $((CLSYNC_ITERATION < 2))")
     with world.daemon("-Mdirect", recorder.option, f"--status-file={world.top}/status") as daemon:
@@ -182,7 +206,6 @@ def test_ignore_failures(world: World) -> None:
         world.write("file")
         recorder.wait_for_calls(daemon, 3)
         assert [b"file" in call.arguments for call in recorder.calls] == [False, True, True]
-        daemon.stop()
 
 
 @pytest.mark.parametrize(
@@ -318,16 +341,51 @@ def test_hup_reads_the_rules_again(world: World, mode: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_int_and_term_end_at_once(world: World, number: int) -> None:
-    """A handler at work is ended, with all it has started; what is pending is left for the next start."""
+    """A handler at work is ended, with all it has started: the exit code tells that the trees may differ."""
     recorder = Recorder(world.top, '[ "$CLSYNC_ITERATION" = 1 ] || { sleep 600 & wait; }')
     with world.daemon("-Mdirect", recorder.option, delays=AT_ONCE) as daemon:
         recorder.wait_for_calls(daemon, 1)
         world.write("file")
         recorder.wait_for_calls(daemon, 2)
         world.write("pending")
-        daemon.stop(number, timeout=4)
+        daemon.stop(number, code=Exit.INCOMPLETE, timeout=4)
         assert len(recorder.calls) == 2
-        assert "Error" not in daemon.output, daemon.output
+        assert interrupted(daemon)
+
+
+def interrupted(daemon: Daemon) -> bool:
+    """Tell whether it is said that the run was interrupted, and nothing worse."""
+    troubles = [line.partition(": ")[2] for line in daemon.output.splitlines() if not line.startswith("Info: ")]
+    return troubles == ["interrupted: the destination may differ; the next start compares everything"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_int_and_term_of_an_idle_daemon(world: World, number: int) -> None:
+    """That is how a daemon ends; what is pending is left for the next start."""
+    with world.daemon("-Mcopy", delays=FOR_LONG) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("pending")
+        assert daemon.stop(number) == Exit.OK, daemon.output
+        assert "interrupted" not in daemon.output, daemon.output
+    assert world.copied("pending") is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ending", ["--only-initialsync", "--exit-on-no-events", "--max-iterations=9"])
+def test_a_run_that_is_meant_to_end_and_is_interrupted(world: World, ending: str, number: int) -> None:
+    recorder = Recorder(world.top, "sleep 600 & wait")
+    with world.daemon("-Mdirect", recorder.option, ending) as daemon:
+        recorder.wait_for_calls(daemon, 1)
+        daemon.stop(number, code=Exit.INCOMPLETE, timeout=4)
+        assert interrupted(daemon)
+
+
+def test_a_run_that_waits_for_its_last_iteration_is_interrupted(world: World) -> None:
+    """Nothing is being done, but what the run was meant for has not come."""
+    with world.daemon("-Mcopy", "--max-iterations=9") as daemon:
+        daemon.wait_for_log(SYNCED)
+        daemon.stop(code=Exit.INCOMPLETE)
+        assert interrupted(daemon)
 
 
 @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGALRM])
@@ -380,6 +438,102 @@ def test_usr1_does_nothing(world: World) -> None:
         world.wait_for_copy(daemon, "after")
 
 
+def test_sigio_does_nothing(world: World) -> None:
+    """Whoever inherits a descriptor from us may ask for it."""
+    with world.daemon("-Mcopy") as daemon:
+        daemon.wait_for_log(SYNCED)
+        os.kill(daemon.pid, signal.SIGIO)
+        world.write("after")
+        world.wait_for_copy(daemon, "after")
+
+
+# -- signals before anything is watched ------------------------------------------------------------------------
+
+ASKING = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, HAND_OVER, signal.SIGALRM, signal.SIGQUIT, signal.SIGIO)
+"""Signals that ask for what the start does anyway."""
+
+
+def tried_with(world: World, script: str) -> dict[str, str]:
+    """Return an environment in which clsync, when it tries rsync at the start, runs this script first."""
+    place, temporary = world.top / "bin", world.top / "tmp"
+    for directory in (place, temporary):
+        directory.mkdir()
+    program = f'#!/bin/sh\n[ -e {place}/tried ] || {{ touch {place}/tried; {script}; }}\nexec {shutil.which("rsync")} "$@"\n'
+    world.file("bin/rsync", program, 0o755)
+    return {"PATH": f"{place}:{os.environ['PATH']}", "TMPDIR": os.fspath(temporary)}
+
+
+@pytest.mark.parametrize("number", ASKING)
+def test_signals_do_not_end_the_start(world: World, number: int) -> None:
+    """They come while it is found out whether rsync fits."""
+    world.write("file")
+    done = world.run(*world.trees, "--only-initialsync", env=tried_with(world, f"kill -{int(number)} $PPID"))
+    assert (world.top / "bin/tried").exists()
+    assert done.code == Exit.OK, done.err
+    assert done.troubles == []
+    world.demand_equal()
+
+
+@pytest.mark.parametrize("number", ASKING)
+def test_signals_while_the_configuration_is_read(world: World, number: int) -> None:
+    """That is long before anything else is done."""
+    world.write("file")
+    config = world.top / "config"
+    os.mkfifo(config)
+    with world.daemon("-Mcopy", f"-H{config}", "--only-initialsync") as daemon:
+        with writer_of(config, daemon):
+            os.kill(daemon.pid, number)
+        daemon.wait()
+    world.demand_equal()
+
+
+@contextmanager
+def writer_of(fifo: Path, daemon: Daemon) -> Iterator[None]:
+    """Hold the other end of a fifo that the program reads: until then it waits there."""
+    found: list[int] = []
+
+    def opened() -> bool:
+        try:
+            found.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as error:
+            assert error.errno == errno.ENXIO, error
+        return bool(found)
+
+    daemon.wait_until(opened, what=f"a reader of {fifo}")
+    try:
+        yield
+    finally:
+        os.close(found[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_signals_at_any_moment_of_the_start(world: World, seed: int) -> None:
+    """Many of them, from the first step to the last, and the daemon lives."""
+    numbers = random.Random(seed).choices([n for n in ASKING if n not in (signal.SIGALRM, signal.SIGQUIT)], k=50)
+    world.write("file")
+    with world.daemon(env=tried_with(world, "sleep 0.1")) as daemon:
+        daemon.wait_until((world.top / "bin/tried").exists, what="the first step")
+        pending = itertools.cycle(numbers)
+
+        def watched() -> bool:
+            os.kill(daemon.pid, next(pending))
+            return SYNCED in daemon.output
+
+        daemon.wait_until(watched, what="the initial sync")
+        world.write("after")
+        world.wait_for_copy(daemon, "after")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_int_and_term_at_the_start_leave_nothing_behind(world: World, number: int) -> None:
+    environment = tried_with(world, f"kill -{int(number)} $PPID; sleep 0.1")
+    done = world.run(*world.trees, f"-z{world.top}/pid", env=environment)
+    assert done.code == 128 + number, done.err
+    assert "Traceback" not in done.err
+    assert os.listdir(world.top / "tmp") == []
+    assert not (world.top / "pid").exists()
+
+
 # -- files, background, label ----------------------------------------------------------------------------------
 
 
@@ -395,15 +549,26 @@ def test_pid_and_status_file(world: World) -> None:
         recorder.wait_for_calls(daemon, 2)
         assert [call.status for call in recorder.calls] == ["initsync", "running"]
         daemon.wait_until(lambda: (world.top / "statuses").read_text() == "initsync\nrunning\n", what="both")
-        daemon.stop()
     assert not pid.exists()
     assert not status.exists()
 
 
 def test_background(world: World) -> None:
     """The command answers once the tree is watched; the daemon leads a session of its own."""
+    lives_in_the_background(world, world.daemon("-b", f"-z{world.top}/pid"))
+
+
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", "<&-", ">&- 2>&-", "<&- 2>&-"])
+def test_background_without_standard_files(world: World, closed: str) -> None:
+    """As it is started by what keeps none of them open."""
+    shell = ("sh", "-c", f'exec "{installed()}" "$@" {closed}', "sh")
+    options = (*world.trees, *QUICK, "-b", f"-z{world.top}/pid")
+    lives_in_the_background(world, Daemon(*options, program=shell, env=world.environment, cwd=world.top))
+
+
+def lives_in_the_background(world: World, daemon: Daemon) -> None:
+    """Start a daemon with -b and a pid file; demand that it follows, alone, and ends when it is told to."""
     pid_file = world.top / "pid"
-    daemon = world.daemon("-b", f"-z{pid_file}")
     try:
         daemon.start()
         assert daemon.process is not None
@@ -515,6 +680,22 @@ def test_syslog(world: World) -> None:
             said = log.recv(4096)
     assert said.startswith(b"<30>")  # facility daemon, priority info
     assert b" clsync[" in said
+
+
+@pytest.mark.skipif(os.path.exists("/dev/log"), reason="there is a system log here")
+def test_syslog_where_there_is_none(world: World) -> None:
+    done = world.run(*world.trees, "--only-initialsync", "-Ysyslog")
+    assert (done.code, done.out) == (Exit.OK, "")
+    assert done.troubles == ["Warning: there is no system log (/dev/log): messages go to standard error"]
+    assert SYNCED in done.err
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_output_that_cannot_be_written(option: str) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([installed(), option], stdout=full, stderr=subprocess.PIPE, timeout=30, check=False)
+    assert done.returncode == Exit.FAILURE, done.stderr
+    assert done.stderr == b"clsync: standard output cannot be written: No space left on device\n"
 
 
 def test_help_and_version(world: World) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -91,14 +92,14 @@ def test_the_manual_names_what_can_be_forced() -> None:
 
 
 @contextmanager
-def disk(world: World, place: Path, kind: str = "ext4", size: str = "32M") -> Iterator[Path]:
-    """Mount a new file system of a file; yield the file. Skips where that cannot be had."""
+def disk(world: World, place: Path, kind: str = "ext4", size: str = "32M", options: str = "") -> Iterator[Path]:
+    """Mount a new file system of a file; yield the file. Skips where that cannot be had. `options`: for mkfs."""
     program = shutil.which(f"mkfs.{kind}")
     if program is None:
         pytest.skip(f"mkfs.{kind} is not installed")
     image = world.top / f"{kind}.image"
     subprocess.run(["truncate", "-s", size, image], check=True)
-    subprocess.run([program, image], check=True, capture_output=True)
+    subprocess.run([program, *options.split(), image], check=True, capture_output=True)
     place.mkdir(exist_ok=True)
     done = subprocess.run(["mount", "-o", "loop", image, place], check=False, capture_output=True, text=True)
     if done.returncode:
@@ -172,6 +173,7 @@ def test_mounts_are_left_out(world: World, mode: str, option: str) -> None:
             daemon.wait_for_log(SYNCED)
             assert there.exists() == (option == "--one-file-system")
             (world.source / "late").mkdir()
+            daemon.wait_until(lambda: (world.destination / "late").is_dir(), what="the directory")
             with mounted("tmpfs", world.source / "late"):
                 world.write("late/file")
                 world.write("early/d/file")
@@ -343,3 +345,20 @@ def test_file_systems_that_fanotify_cannot_mark(
         follow(world, daemon)
         assert f"watching {world.source}: inotify (no fanotify: " in daemon.output
         daemon.stop()
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+def test_a_destination_that_counts_whole_seconds(world: World, mode: str) -> None:
+    """A file is rewritten, soon after it was sent, with something else of the same size."""
+    with disk(world, world.destination, size="2M", options="-I 128"):
+        shutil.rmtree(world.destination / "lost+found")
+        with world.daemon(f"-M{mode}") as daemon:
+            daemon.wait_for_log(SYNCED)
+            for text in ("first", "other", "third"):
+                world.write("file", text)
+                world.wait_for_copy(daemon, "file", text)
+                # Only what is written after the run has ended may be taken for what was sent.
+                time.sleep(0.2)
+            daemon.stop()

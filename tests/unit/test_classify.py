@@ -6,6 +6,8 @@ import errno
 import os
 import stat
 
+import pytest
+
 from clsync.core.batch import FORCE, LINKED, MISSING, RECURSIVE, REGULAR
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Classifier, Cover, Freshness, LinkedFile
@@ -38,6 +40,18 @@ def test_freshness_is_open_at_its_beginning_and_closed_at_its_end() -> None:
     classifier = Classifier(lambda p: Node(FILE, 1, st_mtime_ns=times[p]), Freshness(100, 200))
     classifier.add((p, CONTENT) for p in times)
     assert {p: bool(f & FORCE) for p, f in classifier.entries.items()} == {b"a": 1, b"b": 0, b"c": 0, b"d": 1}
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_an_mtime_that_somebody_has_set_proves_nothing(quick: bool) -> None:
+    """It may be that of a version sent long ago, which had it from the future."""
+
+    def look(path: bytes) -> Node:
+        return Node(FILE, 1, st_mtime_ns=150, touched=path == b"set")
+
+    classifier = Classifier(look, Freshness(100, 200), quick=look if quick else None)
+    classifier.add((p, CONTENT) for p in (b"set", b"written"))
+    assert {p: bool(f & FORCE) for p, f in classifier.entries.items()} == {b"set": True, b"written": False}
 
 
 def test_only_files_listed_for_their_attributes_are_counted() -> None:

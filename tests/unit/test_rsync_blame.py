@@ -6,7 +6,6 @@ import pytest
 
 from clsync.core.batch import DIRECTORY, LINKED, RECURSIVE, REGULAR
 from clsync.handler.rsync.blame import blame, first_line, reason
-from clsync.handler.rsync.target import Target
 
 ENTRIES = {
     b"busy": REGULAR,
@@ -98,32 +97,3 @@ def test_the_most_telling_line_is_shown() -> None:
     assert first_line(END) == END.decode()
     assert first_line(b"\n") == ""
     assert reason(b"rsync: \xff\x07") == "\\xff\\x07"
-
-
-@pytest.mark.parametrize(
-    ("text", "remote", "daemon", "ssh", "prefixes"),
-    [
-        (b"host:path", True, False, True, [b"path", b"/"]),
-        (b"user@host:/a/b", True, False, True, [b"/a/b", b"/"]),
-        (b"host::module/a", True, True, False, [b"/a", b"/"]),
-        (b"rsync://host:873/module/a/b", True, True, False, [b"/a/b", b"/"]),
-        (b"rsync://host/module", True, True, False, [b"/", b"/"]),
-        (b"/no/such/with:colon", False, False, False, [b"/no/such/with:colon"] * 2),
-        (b"./a:b", False, False, False, None),
-    ],
-)
-def test_what_a_destination_means(
-    text: bytes, remote: bool, daemon: bool, ssh: bool, prefixes: list[bytes] | None
-) -> None:
-    target = Target(text)
-    assert (target.remote, target.daemon, target.ssh) == (remote, daemon, ssh)
-    assert prefixes is None or target.prefixes() == prefixes
-
-
-def test_the_argument_of_a_destination_ends_in_one_slash() -> None:
-    assert [Target(t).argument for t in (b"/a", b"/a/", b"host:", b"host:a")] == [
-        b"/a/",
-        b"/a/",
-        b"host:",
-        b"host:a/",
-    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -35,6 +35,8 @@ class Batch:
     root: int
     initial: bool = False
     status: str = "running"
+    linked: Collection[bytes] = ()
+    """Names of files with several that are among or below the entries, as far as they were met."""
     attribute_bytes: int = 0
     """Size of all regular files that are listed for their attributes only."""
 

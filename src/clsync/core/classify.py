@@ -33,6 +33,9 @@ class Stat(Protocol):
     @property
     def st_mtime_ns(self) -> int: ...
 
+    @property
+    def st_ctime_ns(self) -> int: ...
+
 
 Lstat = Callable[[bytes], Stat | None]
 """Answers None where nothing stands; raises OSError only for what is neither present nor absent (EIO, EACCES)."""
@@ -46,7 +49,8 @@ class Freshness(NamedTuple):
     """Between these wall-clock times (ns) an mtime proves that the file was written after it was last sent.
 
     rsync and copy skip a file whose size and mtime agree. A version already sent cannot carry an mtime later
-    than the moment the last run ended, plus one tick of the file system clock.
+    than the moment the last run ended, plus one tick of the file system clock; unless somebody has set it (utimensat(2)),
+    now or then: what the kernel has set agrees with the ctime.
     """
 
     after_ns: int
@@ -86,8 +90,8 @@ class Classifier:
         """
         self._device, self._mount_points = device, mount_points
         self.entries: dict[bytes, int] = {}
-        self.linked: dict[LinkedFile, dict[bytes, None]] = {}
-        """Files with several names -> those names that were seen."""
+        self.linked: dict[LinkedFile, dict[bytes, int]] = {}
+        """Files with several names -> those names that were seen -> bits that no change of their own says."""
         self.through_rejected: dict[LinkedFile, int] = {}
         """Files that were changed through names which rules reject -> change bits."""
         self.postponed: dict[bytes, int] = {}
@@ -133,14 +137,17 @@ class Classifier:
             elif not bits & (CONTENT | NAME):
                 self.attribute_bytes += found.st_size
                 entries[path] = flag.REGULAR | bits << CHANGE_SHIFT
-            elif after < found.st_mtime_ns <= until:
+            elif after < found.st_mtime_ns <= until and found.st_mtime_ns == found.st_ctime_ns:
                 entries[path] = flag.REGULAR | bits << CHANGE_SHIFT
             else:
                 entries[path] = flag.REGULAR | flag.FORCE | bits << CHANGE_SHIFT
 
     def stands(self, path: bytes) -> Stat | None:
-        """Return what stands at a path below real directories only; None where nothing does."""
-        return self._lstat(path) if self._reduce(path, 0)[0] == path else None
+        """Return what stands at a path below real directories only; None where nothing does, or where none can look."""
+        try:
+            return self._lstat(path) if self._reduce(path, 0)[0] == path else None
+        except OSError:
+            return None
 
     def _reduce(self, path: bytes, bits: int) -> tuple[bytes, int]:
         """Replace a path below something that is no directory by that something."""
@@ -177,8 +184,7 @@ class Classifier:
                 self._enter(up, ATTRIB, self._lstat(up))
             if found is not None and found.st_nlink > 1 and not is_dir:
                 # Written through a name that does not count: its other names may.
-                file = LinkedFile(found.st_dev, found.st_ino, found.st_nlink)
-                self.linked.setdefault(file, {})[path] = None
+                file = self.note_linked(path, found, 0)
                 self.through_rejected[file] = self.through_rejected.get(file, 0) | bits & (CONTENT | ATTRIB)
             comes_or_goes = bits & (NAME | DOUBT) if is_dir else found is None and bits & NAME
             if not (comes_or_goes and self._reaches is not None and self._reaches(path)):
@@ -195,11 +201,17 @@ class Classifier:
             if not flags:
                 return
         else:
-            flags = 0
+            flags = flag.FORCE if bits & NAME else 0
         if found is not None and found.st_nlink > 1 and not is_dir:
-            names = self.linked.setdefault(LinkedFile(found.st_dev, found.st_ino, found.st_nlink), {})
-            names[path] = None
+            self.note_linked(path, found, 0)
         self.entries[path] = flags | bits << CHANGE_SHIFT
+
+    def note_linked(self, path: bytes, found: Stat, bits: int) -> LinkedFile:
+        """Note a name of a file with several; `bits`: what may have changed beside what was reported of this name."""
+        file = LinkedFile(found.st_dev, found.st_ino, found.st_nlink)
+        names = self.linked.setdefault(file, {})
+        names[path] = names.get(path, 0) | bits
+        return file
 
     def _regular(self, path: bytes, bits: int, found: Stat) -> int:
         flags = flag.REGULAR
@@ -207,7 +219,8 @@ class Classifier:
             if self._big and found.st_size > self._big and path not in self._ripe:
                 self.postponed[path] = self.postponed.get(path, 0) | bits
                 return 0
-            if not self._fresh_after < found.st_mtime_ns <= self._fresh_until:
+            fresh = self._fresh_after < found.st_mtime_ns <= self._fresh_until
+            if not fresh or found.st_mtime_ns != found.st_ctime_ns:
                 flags |= flag.FORCE
         else:
             self.attribute_bytes += found.st_size

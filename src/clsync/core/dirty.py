@@ -139,9 +139,15 @@ class DirtySet:
 
     def _fold_waiting(self) -> None:
         # A long list of failing paths is tried again as whole directories, when the first of them is due.
-        until = min(until for _, until in self._waiting.values())
-        folded = self._folded({p: bits for p, (bits, _) in self._waiting.items()})
-        self._waiting = {p: (bits, until) for p, bits in folded.items()}
+        # What waits for a word (`release`) is to be found under its own name then.
+        called = {p: waits for p, waits in self._waiting.items() if waits[1] == float("inf")}
+        timed = {p: waits for p, waits in self._waiting.items() if p not in called}
+        until = min((until for _, until in timed.values()), default=0.0)
+        folded = self._folded({p: bits for p, (bits, _) in timed.items()})
+        self._waiting = called
+        for path, bits in folded.items():
+            old = called.get(path, (0, until))
+            self._waiting[path] = (old[0] | bits, min(old[1], until))
         self._drop_folded()
 
     def _drop_folded(self) -> None:

@@ -93,11 +93,17 @@ class LinkIndex:
             self.forget(inode)
 
     def complete(
-        self, inode: Inode, seen: Iterable[bytes], links: int, lstat: Callable[[bytes], Stat | None]
+        self,
+        inode: Inode,
+        seen: Iterable[bytes],
+        links: int,
+        lstat: Callable[[bytes], Stat | None],
+        shown_twice: bool = False,
     ) -> frozenset[bytes] | None:
         """Return all names of an inode below the root, or None where only a scan can tell.
 
-        `seen` are names that stand for it right now, `links` is its link count right now.
+        `seen` are names that stand for it right now, `links` is its link count right now. `shown_twice`: its file
+        system is mounted more than once below the root, which shows more names than there are.
         """
         known = self._known.get(inode)
         names = frozenset(seen)
@@ -105,6 +111,8 @@ class LinkIndex:
             self._known.move_to_end(inode)
             names |= frozenset(p for p in known.paths - names if stands_for(lstat(p), inode))
         outside = known.outside if known is not None else 0
+        if shown_twice and (known is None or not names <= known.paths):
+            return None
         # Mounted twice, a file system shows more names than there are.
         if len(names) + outside < links or (known is not None and outside and not names <= known.paths):
             return None

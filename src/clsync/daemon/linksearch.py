@@ -16,6 +16,8 @@ from clsync.kernel.slices import in_slices
 T = TypeVar("T")
 _PAUSE = 1.0
 """Seconds before a search that could not be made is made again."""
+_AT_ONCE = 20_000
+"""Files of one search: what it finds has to be remembered until it is used."""
 _SLACK_NS = 10**9
 """Clocks of file systems lag by a tick, and may be set."""
 
@@ -39,9 +41,9 @@ class LinkSearch:
         """
         self._finder, self._searches, self._release, self._revive, self._log = finder, searches, release, revive, log
         self._watch = watch
-        self._wanted: set[LinkedFile] = set()
+        self._wanted: dict[LinkedFile, list[bytes]] = {}
+        """Files to be searched for -> what waits for them."""
         self._unseen: dict[LinkedFile, int] = {}
-        self._waiting: set[bytes] = set()
         self.failing = False
         """The last scan has failed; it is made again and again."""
         self._task: asyncio.Task[None] | None = None
@@ -53,15 +55,16 @@ class LinkSearch:
         """Tell whether a search is going on."""
         return self._task is not None or bool(self._rounds)
 
-    def want(self, files: set[LinkedFile], names: Iterable[bytes]) -> None:
-        """Search for files; `names` are released when it is over."""
-        self._wanted |= files
-        self._waiting.update(names)
+    def want(self, files: Mapping[LinkedFile, Iterable[bytes]]) -> None:
+        """Search for files; what waits for each is released when it is over."""
+        for file, names in files.items():
+            self._wanted.setdefault(file, []).extend(names)
         self._begin()
 
     def want_unseen(self, files: Mapping[LinkedFile, int]) -> None:
         """Search for files that were changed unseen; `files` has the change bits."""
-        self._wanted |= files.keys()
+        for file in files:
+            self._wanted.setdefault(file, [])
         self._note_unseen(files)
         self._begin()
 
@@ -82,11 +85,10 @@ class LinkSearch:
 
     async def _search(self) -> None:
         while self._wanted:
-            wanted, self._wanted = self._wanted, set()
-            waiting, self._waiting = self._waiting, set()
-            unseen, self._unseen = self._unseen, {}
+            wanted = {file: self._wanted.pop(file) for file in list(self._wanted)[:_AT_ONCE]}
+            unseen = {file: self._unseen.pop(file) for file in wanted if file in self._unseen}
             try:
-                found = await self._finder.find(wanted)
+                found = await self._finder.find(set(wanted))
                 names: dict[bytes, int] = {}
                 for file, bits in unseen.items():
                     scanned = found.get((file.dev, file.ino))
@@ -99,12 +101,13 @@ class LinkSearch:
                 if not self.failing:
                     self._log.error(f"search for hard links: {error}", "it is made again")
                 self.failing = True
-                self._wanted |= unseen.keys()
+                for file in unseen:
+                    self._wanted.setdefault(file, [])
                 self._note_unseen(unseen)
                 await asyncio.sleep(_PAUSE)
             if not self._wanted:
                 self._task = None
-            self._release(waiting)
+            self._release(name for names in wanted.values() for name in names)
 
     def begin_catalogue(self, young_ns: int) -> None:
         """Learn all files with several names; revive those changed since `young_ns` (wall clock)."""

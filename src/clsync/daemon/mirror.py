@@ -140,6 +140,8 @@ class Mirror:
             self._ready()
             if not self._course.skip_initial:
                 await self._initial()
+            elif self._monitor is not None and self._handler.trusts_times:
+                self._search.begin_catalogue(self._started_ns)
             self._following = True
             while self._leaving is None:
                 await self._step()
@@ -239,7 +241,7 @@ class Mirror:
             self._set_status("terminating")
             if not self._interrupted:
                 return Exit.OK
-            self._log.error("interrupted: the destination may differ", "the next start compares everything")
+            self._log.warning("interrupted: the destination may differ; the next start compares everything")
             return Exit.INCOMPLETE
         self._set_status("exiting")
         if self._hold_until is not None:
@@ -481,14 +483,14 @@ class Mirror:
             freshness = Freshness(fresh_after, time.time_ns())
             doubts = self._target.dirty.doubts
             resolved = await self._resolver.resolve(taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe)
-        async for file, path in in_slices(resolved.linked.items()):
-            self._watch_file(path, file)
+        async for file, names in in_slices(resolved.linked.items()):
+            self._watch_file(next(iter(names)), file)
         outcome = await self._handed(resolved, root, initial)
         self._target.settle(taken, resolved, outcome, since)
+        self._search.want(resolved.wanted)
         if outcome.verdict is Verdict.UNWELL:
             self._leave_if_given_up()
             return None
-        self._search.want(resolved.wanted, resolved.unlinked)
         if self._monitor is not None:
             whole = [path for path, flags in resolved.entries.items() if flags & flag.RECURSIVE]
             self._monitor.compared(whole, int(since * 1e9))
@@ -511,6 +513,7 @@ class Mirror:
             root,
             initial=initial,
             status="initsync" if initial else "running",
+            linked=[name for names in resolved.linked.values() for name in names],
             attribute_bytes=resolved.attribute_bytes,
         )
         self._log.debug(2, f"batch {batch.number}: {len(batch.entries)} entries")

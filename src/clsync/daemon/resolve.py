@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,7 +12,9 @@ from clsync.core import batch as flag
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
 from clsync.core.links import LinkIndex, stands_for
+from clsync.core.paths import ancestors
 from clsync.handler.base import PathRules
+from clsync.kernel.mounts import mounts_at_and_below, read_mounts
 from clsync.kernel.slices import in_parts, in_slices
 from clsync.kernel.walk import lstat_below, walk
 
@@ -20,6 +22,7 @@ DOUBT_SLACK_NS = 60 * 10**9
 """A file whose ctime is older than a doubt by more than this did not change in it: clocks are set, queues lag."""
 FORCED_LIMIT = 200_000
 """With more changed files than this below a directory in doubt, the whole directory is sent again."""
+_HELD_LIMIT = 10_000
 _SEARCHES = 2
 """Searches for the names of a file that must fail before it is taken as it is."""
 
@@ -36,12 +39,12 @@ class Resolved:
     """Paths that could not be looked at -> reason."""
     unlinked: dict[bytes, int] = field(default_factory=dict)
     """Names of hard-linked files whose other names are not known -> change bits."""
-    wanted: set[LinkedFile] = field(default_factory=set)
-    """Those files: to be searched for."""
-    linked: dict[LinkedFile, bytes] = field(default_factory=dict)
-    """All files with several names that were met -> one of these."""
-    unsure: set[bytes] = field(default_factory=set)
-    """Names of files whose names are to be searched for once more."""
+    wanted: dict[LinkedFile, list[bytes]] = field(default_factory=dict)
+    """Those files, to be searched for -> what waits for that."""
+    linked: dict[LinkedFile, dict[bytes, int]] = field(default_factory=dict)
+    """All files with several names that were met -> these names."""
+    unsure: dict[bytes, int] = field(default_factory=dict)
+    """Names of files whose names are to be searched for once more -> change bits."""
 
 
 class Resolver:
@@ -55,6 +58,8 @@ class Resolver:
         self.rules: PathRules | None = None
         self.searches: dict[LinkedFile, int] = {}
         """How often the names of a file were searched for in vain."""
+        self._held: set[bytes] = set()
+        """New directories that have waited for the names of files in them."""
         self._links, self._big, self._one_file_system = links, big, one_file_system
 
     async def resolve(
@@ -90,8 +95,9 @@ class Resolver:
         classifier.add(self._survivors(changes, classifier))
         for path in classifier.recursive():
             await self._look_below(path, classifier, root, doubts.get(path))
-        resolved = Resolved({}, 0)
-        self._complete_links(classifier, changes, resolved)
+        resolved = Resolved({}, 0, linked=classifier.linked)
+        if classifier.linked:
+            self._complete_links(classifier, changes, resolved, _shown_twice(root))
         resolved.entries = classifier.finish()
         resolved.attribute_bytes = classifier.attribute_bytes
         resolved.postponed, resolved.unreadable = classifier.postponed, classifier.unreadable
@@ -115,8 +121,7 @@ class Resolver:
                 if rules is not None and not rules.permits(path, is_dir):
                     continue
                 if found.st_nlink > 1 and not is_dir:
-                    file = LinkedFile(found.st_dev, found.st_ino, found.st_nlink)
-                    classifier.linked.setdefault(file, {})[path] = None
+                    classifier.note_linked(path, found, 0 if doubtful else CONTENT)
                 if not doubtful or found.st_ctime_ns < changed_after:
                     continue
                 if is_dir and found.st_ctime_ns > found.st_mtime_ns:
@@ -131,32 +136,55 @@ class Resolver:
         for path, flags in forced.items():
             entries[path] = entries.get(path, 0) | flags
 
-    def _complete_links(self, classifier: Classifier, changes: Mapping[bytes, int], resolved: Resolved) -> None:
+    def _complete_links(
+        self, classifier: Classifier, changes: Mapping[bytes, int], resolved: Resolved, shown_twice: set[int]
+    ) -> None:
         """List all names of each hard-linked file, or set the file aside until they are known."""
         for file, seen in list(classifier.linked.items()):
             inode = (file.dev, file.ino)
-            resolved.linked[file] = next(iter(seen))
-            names = self._links.complete(inode, seen, file.nlink, classifier.stands)
+            twice = file.dev in shown_twice
+            names = self._links.complete(inode, seen, file.nlink, classifier.stands, twice)
             if names is None and self.searches.get(file, 0) >= _SEARCHES:
                 # The missing names cannot be seen from here (no rights): as if they were outside the root.
                 self._links.learn(inode, seen, file.nlink)
                 names = frozenset(seen)
             if names is None:
-                resolved.wanted.add(file)
-                for path in seen:
+                waiting = resolved.wanted[file] = [*seen, *self._hold(seen, classifier)]
+                for path in waiting:
                     entry = classifier.entries.pop(path, 0)
-                    resolved.unlinked[path] = changes.get(path, 0) | entry >> CHANGE_SHIFT or ATTRIB
+                    bits = bits_of(entry) if entry & flag.RECURSIVE else entry >> CHANGE_SHIFT
+                    bits |= changes.get(path, 0) | seen.get(path, 0) | resolved.unlinked.get(path, 0)
+                    resolved.unlinked[path] = bits or ATTRIB
                 continue
             self.searches.pop(file, None)
             if self._links.unsure(inode):
                 self._links.doubt(inode)
-                resolved.unsure.update(names)
+                bits = ATTRIB
+                for path in seen:
+                    bits |= seen[path] | changes.get(path, 0) & (CONTENT | NAME)
+                resolved.unsure |= dict.fromkeys(names, CONTENT if bits & (CONTENT | NAME) else ATTRIB)
             permitted = [p for p in names if self.rules is None or self.rules.permits(p, False)]
             bits = classifier.through_rejected.get(file, 0)
             if bits:
                 classifier.add((name, bits) for name in permitted)
             if len(permitted) > 1:
                 classifier.add_links(permitted)
+
+    def _hold(self, names: Iterable[bytes], classifier: Classifier) -> list[bytes]:
+        """Return the new directories that hold some of the names: sent now, files in them would be parted.
+
+        Each waits once, for one search.
+        """
+        tops: set[bytes] = set()
+        for path in names:
+            for up in ancestors(path):
+                flags = classifier.entries.get(up, 0)
+                if flags & flag.RECURSIVE and flags & flag.FORCE and up not in self._held:
+                    tops.add(up)
+        if len(self._held) > _HELD_LIMIT:
+            self._held.clear()
+        self._held |= tops
+        return list(tops)
 
     def _survivors(self, changes: Mapping[bytes, int], classifier: Classifier) -> list[tuple[bytes, int]]:
         """Return the other names of files that were written through a name that is gone since then."""
@@ -168,6 +196,17 @@ class Resolver:
             for name in siblings[1]:
                 found[name] = found.get(name, 0) | bits & (CONTENT | ATTRIB)
         return list(found.items())
+
+
+def _shown_twice(root: int) -> set[int]:
+    """Return the devices that are mounted more than once at and below an open directory."""
+    try:
+        holder, below = mounts_at_and_below(os.readlink(b"/proc/self/fd/%d" % root), read_mounts())
+    except OSError:
+        return set()
+    devices = [mount.device for mount in (holder, *below)]
+    twice = {device for device in devices if devices.count(device) > 1}
+    return {os.makedev(*map(int, device.split(b":"))) for device in twice}
 
 
 def bits_of(flags: int) -> int:

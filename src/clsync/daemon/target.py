@@ -102,8 +102,8 @@ class Target:
             self.dirty.postpone(path, bits, now + self._big_delay)
         if self._big or resolved.postponed:
             self._big = self._big - taken.keys() | resolved.postponed.keys()
-        for path in resolved.unsure:
-            self.dirty.postpone(path, ATTRIB, now + _SECOND_LOOK)
+        for path, bits in resolved.unsure.items():
+            self.dirty.postpone(path, bits, now + _SECOND_LOOK)
         for path, bits in resolved.unlinked.items():
             self.dirty.postpone(path, bits, float("inf"))
         self._tell(failures)

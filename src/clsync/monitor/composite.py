@@ -6,7 +6,7 @@ import errno
 import os
 import select
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Protocol
 
 from clsync.core.changes import DOUBT
@@ -49,6 +49,7 @@ class Part(Protocol):
     def watch_file(self, path: bytes, file: LinkedFile) -> int: ...
     def compared(self, directories: Iterable[bytes], since_ns: int) -> None: ...
     def uncovered(self, path: bytes) -> None: ...
+    def set_mounts(self, prefixes: Container[bytes]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -74,7 +75,7 @@ class TreeMonitor:
         self._chosen: dict[bytes, str] = {}
         self._mounts: dict[bytes, Mount] = {}
         self._doubts: set[bytes] = set()
-        self._gone = False
+        self._gone = self._covered = False
         self._epoll = select.epoll()
         self._mount_watch = self._watch_mounts()
         self._identity: tuple[int, int] | None = None
@@ -97,7 +98,12 @@ class TreeMonitor:
         holder, below = self._look_at_mounts()
         self._mounts = {b"": holder} | below
         for prefix, mount in self._mounts.items():
-            yield from self._add(prefix, mount)
+            try:
+                yield from self._add(prefix, mount)
+            except OperatorError as error:
+                if not prefix or self._kind != "auto":
+                    raise
+                self._log(f"{shown(join(self._root, prefix))} is not watched: {error}")
 
     def _look_at_mounts(self) -> tuple[Mount, dict[bytes, Mount]]:
         try:
@@ -190,6 +196,7 @@ class TreeMonitor:
             self._arming.discard(prefix)
 
     def _enter(self, prefix: bytes, part: Part, chosen: str) -> None:
+        part.set_mounts(self._mounts.keys())
         self._parts[prefix] = part
         self._chosen[prefix] = chosen
         self._epoll.register(part.fileno(), select.EPOLLIN)
@@ -215,7 +222,7 @@ class TreeMonitor:
 
     def root_gone(self) -> bool:
         """Tell whether the root was deleted, moved away or unmounted."""
-        return self._gone
+        return self._gone or self._covered
 
     def due(self) -> float | None:
         """Return when `drain` wants to be called."""
@@ -284,11 +291,15 @@ class TreeMonitor:
         for _ in range(16):
             try:
                 next(self._coming[0][1])
+                continue
             except StopIteration:
-                # What happened before it was armed went unseen.
-                self._doubts.add(self._coming.pop(0)[0])
-                if not self._coming:
-                    return
+                pass
+            except (OperatorError, OSError) as error:
+                self._log(f"{shown(join(self._root, self._coming[0][0]))} is not watched: {error}")
+            # What happened before it was armed went unseen.
+            self._doubts.add(self._coming.pop(0)[0])
+            if not self._coming:
+                return
 
     def _check_root(self, suspect: bool = False) -> None:
         try:
@@ -307,7 +318,7 @@ class TreeMonitor:
         holder, below = self._look_at_mounts()
         if holder.number != self._mounts[b""].number:
             self._let_go(b"")
-            self._gone = True
+            self._covered = True  # nothing of ours watches what stands here now, even if it is the same directory
         for prefix in [p for p in self._mounts if p]:
             if prefix not in below or below[prefix].number != self._mounts[prefix].number:
                 self._let_go(prefix)

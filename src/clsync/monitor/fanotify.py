@@ -27,7 +27,8 @@ _SLOW = kernel.RENAME | kernel.Q_OVERFLOW | kernel.MOVED_FROM | kernel.MOVED_TO 
 _HEADER = struct.Struct("=I4xQ8xB1xH").unpack_from
 """Length and mask of an event, type and length of its first information record."""
 _RECORD = struct.Struct("=B1xH").unpack_from
-_REMOVED_LIMIT = 100_000
+_REMOVED_LIMIT = 20_000
+_PRUNED = 1000
 _FOLDED = 1 << 40
 """Mask bit of our own: nothing is known below this directory."""
 _SELF = b".\0"
@@ -147,6 +148,7 @@ class FanotifyMonitor:
         self._written: dict[bytes, bytes] = {}
         """Handle record of a file that was written through such a name, maybe -> that name; empty: not known."""
         self._renamed_over = False
+        self._prune_at = _PRUNED
         self._names: dict[bytes, tuple[bytes, ...]] = {}
         """Directory record -> paths, for the take or sift at work; cut when a directory is renamed."""
         self.directory_moved = False
@@ -300,10 +302,16 @@ class FanotifyMonitor:
                 record, name = _split(key)
                 paths: list[bytes | None] = [join(directory, name) for directory in self._directories(record)]
                 found += [Unnamed(file, path, CONTENT) for path in paths or [None]]
-            self._removed = {k: t for k, t in self._removed.items() if not t or self._look(t) is not None}
+            self._prune()
         finally:
             self._end()
         return found
+
+    def _prune(self) -> None:
+        """Forget names whose files are gone; now and then, as each has to be looked at."""
+        if len(self._removed) >= self._prune_at:
+            self._removed = {k: t for k, t in self._removed.items() if not t or self._look(t) is not None}
+            self._prune_at = max(_PRUNED, 2 * len(self._removed))
 
     def _look(self, target: bytes) -> LinkedFile | None:
         for view in self._views.values():

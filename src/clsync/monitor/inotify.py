@@ -14,7 +14,8 @@ import sys
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
@@ -23,6 +24,7 @@ from clsync.core.paths import is_below, join
 from clsync.core.rules import Rules
 from clsync.errors import Exit, OperatorError
 from clsync.kernel import inotify as kernel
+from clsync.kernel.files import GONE, open_beneath
 from clsync.monitor.base import Changed, Unnamed
 from clsync.monitor.runs import LEAST, by_directory, run_length
 
@@ -47,11 +49,15 @@ _WRITTEN = _CONTENT | kernel.ATTRIB
 _NAME = kernel.CREATE | kernel.DELETE | kernel.MOVED_FROM | kernel.MOVED_TO
 _FOLDED = 1 << 40
 """Mask bit of our own: nothing is known below this directory."""
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _LINKED_LIMIT = 100_000
 _FILES_LIMIT = 65_536
 """Files with several names that are watched; above it the oldest watch goes."""
+_AGAIN = 1.0
+"""Seconds after which a walk is made again that an error has ended."""
+_O_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _IS_ROOT = os.geteuid() == 0
+_BY_DESCRIPTOR = kernel.WATCHED & ~kernel.DONT_FOLLOW
+"""For paths in /proc/self/fd, which look like symlinks."""
 _READABLE = -1
 """In place of a window: a directory whose rights were changed, and which may be ours to read since then."""
 LEAF_COUNTED = frozenset(("ext2", "ext3", "ext4", "xfs", "tmpfs", "overlay"))
@@ -152,7 +158,10 @@ class InotifyMonitor:
         self._instance = kernel.open_instance()
         self._tree = WatchTree()
         self._top = 0
-        self._device = 0
+        self._device = self._inode = 0
+        self._mounts: Container[bytes] = ()
+        """Directories, relative to the watched root, on which something is mounted: others look after them."""
+        self._again_at: float | None = None
         self._window: dict[bytes, int] = {}
         """Watch descriptor as the kernel writes it, and padded name -> mask."""
         self._rewritten: set[bytes] = set()
@@ -186,7 +195,8 @@ class InotifyMonitor:
             raise OperatorError(
                 f"cannot watch {os.fsdecode(self._path)}: {error.strerror}", "see its rights", Exit.SOURCE
             ) from None
-        self._device = os.stat(self._path).st_dev
+        found = os.stat(self._path)
+        self._device, self._inode = found.st_dev, found.st_ino
         self._tree.put(self._top, 0, b"")
         yield from self._walk(self._top)
         self._tree.settle()
@@ -202,7 +212,7 @@ class InotifyMonitor:
 
     def due(self) -> float | None:
         """Return when `drain` wants to be called: now, while directories are walked."""
-        return 0.0 if self._busy() else None
+        return 0.0 if self._busy() else self._again_at
 
     def _busy(self) -> bool:
         return self._work is not None or bool(self._to_walk) or bool(self._moved)
@@ -349,6 +359,10 @@ class InotifyMonitor:
 
     # -- the tree of watches -----------------------------------------------------------------------------------
 
+    def set_mounts(self, prefixes: Container[bytes]) -> None:
+        """Be told where other file systems, or other views of this one, are mounted."""
+        self._mounts = prefixes
+
     def _restart(self) -> None:
         """After an overflow nothing is known of new directories: walk everything again."""
         self._to_walk.clear()
@@ -356,6 +370,17 @@ class InotifyMonitor:
 
     def _go_on(self, until: float) -> None:
         """Watch what appeared, let go of what left; a little at a time."""
+        if self._again_at is not None and time.monotonic() >= self._again_at:
+            self._again_at = None
+            self._restart()
+        try:
+            self._go_on_until(until)
+        except OSError:
+            # Something below cannot be listed now (EIO, ENOMEM, ESTALE): nothing is known until it can.
+            self._work, self._lost = None, True
+            self._again_at = time.monotonic() + _AGAIN
+
+    def _go_on_until(self, until: float) -> None:
         while time.monotonic() < until:
             if self._work is None:
                 if self._to_walk:
@@ -372,10 +397,10 @@ class InotifyMonitor:
     def uncovered(self, path: bytes) -> None:
         """Watch a directory of this file system on which another one was mounted until now."""
         above, _, name = path.rpartition(b"/")
-        try:
-            parent = kernel.add_watch(self._instance, self._full(above))
-        except OSError:
-            return  # gone with what is above it
+        with self._opened(above) as here:
+            if here is None:
+                return  # gone with what is above it
+            parent = kernel.add_watch(self._instance, b"/proc/self/fd/%d" % here, _BY_DESCRIPTOR)
         if parent in self._tree:
             self._to_walk.append((parent, name, self._takes))
 
@@ -387,7 +412,8 @@ class InotifyMonitor:
         if self._rules is not None and not self._rules.reaches(join(self._prefix, path)):
             return
         known = self._tree.count
-        watch, deep = self._watch(parent, name, self._full(path))
+        with self._opened(above) as here:
+            watch, deep = self._watch(parent, path, here) if here is not None else (0, False)
         if not watch or (window == _READABLE and self._tree.count == known):
             return
         if deep:
@@ -397,24 +423,60 @@ class InotifyMonitor:
             key = watch.to_bytes(4, sys.byteorder)
             self._window[key] = self._window.get(key, 0) | _FOLDED
 
-    def _watch(self, parent: int, name: bytes, full: bytes) -> tuple[int, bool]:
-        """Watch the directory at the absolute path `full`; return (watch, it may hold directories).
+    @contextmanager
+    def _opened(self, path: bytes) -> Iterator[int | None]:
+        """Open a directory below the top for the time of a `with` block; None where there is none now.
 
-        The watch is 0 where there is no directory, or another file system.
+        No symlink is followed: an ancestor may have been replaced by one. Raises OSError for anything else.
         """
+        here = None
         try:
-            watch = kernel.add_watch(self._instance, full)
-            found = os.lstat(full)
+            top = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                found = os.fstat(top)
+                if (found.st_dev, found.st_ino) == (self._device, self._inode):
+                    here = open_beneath(top, path, _O_DIRECTORY)
+                else:
+                    self.root_gone = True
+            finally:
+                os.close(top)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, *GONE):
+                raise
+            self._check_top(error)
+        try:
+            yield here
+        finally:
+            if here is not None:
+                os.close(here)
+
+    def _check_top(self, error: OSError) -> None:
+        """Notice where it is the top that is gone: then nothing tells of what is made below it meanwhile."""
+        self.root_gone |= error.filename == self._path and error.errno in GONE
+
+    def _watch(self, parent: int, path: bytes, above: int) -> tuple[int, bool]:
+        """Watch the directory `path`, whose parent is open; return (watch, it may hold directories).
+
+        The watch is 0 where there is no directory, or another mount.
+        """
+        name = path.rpartition(b"/")[2]
+        if join(self._prefix, path) in self._mounts:
+            return 0, False
+        try:
+            watch = kernel.add_watch(self._instance, b"/proc/self/fd/%d/%s" % (above, name))
+            found = os.stat(name, dir_fd=above, follow_symlinks=False)
         except OSError as error:
             if error.errno == errno.ENOSPC and self._files:
                 for file in list(self._files):
                     self._unwatch_file(file)
-                return self._watch(parent, name, full)
+                return self._watch(parent, path, above)
             if error.errno == errno.ENOSPC:
                 raise OutOfWatches from None
-            if error.errno in (errno.EACCES, *_GONE):
+            if error.errno in (errno.EACCES, *GONE):
                 return 0, False  # gone: its own event follows; not ours to read: then no handler can read it either
             raise
+        if watch == self._top:
+            return 0, False  # another view of the top, below itself
         if found.st_dev != self._device:
             kernel.remove_watch(self._instance, watch)
             return 0, False
@@ -425,7 +487,7 @@ class InotifyMonitor:
         return self._path + b"/" + path if path else self._path
 
     def _walk(self, top: int) -> Iterator[None]:
-        """Watch all directories below a watched one; set the watch first, list then."""
+        """Watch all directories below a watched one; set the watch first, list then. Raises OSError."""
         path = self._tree.path(top)
         if path is None:
             return
@@ -433,22 +495,24 @@ class InotifyMonitor:
         rules, prefix = self._rules, self._prefix
         while pending:
             watch, path = pending.pop()
-            full = self._full(path)
-            for name in self._subdirectories(full):
-                below = path + b"/" + name if path else name
-                if rules is not None and not rules.reaches(join(prefix, below)):
-                    continue
-                child, deep = self._watch(watch, name, full + b"/" + name)
-                if deep:
-                    pending.append((child, below))
+            with self._opened(path) as here:
+                for name in self._subdirectories(here) if here is not None else ():
+                    below = path + b"/" + name if path else name
+                    if rules is not None and not rules.reaches(join(prefix, below)):
+                        continue
+                    assert here is not None
+                    child, deep = self._watch(watch, below, here)
+                    if deep:
+                        pending.append((child, below))
             yield
 
-    def _subdirectories(self, full: bytes) -> list[bytes]:
+    @staticmethod
+    def _subdirectories(directory: int) -> list[bytes]:
         try:
-            with os.scandir(full) as entries:
+            with os.scandir(b"/proc/self/fd/%d" % directory) as entries:
                 return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except OSError as error:
-            if error.errno in (errno.EACCES, *_GONE):
+            if error.errno in (errno.EACCES, *GONE):
                 return []
             raise
 
@@ -469,9 +533,12 @@ class InotifyMonitor:
         if path is None:
             return False
         try:
-            return kernel.add_watch(self._instance, self._full(path)) == watch
-        except OSError as error:
-            return error.errno not in _GONE
+            with self._opened(path) as here:
+                if here is None:
+                    return False
+                return kernel.add_watch(self._instance, b"/proc/self/fd/%d" % here, _BY_DESCRIPTOR) == watch
+        except OSError:
+            return True
 
     def _left(self) -> Iterator[None]:
         """Let go of directories that were moved out of the tree, and of everything below them."""

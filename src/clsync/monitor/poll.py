@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import LinkedFile
@@ -90,6 +90,9 @@ class PollMonitor:
             (d, since_ns - _TICK_NS) for d in directories if d == top or is_below(d, top) or is_below(top, d)
         ]
 
+    def set_mounts(self, prefixes: Container[bytes]) -> None:
+        """Do nothing: devices tell where a mount ends."""
+
     def uncovered(self, path: bytes) -> None:
         """Do nothing: the next look sees what is there."""
 
@@ -146,7 +149,8 @@ class PollMonitor:
         if first or old == new:
             return
         if old is None or old[0] != new[0]:
-            self._note(path, CONTENT | (ATTRIB if old else NAME))
+            # The name may stand for another inode.
+            self._note(path, CONTENT | ATTRIB | NAME)
         else:
             self._note(path, ATTRIB)
 

@@ -14,11 +14,12 @@ from clsync.options.settings import CONFIG_FILES
 from clsync.options.table import OPTIONS, Option
 
 EXIT_TEXTS: Final = {
-    Exit.OK: "The run has ended as it was meant to, or because of INT or TERM.",
+    Exit.OK: "The run has ended as it was meant to, or INT or TERM came while nothing was at work.",
     Exit.FAILURE: "An unforeseen error. Nothing is lost: the next start syncs again.",
     Exit.SOURCE: "The watch directory is missing, cannot be read, or is no directory.",
     Exit.INCOMPLETE: "A run that was meant to end has left paths unsynced; they are named. When --retries is given,"
-    " the exit code of the last handler run that failed is returned instead, if it is known.",
+    " the exit code of the last handler run that failed is returned instead, if it is known. Also: INT or TERM has"
+    " interrupted a handler, or a run that was meant to end; the next start compares everything.",
     Exit.DESTINATION: "The destination is missing, cannot be used, or overlaps with the watch directory.",
     Exit.HANDLER: "The sync handler is missing or cannot be executed.",
     Exit.MONITOR: "The monitor that was asked for cannot watch this tree.",

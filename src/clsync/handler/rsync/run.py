@@ -7,6 +7,7 @@ import stat
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 
 from clsync.core import batch as flag
 from clsync.core import lists
@@ -131,6 +132,12 @@ class BatchRun:
                     seen = self._look(path)
                     if seen is not None:
                         found[path] = seen
+        for path in self._batch.linked:
+            if path not in found:
+                with suppress(OSError):
+                    seen = self._look(path)
+                    if seen is not None:
+                        found[path] = seen
         return found
 
     def _note_torn(self, before: Mapping[bytes, os.stat_result]) -> None:
@@ -144,7 +151,7 @@ class BatchRun:
                 now = self._look(path)
                 if now is None or now.st_ino != was.st_ino or now.st_ctime_ns == was.st_ctime_ns:
                     continue
-                linked = self._batch.entries[path] & flag.LINKED or was.st_nlink > 1 or now.st_nlink > 1
+                linked = was.st_nlink > 1 or now.st_nlink > 1
                 rewritten = (now.st_mtime_ns, now.st_size) != (was.st_mtime_ns, was.st_size)
                 if linked or not rewritten:
                     self._again.add(path)
@@ -199,7 +206,7 @@ class BatchRun:
         """
         if not self._recipe.missing_args:
             # Deletions list whole directories: what is in them is not to be sent for that.
-            content = {p: f for p, f in entries.items() if f & flag.MISSING or (not p and self._rules is not None)}
+            content = {p: f for p, f in entries.items() if f & flag.MISSING or not (p or f & flag.RECURSIVE)}
             if content and len(content) < len(entries):
                 yield content, False
                 entries = {p: f for p, f in entries.items() if p not in content}
@@ -211,12 +218,15 @@ class BatchRun:
         if light and not lists.flags_of(calm) & flag.RECURSIVE:
             yield entries, True
             return
+        if self._rules is None and not any(f & flag.RECURSIVE and f & flag.FORCE for f in entries.values()):
+            if calm:
+                yield calm, False
+            yield {p: f for p, f in entries.items() if f & flag.FORCE}, True
+            return
+        # Some names of a file may be forced, and others not.
         if any(not f & flag.LINKED for f in calm.values()):
             yield {p: f for p, f in entries.items() if not f & flag.FORCE or f & flag.LINKED}, False
-        # Seen alone, below a recursive entry, a name would be parted from its others.
-        whole = any(f & flag.RECURSIVE and f & flag.FORCE for f in entries.values())
-        wanted = flag.FORCE | flag.LINKED if whole else flag.FORCE
-        yield {p: f for p, f in entries.items() if f & wanted}, True
+        yield {p: f for p, f in entries.items() if f & (flag.FORCE | flag.LINKED)}, True
 
     async def _send(self, entries: Entries, force: bool) -> Outcome | None:
         """Send entries; what fails goes to `_failed`; an Outcome if the target cannot be used."""
@@ -260,12 +270,15 @@ class BatchRun:
         """
         if self._local is None or all(f & _NO_SPECIAL and not f & flag.RECURSIVE for f in set(entries.values())):
             return
+        lacks = any(option in self._recipe.lacking for option in _WITHOUT.values())
         with suppress(OSError), opened(self._local) as root:
             for path, flags in entries.items():
                 if not flags & _NO_SPECIAL and flags >> CHANGE_SHIFT & NAME:
                     self._make_way(root, path, anew=True)
                 if flags & flag.RECURSIVE:
-                    async for special in in_slices(_specials(root, path, self._spared)):
+                    there = _specials(root, path, self._spared)
+                    here = _specials(self._batch.root, path, self._spared) if lacks else ()
+                    async for special in in_slices(chain(there, here)):
                         if self._rules is None or self._rules.permits(special, False):
                             self._make_way(root, special, anew=bool(flags & flag.FORCE))
 
@@ -329,8 +342,13 @@ class BatchRun:
 
         rsync leaves out or half makes the other names of a file whose first name vanished.
         """
-        found = blame(result.messages, part, self._prefixes, len(result.messages) >= KEPT_OUTPUT)
+        found = self._blame(result, part)
         self._note_lost(found, part)
+
+    def _blame(self, result: Result, part: Entries) -> Blame:
+        # A directory listed by its content meets entries that are sent in another run.
+        entries = {**self._batch.entries, **part}
+        return blame(result.messages, entries, self._prefixes, len(result.messages) >= KEPT_OUTPUT)
 
     def _note_lost(self, found: Blame, part: Entries) -> None:
         """Note what hangs together with something that vanished."""
@@ -380,7 +398,7 @@ class BatchRun:
 
     async def _blamed(self, part: Entries, result: Result) -> list[Entries] | None:
         """Note what failed in a run; return the parts that are to be sent again, None if the target is at fault."""
-        found = blame(result.messages, part, self._prefixes, len(result.messages) >= KEPT_OUTPUT)
+        found = self._blame(result, part)
         full = b"No space left" in result.messages or b"quota" in result.messages
         if full and (b" mkstemp " in result.messages or b"mkdir " in result.messages):
             return None  # no room for names: it fails them all

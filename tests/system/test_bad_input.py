@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -15,7 +16,8 @@ import pytest
 
 from clsync.errors import Exit
 from tests.support.daemon import Daemon, installed
-from tests.system.world import ROOT, World, mount, mounted, unmount
+from tests.support.trees import snapshot
+from tests.system.world import ROOT, SYNCED, World, mount, mounted, unmount
 
 MODES = ("rsyncdirect", "copy")
 
@@ -97,12 +99,50 @@ def test_destination_overlaps(world: World, mode: str | None) -> None:
     assert world.run("-W", world.source, "-D", beside, *options, "--only-initialsync").code == 0
 
 
-def test_destination_overlaps_in_the_arguments(world: World) -> None:
-    inside = world.source / "inside"
-    inside.mkdir()
-    arguments = ("-Srsync", "--", "%RSYNC-ARGS%", f"{world.source}/", f"{inside}/")
-    message, _ = refused(world, Exit.DESTINATION, "-W", world.source, "--mode=rsyncdirect", *arguments)
-    assert "lies inside" in message
+@pytest.mark.parametrize("option", [True, False])
+@pytest.mark.parametrize(
+    ("place", "word"),
+    [
+        ("{source}/inside/", "lies inside"),
+        ("{source}/inside", "lies inside"),
+        ("inside/", "lies inside"),
+        ("./inside/../inside", "lies inside"),
+        ("{top}/alias/", "lies inside"),
+        ("{source}/", "is the watched directory itself"),
+        ("./", "is the watched directory itself"),
+        ("../", "holds the watched directory"),
+    ],
+)
+def test_destination_overlaps_in_the_arguments(world: World, option: bool, place: str, word: str) -> None:
+    """Whatever --destination-dir says; relative to the watched directory, in which rsync runs, not to ours."""
+    for name in ("source/inside", "inside"):
+        (world.top / name).mkdir()
+        (world.top / name / "kept").touch()
+    (world.top / "alias").symlink_to("source/inside")
+    world.write("file")
+    (world.destination / "kept, too").touch()
+    arguments = ("%RSYNC-ARGS%", f"{world.source}/", place.format(source=world.source, top=world.top))
+    before = snapshot(bytes(world.top))
+    trees = world.trees if option else world.trees[:1]
+    message, hint = refused(world, Exit.DESTINATION, *trees, "-Srsync", "--", *arguments)
+    assert word in message
+    assert hint
+    assert snapshot(bytes(world.top)) == before
+
+
+@pytest.mark.parametrize(
+    "operands", [["{source}/"], ["-v"], [], ["{source}/", "-e", "ssh"], ["--exclude", "x", "{source}/"]]
+)
+@pytest.mark.parametrize("option", [True, False])
+def test_no_destination_in_the_arguments(world: World, option: bool, operands: list[str]) -> None:
+    """It is asked for: rsync would only list, and --destination-dir is not put in by itself."""
+    (world.destination / "kept").touch()
+    arguments = ("%RSYNC-ARGS%", *(operand.format(source=world.source) for operand in operands))
+    trees = world.trees if option else world.trees[:1]
+    message, hint = refused(world, Exit.USAGE, *trees, "-Srsync", "--", *arguments)
+    assert "no destination" in message
+    assert "%destination-dir%" in hint
+    assert os.listdir(world.destination) == ["kept"]
 
 
 @ROOT
@@ -216,6 +256,51 @@ def test_unknown_key_is_a_warning(world: World) -> None:
     assert done.troubles == [f"Warning: {config}, line 2: monitr: there is no such option, did you mean monitor?"]
 
 
+@pytest.mark.parametrize(
+    ("lines", "code", "word"),
+    [
+        ("", Exit.USAGE, "no destination"),
+        ("mode = cpoy\n", Exit.USAGE, "'cpoy'"),
+        ("destination-dir = /no/where\n", Exit.DESTINATION, "/no/where: No such file or directory"),
+        ("destination-dir = /tmp\nonly-initialsync = 1\nskip-initialsync = 1\n", Exit.USAGE, "exclude each other"),
+    ],
+)
+def test_unknown_key_is_told_before_an_error(world: World, lines: str, code: int, word: str) -> None:
+    """It may be the reason."""
+    config = world.file("config", f"[default]\ndestination-dri = /tmp\n{lines}")
+    done = world.run(f"-W{world.source}", "-H", config)
+    assert done.code == code, done.err
+    warning, message, hint = done.err.splitlines()
+    told = f"{config}, line 2: destination-dri: there is no such option, did you mean destination-dir?"
+    assert warning.partition(": ")[2] == told
+    assert word in message
+    assert hint
+
+
+def unreadable(path: Path) -> list[str]:
+    """Make a file that the program cannot read; return the words before its command line that this takes."""
+    path.chmod(0)
+    if os.geteuid() != 0:
+        return []
+    os.chown(path, 1234, 1234)
+    return ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+
+
+def test_configuration_that_cannot_be_read(world: World) -> None:
+    """One that was only found is left out; one that was asked for is not."""
+    config = world.file(".clsync.conf", "[default]\nlabel = unread\n")
+    world.write("file")
+    head = unreadable(config)
+    done = world.run(*world.trees, "--only-initialsync", head=head)
+    assert done.code == 0, done.err
+    assert done.troubles == [f"Warning: configuration file {config} is left out: Permission denied"]
+    world.demand_equal()
+    for asked in (["-H", config], ["-Kdefault"]):
+        message, hint = refused(world, Exit.FILES, *world.trees, *asked, head=head)
+        assert message == f"configuration file {config}: Permission denied"
+        assert hint
+
+
 def test_handler(world: World) -> None:
     message, hint = refused(world, Exit.HANDLER, *world.trees, "-Mdirect", "-S", "no-such-program")
     assert message == "--sync-handler no-such-program is not in PATH"
@@ -307,6 +392,53 @@ def test_no_space_at_the_destination(world: World, mode: str) -> None:
             wait_for_status(world, daemon, "running")
             told = [line for line in daemon.output.splitlines() if "No space left" in line]
             assert all("nothing is lost, next try in" in line or "stays dirty" in line for line in told), told
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("old", "new"), [("old", "new"), ("new", "old"), ("z/old", "a/new"), ("a/old", "z/new")])
+def test_deletions_make_room(world: World, mode: str, old: str, new: str) -> None:
+    """A deletion and a file that fits only after it go in one window, wherever they are."""
+    for name in ("a", "z"):
+        (world.source / name).mkdir()
+    world.write(old, "o" * 700_000)
+    coming = world.file("coming", "n" * 700_000)
+    with mounted("tmpfs", world.destination, "size=1m"):
+        with world.daemon(f"-M{mode}", delays=("-t0.2", "-w0")) as daemon:
+            daemon.wait_for_log(SYNCED)
+            (world.source / old).unlink()
+            coming.rename(world.source / new)
+            world.wait_for_equal(daemon)
+            assert "Error" not in daemon.output, daemon.output
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("left", ["left over", "a/left over", "z/left over"])
+def test_destination_full_of_what_is_to_be_deleted(world: World, mode: str, left: str) -> None:
+    """It is the initial sync that makes room."""
+    world.write("m/file", "f" * 500_000)
+    with mounted("tmpfs", world.destination, "size=1m"):
+        full = world.destination / left
+        full.parent.mkdir(exist_ok=True)
+        fill(full)
+        done = world.run(*world.trees, f"-M{mode}", "--only-initialsync")
+        assert done.code == 0, done.err
+        assert [line.partition(": ")[0] for line in done.troubles] == ["Warning"]
+        assert "free some space there" in done.err
+        world.demand_equal()
+
+
+def fill(path: Path) -> None:
+    """Write a file until its file system is full."""
+    try:
+        with open(path, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+    except OSError as error:
+        assert error.errno == errno.ENOSPC, error
 
 
 @ROOT
@@ -433,6 +565,22 @@ def test_one_message_while_the_source_is_away(world: World, monitor: str) -> Non
         never(daemon, lambda: len(errors_of(daemon)) > 1, 2.5)
         back()
         world.wait_for_equal(daemon)
+
+
+def test_source_deleted_and_made_anew(world: World) -> None:
+    """That another directory stands there now is told as well: it is not waited for in silence."""
+    world.write("kept")
+    with watched(world) as daemon:
+        world.wait_for_equal(daemon)
+        wait_for_status(world, daemon, "running")
+        shutil.rmtree(world.source)
+        daemon.wait_until(lambda: len(errors_of(daemon)) == 1, what="a message")
+        world.source.mkdir()
+        daemon.wait_for_log("another directory stands there now")
+        assert len(errors_of(daemon)) == 2, daemon.output
+        assert all("until it is back" in line for line in errors_of(daemon)), daemon.output
+        assert status_of(world) == "hold on"
+        assert world.copied("kept") == "kept"
 
 
 @ROOT

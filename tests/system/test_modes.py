@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from clsync.errors import Exit
+from tests.support.daemon import Daemon
 from tests.support.recorder import Call, Recorder
-from tests.system.world import AT_ONCE, MODES, SYNCED, World
+from tests.system.world import AT_ONCE, MODES, QUICK, SYNCED, WATCHING, World
 
 ODD_NAMES = (
     b"new\nline", b"\xff\xfe", b" ", b"-rf", b"#a", b";b", b"st*ar", b"br[ack", b"q?m", b"back\\slash", b"qu'\"o",
@@ -81,6 +83,17 @@ def test_modes_and_programs_that_do_not_go_together(world: World) -> None:
     assert "local directory only" in message
 
 
+@pytest.mark.parametrize("destination", [True, False])
+def test_simple_needs_no_destination(world: World, destination: bool) -> None:
+    """What its program does with an object is its own business."""
+    plant(world)
+    recorder = Recorder(world.top)
+    trees = world.trees if destination else world.trees[:1]
+    done = world.run(*trees, "-Msimple", recorder.option, "--only-initialsync")
+    assert done.code == Exit.OK, done.err
+    assert len(recorder.calls) == len(PLANTED)
+
+
 # -- exact mirrors ---------------------------------------------------------------------------------------------
 
 
@@ -136,6 +149,68 @@ def test_copy_needs_no_program(world: World) -> None:
     assert done.code == Exit.OK, done.err
     world.demand_equal()
     assert (world.destination / "sparse").stat().st_blocks == 0
+
+
+@pytest.mark.parametrize(
+    "spelled", ["{top}/source", "{top}/source/", "{top}/./source", "{top}/alias", "{top}/alias/"]
+)
+def test_the_source_in_the_arguments_may_end_with_a_slash_or_not(world: World, spelled: str) -> None:
+    """What it holds goes to the destination, at the start and later; never the directory by its name."""
+    plant(world)
+    (world.top / "alias").symlink_to("source")
+    (world.destination / "left over").touch()
+    arguments = ("--", "%RSYNC-ARGS%", spelled.format(top=world.top), f"{world.destination}/")
+    with Daemon(f"-W{world.source}", *QUICK, "-Srsync", *arguments, env=world.environment, cwd="/") as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.demand_equal()
+        world.write("a/new")
+        shutil.rmtree(world.source / "c")
+        world.wait_for_equal(daemon)
+
+
+def test_a_destination_in_the_arguments_goes_before_the_option(world: World) -> None:
+    """It is the one that is checked, probed and written; relative to the watched directory, in which rsync runs."""
+    plant(world)
+    other = world.top / "other"
+    other.mkdir()
+    arguments = ("-Srsync", "--only-initialsync", "--", "%RSYNC-ARGS%", f"{world.source}/", "../other/")
+    done = world.run(*world.trees, *arguments)
+    assert done.code == Exit.OK, done.err
+    assert os.listdir(world.destination) == []
+    assert f" to {other} in mode rsyncdirect\n" in done.err
+    world.destination = other
+    world.demand_equal()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-e", "ssh"),
+        ("--rsh", "ssh -q"),
+        ("--exclude", "nothing"),
+        ("--bwlimit", "100000", "-v"),
+        ("-ve", "ssh"),
+        ("--modify-window", "1"),
+        ("--protocol", "31"),
+    ],
+    ids=" ".join,
+)
+def test_values_of_options_are_no_destination(world: World, options: tuple[str, ...]) -> None:
+    """Options of rsync may come after the directories, with values that are words of their own."""
+    plant(world)
+    trees = (f"{world.source}/", f"{world.destination}/")
+    done = world.run(f"-W{world.source}", "-Srsync", "--only-initialsync", "--", "%RSYNC-ARGS%", *trees, *options)
+    assert done.code == Exit.OK, done.err
+    world.demand_equal()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_start_leaves_the_times_of_the_destination_alone(world: World, mode: str) -> None:
+    """What it can hold is tried in a directory of its own, which is made and removed."""
+    os.utime(world.destination, ns=(10**18 + 123_456_789, 10**18 + 987_654_321))
+    with world.daemon(f"-M{mode}", "--skip-initialsync") as daemon:
+        daemon.wait_for_log(WATCHING)
+        assert world.destination.stat().st_mtime_ns == 10**18 + 987_654_321
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -260,6 +335,27 @@ def test_a_macro_asks_for_lists(world: World, macro: str) -> None:
     assert os.listdir(places) == []
 
 
+@pytest.mark.parametrize("options", [LEGACY, ("--", "%RSYNC-ARGS%", "%INCLUDE-LIST-PATH%")])
+def test_vanished_files_are_no_failure_with_lists_either(world: World, options: tuple[str, ...]) -> None:
+    """Exit code 24 of rsync: their own events are on the way."""
+    recorder = Recorder(world.top, "exit 24")
+    done = world.run(*world.trees, "-Mrsyncdirect", recorder.option, "--only-initialsync", *options)
+    assert done.code == Exit.OK, done.err
+    assert done.troubles == []
+    assert len(recorder.calls) == 1
+
+
+@pytest.mark.parametrize("where", ["lists", "lists/below", ".", "../alias/lists"])
+def test_directory_for_lists_in_the_watched_one(world: World, where: str) -> None:
+    """Each list would be a change to hand over, with another list."""
+    (world.top / "alias").symlink_to("source")
+    arguments = ("-Mdirect", "-Strue", "--only-initialsync", "--", "%INCLUDE-LIST-PATH%")
+    message, hint = world.run(*world.trees, f"-L{world.source}/{where}", *arguments).complaint(Exit.FILES)
+    assert "lies inside the watched directory" in message
+    assert "outside" in hint
+    assert os.listdir(world.source) == []
+
+
 def test_directory_for_lists(world: World) -> None:
     """It is made where it is missing; one that others can read is refused."""
     arguments = ("-Mdirect", "-Strue", "--only-initialsync", "--", "%INCLUDE-LIST-PATH%")
@@ -349,6 +445,35 @@ def test_direct_with_a_list_file(world: World) -> None:
     assert b"sync lab1 1073742080 a" in lines
 
 
+@pytest.mark.parametrize("arguments", [("%INCLUDE-LIST-PATH%",), ("%INCLUDE-LIST-PATH%", "%INCLUDE-LIST%")])
+def test_a_name_that_no_line_can_hold(world: World, arguments: tuple[str, ...]) -> None:
+    """A program that is given nothing but lines has not been told of it; one that is given arguments has."""
+    plant(world)
+    world.write("new\nline")
+    recorder = Recorder(world.top, f'cat "$1" >>{world.top}/lines')
+    options = ("-Mdirect", recorder.option, "--only-initialsync", "--retries=1", "--", *arguments)
+    done = world.run(*world.trees, *options)
+    lines = (world.top / "lines").read_bytes().splitlines()
+    assert {line.split(b" ", 3)[3] or b"." for line in lines} == PLANTED
+    if len(arguments) > 1:
+        assert done.code == Exit.OK, done.err
+        return
+    assert done.code == Exit.INCOMPLETE, done.err
+    (named,) = [line for line in done.troubles if line.startswith("Error: not synced: ")]
+    assert named.startswith("Error: not synced: new\\nline: ")
+    assert "%INCLUDE-LIST%" in named
+
+
+@pytest.mark.parametrize("text", ['cp -r "$@"\n', '# no interpreter is named\nset -e\ncp -r "$@"\n'])
+def test_a_script_that_names_no_interpreter(world: World, text: str) -> None:
+    """It is run by sh, as a shell does it."""
+    world.write("d/file")
+    script = world.file("script", text, 0o755)
+    done = world.run(*world.trees, "-Mdirect", f"-S{script}", "--only-initialsync")
+    assert done.code == Exit.OK, done.err
+    assert world.copied("d/file") == "d/file"
+
+
 # -- simple ----------------------------------------------------------------------------------------------------
 
 ATTRIB, CREATE, DELETE, ISDIR = 0x4, 0x100, 0x200, 0x40000000  # inotify(7)
@@ -397,6 +522,23 @@ def test_simple_knows_its_type(world: World) -> None:
     assert call.arguments == [b"sync", b"<%d>" % (CREATE | ISDIR), os.fsencode(world.source)]
 
 
+def test_simple_tries_again_what_has_failed_and_nothing_else(world: World) -> None:
+    """It is named, alone; that it was found below a directory that is new blames neither that nor its neighbours."""
+    plant(world)
+    recorder = Recorder(world.top, f'case "$4" in */f2) [ -e {world.top}/well ] || exit 5 ;; esac')
+    with world.daemon("-Msimple", recorder.option, delays=AT_ONCE) as daemon:
+        daemon.wait_for_log("it stays dirty and is tried again")
+        first = recorder.calls
+        assert len(first) == len(PLANTED)
+        (told,) = [line for line in daemon.output.splitlines() if line.startswith("Error")]
+        assert told.startswith("Error: a/f2: ")
+        assert "exit code 5" in told
+        world.file("well", "")
+        daemon.stop(signal.SIGQUIT)  # it is tried again at once
+    again = recorder.calls[len(first) :]
+    assert [call.arguments[-1] for call in again] == [os.fsencode(world.source / "a/f2")]
+
+
 @pytest.mark.parametrize("mode", ["direct", "simple"])
 def test_programs_are_not_told_what_rules_reject(world: World, mode: str) -> None:
     with_rejected(world)
@@ -408,7 +550,6 @@ def test_programs_are_not_told_what_rules_reject(world: World, mode: str) -> Non
         world.write("nd/secret2/in")
         world.write("nd/ok")
         daemon.wait_until(lambda: any(a.endswith(b"nd/ok") for c in recorder.calls for a in c.arguments), what="ok")
-        daemon.stop()
     top = os.fsencode(world.source) + b"/"
     told = {argument.removeprefix(top) for call in recorder.calls for argument in call.arguments}
     told -= {b".", top.rstrip(b"/")}

@@ -55,10 +55,11 @@ class LinkSearch:
         """Tell whether a search is going on."""
         return self._task is not None or bool(self._rounds)
 
-    def want(self, files: Mapping[LinkedFile, Iterable[bytes]]) -> None:
-        """Search for files; what waits for each is released when it is over."""
+    def want(self, files: Mapping[LinkedFile, Iterable[bytes]], changed: Mapping[LinkedFile, int]) -> None:
+        """Search for files; what waits for each is released when it is over, and what has `changed` is told."""
         for file, names in files.items():
             self._wanted.setdefault(file, []).extend(names)
+        self._note_unseen(changed)
         self._begin()
 
     def want_unseen(self, files: Mapping[LinkedFile, int]) -> None:

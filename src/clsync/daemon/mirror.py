@@ -487,7 +487,7 @@ class Mirror:
             self._watch_file(next(iter(names)), file)
         outcome = await self._handed(resolved, root, initial)
         self._target.settle(taken, resolved, outcome, since)
-        self._search.want(resolved.wanted)
+        self._search.want(resolved.wanted, resolved.changed)
         if outcome.verdict is Verdict.UNWELL:
             self._leave_if_given_up()
             return None

@@ -41,6 +41,8 @@ class Resolved:
     """Names of hard-linked files whose other names are not known -> change bits."""
     wanted: dict[LinkedFile, list[bytes]] = field(default_factory=dict)
     """Those files, to be searched for -> what waits for that."""
+    changed: dict[LinkedFile, int] = field(default_factory=dict)
+    """What has changed of these files, by whatever name: that name may be gone when the others are found."""
     linked: dict[LinkedFile, dict[bytes, int]] = field(default_factory=dict)
     """All files with several names that were met -> these names."""
     unsure: dict[bytes, int] = field(default_factory=dict)
@@ -150,6 +152,10 @@ class Resolver:
                 names = frozenset(seen)
             if names is None:
                 waiting = resolved.wanted[file] = [*seen, *self._hold(seen, classifier)]
+                resolved.changed[file] = ATTRIB
+                for path in seen:
+                    bits = changes.get(path, 0) | classifier.entries.get(path, 0) >> CHANGE_SHIFT | seen[path]
+                    resolved.changed[file] |= bits & CONTENT
                 for path in waiting:
                     entry = classifier.entries.pop(path, 0)
                     bits = bits_of(entry) if entry & flag.RECURSIVE else entry >> CHANGE_SHIFT

@@ -18,7 +18,7 @@ from clsync.core.posix_regex import Head, PatternError, translate
 from clsync.errors import Exit, OperatorError
 
 _LETTERS: Final = b"fd*wms"
-_MEMORY: Final = 50_000
+_MEMORY: Final = 10_000
 """Directories whose answer is remembered."""
 
 _WALK: Final = b"d*w"

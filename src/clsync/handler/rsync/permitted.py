@@ -26,7 +26,7 @@ from clsync.kernel.slices import in_slices
 from clsync.kernel.walk import lstat_below, walk
 
 Look = Callable[[bytes], os.stat_result | None]
-PART = 10_000
+PART = 15_000
 """Entries of one run when recursion is expanded: memory is bounded, here and in rsync."""
 
 

@@ -1,0 +1,66 @@
+"""Files with several names: they are one at the destination, and hang together with nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from clsync.errors import Exit
+from tests.support.gate import Gate
+from tests.system.world import AT_ONCE, MODES, SYNCED, World
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("ending", ["--only-initialsync", "--exit-on-no-events", ""])
+def test_files_that_hang_together_at_the_destination_alone_are_parted(world: World, mode: str, ending: str) -> None:
+    """Even those that no comparison of sizes and times tells apart: what one is given, the others would get."""
+    names = ("a", "d/b", "d/c", "linked")
+    for name in names[:3]:
+        os.utime(world.write(name, "same"), (1_000_000_000, 1_000_000_000))
+    os.link(world.source / "a", world.source / "linked")
+    (world.source / "d/b").chmod(0o600)
+    (world.destination / "d").mkdir()
+    shutil.copy2(world.source / "a", world.destination / "a")
+    for name in names[1:]:
+        os.link(world.destination / "a", world.destination / name)
+    if ending:
+        done = world.run(*world.trees, f"-M{mode}", ending, *AT_ONCE)
+        assert done.code == Exit.OK, done.err
+        world.demand_equal()
+        return
+    with world.daemon(f"-M{mode}") as daemon:
+        world.wait_for_equal(daemon)
+        (world.source / "d/c").chmod(0o640)
+        world.wait_for_equal(daemon)
+
+
+@pytest.mark.parametrize("monitor", ["fanotify", "inotify"])
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_a_name_of_a_linked_file_is_replaced_while_its_directory_is_sent(
+    world: World, monitor: str, name: str
+) -> None:
+    """A directory takes the place of another one; the other names keep what they have at the source."""
+    if monitor == "fanotify" and os.geteuid() != 0:
+        pytest.skip("needs root")
+    new = world.top / "new"
+    for path in (world.source / "d", new):
+        path.mkdir()
+        for other in ("0 is sent first", "a", "b", "c"):
+            (path / other).write_text(f"{other} in {path.name}")
+    for other in ("b", "c"):
+        (new / other).unlink()
+        os.link(new / "a", new / other)
+
+    def replace() -> None:
+        (world.source / ".other").write_text("another file")
+        (world.source / ".other").rename(world.source / "d" / name)
+
+    with world.daemon("-Mrsyncdirect", f"--monitor={monitor}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        with Gate(new / "0 is sent first", replace) as gate:
+            (world.source / "d").rename(world.top / "old")
+            new.rename(world.source / "d")
+            daemon.wait_until(gate, what="the file that is sent first")
+        world.wait_for_equal(daemon)

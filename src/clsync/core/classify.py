@@ -252,6 +252,8 @@ class Classifier:
 
     def recursive(self) -> list[bytes]:
         """Return the entries that stand for everything below them."""
+        if not any(flags & flag.RECURSIVE for flags in set(self.entries.values())):
+            return []
         return [path for path, flags in self.entries.items() if flags & flag.RECURSIVE]
 
 

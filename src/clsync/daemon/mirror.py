@@ -478,7 +478,7 @@ class Mirror:
         started, since = time.monotonic(), time.time()
         if initial:
             everything = flag.DIRECTORY | flag.RECURSIVE | DOUBT << CHANGE_SHIFT
-            resolved = Resolved({b"": everything}, 0)
+            resolved = Resolved({b"": everything}, 0, [b""])
         else:
             freshness = Freshness(fresh_after, time.time_ns())
             doubts = self._target.dirty.doubts
@@ -492,8 +492,7 @@ class Mirror:
             self._leave_if_given_up()
             return None
         if self._monitor is not None:
-            whole = [path for path, flags in resolved.entries.items() if flags & flag.RECURSIVE]
-            self._monitor.compared(whole, int(since * 1e9))
+            self._monitor.compared(resolved.whole, int(since * 1e9))
         if resolved.entries:
             took = time.monotonic() - started
             self._log.progress(f"batch {self._number}: {_named(resolved.entries)} in {took:.3f} s")

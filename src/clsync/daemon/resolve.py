@@ -14,7 +14,7 @@ from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
 from clsync.core.links import LinkIndex, stands_for
 from clsync.core.paths import ancestors
 from clsync.handler.base import PathRules
-from clsync.kernel.mounts import mounts_at_and_below, read_mounts
+from clsync.kernel.mounts import devices_shown_twice
 from clsync.kernel.slices import in_parts, in_slices
 from clsync.kernel.walk import lstat_below, walk
 
@@ -33,6 +33,8 @@ class Resolved:
 
     entries: dict[bytes, int]
     attribute_bytes: int
+    whole: list[bytes] = field(default_factory=list)
+    """The recursive ones among the entries."""
     postponed: dict[bytes, int] = field(default_factory=dict)
     """Big files -> change bits."""
     unreadable: dict[bytes, str] = field(default_factory=dict)
@@ -99,8 +101,9 @@ class Resolver:
             await self._look_below(path, classifier, root, doubts.get(path))
         resolved = Resolved({}, 0, linked=classifier.linked)
         if classifier.linked:
-            self._complete_links(classifier, changes, resolved, _shown_twice(root))
+            self._complete_links(classifier, changes, resolved, devices_shown_twice(root))
         resolved.entries = classifier.finish()
+        resolved.whole = [path for path in classifier.recursive() if path in resolved.entries]
         resolved.attribute_bytes = classifier.attribute_bytes
         resolved.postponed, resolved.unreadable = classifier.postponed, classifier.unreadable
         return resolved
@@ -202,17 +205,6 @@ class Resolver:
             for name in siblings[1]:
                 found[name] = found.get(name, 0) | bits & (CONTENT | ATTRIB)
         return list(found.items())
-
-
-def _shown_twice(root: int) -> set[int]:
-    """Return the devices that are mounted more than once at and below an open directory."""
-    try:
-        holder, below = mounts_at_and_below(os.readlink(b"/proc/self/fd/%d" % root), read_mounts())
-    except OSError:
-        return set()
-    devices = [mount.device for mount in (holder, *below)]
-    twice = {device for device in devices if devices.count(device) > 1}
-    return {os.makedev(*map(int, device.split(b":"))) for device in twice}
 
 
 def bits_of(flags: int) -> int:

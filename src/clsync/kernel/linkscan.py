@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from clsync.core.paths import join
-from clsync.kernel.mounts import mounts_at_and_below, read_mounts
+from clsync.kernel.mounts import devices_shown_twice
 from clsync.kernel.walk import list_directory, lstat_below, walk
 
 Inode = tuple[int, int]
@@ -33,7 +33,7 @@ def names_of(root: int, wanted: dict[Inode, int], by_stat: bool = False) -> Iter
     inodes = {inode for _, inode in wanted}
     expected = {inode: max(links, 1) for inode, links in wanted.items()}
     left = sum(expected.values())
-    again = _seen_twice(root)
+    again = bool(devices_shown_twice(root))
     pending = [b""]
     while pending and (left > 0 or again):
         directory = pending.pop()
@@ -52,16 +52,6 @@ def names_of(root: int, wanted: dict[Inode, int], by_stat: bool = False) -> Iter
                     # It may have got or lost names since it was wanted.
                     left += found.st_nlink - expected.pop(inode, found.st_nlink) - 1
                     yield inode, found.st_nlink, path
-
-
-def _seen_twice(root: int) -> bool:
-    """Tell whether one file system is mounted more than once at and below a directory."""
-    try:
-        holder, below = mounts_at_and_below(os.readlink(b"/proc/self/fd/%d" % root), read_mounts())
-    except OSError:
-        return True
-    devices = [mount.device for mount in (holder, *below)]
-    return len(devices) > len(set(devices))
 
 
 def catalogue(root: int, young_ns: int, limit: int) -> Iterator[tuple[Inode, int, bytes]]:

@@ -109,6 +109,16 @@ def mounts_at_and_below(root: bytes, mounts: list[Mount]) -> tuple[Mount, list[M
     return holder, list(below.values())
 
 
+def devices_shown_twice(root: int) -> set[int]:
+    """Return the devices (st_dev) of which more than one mount stands at and below an open directory."""
+    try:
+        holder, below = mounts_at_and_below(os.readlink(b"/proc/self/fd/%d" % root), read_mounts())
+    except OSError:
+        return set()
+    devices = [mount.device for mount in (holder, *below)]
+    return {os.makedev(*map(int, device.split(b":"))) for device in set(devices) if devices.count(device) > 1}
+
+
 def private_view(path: bytes) -> int:
     """Return a directory descriptor on a private clone of the mount at `path`, rooted there (Linux 5.2).
 

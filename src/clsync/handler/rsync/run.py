@@ -122,22 +122,15 @@ class BatchRun:
     def _prints(self) -> dict[bytes, os.stat_result]:
         """Return what stands where files are sent; of large batches only where hard links may be at work."""
         entries = self._batch.entries
-        every = len(entries) <= CHECKED_WHOLE
+        mask = -1 if len(entries) <= CHECKED_WHOLE else flag.LINKED | NAME << CHANGE_SHIFT
+        checked = {f for f in set(entries.values()) if not f & (flag.MISSING | flag.DIRECTORY) and f & mask}
+        paths = [path for path, flags in entries.items() if flags in checked] if checked else []
         found = {}
-        for path, flags in entries.items():
-            if flags & (flag.MISSING | flag.DIRECTORY):
-                continue
-            if every or flags & flag.LINKED or flags >> CHANGE_SHIFT & NAME:
-                with suppress(OSError):
-                    seen = self._look(path)
-                    if seen is not None:
-                        found[path] = seen
-        for path in self._batch.linked:
-            if path not in found:
-                with suppress(OSError):
-                    seen = self._look(path)
-                    if seen is not None:
-                        found[path] = seen
+        for path in dict.fromkeys([*paths, *self._batch.linked]):
+            with suppress(OSError):
+                seen = self._look(path)
+                if seen is not None:
+                    found[path] = seen
         return found
 
     def _note_torn(self, before: Mapping[bytes, os.stat_result]) -> None:

@@ -6,15 +6,28 @@ import errno
 import os
 import signal
 import sys
+from typing import Final
 
 from clsync import __version__
 from clsync.errors import Exit, OperatorError
 from clsync.options import HelpRequested, VersionRequested, load
 
+_ASKING: Final = (
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGQUIT,
+    signal.SIGALRM,
+    signal.SIGSTKFLT,
+    signal.SIGIO,
+)
+"""Signals that ask a running daemon for something."""
+
 
 def main() -> int:
     """Run the command line; return the exit code."""
     _open_standard_files()
+    _be_ready_for_signals()
     try:
         settings = load([os.fsencode(a) for a in sys.argv[1:]], os.environb, _read_file, os.getpid())
         from clsync.daemon.run import run  # late: help and errors in options need none of it
@@ -52,6 +65,17 @@ def _open_standard_files() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
+
+
+def _be_ready_for_signals() -> None:
+    """Until the loop runs: TERM ends as INT does, and what only asks for work already ahead is not to end us."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    for number in _ASKING:
+        signal.signal(number, lambda number, frame: None)
 
 
 def _columns() -> int:

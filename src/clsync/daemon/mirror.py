@@ -141,7 +141,7 @@ class Mirror:
             if not self._course.skip_initial:
                 await self._initial()
             elif self._monitor is not None and self._handler.trusts_times:
-                self._search.begin_catalogue(self._started_ns)
+                self._search.begin_catalogue(time.time_ns())  # what is older is skipped
             self._following = True
             while self._leaving is None:
                 await self._step()

@@ -19,13 +19,11 @@ from clsync.options import Settings
 
 _SIGNAL_HAND_OVER = 16
 """SIGSTKFLT on Linux; clsync 0.4 wakes its blocking calls with it."""
-_ASKING = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT, signal.SIGALRM, _SIGNAL_HAND_OVER)
 
 
 def run(settings: Settings) -> int:
     """Run with these settings; return the exit code. Raises OperatorError for what hinders the start."""
     log = Log(settings.output, 0 if settings.quiet else settings.verbose, settings.debug)
-    _be_ready_for_signals()
     for warning in settings.warnings:
         log.warning(warning)
     made = build.plan(settings, log)
@@ -39,17 +37,6 @@ def run(settings: Settings) -> int:
         if background is not None and background.tell(error):
             return error.code
         raise
-
-
-def _be_ready_for_signals() -> None:
-    """Until the loop runs: TERM ends as INT does, and what only asks for work already ahead is not to end us."""
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, end)
-    for number in (*_ASKING, signal.SIGIO):
-        signal.signal(number, lambda number, frame: None)
 
 
 def _run(settings: Settings, made: build.Plan, handler: Handler, log: Log, background: Background | None) -> int:

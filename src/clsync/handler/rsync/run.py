@@ -50,8 +50,8 @@ _WITHOUT = {
 _CODE_FILE_IO = 11
 _CODE_PARTIAL = 23
 _CODE_VANISHED = 24
-_CODES_CUT = frozenset((10, 12, 19, 20, 30, 35, 255))
-"""The run was cut off: protocol stream, signal, timeout, connection."""
+_CODES_WHOLE = frozenset((_CODE_PARTIAL, _CODE_VANISHED))
+"""The run came to its end; any other failure may leave temporary files behind."""
 
 
 class DryRunFailed(Exception):
@@ -231,7 +231,8 @@ class BatchRun:
             if self._program.stopping:
                 return Outcome(Verdict.UNWELL, message="stopped")
             result = await self._program.run(*self._command(part, force))
-            if result.code < 0 or result.code in _CODES_CUT or result.stopped or result.stood_still:
+            cut = result.code not in _CODES_WHOLE and not self._program.done(result)
+            if cut or result.stopped or result.stood_still:
                 self._program.littered.update(parent(p) for p, f in part.items() if not f & flag.RECURSIVE)
             if self._program.done(result):
                 if result.code == _CODE_VANISHED:

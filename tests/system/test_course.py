@@ -458,8 +458,8 @@ def tried_with(world: World, script: str) -> dict[str, str]:
     place, temporary = world.top / "bin", world.top / "tmp"
     for directory in (place, temporary):
         directory.mkdir()
-    program = f'#!/bin/sh\n[ -e {place}/tried ] || {{ touch {place}/tried; {script}; }}\nexec {shutil.which("rsync")} "$@"\n'
-    world.file("bin/rsync", program, 0o755)
+    once = f"[ -e {place}/tried ] || {{ touch {place}/tried; {script}; }}"
+    world.file("bin/rsync", f'#!/bin/sh\n{once}\nexec {shutil.which("rsync")} "$@"\n', 0o755)
     return {"PATH": f"{place}:{os.environ['PATH']}", "TMPDIR": os.fspath(temporary)}
 
 
@@ -496,7 +496,8 @@ def writer_of(fifo: Path, daemon: Daemon) -> Iterator[None]:
         try:
             found.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
         except OSError as error:
-            assert error.errno == errno.ENXIO, error
+            if error.errno != errno.ENXIO:
+                raise
         return bool(found)
 
     daemon.wait_until(opened, what=f"a reader of {fifo}")

@@ -17,7 +17,8 @@ import pytest
 from clsync.kernel.features import FEATURES
 from clsync.options.manual import manual
 from tests.support.daemon import Daemon, installed
-from tests.system.world import MODES, QUICK, ROOT, SYNCED, World, mount, mounted, unmount
+from tests.support.recorder import Recorder
+from tests.system.world import AT_ONCE, MODES, QUICK, ROOT, SYNCED, World, mount, mounted, unmount
 
 FOUND_OUT_BY_COPY = ("copy_file_range", "openat2", "reflink")
 
@@ -285,6 +286,62 @@ def test_a_directory_that_cannot_be_read_hides_nothing_else(nobodys: World, mode
         blamed = [line for line in daemon.output.splitlines() if line.startswith("Error")]
         assert blamed
         assert all("closed" in line for line in blamed), daemon.output
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+def test_a_directory_that_cannot_be_read_appears_beside_others(nobodys: World, mode: str) -> None:
+    """In one window with good files, with directories whose attributes change, and with one that becomes closed."""
+    world = nobodys
+    for name in ("open/file", "closing/file"):
+        os.chown(world.write(name).parent, 65534, 65534)
+    program = [*AS_NOBODY, installed()]
+    options = ("-t0.3", "-w0", f"-M{mode}")
+    with Daemon(*world.trees, *options, program=program, env=world.environment, cwd=world.top) as daemon:
+        daemon.wait_for_log(SYNCED)
+        good = [f"good{number}" for number in range(9)] + ["open/new", "open/file"]
+        for name in good[:5]:
+            world.write(name, "new")
+        (world.source / "closed").mkdir(0o700)
+        (world.source / "open").chmod(0o750)
+        os.chown(world.source / "closing", 0, 0)
+        (world.source / "closing").chmod(0o700)
+        for name in good[5:]:
+            world.write(name, "new")
+        for name in good:
+            world.wait_for_copy(daemon, name, "new")
+        daemon.wait_until(lambda: "closed" in blamed(daemon), what="its name")
+        assert blamed(daemon).keys() <= {"closed", "closing"}, daemon.output
+        assert ".clsync-absent-" not in daemon.output, daemon.output
+
+
+def blamed(daemon: Daemon) -> dict[str, str]:
+    """Return what was told about paths that stay dirty: name -> reason."""
+    errors = [line.removeprefix("Error: ") for line in daemon.output.splitlines() if line.startswith("Error: ")]
+    return {name: reason for name, _, reason in (error.partition(": ") for error in errors)}
+
+
+@ROOT
+@pytest.mark.root
+def test_files_that_cannot_be_read_are_tried_again_together(nobodys: World) -> None:
+    """What failed in one run takes one run to be tried again, not one each."""
+    world = nobodys
+    names = [f"d{number % 3}/secret{number}" for number in range(40)]
+    for name in names:
+        os.chown(world.write(name).parent, 65534, 65534)
+        (world.source / name).chmod(0o600)
+    recorder = Recorder(world.top, 'exec rsync "$@"')
+    program = [*AS_NOBODY, installed()]
+    options = (*AT_ONCE, "-Mrsyncdirect", recorder.option, "--monitor=poll", "--poll-interval=600")
+    with Daemon(*world.trees, *options, program=program, env=world.environment, cwd=world.top) as daemon:
+        daemon.wait_for_log("20 more paths failed")
+        first = len(recorder.calls)
+        for name in names:
+            (world.source / name).chmod(0o644)  # it is not asked for: nothing looks there for minutes
+        daemon.wait_until(lambda: all(world.copied(name) == name for name in names), what="all files")
+        assert first <= 2, recorder.calls
+        assert len(recorder.calls) - first == 1, recorder.calls
 
 
 # -- other file systems ----------------------------------------------------------------------------------------

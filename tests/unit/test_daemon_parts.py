@@ -112,6 +112,17 @@ def test_only_what_failed_waits(target: Target) -> None:
     assert target.dirty.ready.keys() == {b"a"}
 
 
+def test_what_failed_together_is_tried_again_together(target: Target) -> None:
+    """At one time, though times are drawn by lot: as many runs as files would never come to an end."""
+    paths = [b"%d" % number for number in range(30)]
+    outcome = Outcome(Verdict.PARTIAL, dict.fromkeys(paths, "no"), code=23)
+    for _ in range(3):
+        settled(target, dict.fromkeys(paths, CONTENT), dict.fromkeys(paths, REGULAR), outcome)
+        at = target.dirty.next_ripe()
+        assert at is not None
+        assert target.dirty.ripen(at) == set(paths)
+
+
 def test_a_failure_below_a_directory_is_tried_again_by_content(target: Target) -> None:
     """Its own change may have been of attributes only: the directory asked for more."""
     outcome = Outcome(Verdict.PARTIAL, {b"d/a": "no"})

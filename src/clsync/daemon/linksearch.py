@@ -34,7 +34,7 @@ class LinkSearch:
         watch: Callable[[bytes, LinkedFile], int],
         log: Log,
     ) -> None:
-        """`searches` counts how often a file was searched for; `release` lets the waiting names go on.
+        """`searches` counts how often a file was searched for in vain; `release` lets the waiting names go on.
 
         `revive` is told the names of files that were changed unseen, and what has changed (`core.changes`); `watch`
         is told of files with several names (see `monitor.base.Monitor.watch_file`).
@@ -95,8 +95,10 @@ class LinkSearch:
                     scanned = found.get((file.dev, file.ino))
                     names |= dict.fromkeys(scanned.paths if scanned is not None else (), bits)
                 self._revive(names)
-                for file in wanted:
-                    self._searches[file] = self._searches.get(file, 0) + 1
+                for file, waiting in wanted.items():
+                    scanned = found.get((file.dev, file.ino))
+                    if waiting and (scanned is None or len(scanned.paths) < scanned.links):
+                        self._searches[file] = self._searches.get(file, 0) + 1
                 self.failing = False
             except OSError as error:
                 if not self.failing:

@@ -447,7 +447,7 @@ class Run:
         (kept / "output").write_text(daemon.output)
         for top in (self.world.source, self.world.outside, self.world.destination):
             listing = subprocess.run(
-                ["find", ".", "-printf", "%i %n %y %s %T+ %C+ %p\\n"], cwd=top, capture_output=True, check=False
+                ["find", top, "-printf", "%i %n %y %s %T+ %C+ %P\\n"], capture_output=True, check=False
             )
             (kept / top.name).write_bytes(listing.stdout)
         return kept

@@ -487,6 +487,17 @@ def test_signals_while_the_configuration_is_read(world: World, number: int) -> N
     world.demand_equal()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_int_and_term_while_the_configuration_is_read(world: World, number: int) -> None:
+    config = world.top / "config"
+    os.mkfifo(config)
+    with world.daemon("-Mcopy", f"-H{config}") as daemon:
+        with writer_of(config, daemon):
+            os.kill(daemon.pid, number)
+        daemon.wait(code=128 + number)
+        assert daemon.output == ""
+
+
 @contextmanager
 def writer_of(fifo: Path, daemon: Daemon) -> Iterator[None]:
     """Hold the other end of a fifo that the program reads: until then it waits there."""

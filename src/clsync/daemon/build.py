@@ -358,7 +358,7 @@ _SEPARATE = frozenset(
 def _target_in(arguments: list[bytes], made: Plan) -> Target:
     """Return the destination that the arguments name: the last operand. Raises OperatorError."""
     before = [b"", *arguments]
-    operands = [a for a, b in zip(arguments, before, strict=False) if not a.startswith(b"-") and b not in _SEPARATE]
+    operands = [a for a, b in zip(arguments, before, strict=False) if not a.startswith(b"-") and not _takes_next(b)]
     operands = [a for a in operands if a != ARGUMENTS_MACRO]
     if len(operands) > 1:
         return Target(operands[-1])

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 
+from clsync.kernel.fanotify import handle_of
 from clsync.kernel.files import opened
 
-Identity = tuple[int, int]
+Identity = tuple[int, int, bytes]
 
 
 def identity(descriptor: int) -> Identity:
-    """Return what a directory is known by: file system id (device where it has none) and inode.
+    """Return what a directory is known by: file system id (device where it has none), inode, and file handle.
 
-    The id survives unmounting and mounting again, a device number need not (statfs(2)).
+    The id survives unmounting and mounting again, a device number need not (statfs(2)). The handle tells a directory
+    from one that was made later and got the same inode (name_to_handle_at(2)); empty where there are none.
     """
     found = os.fstat(descriptor)
-    return os.fstatvfs(descriptor).f_fsid or found.st_dev, found.st_ino
+    try:
+        handle = handle_of(descriptor)
+    except OSError:
+        handle = b""
+    return os.fstatvfs(descriptor).f_fsid or found.st_dev, found.st_ino, handle
 
 
 class Directory:

@@ -32,6 +32,7 @@ _DFID_NAME = 0x400 | 0x800
 _TARGET_FID = 0x200 | 0x1000
 _MARK_ADD, _MARK_REMOVE, _MARK_FILESYSTEM = 0x1, 0x2, 0x100
 _AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
 _O_PATH, _O_CLOEXEC = os.O_PATH, os.O_CLOEXEC
 
 EVENTS: Final = CREATE | DELETE | CLOSE_WRITE | MODIFY | ATTRIB | ONDIR
@@ -85,11 +86,12 @@ def unmark_file_system(group: int, path: bytes) -> None:
                 raise
 
 
-def handle_of(path: bytes) -> bytes:
-    """Return the handle of a file as open_by_handle_at takes it: size, type, bytes. Raises OSError."""
+def handle_of(path: bytes | int) -> bytes:
+    """Return the handle of a file, or of an open one, as open_by_handle_at takes it: size, type, bytes. Raises OSError."""
     buffer = ctypes.create_string_buffer(struct.pack("=Ii", 128, 0) + bytes(128))
     mount_id = ctypes.c_int()
-    checked(_name_to_handle_at(_AT_FDCWD, path, buffer, ctypes.byref(mount_id), 0), path)
+    where = (path, b"", _AT_EMPTY_PATH) if isinstance(path, int) else (_AT_FDCWD, path, 0)
+    checked(_name_to_handle_at(where[0], where[1], buffer, ctypes.byref(mount_id), where[2]), where[1])
     size, _ = struct.unpack_from("=Ii", buffer)
     return buffer.raw[: 8 + size]
 

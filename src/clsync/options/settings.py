@@ -106,23 +106,20 @@ def load(argv: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: ReadF
             raise VersionRequested
     arguments = _operands(line.operands, line.argument_line)
     layers = _Layers(line.options, environ, pid)
-    layers.read_config(read_file, environ)
-    if arguments is None:
-        arguments = layers.config_arguments
-    by_key: dict[str, Any] = {
-        option.key: layers.value(option.name) for option in OPTIONS if option.takes is not Takes.NOTHING
-    }
-    given_names = frozenset(layers.given)
-    settings = Settings(
-        **by_key,
-        arguments=arguments,
-        given=given_names,
-        warnings=tuple(layers.warnings),
-    )
     try:
+        layers.read_config(read_file, environ)
+        by_key: dict[str, Any] = {
+            option.key: layers.value(option.name) for option in OPTIONS if option.takes is not Takes.NOTHING
+        }
+        settings = Settings(
+            **by_key,
+            arguments=layers.config_arguments if arguments is None else arguments,
+            given=frozenset(layers.given),
+            warnings=tuple(layers.warnings),
+        )
         _check(settings)
     except OperatorError as error:
-        error.warnings = settings.warnings
+        error.warnings = tuple(layers.warnings)
         raise
     return settings
 

@@ -346,13 +346,24 @@ def _is_root(argument: bytes, root: bytes) -> bool:
 
 
 _SEPARATE = frozenset(
-    b"-e -T -B -f -M --rsh --rsync-path --filter --exclude --include --exclude-from --include-from --timeout --contimeout"
+    b"--rsh --rsync-path --filter --exclude --include --exclude-from --include-from --timeout --contimeout"
     b" --port --password-file --log-file --log-file-format --out-format --bwlimit --temp-dir --partial-dir --backup-dir"
     b" --suffix --compare-dest --copy-dest --link-dest --chmod --chown --usermap --groupmap --address --sockopts"
     b" --max-size --min-size --max-delete --max-alloc --block-size --compress-level --skip-compress --iconv --info"
-    b" --debug --stop-after --stop-at --remote-option --checksum-choice --compress-choice --checksum-seed".split()
+    b" --debug --stop-after --stop-at --remote-option --checksum-choice --cc --compress-choice --zc --zl --checksum-seed"
+    b" --modify-window --protocol --copy-as --outbuf --stderr --files-from --early-input --log-format --config --dparam"
+    b" --only-write-batch --read-batch --write-batch --time-limit".split()
 )
 """Options of rsync(1) whose value may be the next word."""
+_SEPARATE_LETTERS = b"eTBfM@"
+"""The same of short ones; they end a bundle."""
+
+
+def _takes_next(word: bytes) -> bool:
+    """Tell whether the word after an option of rsync is its value."""
+    if word.startswith(b"--") or not word.startswith(b"-") or len(word) < 2:
+        return word in _SEPARATE
+    return word[-1:] in _SEPARATE_LETTERS and not any(letter in _SEPARATE_LETTERS for letter in word[1:-1])
 
 
 def _target_in(arguments: list[bytes], made: Plan) -> Target:

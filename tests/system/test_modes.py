@@ -190,7 +190,7 @@ def test_a_destination_in_the_arguments_goes_before_the_option(world: World) -> 
         ("--exclude", "nothing"),
         ("--bwlimit", "100000", "-v"),
         ("-ve", "ssh"),
-        ("--modify-window", "1"),
+        ("--max-delete", "1000"),
         ("--protocol", "31"),
     ],
     ids=" ".join,

@@ -10,7 +10,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import LinkedFile
@@ -27,6 +27,7 @@ _SLOW = kernel.RENAME | kernel.Q_OVERFLOW | kernel.MOVED_FROM | kernel.MOVED_TO 
 _HEADER = struct.Struct("=I4xQ8xB1xH").unpack_from
 """Length and mask of an event, type and length of its first information record."""
 _RECORD = struct.Struct("=B1xH").unpack_from
+_SAMPLE = 200
 _REMOVED_LIMIT = 20_000
 _PRUNED = 1000
 _FOLDED = 1 << 40
@@ -199,7 +200,10 @@ class FanotifyMonitor:
                 break
             self._fold(data)
             if self._size() > self._sift_at and self._sifting is None:
-                self._sifting = self._sift()
+                if self._sift_at < self._limit and self._mostly_ours():
+                    self._sift_at = self._limit  # too little would go to be worth the work
+                else:
+                    self._sifting = self._sift()
             if time.monotonic() > until:
                 break
         if self._sifting is not None:
@@ -404,6 +408,14 @@ class FanotifyMonitor:
                 return
         self._sifting = None
         self._end()
+
+    def _mostly_ours(self) -> bool:
+        """Tell whether most of some names lie below the root."""
+        self._begin()
+        sample = list(islice(chain(self._rewritten, self._window), _SAMPLE))
+        ours = sum(1 for key in sample if self._directories(_record(key)))
+        self._end()
+        return 2 * ours > len(sample)
 
     def _sift(self) -> Iterator[None]:
         """Drop the names outside the root; fold siblings where too many are left."""

@@ -210,11 +210,16 @@ class Playground:
         return sum(len(directories) + len(files) for _, directories, files in os.walk(self.root))
 
     def listing(self, directory: bytes) -> list[tuple[bytes, int]]:
-        """Return the names in `directory` with their modes, sorted."""
-        with os.scandir(directory) as entries:
-            found = [(entry.name, entry) for entry in entries]
-        found.sort(key=lambda pair: pair[0])
-        return [(name, _kind(entry)) for name, entry in found]
+        """Return the names in `directory` with their modes, sorted.
+
+        A symlink that has just taken its place is not followed: it may lead out, and what is chosen there be removed.
+        """
+        here = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            with os.scandir(here) as entries:
+                return sorted((os.fsencode(entry.name), _kind(entry)) for entry in entries)
+        finally:
+            os.close(here)
 
     def _search(self, fits: _Fits, attempts: int = 6) -> bytes | None:
         for _ in range(attempts):
@@ -402,7 +407,7 @@ class Playground:
             self.utime(top, mtime_ns)
 
 
-def _kind(entry: os.DirEntry[bytes]) -> int:
+def _kind(entry: os.DirEntry[str]) -> int:
     return entry.stat(follow_symlinks=False).st_mode
 
 

@@ -53,6 +53,8 @@ def plant(top: os.PathLike[str], content: str, *paths: str) -> None:
 def settle(daemon: Daemon) -> None:
     """Wait until the start is over, with the look at all names that follows: from now on events alone count."""
     daemon.wait_for_log(SYNCED)
+    os.kill(daemon.pid, signal.SIGHUP)
+    daemon.wait_for_log("rules: nothing has changed")  # its loop has turned: the look has begun
     daemon.wait_until(lambda: not daemon.descendants(), what="the end of the look at all names")
 
 

@@ -43,8 +43,6 @@ def main() -> int:
         lines = [*error.warnings, error.message, *([error.hint] if error.hint else [])]
         sys.stderr.write("".join(f"clsync: {line}\n" for line in lines))
         return error.code
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
 
 
 def _show(text: str) -> int:
@@ -68,12 +66,16 @@ def _open_standard_files() -> None:
 
 
 def _be_ready_for_signals() -> None:
-    """Until the loop runs: TERM ends as INT does, and what only asks for work already ahead is not to end us."""
+    """Until the loop runs: INT and TERM end us, and what only asks for work already ahead does not.
+
+    INT also where a shell has started us in the background, and so has it ignored: later it counts as well.
+    """
 
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
     for number in _ASKING:
         signal.signal(number, lambda number, frame: None)
 

@@ -59,19 +59,13 @@ class LinkSearch:
         """Search for files; what waits for each is released when it is over, and what has `changed` is told."""
         for file, names in files.items():
             self._wanted.setdefault(file, []).extend(names)
-        self._note_unseen(changed)
+        for file, bits in changed.items():
+            self._unseen[file] = self._unseen.get(file, 0) | bits
         self._begin()
 
     def want_unseen(self, files: Mapping[LinkedFile, int]) -> None:
-        """Search for files that were changed unseen; `files` has the change bits."""
-        for file in files:
-            self._wanted.setdefault(file, [])
-        self._note_unseen(files)
-        self._begin()
-
-    def _note_unseen(self, files: Mapping[LinkedFile, int]) -> None:
-        for file, bits in files.items():
-            self._unseen[file] = self._unseen.get(file, 0) | bits
+        """Search for files that were changed unseen, for which nothing waits; `files` has the change bits."""
+        self.want(dict.fromkeys(files, ()), files)
 
     def _begin(self) -> None:
         if self._wanted and self._task is None:
@@ -104,9 +98,7 @@ class LinkSearch:
                 if not self.failing:
                     self._log.error(f"search for hard links: {error}", "it is made again")
                 self.failing = True
-                for file in unseen:
-                    self._wanted.setdefault(file, [])
-                self._note_unseen(unseen)
+                self.want_unseen(unseen)
                 await asyncio.sleep(_PAUSE)
             if not self._wanted:
                 self._task = None

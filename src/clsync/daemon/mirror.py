@@ -182,7 +182,7 @@ class Mirror:
         self._set_status("initsync")
         self._log.progress("initial sync: making the destination equal; changes are collected meanwhile")
         started = time.monotonic()
-        glues = self._handler.glues if self._handler.glues and os.listdir(self._handler.glues) else None
+        glues = self._handler.glues if self._handler.glues and _holds_anything(self._handler.glues) else None
         self._doubt_all()
         while self._leaving is None and not self._given_up():
             if not await self._due_at(self._target.next_at(0.0, hurry=True)):
@@ -575,6 +575,15 @@ class Mirror:
                 self._hold(str(error))
         self._log.info("rules: read again, comparing everything")
         self._target.dirty.add([(b"", DOUBT)], since)
+
+
+def _holds_anything(directory: bytes) -> bool:
+    """Tell whether a directory has entries; True where it cannot be read now."""
+    try:
+        with os.scandir(directory) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return True
 
 
 def _named(entries: dict[bytes, int]) -> str:

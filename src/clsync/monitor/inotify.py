@@ -23,7 +23,7 @@ from clsync.core.paths import is_below, join
 from clsync.core.rules import Rules
 from clsync.errors import Exit, OperatorError
 from clsync.kernel import inotify as kernel
-from clsync.kernel.files import GONE, open_beneath
+from clsync.kernel.files import DIRECTORY_FLAGS, GONE, open_beneath
 from clsync.monitor.base import Changed, Unnamed
 from clsync.monitor.runs import LEAST, by_directory, run_length
 from clsync.monitor.watchtree import WatchTree
@@ -54,7 +54,6 @@ _FILES_LIMIT = 65_536
 """Files with several names that are watched; above it the oldest watch goes."""
 _AGAIN = 1.0
 """Seconds after which a walk is made again that an error has ended."""
-_O_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _IS_ROOT = os.geteuid() == 0
 _BY_DESCRIPTOR = kernel.WATCHED & ~kernel.DONT_FOLLOW
 """For paths in /proc/self/fd, which look like symlinks."""
@@ -359,7 +358,7 @@ class InotifyMonitor:
             try:
                 found = os.fstat(top)
                 if (found.st_dev, found.st_ino) == (self._device, self._inode):
-                    here = open_beneath(top, path, _O_DIRECTORY)
+                    here = open_beneath(top, path, DIRECTORY_FLAGS)
                 else:
                     self.root_gone = True
             finally:

@@ -236,7 +236,7 @@ class BatchRun:
                 self._program.littered.update(parent(p) for p, f in part.items() if not f & flag.RECURSIVE)
             if self._program.done(result):
                 if result.code == _CODE_VANISHED:
-                    self._note_vanished(part, result)
+                    self._note_lost(self._blame(result, part), part)
                 continue
             if result.stood_still and self._stalls < MOST_STALLS:
                 self._stalls += 1
@@ -331,21 +331,13 @@ class BatchRun:
         if await self._delete(doomed) is None:
             self._program.littered.clear()
 
-    def _note_vanished(self, part: Entries, result: Result) -> None:
-        """Note what hangs together and may be torn, because some of it vanished before it was sent.
-
-        rsync leaves out or half makes the other names of a file whose first name vanished.
-        """
-        found = self._blame(result, part)
-        self._note_lost(found, part)
-
     def _blame(self, result: Result, part: Entries) -> Blame:
         # A directory listed by its content meets entries that are sent in another run.
         entries = {**self._batch.entries, **part}
         return blame(result.messages, entries, self._prefixes, len(result.messages) >= KEPT_OUTPUT)
 
     def _note_lost(self, found: Blame, part: Entries) -> None:
-        """Note what hangs together with something that vanished."""
+        """Note what hangs together with something that vanished: rsync leaves out or half makes the other names."""
         self._lost |= found.vanished
         if not found.complete:
             self._again.update(p for p, f in part.items() if f & flag.LINKED)

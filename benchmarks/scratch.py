@@ -31,6 +31,28 @@ class Scratch:
             self._mounted.append(path)
         return path
 
+    def ext4(self, name: str, size: int) -> Path:
+        """Return an empty ext4 of `size` bytes, new and in memory; without root a directory on the disk.
+
+        An aged ext4 looks long for free inodes: the same copy took 2 s on a new one and 22 s on the disk of a machine.
+        """
+        if not self.mounts:
+            return self.directory(name, on_disk=True)
+        image = self.memory / f"{name}.img"
+        path = self.memory / name
+        path.mkdir()
+        with image.open("wb") as file:
+            file.truncate(size)
+        whole = "lazy_itable_init=0,lazy_journal_init=0"
+        try:
+            subprocess.run(["mkfs.ext4", "-q", "-i", "8192", "-E", whole, os.fspath(image)], check=True)
+            subprocess.run(["mount", "-o", "loop", os.fspath(image), os.fspath(path)], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise BenchmarkError(f"cannot make an ext4 in memory: {error}") from error
+        image.unlink()
+        self._mounted.append(path)
+        return path
+
     def directory(self, name: str, on_disk: bool = False) -> Path:
         """Return an empty directory everybody may write to (clsync 0.4 runs as nobody)."""
         path = (self.disk if on_disk else self.memory) / name

@@ -19,7 +19,7 @@ _SIZE = 500
 
 
 class Initial(Row):
-    """Rows `initial` (memory to disk) and `initial-one` (both on one tmpfs)."""
+    """Rows `initial` (a tmpfs to an ext4) and `initial-one` (both on one tmpfs)."""
 
     programs = (RSYNC, clsync_new("fanotify", "rsyncdirect"), clsync_new("fanotify", "copy"))
     metrics = (
@@ -44,9 +44,11 @@ class Initial(Row):
         """Build the source."""
         self._shape = trees.Shape(bench.scaled(_DIRECTORIES, 20), size=_SIZE)
         what = f"a tree of {self._shape.objects:,} objects"
-        require_memory(self._shape.memory * (2 if self._one else 1) + (2 << 30), what)
-        if not self._one:
-            require_disk(self._shape.file_count * 4096 * 2, bench.scratch.disk, what)
+        self._room = self._shape.file_count * 4096 * 2 + (1 << 30)
+        copies = 1 if not self._one and not bench.scratch.mounts else 2
+        require_memory(self._shape.memory * copies + (4 << 30), what)
+        if copies == 1:
+            require_disk(self._room, bench.scratch.disk, what)
         with (
             bench.scratch.place("memory") as self._memory,
             raised(inotify_limits(self._shape.directories, 0)),
@@ -58,7 +60,12 @@ class Initial(Row):
 
     def measure(self, bench: Bench, program: Program, room: Path, number: int) -> Sample:
         """Copy the tree into an empty directory."""
-        destination = self._memory / "copy" if self._one else bench.scratch.disk / "copy"
+        if self._one:
+            base = self._memory / "copy"
+            base.mkdir()
+        else:
+            base = bench.scratch.ext4("copy", self._room)
+        destination = base / "tree"
         destination.mkdir()
         os.sync()
         try:
@@ -68,7 +75,7 @@ class Initial(Row):
                     seconds = running.wait(3600)
             lost = self._missing(destination)
         finally:
-            bench.scratch.drop(destination)
+            bench.scratch.drop(base)
         return {"seconds": seconds, "cpu": used.seconds, "pss": peak.megabytes, "lost": float(lost)}
 
     def _missing(self, destination: Path) -> int:

@@ -120,27 +120,34 @@ class Classifier:
     ) -> Iterator[tuple[bytes, int]]:
         """Classify what nearly all changes are, files with one name, by a short way; yield the others."""
         directories, entries = self._directories, self.entries
-        regular = _REGULAR
+        regular, here, alike = _REGULAR, b"", -1
+        plain = forced = 0
         after, until, big = self._fresh_after, self._fresh_until, self._big or sys.maxsize
         for path, bits in changes:
             cut = path.rfind(b"/")
-            if (cut > 0 and path[:cut] not in directories) or path in entries:
-                yield path, bits
-                continue
+            directory = path[:cut] if cut > 0 else b""
+            if directory != here:
+                if directory and directory not in directories:
+                    yield path, bits
+                    continue
+                here = directory
+            if bits != alike:
+                alike = bits
+                plain = flag.REGULAR | bits << CHANGE_SHIFT
+                forced = plain | flag.FORCE if bits & (CONTENT | NAME) else 0
             try:
                 found = quick(path)
             except OSError:
                 yield path, bits
                 continue
-            if found.st_nlink != 1 or found.st_size > big or found.st_mode >> 12 != regular:
+            if found.st_nlink != 1 or found.st_size > big or found.st_mode >> 12 != regular or path in entries:
                 yield path, bits
-            elif not bits & (CONTENT | NAME):
+            elif not forced:
                 self.attribute_bytes += found.st_size
-                entries[path] = flag.REGULAR | bits << CHANGE_SHIFT
-            elif after < found.st_mtime_ns <= until and found.st_mtime_ns == found.st_ctime_ns:
-                entries[path] = flag.REGULAR | bits << CHANGE_SHIFT
+                entries[path] = plain
             else:
-                entries[path] = flag.REGULAR | flag.FORCE | bits << CHANGE_SHIFT
+                mtime = found.st_mtime_ns
+                entries[path] = plain if after < mtime <= until and mtime == found.st_ctime_ns else forced
 
     def stands(self, path: bytes) -> Stat | None:
         """Return what stands at a path below real directories only; None where nothing does, or where none can look."""
@@ -246,7 +253,8 @@ class Classifier:
         entries = self.entries
         deep = self.recursive()
         if not deep:
-            return {path: entries[path] for path in sorted(entries)}
+            paths = sorted(entries)
+            return dict(zip(paths, map(entries.__getitem__, paths), strict=True))
         covers = Cover(set(deep), entries)
         return {p: entries[p] for p in sorted(entries) if not covers.covered(p, entries[p])}
 

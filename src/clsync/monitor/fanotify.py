@@ -14,12 +14,12 @@ from itertools import chain, islice
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import LinkedFile
-from clsync.core.paths import is_below, join
+from clsync.core.paths import is_below, join, parent
 from clsync.core.rules import Rules
 from clsync.kernel import fanotify as kernel
 from clsync.kernel.mounts import private_view
 from clsync.monitor.base import Changed, Unnamed
-from clsync.monitor.runs import LEAST, by_directory, merge, run_length
+from clsync.monitor.runs import LEAST, in_order, merge, run_length
 
 _READ = 1 << 20
 _DRAIN_SECONDS = 0.01
@@ -342,23 +342,27 @@ class FanotifyMonitor:
         try:
             while window:
                 key, mask = window.popitem()
-                yield from self._paths(key[: _record_end(key)], [key], mask)
-            for record, keys in by_directory(rewritten, _record_end):
-                yield from self._paths(record, keys, _CONTENT)
+                yield from self._paths(key[: _record_end(key)], key, mask)
+            for paths in in_order(rewritten, _record_end, self._directories):
+                yield self._counting(paths), CONTENT
         finally:
             self._end()
 
-    def _paths(self, record: bytes, keys: list[bytes], mask: int) -> Iterator[Changed]:
-        """Yield the paths of names in one directory."""
-        end = len(record)
+    def _paths(self, record: bytes, key: bytes, mask: int) -> Iterator[Changed]:
+        """Yield the paths of a name."""
+        name = key[len(record) :].rstrip(b"\0")
         for directory in self._directories(record):
-            top = directory + b"/" if directory else b""
-            paths = [top + key[end:].rstrip(b"\0") for key in keys]
-            if paths[0] == top + b".":
-                paths[0] = directory  # an event on the directory itself
-            if self._rules is not None and not self._rules.watches(directory):
-                paths = [path for path in paths if mask & _WRITTEN and self._linked(path)]
-            yield paths, _bits(mask)
+            # An event on a directory itself has a dot for its name.
+            path = join(directory, name) if name != b"." else directory
+            if self._rules is None or self._rules.watches(directory) or (mask & _WRITTEN and self._linked(path)):
+                yield [path], _bits(mask)
+
+    def _counting(self, paths: list[bytes]) -> list[bytes]:
+        """Leave out written files that do not count by the rules, nor do other names of theirs."""
+        if self._rules is None:
+            return paths
+        watched = {directory for directory in {parent(path) for path in paths} if self._rules.watches(directory)}
+        return [path for path in paths if parent(path) in watched or self._linked(path)]
 
     def _linked(self, path: bytes) -> bool:
         """Tell whether a file has several names: one may not count, and others may."""

@@ -25,7 +25,7 @@ from clsync.errors import Exit, OperatorError
 from clsync.kernel import inotify as kernel
 from clsync.kernel.files import DIRECTORY_FLAGS, GONE, open_beneath
 from clsync.monitor.base import Changed, Unnamed
-from clsync.monitor.runs import LEAST, by_directory, run_length
+from clsync.monitor.runs import LEAST, in_order, run_length
 from clsync.monitor.watchtree import WatchTree
 
 _READ = 1 << 18
@@ -533,14 +533,16 @@ class InotifyMonitor:
                 yield [directory], DOUBT
             elif mask & kernel.ATTRIB:
                 yield [directory], ATTRIB
-        for watch, events in by_directory(rewritten, lambda event: 4):
+
+        def directories(watch: bytes) -> Iterable[bytes]:
             number = int.from_bytes(watch, sys.byteorder)
             directory = self._directory(number)
             if directory is None:
                 directory = self._former_directory(number, _CONTENT, gone)
-            if directory is not None:
-                top = directory + b"/" if directory else b""
-                yield [top + event[16:].rstrip(b"\0") for event in events], CONTENT
+            return () if directory is None else (directory,)
+
+        for paths in in_order(rewritten, lambda event: 4, directories, begin=16):
+            yield paths, CONTENT
 
     def _former_directory(self, watch: int, mask: int, gone: dict[int, bytes]) -> bytes | None:
         """Return where the directory stood in which files were written; note the file if the watch is that of one."""

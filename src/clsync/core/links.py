@@ -9,6 +9,7 @@ from typing import NamedTuple
 from clsync.core.classify import Stat
 
 Inode = tuple[int, int]
+_DOUBTED = 10_000
 
 
 class Names(NamedTuple):
@@ -89,6 +90,8 @@ class LinkIndex:
         """Let the next `complete` ask for a scan, whose answer is compared with what is known now."""
         names = self._known.get(inode)
         if names is not None:
+            if len(self._doubted) >= _DOUBTED:  # of files that are gone nobody tells any more
+                del self._doubted[next(iter(self._doubted))]
             self._doubted[inode] = names
             self.forget(inode)
 

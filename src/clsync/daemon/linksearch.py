@@ -14,6 +14,8 @@ from clsync.daemon.log import Log
 from clsync.kernel.slices import in_slices
 
 T = TypeVar("T")
+_FAILURES = (OSError, ValueError, RuntimeError)
+"""What a scan ends with that cannot be made now: no process or thread is to be had, the answer was cut short."""
 _PAUSE = 1.0
 """Seconds before a search that could not be made is made again."""
 _AT_ONCE = 20_000
@@ -92,9 +94,9 @@ class LinkSearch:
                 for file, waiting in wanted.items():
                     scanned = found.get((file.dev, file.ino))
                     if waiting and (scanned is None or len(scanned.paths) < scanned.links):
-                        self._searches[file] = self._searches.get(file, 0) + 1
+                        self._count_vain(file)
                 self.failing = False
-            except OSError as error:
+            except _FAILURES as error:
                 if not self.failing:
                     self._log.error(f"search for hard links: {error}", "it is made again")
                 self.failing = True
@@ -103,6 +105,12 @@ class LinkSearch:
             if not self._wanted:
                 self._task = None
             self._release(name for names in wanted.values() for name in names)
+
+    def _count_vain(self, file: LinkedFile) -> None:
+        counts = self._searches
+        counts[file] = counts.pop(file, 0) + 1
+        if len(counts) > _AT_ONCE:  # files that are gone are asked for no more
+            del counts[next(iter(counts))]
 
     def begin_catalogue(self, young_ns: int) -> None:
         """Learn all files with several names; revive those changed since `young_ns` (wall clock)."""
@@ -127,7 +135,7 @@ class LinkSearch:
                 found = await scan()
                 self.failing = False
                 return found
-            except OSError as error:
+            except _FAILURES as error:
                 if not self.failing:
                     self._log.warning(f"search for changed files and hard links: {error}; it is made again")
                 self.failing = True

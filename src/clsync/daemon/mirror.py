@@ -442,18 +442,18 @@ class Mirror:
                 break
             await turn.rest_if_due()
         else:
+            await self._look_for_survivors(taking.since)
             self._taking = None
-            self._look_for_survivors(taking.since)
         # What is taken in several parts was not sent since the first of them.
         return taking.fresh_after
 
-    def _look_for_survivors(self, since: float) -> None:
+    async def _look_for_survivors(self, since: float) -> None:
         """Find the other names of files that were changed through a name that is gone."""
         assert self._monitor is not None
         unseen: dict[LinkedFile, int] = {}
         with opened(self._root.path) as root:
             stands = Classifier(lstat_below(root), Freshness(0, 0)).stands
-            for file, path, bits in self._monitor.survivors():
+            async for file, path, bits in in_slices(self._monitor.survivors()):
                 inode = file.dev, file.ino
                 if path is not None and stands_for(stands(path), inode):
                     continue

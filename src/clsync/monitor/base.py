@@ -63,8 +63,8 @@ class Monitor(Protocol):
         """
         ...
 
-    def survivors(self) -> list[Unnamed]:
-        """Return files that were changed through a name which is gone: they may have others (`take` comes first)."""
+    def survivors(self) -> Iterator[Unnamed]:
+        """Yield files that were changed through a name which is gone: they may have others (`take` comes first)."""
         ...
 
     def watch_file(self, path: bytes, file: LinkedFile) -> int:

@@ -45,7 +45,7 @@ class Part(Protocol):
     def due(self) -> float | None: ...
     def drain(self) -> bool: ...
     def take(self) -> Iterator[Changed]: ...
-    def survivors(self) -> list[Unnamed]: ...
+    def survivors(self) -> Iterator[Unnamed]: ...
     def watch_file(self, path: bytes, file: LinkedFile) -> int: ...
     def compared(self, directories: Iterable[bytes], since_ns: int) -> None: ...
     def uncovered(self, path: bytes) -> None: ...
@@ -357,12 +357,12 @@ class TreeMonitor:
         """Hear of changes to a file with several names (see `monitor.base`)."""
         return max((part.watch_file(path, file) for part in self._parts.values()), default=0)
 
-    def survivors(self) -> list[Unnamed]:
-        """Return files that were written through a name that is gone (see `monitor.base`)."""
-        found = self._fanotify.survivors() if self._fanotify is not None else []
-        for part in self._parts.values():
-            found += part.survivors()
-        return found
+    def survivors(self) -> Iterator[Unnamed]:
+        """Yield files that were written through a name that is gone (see `monitor.base`)."""
+        if self._fanotify is not None:
+            yield from self._fanotify.survivors()
+        for part in list(self._parts.values()):
+            yield from part.survivors()
 
     def compared(self, directories: Iterable[bytes], since_ns: int) -> None:
         """Take note of what was handed over whole (see `monitor.base`)."""

@@ -289,27 +289,26 @@ class FanotifyMonitor:
         if target is not None and len(self._written) < _REMOVED_LIMIT:
             self._written[target] = key
 
-    def survivors(self) -> list[Unnamed]:
-        """Return files that were written through a name that is gone (see `monitor.base`)."""
+    def survivors(self) -> Iterator[Unnamed]:
+        """Yield files that were written through a name that is gone (see `monitor.base`)."""
         written, self._written = self._written, {}
         self._renamed_over = False
         self._begin()
-        found: list[Unnamed] = []
         try:
             for target, key in written.items():
                 file = self._look(target)
                 if file is None:
                     continue
                 if not key:
-                    found.append(Unnamed(file, None, CONTENT))
+                    yield Unnamed(file, None, CONTENT)
                     continue
                 record, name = _split(key)
                 paths: list[bytes | None] = [join(directory, name) for directory in self._directories(record)]
-                found += [Unnamed(file, path, CONTENT) for path in paths or [None]]
+                for path in paths or [None]:
+                    yield Unnamed(file, path, CONTENT)
             self._prune()
         finally:
             self._end()
-        return found
 
     def _prune(self) -> None:
         """Forget names whose files are gone; now and then, as each has to be looked at."""

@@ -254,12 +254,12 @@ class InotifyMonitor:
         del self._files[watch]
         kernel.remove_watch(self._instance, watch)
 
-    def survivors(self) -> list[Unnamed]:
-        """Return files that had a new name in the last window, or that were heard of (see `monitor.base`)."""
+    def survivors(self) -> Iterator[Unnamed]:
+        """Yield files that had a new name in the last window, or that were heard of (see `monitor.base`)."""
         linked, self._linked = self._linked, {}
         heard, self._heard = self._heard, {}
-        found = [Unnamed(file, path, CONTENT) for path, file in linked.items()]
-        return found + [Unnamed(file, None, bits) for file, bits in heard.items()]
+        yield from (Unnamed(file, path, CONTENT) for path, file in linked.items())
+        yield from (Unnamed(file, None, bits) for file, bits in heard.items())
 
     def compared(self, directories: Iterable[bytes], since_ns: int) -> None:
         """Do nothing: every name that comes and goes is told."""

@@ -79,9 +79,9 @@ class PollMonitor:
         """Return 0: every name is looked at."""
         return 0
 
-    def survivors(self) -> list[Unnamed]:
-        """Return nothing: every name is looked at."""
-        return []
+    def survivors(self) -> Iterator[Unnamed]:
+        """Yield nothing: every name is looked at."""
+        return iter(())
 
     def compared(self, directories: Iterable[bytes], since_ns: int) -> None:
         """Names may have been copied that came and went between two looks (see `monitor.base`)."""

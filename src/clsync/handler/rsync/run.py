@@ -236,7 +236,7 @@ class BatchRun:
                 self._program.littered.update(parent(p) for p, f in part.items() if not f & flag.RECURSIVE)
             if self._program.done(result):
                 if result.code == _CODE_VANISHED:
-                    self._note_lost(self._blame(result, part), part)
+                    await self._note_lost(self._blame(result, part), part)
                 continue
             if result.stood_still and self._stalls < MOST_STALLS:
                 self._stalls += 1
@@ -336,13 +336,14 @@ class BatchRun:
         entries = {**self._batch.entries, **part}
         return blame(result.messages, entries, self._prefixes, len(result.messages) >= KEPT_OUTPUT)
 
-    def _note_lost(self, found: Blame, part: Entries) -> None:
+    async def _note_lost(self, found: Blame, part: Entries) -> None:
         """Note what hangs together with something that vanished: rsync leaves out or half makes the other names."""
         self._lost |= found.vanished
         if not found.complete:
             self._again.update(p for p, f in part.items() if f & flag.LINKED)
         for top in [p for p, f in part.items() if f & flag.RECURSIVE and (p in found.vanished or not found.complete)]:
-            for path, seen in walk(self._batch.root, top, one_file_system=self._recipe.one_file_system > 0):
+            below = walk(self._batch.root, top, one_file_system=self._recipe.one_file_system > 0)
+            async for path, seen in in_slices(below):
                 if seen.st_ctime_ns >= self._began_ns and not stat.S_ISDIR(seen.st_mode):
                     self._again.add(path)
 
@@ -397,7 +398,7 @@ class BatchRun:
             return [rest] if len(rest) < len(part) else None
         if found.complete:
             self._failed.update(found.failed)
-            self._note_lost(found, part)
+            await self._note_lost(found, part)
             # rsync links names to one that was sent: where something failed, they may hang on nothing.
             self._again.update(p for p, f in part.items() if f & flag.LINKED)
             # After a read error rsync deletes nothing in directories, and says so on standard output.

@@ -64,3 +64,55 @@ def test_a_name_of_a_linked_file_is_replaced_while_its_directory_is_sent(
             new.rename(world.source / "d")
             daemon.wait_until(gate, what="the file that is sent first")
         world.wait_for_equal(daemon)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("monitor", ["fanotify", "inotify"])
+def test_a_file_is_written_through_a_name_outside(world: World, monitor: str, mode: str) -> None:
+    """Again and again: the first time, the scan after the initial sync may have seen it."""
+    if monitor == "fanotify" and os.geteuid() != 0:
+        pytest.skip("needs root")
+    outside = world.top / "outside"
+    outside.mkdir()
+    world.write("d/a", "first")
+    os.link(world.source / "d/a", outside / "name")
+    with world.daemon(f"-M{mode}", f"--monitor={monitor}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        for text in ("second", "third", "fourth"):
+            (outside / "name").write_text(text)
+            world.wait_for_equal(daemon)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_name_outside_is_made_while_the_program_runs(world: World) -> None:
+    """And the file is written through nothing else."""
+    outside = world.top / "outside"
+    outside.mkdir()
+    world.write("d/a", "first")
+    with world.daemon("--monitor=fanotify") as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.wait_for_equal(daemon)
+        os.link(world.source / "d/a", outside / "name")
+        for text in ("second", "third", "fourth"):
+            (outside / "name").write_text(text)
+            world.wait_for_equal(daemon)
+
+
+@pytest.mark.parametrize("monitor", ["fanotify", "inotify"])
+def test_a_file_is_written_through_a_directory_that_moves_out(world: World, monitor: str) -> None:
+    """Before anybody has asked for the path of that directory."""
+    if monitor == "fanotify" and os.geteuid() != 0:
+        pytest.skip("needs root")
+    outside = world.top / "outside"
+    outside.mkdir()
+    world.write("kept", "text")
+    with world.daemon(f"--monitor={monitor}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        for number in range(4):
+            (world.source / f"d{number}").mkdir()
+            os.link(world.source / "kept", world.source / f"d{number}/name")
+        world.wait_for_equal(daemon)
+        for number in range(4):
+            (world.source / f"d{number}/name").write_text(f"{number}{number}")
+            (world.source / f"d{number}").rename(outside / f"d{number}")
+            world.wait_for_equal(daemon)

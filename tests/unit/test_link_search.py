@@ -29,22 +29,30 @@ class _Finder:
         return {}
 
 
+def _search(finder: _Finder, searches: dict[LinkedFile, int], released: list[bytes]) -> LinkSearch:
+    return LinkSearch(
+        cast(LinkFinder, finder),
+        searches,
+        released.extend,
+        lambda names: None,
+        lambda path, file: 0,
+        Log(),
+    )
+
+
+async def _ended(search: LinkSearch) -> None:
+    while search.busy:
+        await asyncio.sleep(0)
+
+
 def _searched(error: Exception | None, wanted: Iterable[LinkedFile], searches: dict[LinkedFile, int]) -> list[bytes]:
     """Search for files; return the names that were released, in order."""
     released: list[bytes] = []
 
     async def run() -> None:
-        search = LinkSearch(
-            cast(LinkFinder, _Finder(error)),
-            searches,
-            released.extend,
-            lambda names: None,
-            lambda path, file: 0,
-            Log(),
-        )
+        search = _search(_Finder(error), searches, released)
         search.want({file: [b"%d" % file.ino] for file in wanted}, {})
-        while search.busy:
-            await asyncio.sleep(0)
+        await _ended(search)
 
     asyncio.run(run())
     return released
@@ -74,3 +82,37 @@ def test_doubts_about_files_that_are_gone_are_dropped_in_the_end(monkeypatch: py
     index.learn((1, 9), [b"a9"], 2)
     assert index.unsure((1, 0))  # as if it were seen for the first time
     assert not index.unsure((1, 9))
+
+
+def test_files_of_somebody_else_are_searched_for_once_and_not_all_the_time() -> None:
+    searched: list[set[LinkedFile]] = []
+
+    class Finder(_Finder):
+        async def find(self, wanted: set[LinkedFile]) -> dict[Inode, Scanned]:
+            searched.append(wanted)
+            await asyncio.sleep(0.01)
+            return {}
+
+    theirs, others, ours = LinkedFile(1, 7, 2), LinkedFile(1, 8, 2), LinkedFile(1, 9, 2)
+
+    async def run() -> None:
+        search = _search(Finder(None), {}, [])
+        search.want_unseen({theirs: 1})
+        await _ended(search)
+        search.want_unseen({theirs: 1})  # known by now
+        assert not search.busy
+        search.want_unseen({others: 1})  # not known: after a rest
+        await asyncio.sleep(0.02)
+        assert searched == [{theirs}]
+        assert search.busy
+        search.want({ours: [b"waits"]}, {})  # at once
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert searched == [{theirs}, {others, ours}]
+        search.met(others)  # it has a name here after all
+        await _ended(search)
+        search.want_unseen({others: 1, theirs: 1})
+        await _ended(search)
+        assert searched[2:] == [{others}]
+
+    asyncio.run(run())

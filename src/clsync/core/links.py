@@ -78,7 +78,7 @@ class LinkIndex:
 
     def paths_of(self, inode: Inode) -> frozenset[bytes]:
         """Return the names that an inode had when we last looked."""
-        names = self._known.get(inode)
+        names = self._known.get(inode) or self._doubted.get(inode)
         return names.paths if names is not None else frozenset()
 
     def unsure(self, inode: Inode) -> bool:

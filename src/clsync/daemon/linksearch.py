@@ -9,17 +9,21 @@ from typing import TypeVar, cast
 
 from clsync.core.changes import CONTENT, NAME
 from clsync.core.classify import LinkedFile
-from clsync.daemon.linkfinder import LinkFinder
+from clsync.core.links import Inode
+from clsync.daemon.linkfinder import LinkFinder, Scanned
 from clsync.daemon.log import Log
 from clsync.kernel.slices import in_slices
 
 T = TypeVar("T")
+K = TypeVar("K")
 _FAILURES = (OSError, ValueError, RuntimeError)
 """What a scan ends with that cannot be made now: no process or thread is to be had, the answer was cut short."""
 _PAUSE = 1.0
 """Seconds before a search that could not be made is made again."""
 _AT_ONCE = 20_000
 """Files of one search: what it finds has to be remembered until it is used."""
+_RESTS = 10
+"""Times its length that a search is rested from, if nothing waits for the next one."""
 _SLACK_NS = 10**9
 """Clocks of file systems lag by a tick, and may be set."""
 
@@ -48,6 +52,13 @@ class LinkSearch:
         self._unseen: dict[LinkedFile, int] = {}
         self.failing = False
         """The last scan has failed; it is made again and again."""
+        self._foreign: dict[Inode, int] = {}
+        """Files that have no name here -> number of links when that was found."""
+        self._met: set[Inode] = set()
+        """Files that were met while the scan at work went on: it may have missed them."""
+        self._pause: asyncio.TimerHandle | None = None
+        self._rests_until = 0.0
+        """No search for files for which nothing waits before that (time of the event loop)."""
         self._task: asyncio.Task[None] | None = None
         self._rounds: set[asyncio.Task[None]] = set()
         """Scans of everything, after an initial sync."""
@@ -55,7 +66,7 @@ class LinkSearch:
     @property
     def busy(self) -> bool:
         """Tell whether a search is going on."""
-        return self._task is not None or bool(self._rounds)
+        return self._task is not None or self._pause is not None or bool(self._rounds)
 
     def want(self, files: Mapping[LinkedFile, Iterable[bytes]], changed: Mapping[LinkedFile, int]) -> None:
         """Search for files; what waits for each is released when it is over, and what has `changed` is told."""
@@ -66,51 +77,72 @@ class LinkSearch:
         self._begin()
 
     def want_unseen(self, files: Mapping[LinkedFile, int]) -> None:
-        """Search for files that were changed unseen, for which nothing waits; `files` has the change bits."""
-        self.want(dict.fromkeys(files, ()), files)
+        """Search for files that were changed unseen, for which nothing waits; `files` has the change bits.
+
+        Those that have no name here belong to somebody else: they are searched for once, and none of it often.
+        """
+        ours = {file: bits for file, bits in files.items() if self._foreign.get(file[:2]) != file.nlink}
+        self.want(dict.fromkeys(ours, ()), ours)
+
+    def met(self, file: LinkedFile) -> None:
+        """Note that a file has a name here."""
+        self._foreign.pop(file[:2], None)
+        if self._task is not None:
+            self._met.add(file[:2])
 
     def _begin(self) -> None:
-        if self._wanted and self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._search())
+        if not self._wanted or self._task is not None:
+            return
+        loop = asyncio.get_running_loop()
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        if any(self._wanted.values()) or loop.time() >= self._rests_until:
+            self._task = loop.create_task(self._search())
+        else:
+            self._pause = loop.call_at(self._rests_until, self._begin)
 
     async def close(self) -> None:
         """End the search."""
+        if self._pause is not None:
+            self._pause.cancel()
         for task in (self._task, *self._rounds):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
     async def _search(self) -> None:
-        while self._wanted:
-            wanted = {file: self._wanted.pop(file) for file in list(self._wanted)[:_AT_ONCE]}
-            unseen = {file: self._unseen.pop(file) for file in wanted if file in self._unseen}
-            try:
-                found = await self._finder.find(set(wanted))
-                names: dict[bytes, int] = {}
-                for file, bits in unseen.items():
-                    scanned = found.get((file.dev, file.ino))
-                    names |= dict.fromkeys(scanned.paths if scanned is not None else (), bits)
-                self._revive(names)
-                for file, waiting in wanted.items():
-                    scanned = found.get((file.dev, file.ino))
-                    if waiting and (scanned is None or len(scanned.paths) < scanned.links):
-                        self._count_vain(file)
-                self.failing = False
-            except _FAILURES as error:
-                if not self.failing:
-                    self._log.error(f"search for hard links: {error}", "it is made again")
-                self.failing = True
-                self.want_unseen(unseen)
-                await asyncio.sleep(_PAUSE)
-            if not self._wanted:
-                self._task = None
-            self._release(name for names in wanted.values() for name in names)
+        wanted = {file: self._wanted.pop(file) for file in list(self._wanted)[:_AT_ONCE]}
+        unseen = {file: self._unseen.pop(file) for file in wanted if file in self._unseen}
+        self._met.clear()
+        began = time.monotonic()
+        try:
+            found = await self._finder.find(set(wanted))
+            names: dict[bytes, int] = {}
+            for file, bits in unseen.items():
+                scanned = found.get(file[:2])
+                names |= dict.fromkeys(scanned.paths if scanned is not None else (), bits)
+            self._revive(names)
+            for file, waiting in wanted.items():
+                self._judge(file, bool(waiting), found.get(file[:2]))
+            self.failing = False
+        except _FAILURES as error:
+            if not self.failing:
+                self._log.error(f"search for hard links: {error}", "it is made again")
+            self.failing = True
+            self.want_unseen(unseen)
+            await asyncio.sleep(_PAUSE)
+        self._rests_until = asyncio.get_running_loop().time() + _RESTS * (time.monotonic() - began)
+        self._task = None
+        self._begin()
+        self._release(name for names in wanted.values() for name in names)
 
-    def _count_vain(self, file: LinkedFile) -> None:
-        counts = self._searches
-        counts[file] = counts.pop(file, 0) + 1
-        if len(counts) > _AT_ONCE:  # files that are gone are asked for no more
-            del counts[next(iter(counts))]
+    def _judge(self, file: LinkedFile, waited_for: bool, scanned: Scanned | None) -> None:
+        """Remember that a scan has not found a file, or not all of its names."""
+        if not waited_for and scanned is None and file[:2] not in self._met:
+            _remember(self._foreign, file[:2], file.nlink)
+        if waited_for and (scanned is None or len(scanned.paths) < scanned.links):
+            _remember(self._searches, file, self._searches.get(file, 0) + 1)
 
     def begin_catalogue(self, young_ns: int) -> None:
         """Learn all files with several names; revive those changed since `young_ns` (wall clock)."""
@@ -153,3 +185,11 @@ class LinkSearch:
             if self._watch(path, file) >= began:
                 young[path] = CONTENT  # maybe after the scan came by, through a name that nobody has heard of
         return young
+
+
+def _remember(known: dict[K, int], key: K, value: int) -> None:
+    """Note a value as the latest; of files that are gone nobody tells, so the oldest is dropped when there are many."""
+    known.pop(key, None)
+    known[key] = value
+    if len(known) > _AT_ONCE:
+        del known[next(iter(known))]

@@ -484,6 +484,7 @@ class Mirror:
             doubts = self._target.dirty.doubts
             resolved = await self._resolver.resolve(taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe)
         async for file, names in in_slices(resolved.linked.items()):
+            self._search.met(file)
             self._watch_file(next(iter(names)), file)
         outcome = await self._handed(resolved, root, initial)
         self._target.settle(taken, resolved, outcome, since)

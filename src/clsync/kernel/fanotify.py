@@ -98,7 +98,7 @@ def handle_of(path: bytes | int) -> bytes:
 
 def stat_of_handle(mount: int, handle: bytes) -> os.stat_result:
     """Return the stat of the file with a handle. Raises OSError (ESTALE: gone)."""
-    descriptor = _opened(mount, handle)
+    descriptor = open_handle(mount, handle)
     try:
         return os.stat(descriptor)
     finally:
@@ -111,7 +111,7 @@ def path_of_handle(mount: int, handle: bytes) -> tuple[bytes, os.stat_result | N
     The path is absolute in that mount; `/` also stands for what lies outside it, and what is gone but held open has
     an ending: in these cases, and no others, the stat tells. Raises OSError (ESTALE: gone).
     """
-    descriptor = _opened(mount, handle)
+    descriptor = open_handle(mount, handle)
     try:
         path = _path_of(descriptor)
         tells = path == b"/" or path.endswith(_DELETED)
@@ -120,8 +120,8 @@ def path_of_handle(mount: int, handle: bytes) -> tuple[bytes, os.stat_result | N
         os.close(descriptor)
 
 
-def _opened(mount: int, handle: bytes) -> int:
-    """Open what a handle stands for. Raises OSError."""
+def open_handle(mount: int, handle: bytes) -> int:
+    """Open what a handle stands for, for its path only (O_PATH). Raises OSError (ESTALE: gone)."""
     for _ in range(_TRIES):
         descriptor = int(_open_by_handle_at(mount, handle, _O_PATH | _O_CLOEXEC))
         if descriptor >= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -30,6 +31,8 @@ _RECORD = struct.Struct("=B1xH").unpack_from
 _SAMPLE = 200
 _REMOVED_LIMIT = 20_000
 _PRUNED = 1000
+_OUTSIDE = 128
+"""Names outside the root that are looked at between two rests."""
 _FOLDED = 1 << 40
 """Mask bit of our own: nothing is known below this directory."""
 _SELF = b".\0"
@@ -110,6 +113,10 @@ class _MountView:
             return None
         return LinkedFile(found.st_dev, found.st_ino, found.st_nlink)
 
+    def opened(self, handle: bytes) -> int:
+        """Open a directory of this file system, below the mount or not. Raises OSError (ESTALE: gone)."""
+        return kernel.open_handle(self._top, handle)
+
     def own_path(self) -> bytes:
         """Return a path that leads to this file system, also when it is unmounted. Raises OSError: there is none."""
         if self._private >= 0:
@@ -148,6 +155,8 @@ class FanotifyMonitor:
         """Name that was removed or renamed over -> handle record of the file that had it, empty: not known."""
         self._written: dict[bytes, bytes] = {}
         """Handle record of a file that was written through such a name, maybe -> that name; empty: not known."""
+        self._strays: dict[LinkedFile, int] = {}
+        """Files with several names that were changed in directories outside the root -> change bits."""
         self._renamed_over = False
         self._prune_at = _PRUNED
         self._names: dict[bytes, tuple[bytes, ...]] = {}
@@ -208,7 +217,7 @@ class FanotifyMonitor:
                 break
         if self._sifting is not None:
             self._step_sifting(until)
-        return bool(self._window or self._rewritten) or self._lost
+        return bool(self._window or self._rewritten or self._strays) or self._lost
 
     def _size(self) -> int:
         return len(self._window) + len(self._rewritten)
@@ -290,7 +299,9 @@ class FanotifyMonitor:
             self._written[target] = key
 
     def survivors(self) -> Iterator[Unnamed]:
-        """Yield files that were written through a name that is gone (see `monitor.base`)."""
+        """Yield files that were written through a name that is gone or outside (see `monitor.base`)."""
+        strays, self._strays = self._strays, {}
+        yield from (Unnamed(file, None, bits) for file, bits in strays.items())
         written, self._written = self._written, {}
         self._renamed_over = False
         self._begin()
@@ -337,13 +348,27 @@ class FanotifyMonitor:
     def _named(self, window: dict[bytes, int], rewritten: set[bytes], lost: bool) -> Iterator[Changed]:
         if lost:
             yield [view.prefix for view in self._views.values()], DOUBT
+        outside: list[tuple[bytes, list[bytes], int]] = []
+
+        def directories(record: bytes, keys: list[bytes]) -> tuple[bytes, ...]:
+            found = self._directories(record)
+            if not found:
+                outside.append((record, keys, CONTENT))
+            return found
+
         self._begin()
         try:
             while window:
                 key, mask = window.popitem()
-                yield from self._paths(key[: _record_end(key)], key, mask)
-            for paths in in_order(rewritten, _record_end, self._directories):
+                record = key[: _record_end(key)]
+                yield from self._paths(record, key, mask)
+                if mask & _WRITTEN and not self._directories(record):
+                    outside.append((record, [key], _bits(mask)))
+            for paths in in_order(rewritten, _record_end, directories):
                 yield self._counting(paths), CONTENT
+            for record, keys, bits in outside:
+                for _ in self._look_outside(record, keys, bits):
+                    yield [], 0
         finally:
             self._end()
 
@@ -403,6 +428,35 @@ class FanotifyMonitor:
         self._names[record] = paths = tuple(found)
         return paths
 
+    def _look_outside(self, record: bytes, keys: list[bytes], bits: int) -> Iterator[None]:
+        """Note those of some files in a directory outside the root that may have names below it, too."""
+        directory = -1
+        for view in [v for v in self._views.values() if v.fsid == record[:8]] or self._views.values():
+            view.begin()
+            try:
+                directory = view.opened(record[8:])
+                break
+            except OSError:
+                continue  # gone, or of another file system
+        if directory < 0:
+            return
+        try:
+            for number, key in enumerate(keys, 1):
+                with contextlib.suppress(OSError):
+                    found = os.lstat(key[len(record) :].rstrip(b"\0"), dir_fd=directory)
+                    if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
+                        self._note_stray(LinkedFile(found.st_dev, found.st_ino, found.st_nlink), bits)
+                if not number % _OUTSIDE:
+                    yield
+        finally:
+            os.close(directory)
+
+    def _note_stray(self, file: LinkedFile, bits: int) -> None:
+        if len(self._strays) >= _REMOVED_LIMIT:
+            self._lost = True
+        else:
+            self._strays[file] = self._strays.get(file, 0) | bits
+
     # -- bounded memory ----------------------------------------------------------------------------------------
 
     def _step_sifting(self, until: float) -> None:
@@ -427,8 +481,10 @@ class FanotifyMonitor:
         for number, key in enumerate([*self._window, *self._rewritten]):
             record = _record(key)
             if not (names.get(record) or self._directories(record)):
-                self._window.pop(key, None)
+                mask = self._window.pop(key, 0) | (_CONTENT if key in self._rewritten else 0)
                 self._rewritten.discard(key)
+                if mask & _WRITTEN:
+                    yield from self._look_outside(record, [key], _bits(mask))
             if not number % 64:
                 yield
         if self._size() > self._limit:

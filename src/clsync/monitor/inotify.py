@@ -534,7 +534,8 @@ class InotifyMonitor:
             elif mask & kernel.ATTRIB:
                 yield [directory], ATTRIB
 
-        def directories(watch: bytes) -> Iterable[bytes]:
+        def directories(watch: bytes, events: list[bytes]) -> Iterable[bytes]:
+            del events
             number = int.from_bytes(watch, sys.byteorder)
             directory = self._directory(number)
             if directory is None:

@@ -31,12 +31,16 @@ def run_length(data: bytes, offset: int, stride: int, columns: Iterable[tuple[in
 
 
 def in_order(
-    keys: set[bytes], end: Callable[[bytes], int], directories: Callable[[bytes], Iterable[bytes]], begin: int = 0
+    keys: set[bytes],
+    end: Callable[[bytes], int],
+    directories: Callable[[bytes, list[bytes]], Iterable[bytes]],
+    begin: int = 0,
 ) -> Iterator[list[bytes]]:
     """Take keys out of a set; yield the paths they stand for, some thousand at a time, and empty lists for a rest.
 
-    What begins a key, up to `end` (known from its first 10 bytes), is the record of a directory; `directories` returns
-    its paths. The name begins there, or at `begin`. Paths are sorted by directory, as far as they go into one batch.
+    What begins a key, up to `end` (known from its first 10 bytes), is the record of a directory; `directories` is given
+    it with its keys, and returns its paths. The name begins there, or at `begin`. Paths are sorted by directory, as far
+    as they go into one batch.
     """
     groups: defaultdict[bytes, list[bytes]] = defaultdict(list)
     alike, stop = b"", 0
@@ -52,7 +56,9 @@ def in_order(
         size = 0
         while groups and size < _PART:
             record, members = groups.popitem()
-            part += [(path + b"/" if path else b"", begin or len(record), members) for path in directories(record)]
+            part += [
+                (path + b"/" if path else b"", begin or len(record), members) for path in directories(record, members)
+            ]
             size += len(members)
             if not len(groups) % _DIRECTORIES:
                 yield []

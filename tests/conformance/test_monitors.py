@@ -19,6 +19,8 @@ import pytest
 from clsync.core.changes import DOUBT
 from clsync.core.rules import Rules
 from clsync.errors import Exit, OperatorError
+from clsync.monitor.fanotify import FanotifyMonitor
+from clsync.monitor.inotify import InotifyMonitor
 from tests.support.monitors import (
     WRITTEN,
     Mounted,
@@ -707,6 +709,40 @@ def test_a_root_that_is_gone_is_noticed(kind: str, root: Path, gone: str, reques
             root.rename(root.parent / "elsewhere")
             root.mkdir()
         watch.pump_until(watch.monitor.root_gone, "the root is gone", 1.0)
+
+
+@pytest.mark.parametrize("single_first", [True, False])
+@pytest.mark.parametrize("kind", [FANOTIFY, "inotify"])
+def test_names_count_once_however_they_came(kind: str, single_first: bool, root: Path) -> None:
+    """One by one or many at a time; with as many names as it may hold, a window folds nothing."""
+    names = [b"f%02d" % number for number in range(40)]
+    for name in names:
+        (root / os.fsdecode(name)).touch()
+    monitor: FanotifyMonitor | InotifyMonitor
+    if kind == "fanotify":
+        monitor = FanotifyMonitor(Rules(), limit=50)
+        monitor.add(b"", bytes(root))
+    else:
+        monitor = InotifyMonitor(bytes(root), b"", Rules(), limit=50)
+        for _ in monitor.arm():
+            pass
+
+    def drained() -> None:
+        monitor.drain()
+        while monitor.due() is not None:
+            monitor.drain()
+
+    try:
+        for single in (single_first, not single_first):
+            for name in names:
+                (root / os.fsdecode(name)).write_bytes(b"text")
+                if single:
+                    drained()
+            drained()
+        seen = named(monitor.take())
+        assert {path for path, _ in seen} == set(names)
+    finally:
+        monitor.close()
 
 
 # -- limits of the machine -------------------------------------------------------------------------------------

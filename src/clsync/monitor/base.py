@@ -58,8 +58,9 @@ class Monitor(Protocol):
     def take(self) -> Iterator[Changed]:
         """End the window: an iterator over what has changed; a new window begins with this call.
 
-        Paths are relative to the watched root and current at the moment they are yielded. A path may come
-        more than once. Paths outside the root, and echoes of what is gone with its parent, do not come.
+        Paths are relative to the watched root. They are those of this moment, or of one since this call: then the
+        rename is told in the window that follows. A path may come more than once, and a step may bring none. Paths
+        outside the root, and echoes of what is gone with its parent, do not come.
         """
         ...
 

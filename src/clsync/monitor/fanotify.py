@@ -240,7 +240,10 @@ class FanotifyMonitor:
                 self._fold_rare(data, offset, length, mask)
             else:
                 key = data[offset + 28 : offset + 24 + size]
-                window[key] = get(key, 0) | mask
+                if mask & ~_CONTENT or key in window:
+                    window[key] = get(key, 0) | mask
+                else:
+                    self._rewritten.add(key)
                 if removed and key in removed and mask & _WRITTEN:
                     self._note_written(data[offset : offset + length], key)
             offset += length
@@ -488,12 +491,13 @@ class FanotifyMonitor:
             if not number % 64:
                 yield
         if self._size() > self._limit:
-            self._fold_siblings()
+            merge(self._window, self._rewritten, _CONTENT)  # some may stand in both
+            self._rewritten.clear()
+            if len(self._window) > self._limit:
+                self._fold_siblings()
         self._sift_at = max(self._limit // 2, min(2 * self._size(), self._limit))
 
     def _fold_siblings(self) -> None:
-        merge(self._window, self._rewritten, _CONTENT)
-        self._rewritten.clear()
         siblings = Counter(_record(key) for key in self._window)
         many = 8
         folded: dict[bytes, int] = {}

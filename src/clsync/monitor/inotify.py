@@ -42,6 +42,7 @@ _TREE = (
 )
 """Events that may change the tree of watches."""
 _CONTENT = kernel.MODIFY | kernel.CLOSE_WRITE
+_MODIFIED = kernel.MODIFY.to_bytes(4, sys.byteorder)
 _REWRITTEN = bytes((kernel.MODIFY, kernel.CLOSE_WRITE))
 _LENGTH = (12, 13, 14, 15)
 """Where the length of the name stands in an event (inotify(7))."""
@@ -173,8 +174,11 @@ class InotifyMonitor:
             if alone:
                 alone -= 1
             key = data[offset : offset + 4] + data[start : start + size]
+            if mask & ~_CONTENT or key in window:
+                window[key] = get(key, 0) | mask
+            else:
+                self._rewritten.add(data[offset : offset + 4] + _MODIFIED + data[offset + 8 : start + size])
             offset = start + size
-            window[key] = get(key, 0) | mask
             if mask & _TREE:
                 self._fold_tree(watch, mask, key)
 
@@ -270,6 +274,8 @@ class InotifyMonitor:
             key = event[:4] + event[16:]
             self._window[key] = self._window.get(key, 0) | _CONTENT
         self._rewritten.clear()
+        if len(self._window) <= self._limit:
+            return  # some stood in both
         siblings = Counter(key[:4] for key in self._window)
         folded: dict[bytes, int] = {}
         for key, mask in self._window.items():

@@ -116,3 +116,30 @@ def test_a_file_is_written_through_a_directory_that_moves_out(world: World, moni
             (world.source / f"d{number}/name").write_text(f"{number}{number}")
             (world.source / f"d{number}").rename(outside / f"d{number}")
             world.wait_for_equal(daemon)
+
+
+def test_a_list_that_is_sent_in_halves_keeps_a_file_of_two_directories_whole(world: World) -> None:
+    """Nobody knows which path rsync failed at: what it was given is tried again in parts."""
+    marker, rsync = world.top / "fail once", world.top / "rsync"
+    rsync.write_text(
+        f"""#!/bin/sh
+        case " $* " in *" --files-from=-"*)
+            if rm '{marker}' 2> /dev/null; then cat > /dev/null; echo 'odd trouble' >&2; exit 23; fi
+        esac
+        exec rsync "$@"
+        """
+    )
+    rsync.chmod(0o755)
+    for name in ("a", "z"):
+        (world.top / name).mkdir()
+    (world.top / "a/file").write_text("text")
+    os.link(world.top / "a/file", world.top / "z/file")
+    with world.daemon("-Mrsyncdirect", f"-S{rsync}", delays=("-t0.5", "-w0.5")) as daemon:
+        daemon.wait_for_log(SYNCED)
+        marker.touch()
+        for number in range(40):
+            world.write(f"m{number}", "text")
+        for name in ("a", "z"):
+            (world.top / name).rename(world.source / name)
+        world.wait_for_equal(daemon)
+        assert not marker.exists()

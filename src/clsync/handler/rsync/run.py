@@ -401,6 +401,7 @@ class BatchRun:
             await self._note_lost(found, part)
             # rsync links names to one that was sent: where something failed, they may hang on nothing.
             self._again.update(p for p, f in part.items() if f & flag.LINKED)
+            self._again.update(self._batch.linked)
             # After a read error rsync deletes nothing in directories, and says so on standard output.
             skipped = flag.RECURSIVE if self._recipe.missing_args else flag.RECURSIVE | flag.MISSING
             await self._delete_in({p: f for p, f in part.items() if f & skipped})
@@ -409,6 +410,8 @@ class BatchRun:
             why = first_line(result.messages) or exit_text(result.code)
             self._failed.update(dict.fromkeys(part, why))
             return []
+        # What is below directories is linked only where one run sees both.
+        self._again.update(self._batch.linked)
         items = list(part.items())
         half = len(items) // 2
         return [dict(items[:half]), dict(items[half:])]

@@ -273,6 +273,8 @@ class Playground:
         descriptor = self._open(path, os.O_RDWR)
         try:
             mapping = mmap.mmap(descriptor, 0)  # keeps a duplicate
+        except ValueError as error:
+            raise OSError(errno.EINVAL, str(error)) from error  # somebody else has emptied it
         finally:
             os.close(descriptor)
         with mapping:

@@ -95,7 +95,9 @@ def test_a_name_outside_is_made_while_the_program_runs(world: World) -> None:
         os.link(world.source / "d/a", outside / "name")
         for text in ("second", "third", "fourth"):
             (outside / "name").write_text(text)
+            (outside / "name").rename(outside / "other")
             world.wait_for_equal(daemon)
+            (outside / "other").rename(outside / "name")
 
 
 @pytest.mark.parametrize("monitor", ["fanotify", "inotify"])

@@ -66,7 +66,7 @@ def test_a_scan_that_fails_lets_what_waits_go_on(error: Exception, monkeypatch: 
 
 
 def test_searches_in_vain_are_counted_for_a_bounded_number_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linksearch, "_AT_ONCE", 5)
+    monkeypatch.setattr(linksearch, "_COUNTED", 5)
     searches: dict[LinkedFile, int] = {}
     _searched(None, [LinkedFile(1, number, 2) for number in range(20)], searches)
     assert sorted(file.ino for file in searches) == [15, 16, 17, 18, 19]
@@ -109,10 +109,12 @@ def test_files_of_somebody_else_are_searched_for_once_and_not_all_the_time() -> 
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert searched == [{theirs}, {others, ours}]
-        search.met(others)  # it has a name here after all
         await _ended(search)
+        search.note_new_names()  # they may have one here now
         search.want_unseen({others: 1, theirs: 1})
+        assert len(searched) == 2
+        search.hurry()
         await _ended(search)
-        assert searched[2:] == [{others}]
+        assert searched[2:] == [{others, theirs}]
 
     asyncio.run(run())

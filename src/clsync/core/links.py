@@ -9,7 +9,8 @@ from typing import NamedTuple
 from clsync.core.classify import Stat
 
 Inode = tuple[int, int]
-_DOUBTED = 10_000
+_DOUBTED = 200_000
+"""More than are in doubt at any time: one that is dropped too early is searched for again and again."""
 
 
 class Names(NamedTuple):

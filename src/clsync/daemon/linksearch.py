@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from typing import TypeVar, cast
 
 from clsync.core.changes import CONTENT, NAME
@@ -22,6 +22,8 @@ _PAUSE = 1.0
 """Seconds before a search that could not be made is made again."""
 _AT_ONCE = 20_000
 """Files of one search: what it finds has to be remembered until it is used."""
+_COUNTED = 200_000
+"""More files than are searched for in vain at any time: one that is forgotten is searched for again."""
 _RESTS = 10
 """Times its length that a search is rested from, if nothing waits for the next one."""
 _SLACK_NS = 10**9
@@ -54,8 +56,7 @@ class LinkSearch:
         """The last scan has failed; it is made again and again."""
         self._foreign: dict[Inode, int] = {}
         """Files that have no name here -> number of links when that was found."""
-        self._met: set[Inode] = set()
-        """Files that were met while the scan at work went on: it may have missed them."""
+        self._hasty = self._names_came = False
         self._pause: asyncio.TimerHandle | None = None
         self._rests_until = 0.0
         """No search for files for which nothing waits before that (time of the event loop)."""
@@ -84,11 +85,16 @@ class LinkSearch:
         ours = {file: bits for file, bits in files.items() if self._foreign.get(file[:2]) != file.nlink}
         self.want(dict.fromkeys(ours, ()), ours)
 
-    def met(self, file: LinkedFile) -> None:
-        """Note that a file has a name here."""
-        self._foreign.pop(file[:2], None)
-        if self._task is not None:
-            self._met.add(file[:2])
+    def note_new_names(self) -> None:
+        """Note that names have come: any file may have one here now, also one that a scan at work has missed."""
+        self._foreign.clear()
+        self._names_came = True
+
+    def hurry(self) -> None:
+        """Take no rest from now on: the run is to end."""
+        self._hasty = True
+        if self._pause is not None:
+            self._begin()
 
     def _begin(self) -> None:
         if not self._wanted or self._task is not None:
@@ -97,7 +103,7 @@ class LinkSearch:
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
-        if any(self._wanted.values()) or loop.time() >= self._rests_until:
+        if self._hasty or any(self._wanted.values()) or loop.time() >= self._rests_until:
             self._task = loop.create_task(self._search())
         else:
             self._pause = loop.call_at(self._rests_until, self._begin)
@@ -114,35 +120,44 @@ class LinkSearch:
     async def _search(self) -> None:
         wanted = {file: self._wanted.pop(file) for file in list(self._wanted)[:_AT_ONCE]}
         unseen = {file: self._unseen.pop(file) for file in wanted if file in self._unseen}
-        self._met.clear()
+        self._names_came = False
         began = time.monotonic()
         try:
             found = await self._finder.find(set(wanted))
-            names: dict[bytes, int] = {}
-            for file, bits in unseen.items():
-                scanned = found.get(file[:2])
-                names |= dict.fromkeys(scanned.paths if scanned is not None else (), bits)
-            self._revive(names)
-            for file, waiting in wanted.items():
-                self._judge(file, bool(waiting), found.get(file[:2]))
-            self.failing = False
         except _FAILURES as error:
             if not self.failing:
                 self._log.error(f"search for hard links: {error}", "it is made again")
             self.failing = True
-            self.want_unseen(unseen)
             await asyncio.sleep(_PAUSE)
-        self._rests_until = asyncio.get_running_loop().time() + _RESTS * (time.monotonic() - began)
+            self.want_unseen(unseen)
+        else:
+            self.failing = False
+            self._rests_until = asyncio.get_running_loop().time() + _RESTS * (time.monotonic() - began)
+            self._tell(found, wanted, unseen)
         self._task = None
         self._begin()
         self._release(name for names in wanted.values() for name in names)
 
+    def _tell(
+        self,
+        found: Mapping[Inode, Scanned],
+        wanted: Mapping[LinkedFile, Collection[bytes]],
+        unseen: Mapping[LinkedFile, int],
+    ) -> None:
+        names: dict[bytes, int] = {}
+        for file, bits in unseen.items():
+            scanned = found.get(file[:2])
+            names |= dict.fromkeys(scanned.paths if scanned is not None else (), bits)
+        self._revive(names)
+        for file, waiting in wanted.items():
+            self._judge(file, bool(waiting), found.get(file[:2]))
+
     def _judge(self, file: LinkedFile, waited_for: bool, scanned: Scanned | None) -> None:
         """Remember that a scan has not found a file, or not all of its names."""
-        if not waited_for and scanned is None and file[:2] not in self._met:
-            _remember(self._foreign, file[:2], file.nlink)
+        if not waited_for and scanned is None and not self._names_came:
+            _remember(self._foreign, file[:2], file.nlink, _AT_ONCE)
         if waited_for and (scanned is None or len(scanned.paths) < scanned.links):
-            _remember(self._searches, file, self._searches.get(file, 0) + 1)
+            _remember(self._searches, file, self._searches.get(file, 0) + 1, _COUNTED)
 
     def begin_catalogue(self, young_ns: int) -> None:
         """Learn all files with several names; revive those changed since `young_ns` (wall clock)."""
@@ -187,9 +202,9 @@ class LinkSearch:
         return young
 
 
-def _remember(known: dict[K, int], key: K, value: int) -> None:
+def _remember(known: dict[K, int], key: K, value: int, limit: int) -> None:
     """Note a value as the latest; of files that are gone nobody tells, so the oldest is dropped when there are many."""
     known.pop(key, None)
     known[key] = value
-    if len(known) > _AT_ONCE:
+    if len(known) > limit:
         del known[next(iter(known))]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.changes import DOUBT
+from clsync.core.changes import DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
 from clsync.core.links import LinkIndex, stands_for
 from clsync.core.paths import shown
@@ -214,6 +214,8 @@ class Mirror:
             self._doubt_all()
             self._hurry = True
         held = self._hold_until is not None
+        if self._course.exit_on_no_events:
+            self._search.hurry()
         if self._course.exit_on_no_events and (held or not self._anything_left()):
             self._leaving = Leaving.DONE
             return
@@ -223,6 +225,7 @@ class Mirror:
     async def _drain_dry(self) -> None:
         """Hand over until nothing is left, or a try too many has failed."""
         self._target.hurry_big()
+        self._search.hurry()
         self._flushing = True
         while self._leaving is not Leaving.NOW and self._anything_left() and not self._given_up():
             if self._hold_until is not None and not await self._root_is_back():
@@ -483,8 +486,9 @@ class Mirror:
             freshness = Freshness(fresh_after, time.time_ns())
             doubts = self._target.dirty.doubts
             resolved = await self._resolver.resolve(taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe)
+        if any(bits & (NAME | DOUBT) for bits in set(taken.values())):
+            self._search.note_new_names()
         async for file, names in in_slices(resolved.linked.items()):
-            self._search.met(file)
             self._watch_file(next(iter(names)), file)
         outcome = await self._handed(resolved, root, initial)
         self._target.settle(taken, resolved, outcome, since)

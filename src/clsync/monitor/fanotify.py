@@ -9,7 +9,7 @@ import os
 import stat
 import struct
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
@@ -31,8 +31,8 @@ _RECORD = struct.Struct("=B1xH").unpack_from
 _SAMPLE = 200
 _REMOVED_LIMIT = 20_000
 _PRUNED = 1000
-_OUTSIDE = 128
-"""Names outside the root that are looked at between two rests."""
+_RESTS = 128
+"""Names that are looked at between two rests."""
 _FOLDED = 1 << 40
 """Mask bit of our own: nothing is known below this directory."""
 _SELF = b".\0"
@@ -274,9 +274,11 @@ class FanotifyMonitor:
             self.directory_moved = True
         records = dict(_records(data[offset : offset + length]))
         target = records.pop(kernel.INFO_FID, b"")
+        # Outside the root, only a file that was written counts: by its new name, too.
+        moved = self._noted(records.get(kernel.INFO_OLD_DFID_NAME, b"")) & _WRITTEN
         for kind, key in records.items():
-            before = self._window.get(key, 0) | (_CONTENT if key in self._rewritten else 0)
-            self._window[key] = before | mask
+            before = self._noted(key)
+            self._window[key] = before | mask | (moved if kind == kernel.INFO_NEW_DFID_NAME else 0)
             if mask & kernel.ONDIR:
                 continue
             if kind == kernel.INFO_NEW_DFID_NAME or mask & kernel.MOVED_TO:
@@ -289,6 +291,10 @@ class FanotifyMonitor:
         if not records and self._renamed_over and len(self._written) < _REMOVED_LIMIT:
             # No name: the number of links has changed, maybe that of the file renamed over.
             self._written[target] = b""
+
+    def _noted(self, key: bytes) -> int:
+        """Return what the window holds of a name."""
+        return self._window.get(key, 0) | (_CONTENT if key in self._rewritten else 0)
 
     def _remove(self, key: bytes, target: bytes) -> None:
         """Remember that a name stands for its file no longer: who holds it open may still write."""
@@ -351,12 +357,12 @@ class FanotifyMonitor:
     def _named(self, window: dict[bytes, int], rewritten: set[bytes], lost: bool) -> Iterator[Changed]:
         if lost:
             yield [view.prefix for view in self._views.values()], DOUBT
-        outside: list[tuple[bytes, list[bytes], int]] = []
+        outside: defaultdict[tuple[bytes, int], list[bytes]] = defaultdict(list)
 
         def directories(record: bytes, keys: list[bytes]) -> tuple[bytes, ...]:
             found = self._directories(record)
             if not found:
-                outside.append((record, keys, CONTENT))
+                outside[record, CONTENT] += keys
             return found
 
         self._begin()
@@ -364,12 +370,15 @@ class FanotifyMonitor:
             while window:
                 key, mask = window.popitem()
                 record = key[: _record_end(key)]
-                yield from self._paths(record, key, mask)
-                if mask & _WRITTEN and not self._directories(record):
-                    outside.append((record, [key], _bits(mask)))
+                if self._directories(record):
+                    yield from self._paths(record, key, mask)
+                elif mask & _WRITTEN:
+                    outside[record, _bits(mask)].append(key)
+                if not len(window) % _RESTS:
+                    yield [], 0
             for paths in in_order(rewritten, _record_end, directories):
                 yield self._counting(paths), CONTENT
-            for record, keys, bits in outside:
+            for (record, bits), keys in outside.items():
                 for _ in self._look_outside(record, keys, bits):
                     yield [], 0
         finally:
@@ -449,8 +458,9 @@ class FanotifyMonitor:
                     found = os.lstat(key[len(record) :].rstrip(b"\0"), dir_fd=directory)
                     if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
                         self._note_stray(LinkedFile(found.st_dev, found.st_ino, found.st_nlink), bits)
-                if not number % _OUTSIDE:
+                if not number % _RESTS:
                     yield
+            yield
         finally:
             os.close(directory)
 

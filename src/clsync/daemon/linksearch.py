@@ -125,7 +125,7 @@ class LinkSearch:
         try:
             found = await self._finder.find(set(wanted))
         except _FAILURES as error:
-            if not self.failing:
+            if not self.failing and not _of_the_root(error):
                 self._log.error(f"search for hard links: {error}", "it is made again")
             self.failing = True
             await asyncio.sleep(_PAUSE)
@@ -183,7 +183,7 @@ class LinkSearch:
                 self.failing = False
                 return found
             except _FAILURES as error:
-                if not self.failing:
+                if not self.failing and not _of_the_root(error):
                     self._log.warning(f"search for changed files and hard links: {error}; it is made again")
                 self.failing = True
                 await asyncio.sleep(_PAUSE)
@@ -200,6 +200,11 @@ class LinkSearch:
             if self._watch(path, file) >= began:
                 young[path] = CONTENT  # maybe after the scan came by, through a name that nobody has heard of
         return young
+
+
+def _of_the_root(error: Exception) -> bool:
+    """Tell whether the watched directory is away: the mirror says so, once."""
+    return isinstance(error, FileNotFoundError)
 
 
 def _remember(known: dict[K, int], key: K, value: int, limit: int) -> None:

@@ -45,9 +45,9 @@ class Initial(Row):
         self._shape = trees.Shape(bench.scaled(_DIRECTORIES, 20), size=_SIZE)
         what = f"a tree of {self._shape.objects:,} objects"
         self._room = self._shape.file_count * 4096 * 2 + (1 << 30)
-        copies = 1 if not self._one and not bench.scratch.mounts else 2
-        require_memory(self._shape.memory * copies + (4 << 30), what)
-        if copies == 1:
+        on_disk = not self._one and not bench.scratch.mounts
+        require_memory(self._shape.memory * (1 if on_disk else 2) + (4 << 30), what)
+        if on_disk:
             require_disk(self._room, bench.scratch.disk, what)
         with (
             bench.scratch.place("memory") as self._memory,

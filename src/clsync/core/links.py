@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from clsync.core.classify import Stat
 
 Inode = tuple[int, int]
+K = TypeVar("K")
+V = TypeVar("V")
 _DOUBTED = 200_000
 """More than are in doubt at any time: one that is dropped too early is searched for again and again."""
 
@@ -91,9 +93,7 @@ class LinkIndex:
         """Let the next `complete` ask for a scan, whose answer is compared with what is known now."""
         names = self._known.get(inode)
         if names is not None:
-            if len(self._doubted) >= _DOUBTED:  # of files that are gone nobody tells any more
-                del self._doubted[next(iter(self._doubted))]
-            self._doubted[inode] = names
+            remember(self._doubted, inode, names, _DOUBTED)
             self.forget(inode)
 
     def complete(
@@ -123,6 +123,14 @@ class LinkIndex:
         if known is None or names != known.paths:
             self._remember(inode, Names(names, outside, known.sure if known is not None else True))
         return names
+
+
+def remember(known: dict[K, V], key: K, value: V, limit: int) -> None:
+    """Note a value as the latest; of files that are gone nobody tells, so the oldest is dropped when there are many."""
+    known.pop(key, None)
+    known[key] = value
+    if len(known) > limit:
+        del known[next(iter(known))]
 
 
 def stands_for(found: Stat | None, inode: Inode) -> bool:

@@ -9,13 +9,12 @@ from typing import TypeVar, cast
 
 from clsync.core.changes import CONTENT, NAME
 from clsync.core.classify import LinkedFile
-from clsync.core.links import Inode
+from clsync.core.links import Inode, remember
 from clsync.daemon.linkfinder import LinkFinder, Scanned
 from clsync.daemon.log import Log
 from clsync.kernel.slices import in_slices
 
 T = TypeVar("T")
-K = TypeVar("K")
 _FAILURES = (OSError, ValueError, RuntimeError)
 """What a scan ends with that cannot be made now: no process or thread is to be had, the answer was cut short."""
 _PAUSE = 1.0
@@ -155,9 +154,9 @@ class LinkSearch:
     def _judge(self, file: LinkedFile, waited_for: bool, scanned: Scanned | None) -> None:
         """Remember that a scan has not found a file, or not all of its names."""
         if not waited_for and scanned is None and not self._names_came:
-            _remember(self._foreign, file[:2], file.nlink, _AT_ONCE)
+            remember(self._foreign, file[:2], file.nlink, _AT_ONCE)
         if waited_for and (scanned is None or len(scanned.paths) < scanned.links):
-            _remember(self._searches, file, self._searches.get(file, 0) + 1, _COUNTED)
+            remember(self._searches, file, self._searches.get(file, 0) + 1, _COUNTED)
 
     def begin_catalogue(self, young_ns: int) -> None:
         """Learn all files with several names; revive those changed since `young_ns` (wall clock)."""
@@ -205,11 +204,3 @@ class LinkSearch:
 def _of_the_root(error: Exception) -> bool:
     """Tell whether the watched directory is away: the mirror says so, once."""
     return isinstance(error, FileNotFoundError)
-
-
-def _remember(known: dict[K, int], key: K, value: int, limit: int) -> None:
-    """Note a value as the latest; of files that are gone nobody tells, so the oldest is dropped when there are many."""
-    known.pop(key, None)
-    known[key] = value
-    if len(known) > limit:
-        del known[next(iter(known))]

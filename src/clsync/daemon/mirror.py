@@ -88,6 +88,8 @@ class Mirror:
         self._target = Target(log, big_files[1])
         finder = LinkFinder(links, self._opened_root)
         self._search = LinkSearch(finder, self._resolver.searches, self._release, self._revive, self._watch_file, log)
+        if course.exit_on_no_events:
+            self._search.hurry()
         self._monitor: Monitor | None = None
         self._taking: Taking | None = None
         self._due_timer: asyncio.TimerHandle | None = None
@@ -214,8 +216,6 @@ class Mirror:
             self._doubt_all()
             self._hurry = True
         held = self._hold_until is not None
-        if self._course.exit_on_no_events:
-            self._search.hurry()
         if self._course.exit_on_no_events and (held or not self._anything_left()):
             self._leaving = Leaving.DONE
             return

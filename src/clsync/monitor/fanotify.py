@@ -31,7 +31,8 @@ _RECORD = struct.Struct("=B1xH").unpack_from
 _SAMPLE = 200
 _REMOVED_LIMIT = 20_000
 _PRUNED = 1000
-_RESTS = 128
+_STRAYS_LIMIT = 20_000
+_AT_A_TURN = 128
 """Names that are looked at between two rests."""
 _FOLDED = 1 << 40
 """Mask bit of our own: nothing is known below this directory."""
@@ -43,6 +44,9 @@ _FIXED = (0, 1, 2, 3, 24, 26, 27)
 """Where the length of an event, and type and length of its first record stand (fanotify(7))."""
 _WRITTEN = _CONTENT | kernel.ATTRIB
 _NAME = kernel.CREATE | kernel.DELETE | kernel.RENAME | kernel.MOVED_FROM | kernel.MOVED_TO
+
+_Outside = defaultdict[tuple[bytes, int], list[bytes]]
+"""Directory record and change bits -> keys of files that were changed there."""
 
 
 class _MountView:
@@ -357,7 +361,7 @@ class FanotifyMonitor:
     def _named(self, window: dict[bytes, int], rewritten: set[bytes], lost: bool) -> Iterator[Changed]:
         if lost:
             yield [view.prefix for view in self._views.values()], DOUBT
-        outside: defaultdict[tuple[bytes, int], list[bytes]] = defaultdict(list)
+        outside: _Outside = defaultdict(list)
 
         def directories(record: bytes, keys: list[bytes]) -> tuple[bytes, ...]:
             found = self._directories(record)
@@ -370,30 +374,30 @@ class FanotifyMonitor:
             while window:
                 key, mask = window.popitem()
                 record = key[: _record_end(key)]
-                if self._directories(record):
-                    yield from self._paths(record, key, mask)
+                found = self._directories(record)
+                if found:
+                    yield from self._paths(found, key[len(record) :].rstrip(b"\0"), mask)
                 elif mask & _WRITTEN:
                     outside[record, _bits(mask)].append(key)
-                if not len(window) % _RESTS:
+                if not len(window) % _AT_A_TURN:
                     yield [], 0
             for paths in in_order(rewritten, _record_end, directories):
-                yield self._counting(paths), CONTENT
+                yield self._that_count(paths), CONTENT
             for (record, bits), keys in outside.items():
                 for _ in self._look_outside(record, keys, bits):
                     yield [], 0
         finally:
             self._end()
 
-    def _paths(self, record: bytes, key: bytes, mask: int) -> Iterator[Changed]:
+    def _paths(self, directories: Iterable[bytes], name: bytes, mask: int) -> Iterator[Changed]:
         """Yield the paths of a name."""
-        name = key[len(record) :].rstrip(b"\0")
-        for directory in self._directories(record):
+        for directory in directories:
             # An event on a directory itself has a dot for its name.
             path = join(directory, name) if name != b"." else directory
             if self._rules is None or self._rules.watches(directory) or (mask & _WRITTEN and self._linked(path)):
                 yield [path], _bits(mask)
 
-    def _counting(self, paths: list[bytes]) -> list[bytes]:
+    def _that_count(self, paths: list[bytes]) -> list[bytes]:
         """Leave out written files that do not count by the rules, nor do other names of theirs."""
         if self._rules is None:
             return paths
@@ -429,22 +433,25 @@ class FanotifyMonitor:
         known = self._names.get(record)
         if known is not None:
             return known
-        fsid, handle = record[:8], record[8:]
         found = []
-        # Some file systems report another id than statfs shows: then every mount is asked.
-        for view in [v for v in self._views.values() if v.fsid == fsid] or self._views.values():
-            view.begin()
-            path = view.find(handle)
+        for view in self._views_of(record):
+            path = view.find(record[8:])
             if path is not None:
                 found.append(path)
         self._names[record] = paths = tuple(found)
         return paths
 
+    def _views_of(self, record: bytes) -> Iterator[_MountView]:
+        """Yield the mounts that may show a directory, ready to be asked."""
+        # Some file systems report another id than statfs shows: then every mount is asked.
+        for view in [v for v in self._views.values() if v.fsid == record[:8]] or self._views.values():
+            view.begin()
+            yield view
+
     def _look_outside(self, record: bytes, keys: list[bytes], bits: int) -> Iterator[None]:
         """Note those of some files in a directory outside the root that may have names below it, too."""
         directory = -1
-        for view in [v for v in self._views.values() if v.fsid == record[:8]] or self._views.values():
-            view.begin()
+        for view in self._views_of(record):
             try:
                 directory = view.opened(record[8:])
                 break
@@ -458,14 +465,14 @@ class FanotifyMonitor:
                     found = os.lstat(key[len(record) :].rstrip(b"\0"), dir_fd=directory)
                     if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
                         self._note_stray(LinkedFile(found.st_dev, found.st_ino, found.st_nlink), bits)
-                if not number % _RESTS:
+                if not number % _AT_A_TURN:
                     yield
             yield
         finally:
             os.close(directory)
 
     def _note_stray(self, file: LinkedFile, bits: int) -> None:
-        if len(self._strays) >= _REMOVED_LIMIT:
+        if len(self._strays) >= _STRAYS_LIMIT:
             self._lost = True
         else:
             self._strays[file] = self._strays.get(file, 0) | bits
@@ -494,20 +501,22 @@ class FanotifyMonitor:
         for number, key in enumerate([*self._window, *self._rewritten]):
             record = _record(key)
             if not (names.get(record) or self._directories(record)):
-                mask = self._window.pop(key, 0) | (_CONTENT if key in self._rewritten else 0)
+                mask = self._noted(key)
+                self._window.pop(key, None)
                 self._rewritten.discard(key)
                 if mask & _WRITTEN:
                     yield from self._look_outside(record, [key], _bits(mask))
             if not number % 64:
                 yield
         if self._size() > self._limit:
-            merge(self._window, self._rewritten, _CONTENT)  # some may stand in both
-            self._rewritten.clear()
-            if len(self._window) > self._limit:
-                self._fold_siblings()
+            self._fold_siblings()
         self._sift_at = max(self._limit // 2, min(2 * self._size(), self._limit))
 
     def _fold_siblings(self) -> None:
+        merge(self._window, self._rewritten, _CONTENT)
+        self._rewritten.clear()
+        if len(self._window) <= self._limit:
+            return  # some stood in both
         siblings = Counter(_record(key) for key in self._window)
         many = 8
         folded: dict[bytes, int] = {}

@@ -13,6 +13,7 @@ _PART = 65_536
 _DIRECTORIES = 256
 """Directories of which the paths are found between two rests."""
 _ALIKE = 10
+"""Bytes of a key that tell how long the record of its directory is: fanotify's handles have their length there."""
 
 
 def run_length(data: bytes, offset: int, stride: int, columns: Iterable[tuple[int, bytes]]) -> int:

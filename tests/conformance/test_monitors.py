@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from clsync.core.changes import DOUBT
+from clsync.core.changes import CONTENT, DOUBT, NAME
 from clsync.core.rules import Rules
 from clsync.errors import Exit, OperatorError
 from clsync.monitor.fanotify import FanotifyMonitor
@@ -694,6 +694,29 @@ def test_everything_is_given_back(kind: str, root: Path) -> None:
     watch.expect([b"b"])
     watch.monitor.close()
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_window_that_ends_before_a_rename_is_followed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store through a mapping may leave all times as they are: the name must come, even if it comes late."""
+    build(root)
+    monitor = InotifyMonitor(bytes(root), b"", Rules())
+    for _ in monitor.arm():
+        pass
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(monitor, "_go_on", lambda until: None)  # as if there had been no time for it
+            (root / "d").rename(root / "g")
+            monitor.drain()
+            assert (b"g", NAME) in named(monitor.take())
+            (root / "g/e/f/a").write_bytes(b"changed")
+            monitor.drain()
+            assert list(named(monitor.take())) == [(b"d/e/f/a", CONTENT)]
+        while monitor.due() is not None or not monitor.drain():
+            monitor.drain()
+        assert (b"g/e/f/a", CONTENT) in named(monitor.take())
+        assert not monitor.drain()
+    finally:
+        monitor.close()
 
 
 @pytest.mark.parametrize("gone", ["removed", "renamed", "replaced"])

@@ -91,6 +91,10 @@ class InotifyMonitor:
         self._rewritten: set[bytes] = set()
         """Whole events, all with one mask: files that were rewritten, and nothing else."""
         self._lost = False
+        self._unsettled = False
+        """Directories were renamed, and not all watches are known to stand where they do."""
+        self._kept: dict[bytes, int] = {}
+        """As `_window`: what was named meanwhile, perhaps by a former path, and is named again when all is settled."""
         self._gone: dict[int, bytes] = {}
         """Watch of a directory that is gone since the last take -> where it stood."""
         self._linked: dict[bytes, LinkedFile] = {}
@@ -205,12 +209,15 @@ class InotifyMonitor:
             self._forget(watch)
             self.root_gone |= watch == self._top
         elif mask & kernel.MOVE_SELF:
+            self._unsettled = True
             self._moved.add(watch)
             self.root_gone |= watch == self._top
         elif mask & kernel.CREATE and not mask & kernel.ISDIR:
             self._look_at_new(watch, key)
         elif mask & kernel.ISDIR and mask & (kernel.CREATE | kernel.MOVED_TO):
-            self.directory_moved |= bool(mask & kernel.MOVED_TO)
+            moved = bool(mask & kernel.MOVED_TO)
+            self.directory_moved |= moved
+            self._unsettled |= moved
             self._to_walk.append((watch, key[4:].rstrip(b"\0"), self._takes))
         elif mask & kernel.ISDIR and mask & kernel.ATTRIB and len(key) > 4 and not _IS_ROOT:
             self._to_walk.append((watch, key[4:].rstrip(b"\0"), _READABLE))
@@ -271,7 +278,7 @@ class InotifyMonitor:
     def _fold_siblings(self) -> None:
         """Bounded memory: many names of one directory become a doubt about it."""
         for event in self._rewritten:
-            key = event[:4] + event[16:]
+            key = _key(event)
             self._window[key] = self._window.get(key, 0) | _CONTENT
         self._rewritten.clear()
         if len(self._window) <= self._limit:
@@ -295,6 +302,7 @@ class InotifyMonitor:
     def _restart(self) -> None:
         """After an overflow nothing is known of new directories: walk everything again."""
         self._to_walk.clear()
+        self._unsettled = True
         self._work = self._walk_again()
 
     def _go_on(self, until: float) -> None:
@@ -317,11 +325,32 @@ class InotifyMonitor:
                 elif self._moved:
                     self._work = self._left()
                 else:
+                    self._settle()
                     return
             for _ in self._work:
                 if time.monotonic() > until:
                     return
             self._work = None
+
+    def _settle(self) -> None:
+        """All watches stand where we think: name again what was named before they did."""
+        if self._unsettled and self._again_at is None:
+            self._unsettled = False
+            kept, self._kept = self._kept, {}
+            for key, mask in kept.items():
+                self._window[key] = self._window.get(key, 0) | mask
+
+    def _keep(self, window: dict[bytes, int], rewritten: set[bytes]) -> bool:
+        """Keep what is to be named again; return whether there is room for it."""
+        kept = self._kept
+        if len(kept) + len(window) + len(rewritten) > self._limit:
+            return False
+        for key, mask in window.items():
+            kept[key] = kept.get(key, 0) | mask
+        for event in rewritten:
+            key = _key(event)
+            kept[key] = kept.get(key, 0) | _CONTENT
+        return True
 
     def uncovered(self, path: bytes) -> None:
         """Watch a directory of this file system on which another one was mounted until now."""
@@ -509,6 +538,8 @@ class InotifyMonitor:
         rewritten, self._rewritten = self._rewritten, set()
         lost, self._lost = self._lost, False
         self._takes += 1
+        if self._unsettled:
+            lost |= not self._keep(window, rewritten)
         gone, self._gone = self._gone, {}
         return self._named(window, rewritten, lost, gone)
 
@@ -571,6 +602,11 @@ class InotifyMonitor:
     def close(self) -> None:
         """Give the instance and all watches back."""
         os.close(self._instance)
+
+
+def _key(event: bytes) -> bytes:
+    """Return the key in the window for an event that is kept whole."""
+    return event[:4] + event[16:]
 
 
 @functools.cache

@@ -58,7 +58,9 @@ def _searched(error: Exception | None, wanted: Iterable[LinkedFile], searches: d
     return released
 
 
-@pytest.mark.parametrize("error", [OSError(24, "no"), ValueError("cut short"), RuntimeError("no thread")])
+@pytest.mark.parametrize(
+    "error", [OSError(24, "no"), ValueError("cut short"), RuntimeError("no thread"), KeyError("a defect")]
+)
 def test_a_scan_that_fails_lets_what_waits_go_on(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linksearch, "_PAUSE", 0.0)
     released = _searched(error, [LinkedFile(1, 7, 2)], {})

@@ -15,8 +15,6 @@ from clsync.daemon.log import Log
 from clsync.kernel.slices import in_slices
 
 T = TypeVar("T")
-_FAILURES = (OSError, ValueError, RuntimeError)
-"""What a scan ends with that cannot be made now: no process or thread is to be had, the answer was cut short."""
 _PAUSE = 1.0
 """Seconds before a search that could not be made is made again."""
 _AT_ONCE = 20_000
@@ -121,16 +119,10 @@ class LinkSearch:
         unseen = {file: self._unseen.pop(file) for file in wanted if file in self._unseen}
         self._names_came = False
         began = time.monotonic()
-        try:
-            found = await self._finder.find(set(wanted))
-        except _FAILURES as error:
-            if not self.failing and not _of_the_root(error):
-                self._log.error(f"search for hard links: {error}", "it is made again")
-            self.failing = True
-            await asyncio.sleep(_PAUSE)
+        found = await self._attempt(lambda: self._finder.find(set(wanted)))
+        if found is None:
             self.want_unseen(unseen)
         else:
-            self.failing = False
             self._rests_until = asyncio.get_running_loop().time() + _RESTS * (time.monotonic() - began)
             self._tell(found, wanted, unseen)
         self._task = None
@@ -176,16 +168,29 @@ class LinkSearch:
         self._revive(names)
 
     async def _tried(self, scan: Callable[[], Awaitable[T]]) -> T:
-        while True:
-            try:
-                found = await scan()
-                self.failing = False
-                return found
-            except _FAILURES as error:
-                if not self.failing and not _of_the_root(error):
-                    self._log.warning(f"search for changed files and hard links: {error}; it is made again")
-                self.failing = True
-                await asyncio.sleep(_PAUSE)
+        """Scan until that succeeds."""
+        while (found := await self._attempt(scan)) is None:
+            pass
+        return found
+
+    async def _attempt(self, scan: Callable[[], Awaitable[T]]) -> T | None:
+        """Scan once; None, after a pause, where that fails.
+
+        No process, thread or memory may be to be had, the answer may be cut short: whatever it is, files wait for this.
+        """
+        try:
+            found = await scan()
+        except Exception as error:  # noqa: BLE001 - not even a defect may leave files waiting for ever
+            # Where the watched directory is away, the mirror says so, once.
+            if not self.failing and not isinstance(error, FileNotFoundError):
+                self._log.error(
+                    f"search for hard links and changed files: {error or type(error)}", "it is made again"
+                )
+            self.failing = True
+            await asyncio.sleep(_PAUSE)
+            return None
+        self.failing = False
+        return found
 
     async def _part(self, destination: bytes) -> dict[bytes, int]:
         groups = await self._tried(lambda: self._finder.groups_at(destination))
@@ -199,8 +204,3 @@ class LinkSearch:
             if self._watch(path, file) >= began:
                 young[path] = CONTENT  # maybe after the scan came by, through a name that nobody has heard of
         return young
-
-
-def _of_the_root(error: Exception) -> bool:
-    """Tell whether the watched directory is away: the mirror says so, once."""
-    return isinstance(error, FileNotFoundError)

@@ -456,7 +456,10 @@ class Mirror:
         unseen: dict[LinkedFile, int] = {}
         with opened(self._root.path) as root:
             stands = Classifier(lstat_below(root), Freshness(0, 0)).stands
-            async for file, path, bits in in_slices(self._monitor.survivors()):
+            async for survivor in in_slices(self._monitor.survivors()):
+                if survivor is None:
+                    continue
+                file, path, bits = survivor
                 inode = file.dev, file.ino
                 if path is not None and stands_for(stands(path), inode):
                     continue

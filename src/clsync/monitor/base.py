@@ -64,8 +64,11 @@ class Monitor(Protocol):
         """
         ...
 
-    def survivors(self) -> Iterator[Unnamed]:
-        """Yield files that were changed through a name which is gone: they may have others (`take` comes first)."""
+    def survivors(self) -> Iterator[Unnamed | None]:
+        """Yield files that were changed through a name which is gone: they may have others (`take` comes first).
+
+        A step may bring none.
+        """
         ...
 
     def watch_file(self, path: bytes, file: LinkedFile) -> int:

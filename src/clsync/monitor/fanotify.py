@@ -311,7 +311,7 @@ class FanotifyMonitor:
         if target is not None and len(self._written) < _REMOVED_LIMIT:
             self._written[target] = key
 
-    def survivors(self) -> Iterator[Unnamed]:
+    def survivors(self) -> Iterator[Unnamed | None]:
         """Yield files that were written through a name that is gone or outside (see `monitor.base`)."""
         strays, self._strays = self._strays, {}
         yield from (Unnamed(file, None, bits) for file, bits in strays.items())
@@ -322,6 +322,7 @@ class FanotifyMonitor:
             for target, key in written.items():
                 file = self._look(target)
                 if file is None:
+                    yield None
                     continue
                 if not key:
                     yield Unnamed(file, None, CONTENT)
@@ -330,14 +331,17 @@ class FanotifyMonitor:
                 paths: list[bytes | None] = [join(directory, name) for directory in self._directories(record)]
                 for path in paths or [None]:
                     yield Unnamed(file, path, CONTENT)
-            self._prune()
+            yield from self._prune()
         finally:
             self._end()
 
-    def _prune(self) -> None:
+    def _prune(self) -> Iterator[None]:
         """Forget names whose files are gone; now and then, as each has to be looked at."""
         if len(self._removed) >= self._prune_at:
-            self._removed = {k: t for k, t in self._removed.items() if not t or self._look(t) is not None}
+            for key, target in list(self._removed.items()):
+                if target and self._look(target) is None and self._removed.get(key) == target:
+                    del self._removed[key]
+                yield
             self._prune_at = max(_PRUNED, 2 * len(self._removed))
 
     def _look(self, target: bytes) -> LinkedFile | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 import threading
 import time
@@ -639,11 +640,15 @@ class Writer:
         if self._running:
             pid, status = os.waitpid(self._pid, os.WNOHANG)
             if pid:
-                self._running, self.failed = False, status != 0
+                # SIGBUS: it stored into a mapping of a file that another one was cutting at that moment.
+                cut = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGBUS
+                self._running, self.failed = False, status != 0 and not cut
         return self._running
 
     def trouble(self) -> str:
         """Return the end of what a writer that failed has left behind."""
+        if not self.journal.exists():
+            return "it left nothing behind"
         return "\n".join(self.journal.read_text(errors="replace").splitlines()[-30:])
 
     def kill(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
+import threading
 
 import pytest
 
@@ -145,3 +147,40 @@ def test_a_list_that_is_sent_in_halves_keeps_a_file_of_two_directories_whole(wor
             (world.top / name).rename(world.source / name)
         world.wait_for_equal(daemon)
         assert not marker.exists()
+
+
+@pytest.mark.parametrize("place", ["", "d/"])
+def test_attributes_that_change_while_names_are_sent_reach_no_other_file(world: World, place: str) -> None:
+    """Rsync leaves out of a list what is the same as before; two ends that differ in what was before give wrong modes."""
+    numbers = range(80)
+    for number in range(2000):
+        world.write(f"f{number:04}")
+    for number in numbers:
+        world.write(f"a{number:02}")
+        world.write(f"{place}n{number:02} follows")
+        os.link(world.source / f"a{number:02}", world.source / f"{place}n{number:02}")
+    stop = threading.Event()
+
+    def change() -> None:
+        for mode in itertools.cycle((0o600, 0o644)):
+            for number in numbers:
+                (world.source / f"a{number:02}").chmod(mode)
+            if stop.is_set():
+                return
+
+    with world.daemon("-Mrsyncdirect", "-d2", delays=("-t0.3", "-w0")) as daemon:
+        world.wait_for_equal(daemon)
+        for number in numbers:  # which names they have is known from now on
+            (world.source / f"a{number:02}").chmod(0o600)
+        world.wait_for_equal(daemon)
+        runs = daemon.output.count("batch")
+        for number in range(2000):
+            os.utime(world.source / f"f{number:04}")
+        for number in numbers:
+            world.write(f"{place}n{number:02} follows", "changed")
+        changing = threading.Thread(target=change)
+        changing.start()
+        daemon.wait_until(lambda: daemon.output.count("batch") >= runs + 4, what="two more batches")
+        stop.set()
+        changing.join()
+        world.wait_for_equal(daemon)

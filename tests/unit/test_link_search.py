@@ -8,10 +8,11 @@ from typing import cast
 
 import pytest
 
+from clsync.core.changes import CONTENT, DOUBT
 from clsync.core.classify import LinkedFile
 from clsync.core.links import Inode, LinkIndex
 from clsync.daemon import linksearch
-from clsync.daemon.linkfinder import LinkFinder, Scanned
+from clsync.daemon.linkfinder import Catalogue, LinkFinder, Scanned, any_side_by_side
 from clsync.daemon.linksearch import LinkSearch
 from clsync.daemon.log import Log
 
@@ -120,3 +121,35 @@ def test_files_of_somebody_else_are_searched_for_once_and_not_all_the_time() -> 
         assert searched[2:] == [{others, theirs}]
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("young", "paths", "shaken"),
+    [
+        ([b"d/a"], [b"d/a", b"d/b"], True),
+        ([b"d/a"], [b"d/a", b"e/b"], False),
+        ([b"other"], [b"d/a", b"d/b"], False),
+        ([b"a"], [b"a", b"b"], True),
+        ([b"a"], [b"a", b"d/a", b"d/b"], True),
+    ],
+)
+def test_everything_is_compared_again_when_a_linked_file_changed_in_the_initial_sync(
+    young: list[bytes], paths: list[bytes], shaken: bool
+) -> None:
+    """Only where two of its names lie side by side (decision 16)."""
+    assert any_side_by_side(young, [Scanned(len(paths), paths), Scanned(2, [b"x/1", b"x/2"])]) is shaken
+    revived: dict[bytes, int] = {}
+
+    class Finder(_Finder):
+        async def catalogue(self, young_ns: int) -> Catalogue:
+            return Catalogue({}, young, shaken)
+
+    async def run() -> None:
+        search = LinkSearch(
+            cast(LinkFinder, Finder(None)), {}, lambda names: None, revived.update, lambda path, file: 0, Log()
+        )
+        search.begin_catalogue(0)
+        await _ended(search)
+
+    asyncio.run(run())
+    assert revived == dict.fromkeys(young, CONTENT) | ({b"": DOUBT} if shaken else {})

@@ -7,11 +7,12 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from clsync.core.classify import LinkedFile
 from clsync.core.links import LinkIndex
+from clsync.core.paths import parent
 from clsync.kernel.linkscan import YOUNG, Inode
 from clsync.kernel.process import exit_text, spawn
 from clsync.kernel.slices import in_slices
@@ -35,6 +36,8 @@ class Catalogue(NamedTuple):
     """Files with several names -> one of these."""
     young: list[bytes]
     """Files that were changed lately."""
+    shaken: bool
+    """One of them has two names in one directory: what is sent at the same time is not to be trusted."""
 
 
 class LinkFinder:
@@ -64,7 +67,8 @@ class LinkFinder:
         for inode, scanned in found.items():
             # Where some names lie outside, the first event on one of them asks for a search.
             self._index.learn(inode, scanned.paths, len(scanned.paths))
-        return Catalogue({LinkedFile(*inode, s.links): s.paths[0] for inode, s in found.items()}, young)
+        linked = {LinkedFile(*inode, s.links): s.paths[0] for inode, s in found.items()}
+        return Catalogue(linked, young, any_side_by_side(young, found.values()))
 
     async def groups_at(self, destination: bytes) -> list[list[bytes]]:
         """Return the names that share a file in the directory `destination` though they stand for several here.
@@ -87,6 +91,15 @@ class LinkFinder:
     async def _scan(self, wanted: set[LinkedFile], by_stat: bool) -> dict[Inode, Scanned]:
         wishes = b"".join(b"%d %d %d\n" % file for file in wanted)
         return await _child(self._open_root, [b"--stat"] if by_stat else [], wishes)
+
+
+def any_side_by_side(young: Collection[bytes], files: Iterable[Scanned]) -> bool:
+    """Tell whether one of some files has two names in the same directory, and stands among the young."""
+    changed = set(young)
+    return any(
+        len({parent(path) for path in file.paths}) < len(file.paths) and not changed.isdisjoint(file.paths)
+        for file in files
+    )
 
 
 async def _child(open_root: Callable[[], int], options: list[bytes], wishes: bytes) -> dict[Inode, Scanned]:

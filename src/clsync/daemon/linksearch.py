@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from typing import TypeVar, cast
 
-from clsync.core.changes import CONTENT, NAME
+from clsync.core.changes import CONTENT, DOUBT, NAME
 from clsync.core.classify import LinkedFile
 from clsync.core.links import Inode, remember
 from clsync.daemon.linkfinder import LinkFinder, Scanned
@@ -203,4 +203,6 @@ class LinkSearch:
         async for file, path in in_slices(found.linked.items()):
             if self._watch(path, file) >= began:
                 young[path] = CONTENT  # maybe after the scan came by, through a name that nobody has heard of
+        if found.shaken:
+            young[b""] = DOUBT  # rsync may have mixed up the attributes of others with theirs (decision 16)
         return young

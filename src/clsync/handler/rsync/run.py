@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 
 from clsync.core import batch as flag
 from clsync.core import lists
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.changes import NAME
+from clsync.core.changes import ATTRIB, NAME
 from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.paths import ancestors, join, parent
 from clsync.handler.base import PathRules, may_go
@@ -107,17 +107,53 @@ class BatchRun:
             await self._clean()
         await self._part_links(self._batch.entries)
         before = self._prints()
-        async for entries in self._parts(self._sendable()):
-            for part, force in self._runs(self._unobstructed(entries)):
-                wrong = await self._send(part, force)
-                if wrong is not None:
-                    return wrong
-        self._note_torn(before)
+        entries = self._sendable()
+        wrong = await self._send_all(entries)
+        shaken = {path for path in self._note_torn(before) if entries.get(path, flag.LINKED) & flag.LINKED}
+        if shaken and wrong is None:
+            calm = self._calm(entries, shaken)
+            before = {path: was for path, was in before.items() if path in calm}
+            wrong = await self._send_all(calm)
+            if self._note_torn(before):
+                self._again |= calm.keys() & entries.keys()
+        if wrong is not None:
+            return wrong
         if self._failed or self._again:
             again = frozenset(self._again - self._failed.keys())
             message = "some paths could not be synced"
             return Outcome(Verdict.PARTIAL, self._failed, again, message, _CODE_PARTIAL if self._failed else 0)
         return Outcome(Verdict.DONE)
+
+    async def _send_all(self, entries: Entries) -> Outcome | None:
+        """Send entries in as many runs as it takes; an Outcome if the target cannot be used."""
+        async for part in self._parts(entries):
+            for run, force in self._runs(self._unobstructed(part)):
+                wrong = await self._send(run, force)
+                if wrong is not None:
+                    return wrong
+        return None
+
+    def _calm(self, entries: Entries, shaken: Iterable[bytes]) -> Entries:
+        """Return what is compared once more, because names of one file were sent while its attributes changed.
+
+        rsync (protocol 30 and later) sends of a second name only which file it belongs to. The attributes that the
+        sender saw by then are what it takes for sent when it leaves out of the next entry what is the same; the
+        receiver has those of the first name. So the next one, whatever it is, may be given a wrong mode, owner or time,
+        and a directory above an entry as well. Changed files themselves are handed over once more anyway.
+        """
+        rules = self._rules
+        kept = {
+            path: flags & ~flag.FORCE
+            for path, flags in entries.items()
+            if not flags & flag.MISSING and path not in self._failed
+        }
+        above = {b"", *(up for path in kept for up in ancestors(path))}
+        for up in above - kept.keys():
+            if rules is None or rules.permits(up, True):
+                kept[up] = flag.DIRECTORY | ATTRIB << CHANGE_SHIFT
+        for path in shaken:
+            kept.pop(path, None)
+        return dict(sorted(kept.items()))
 
     def _prints(self) -> dict[bytes, os.stat_result]:
         """Return what stands where files are sent; of large batches only where hard links may be at work."""
@@ -133,12 +169,13 @@ class BatchRun:
                     found[path] = seen
         return found
 
-    def _note_torn(self, before: Mapping[bytes, os.stat_result]) -> None:
-        """Note the files that got or lost names during the run.
+    def _note_torn(self, before: Mapping[bytes, os.stat_result]) -> set[bytes]:
+        """Note the files that got or lost names during the run; return names of linked files that changed.
 
         rsync sends one name of a file and links the others to it. Where that one goes or becomes another file, the
         others are wrong, and no event names them; but the ctime of the file has changed.
         """
+        shaken = set()
         for path, was in before.items():
             with suppress(OSError):
                 now = self._look(path)
@@ -148,8 +185,11 @@ class BatchRun:
                 rewritten = (now.st_mtime_ns, now.st_size) != (was.st_mtime_ns, was.st_size)
                 if linked or not rewritten:
                     self._again.add(path)
+                if linked:
+                    shaken.add(path)
         lost = {before[path].st_ino for path in self._lost if path in before}
         self._again |= {path for path, was in before.items() if was.st_ino in lost}
+        return shaken
 
     def _sendable(self) -> Entries:
         """Return the entries without those whose names rsync cannot carry."""

@@ -21,7 +21,7 @@ _clsync() {
     case $prev in
         --watch-dir|-W) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
         --destination-dir|-D) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
-        --mode|-M) mapfile -t COMPREPLY < <(compgen -W 'rsyncdirect copy direct simple' -- "$cur"); return ;;
+        --mode|-M) mapfile -t COMPREPLY < <(compgen -W 'rsyncdirect copy direct simple shell rsyncshell' -- "$cur"); return ;;
         --sync-handler|-S) mapfile -t COMPREPLY < <(compgen -c -- "$cur"); return ;;
         --rules-file|-R) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
         --delay-collect|-t) return ;;
@@ -45,7 +45,7 @@ _clsync() {
         --config-block-inherits) return ;;
         --compat) mapfile -t COMPREPLY < <(compgen -W '0.4 off' -- "$cur"); return ;;
     esac
-    mapfile -t COMPREPLY < <(compgen -W '--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --timeout-sync= -k --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --background -b --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --config-file= -H --config-block= -K --config-block-inherits= --compat= --help -h --version -V' -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W '--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --timeout-sync= -k --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --synclist-simplify --have-recursive-sync --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --background -b --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --config-file= -H --config-block= -K --config-block-inherits= --compat= --help -h --version -V' -- "$cur")
     if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]]; then
         compopt -o nospace 2>/dev/null
     fi

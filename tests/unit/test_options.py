@@ -148,7 +148,7 @@ def test_help_and_version_come_first() -> None:
         ((b"--socket=/x",), "--socket is not available in this version of clsync", "leave it out"),
         ((b"-p",), "-p (--threading) is not available in this version of clsync", "leave it out"),
         ((b"----='a",), "----: the quotation mark ' is not closed", "add '"),
-        ((b"--mode=shell",), "--mode=shell is not available in this version of clsync", "direct"),
+        ((b"--mode=rsyncso",), "--mode=rsyncso is not available in this version of clsync", "direct"),
         (
             (b"--only-initialsync", b"--skip-initialsync"),
             "--skip-initialsync and --only-initialsync exclude",

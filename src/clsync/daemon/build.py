@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from clsync.core.paths import is_below, shown
@@ -26,7 +26,7 @@ from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
 from clsync.kernel.capabilities import Capabilities, probe_destination
 from clsync.kernel.process import started_ns
 from clsync.monitor import TreeMonitor
-from clsync.options import Settings
+from clsync.options import PROGRAM_MODES, Settings
 from clsync.options.expansion import expand, macros
 
 _DEFAULT_PROGRAM = {"rsyncdirect": b"rsync", "direct": b"cp"}
@@ -34,7 +34,11 @@ _DEFAULT_ARGUMENTS: dict[str, tuple[bytes, ...]] = {
     "simple": (b"sync", b"%label%", b"%EVENT-MASK%", b"%INCLUDE-LIST%"),
     "direct": (b"%INCLUDE-LIST%", b"%destination-dir%/"),
     "rsyncdirect": (ARGUMENTS_MACRO, b"%watch-dir%/", b"%destination-dir%/"),
+    "shell": (b"synclist", b"%label%", b"%INCLUDE-LIST-PATH%"),
+    "rsyncshell": (b"rsynclist", b"%label%", b"%INCLUDE-LIST-PATH%", b"%EXCLUDE-LIST-PATH%"),
 }
+_RECURSIVE_ARGUMENTS: dict[str, tuple[bytes, ...]] = {"shell": (b"initialsync", b"%label%", b"%INCLUDE-LIST%")}
+"""Of runs that take a whole directory, where these are not those of the others."""
 
 
 @dataclass
@@ -213,11 +217,23 @@ def _arguments(made: Plan) -> list[bytes]:
     arguments = made.settings.arguments
     if arguments is None:
         arguments = _DEFAULT_ARGUMENTS[made.mode]
-        if made.destination is None and made.mode != "simple":
+        if made.mode == "rsyncshell" and made.settings.rsync_prefer_include:
+            arguments = arguments[:-1]  # nothing is excluded
+        if made.destination is None and made.mode not in PROGRAM_MODES:
             raise OperatorError(
                 f"--mode={made.mode} without a destination", "add --destination-dir, or name it in the arguments"
             )
     return list(arguments)
+
+
+def _recursive_arguments(made: Plan) -> Sequence[bytes]:
+    """Return the arguments of runs that take a whole directory."""
+    own = made.settings.recursive_arguments
+    if own is not None:
+        return own
+    return (
+        made.arguments if made.settings.arguments is not None else _RECURSIVE_ARGUMENTS.get(made.mode, made.arguments)
+    )
 
 
 def _names_lists(made: Plan) -> bool:
@@ -403,7 +419,11 @@ def _command_handler(made: Plan) -> CommandHandler:
         _check_lists_dir(lists_dir, made.root)
     style = CommandStyle(
         one_per_run=made.mode == "simple",
-        rsync_lists=made.mode == "rsyncdirect",
+        root_name=b"." if made.mode == "direct" else b"",
+        rsync_lists=made.mode in ("rsyncdirect", "rsyncshell"),
+        plain_lists=s.synclist_simplify > 0,
+        vanished_is_done=made.mode == "rsyncdirect",
+        recursive=s.have_recursive_sync > 0,
         prefer_include=s.rsync_prefer_include > 0,
         include_limit=s.rsync_inclimit,
         lists_dir=lists_dir,
@@ -412,6 +432,7 @@ def _command_handler(made: Plan) -> CommandHandler:
     return CommandHandler(
         made.program,
         made.arguments,
+        recursive_arguments=_recursive_arguments(made),
         style=style,
         root=made.root,
         lookup=_lookup(made),

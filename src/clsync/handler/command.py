@@ -1,4 +1,4 @@
-"""Handlers that are the operator's own program: modes `direct` and `simple`, and list files for any of them."""
+"""Handlers that are the operator's own program, with its arguments, macros and list files."""
 
 from __future__ import annotations
 
@@ -40,8 +40,16 @@ class CommandStyle:
 
     one_per_run: bool = False
     """Mode simple: one object a run, by its absolute path."""
+    root_name: bytes = b""
+    """How the watched directory itself is named; other objects by their paths relative to it."""
     rsync_lists: bool = False
-    """List files are rsync's include and exclude lists (mode rsyncdirect), else lines `sync LABEL MASK PATH`."""
+    """List files are rsync's include and exclude lists, else lines `sync LABEL MASK PATH`."""
+    plain_lists: bool = False
+    """Lines hold the path alone."""
+    vanished_is_done: bool = False
+    """Exit code 24 of rsync is success: files vanished before they were sent; their own events are on the way."""
+    recursive: bool = False
+    """The program takes whole directories, each in a run of its own, by their absolute paths."""
     prefer_include: bool = False
     """Permitted objects are included by name, nothing is excluded (`--rsync-prefer-include`)."""
     include_limit: int = 20_000
@@ -58,6 +66,7 @@ class CommandHandler:
         program: bytes,
         arguments: Sequence[bytes],
         *,
+        recursive_arguments: Sequence[bytes] = (),
         style: CommandStyle,
         root: bytes,
         lookup: Lookup,
@@ -75,9 +84,9 @@ class CommandHandler:
         self.glues: bytes | None = None
         self._program, self._style = program, style
         self._arguments = _legacy_arguments(arguments, style)
+        self._recursive_arguments = list(recursive_arguments)
         self._root, self._lookup, self._label, self._full_initial = root, lookup, label, full_initial
-        # 24: files vanished before rsync sent them; their own events are on the way.
-        self._codes_done = frozenset(codes_done) | ({0, 24} if style.rsync_lists else {0})
+        self._codes_done = frozenset(codes_done) | ({0, 24} if style.vanished_is_done else {0})
         self._one_file_system = one_file_system
         self._runner = Runner(timeout)
         self._stopping = False
@@ -141,6 +150,8 @@ class CommandHandler:
             async for run in self._rsync_runs(batch):
                 yield run
             return
+        for path in self._whole(batch):
+            yield [path], self._argv({path: batch.entries[path]}, {}, recursive=True), []
         room = 1 if self._style.one_per_run else max(1, MOST_ARGUMENTS - len(self._arguments))
         if not any(argument == b"%" + OBJECTS + b"%" for argument in self._arguments):
             room = 1 if self._style.one_per_run else _LIST_OBJECTS
@@ -149,8 +160,19 @@ class CommandHandler:
             files = {INCLUDE_FILE: made[0], EXCLUDE_FILE: b""} if made else {}
             yield list(objects), self._argv(objects, files), made
 
+    def _whole(self, batch: Batch) -> list[bytes]:
+        """Return the entries that the program takes with all that is below."""
+        if not self._style.recursive or self._one_file_system:
+            return []
+        rules = self._rules_for(batch)
+        deep = [path for path, flags in batch.entries.items() if flags & flag.RECURSIVE]
+        return [path for path in deep if rules is None or rules.recursion_is_free(path)]
+
+    def _rules_for(self, batch: Batch) -> PathRules | None:
+        return None if batch.initial and self._full_initial else self.rules
+
     async def _rsync_runs(self, batch: Batch) -> AsyncIterator[tuple[list[bytes], list[bytes], list[bytes]]]:
-        rules = None if batch.initial and self._full_initial else self.rules
+        rules = self._rules_for(batch)
         entries = {p: f for p, f in batch.entries.items() if not f & flag.MISSING or may_go(p, rules)}
         rejected: list[bytes] = []
         if self._style.prefer_include:
@@ -176,8 +198,10 @@ class CommandHandler:
 
     async def _objects(self, batch: Batch) -> AsyncIterator[tuple[bytes, int]]:
         """Yield (path, flags): recursive entries are expanded to what rules permit."""
-        rules = None if batch.initial and self._full_initial else self.rules
+        rules, whole = self._rules_for(batch), set(self._whole(batch))
         for entry, flags in batch.entries.items():
+            if entry in whole:
+                continue
             if flags & flag.MISSING and not may_go(entry, rules):
                 continue
             if rules is None or not flags & flag.RECURSIVE or rules.permits(entry, True):
@@ -190,14 +214,21 @@ class CommandHandler:
                 if rules is None or rules.permits(path, is_dir):
                     yield path, (flag.DIRECTORY if is_dir else 0) | NAME << CHANGE_SHIFT
 
-    def _argv(self, objects: Mapping[bytes, int], files: Mapping[bytes, bytes]) -> list[bytes]:
+    def _argv(
+        self, objects: Mapping[bytes, int], files: Mapping[bytes, bytes], recursive: bool = False
+    ) -> list[bytes]:
         single = next(iter(objects)) if self._style.one_per_run or len(objects) == 1 else None
         argv = [self._program]
-        for argument in self._arguments:
+        absolute = self._style.one_per_run or recursive
+
+        def value(name: bytes) -> bytes | None:
+            return b"initialsync" if recursive and name == b"TYPE" else self._value(name, objects, files, single)
+
+        for argument in self._recursive_arguments if recursive else self._arguments:
             if argument == b"%" + OBJECTS + b"%":
-                argv += [self._named(path) for path in objects]
+                argv += [self._named(path, absolute) for path in objects]
             else:
-                argv.append(expand(argument, lambda name: self._value(name, objects, files, single)))
+                argv.append(expand(argument, value))
         return argv
 
     def _value(
@@ -219,22 +250,20 @@ class CommandHandler:
             return b"sync" if self._style.one_per_run else b"synclist"
         return self._lookup(name)
 
-    def _named(self, path: bytes) -> bytes:
+    def _named(self, path: bytes, absolute: bool) -> bytes:
         """Return the argument for an object: never one that looks like an option."""
-        if self._style.one_per_run:
+        if absolute:
             return self._root + b"/" + path if path else self._root
-        return b"./" + path if path.startswith(b"-") else path or b"."
+        return b"./" + path if path.startswith(b"-") else path or self._style.root_name
 
     # -- list files --------------------------------------------------------------------------------------------
 
     def _lines(self, objects: Mapping[bytes, int]) -> bytes:
         # A newline cannot stand in a list of lines: such objects are named by %INCLUDE-LIST% only.
-        lines = (
-            b"sync %s %d %s\n" % (self._label, event_mask(flags), path)
-            for path, flags in objects.items()
-            if b"\n" not in path
-        )
-        return b"".join(lines)
+        able = {path: flags for path, flags in objects.items() if b"\n" not in path}
+        if self._style.plain_lists:
+            return b"".join(path + b"\n" for path in able)
+        return b"".join(b"sync %s %d %s\n" % (self._label, event_mask(flags), path) for path, flags in able.items())
 
     def _list_file(self, kind: bytes, text: bytes) -> bytes:
         if self._lists_dir is None:

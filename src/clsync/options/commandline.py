@@ -29,26 +29,31 @@ class CommandLine(NamedTuple):
     """Handler arguments; None where there are none."""
     argument_line: bytes | None
     """Value of the long option `--`."""
+    recursive_line: bytes | None
+    """Value of the long option `---`."""
 
 
 def read_command_line(arguments: Sequence[bytes]) -> CommandLine:
     """Read the arguments after the program's name. Raises OperatorError."""
     given: list[Given] = []
     operands: list[bytes] = []
-    line = None
+    lines: dict[bytes, bytes] = {}
     rest = iter(arguments)
     for argument in rest:
         if argument == b"--":
             operands += rest
-        elif argument.startswith(b"----") and argument[4:5] in (b"", b"="):
-            line = argument[5:] if argument[4:] else _value(rest, "----")
+        elif argument.startswith(b"----"):
+            word, equals, line = argument.partition(b"=")
+            if word not in (b"----", b"-----"):
+                raise OperatorError(f"unknown option {shown(word)}", _HELP)
+            lines[word] = line if equals else _value(rest, shown(word))
         elif argument.startswith(b"--"):
             given.append(_long(argument[2:], rest))
         elif argument.startswith(b"-") and len(argument) > 1:
             given += _shorts(argument[1:], rest)
         else:
             operands.append(argument)
-    return CommandLine(given, operands or None, line)
+    return CommandLine(given, operands or None, lines.get(b"----"), lines.get(b"-----"))
 
 
 def _long(text: bytes, rest: Iterator[bytes]) -> Given:

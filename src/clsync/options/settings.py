@@ -12,7 +12,16 @@ from clsync.options import values
 from clsync.options.commandline import Given, not_yet, read_command_line
 from clsync.options.configfile import ConfigFile, parse_config
 from clsync.options.expansion import expand
-from clsync.options.table import ARGUMENTS_KEY, BY_NAME, LATER, LATER_MODES, OPTIONS, Option, Takes
+from clsync.options.table import (
+    ARGUMENTS_KEY,
+    BY_NAME,
+    LATER,
+    LATER_MODES,
+    OPTIONS,
+    RECURSIVE_ARGUMENTS_KEY,
+    Option,
+    Takes,
+)
 from clsync.options.values import Invalid, nearest, shown, written
 
 ReadFile = Callable[[bytes], bytes | None]
@@ -25,6 +34,8 @@ CONFIG_FILES: Final = (
     b"/usr/local/etc/clsync.conf",
 )
 NO_CONFIG_FILE: Final = b"/NULL/"
+PROGRAM_MODES: Final = ("simple", "shell", "rsyncshell")
+"""Modes that need a program, and no destination: the program knows it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,8 @@ class Settings:
     dont_unlink_lists: int
     rsync_inclimit: int
     rsync_prefer_include: int
+    synclist_simplify: int
+    have_recursive_sync: int
     skip_initialsync: int
     only_initialsync: int
     full_initialsync: int
@@ -73,6 +86,8 @@ class Settings:
     compat: bool
     arguments: tuple[bytes, ...] | None = None
     """Arguments of the handler, not expanded; None: the mode's own."""
+    recursive_arguments: tuple[bytes, ...] | None = None
+    """The same of recursive runs (`--have-recursive-sync`)."""
     given: frozenset[str] = frozenset()
     """Names of the options somebody has set."""
     warnings: tuple[str, ...] = field(default=())
@@ -104,8 +119,10 @@ def load(argv: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: ReadF
             raise HelpRequested
         if given.option.name == "version":
             raise VersionRequested
-    arguments = _operands(line.operands, line.argument_line)
     layers = _Layers(line.options, environ, pid)
+    layers.note_operands(line.operands)
+    layers.note_arguments(ARGUMENTS_KEY, line.argument_line, "----")
+    layers.note_arguments(RECURSIVE_ARGUMENTS_KEY, line.recursive_line, "-----")
     try:
         layers.read_config(read_file, environ)
         by_key: dict[str, Any] = {
@@ -113,7 +130,8 @@ def load(argv: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: ReadF
         }
         settings = Settings(
             **by_key,
-            arguments=layers.config_arguments if arguments is None else arguments,
+            arguments=layers.arguments.get(ARGUMENTS_KEY),
+            recursive_arguments=layers.arguments.get(RECURSIVE_ARGUMENTS_KEY),
             given=frozenset(layers.given),
             warnings=tuple(layers.warnings),
         )
@@ -124,33 +142,33 @@ def load(argv: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: ReadF
     return settings
 
 
-def _operands(operands: list[bytes] | None, argument_line: bytes | None) -> tuple[bytes, ...] | None:
-    if operands is not None:
-        return None if operands == [b""] else tuple(operands)
-    if argument_line is None:
-        return None
-    return _argument_line(argument_line, "----")
-
-
-def _argument_line(text: bytes, where: str) -> tuple[bytes, ...]:
-    try:
-        return values.argument_line(text, None)
-    except Invalid as error:
-        raise OperatorError(f"{where}: {error.reason}", error.hint) from None
-
-
 class _Layers:
     """All that was written, most important first; values are made when they are asked for."""
 
     def __init__(self, line: Iterable[Given], environ: Mapping[bytes, bytes], pid: int) -> None:
         self.given: dict[str, list[Given]] = {}
-        self.config_arguments: tuple[bytes, ...] | None = None
+        self.arguments: dict[str, tuple[bytes, ...] | None] = {}
+        """Argument lines by their keys; None: the mode's own."""
         self.warnings: list[str] = []
         self._pid, self._values = pid, dict[str, object]()
         self._at_work: list[str] = []
         for given in line:
             self.given.setdefault(given.option.name, []).append(given)
         self._compat_environment = environ.get(b"CLSYNC_COMPAT")
+
+    def note_operands(self, operands: list[bytes] | None) -> None:
+        """Take handler arguments from the command line: one that is empty stands for the mode's own."""
+        if operands is not None:
+            self.arguments[ARGUMENTS_KEY] = None if operands == [b""] else tuple(operands)
+
+    def note_arguments(self, key: str, line: bytes | None, where: str) -> None:
+        """Take handler arguments that are written as one line, unless they are known. Raises OperatorError."""
+        if line is None or key in self.arguments:
+            return
+        try:
+            self.arguments[key] = values.argument_line(line, None)
+        except Invalid as error:
+            raise OperatorError(f"{where}: {error.reason}", error.hint) from None
 
     def read_config(self, read_file: ReadFile, environ: Mapping[bytes, bytes]) -> None:
         """Add the configuration block and those it inherits from."""
@@ -171,9 +189,8 @@ class _Layers:
         self._values.clear()
 
     def _add(self, key: str, text: bytes, where: str) -> None:
-        if key == ARGUMENTS_KEY:
-            if self.config_arguments is None:
-                self.config_arguments = _argument_line(text, where)
+        if key in (ARGUMENTS_KEY, RECURSIVE_ARGUMENTS_KEY):
+            self.note_arguments(key, text, where)
             return
         option = BY_NAME.get(key)
         if option is None or option.takes is Takes.NOTHING:
@@ -267,7 +284,8 @@ def _check(settings: Settings) -> None:
         raise OperatorError("no watch directory", "say what to watch: clsync -W SOURCE -D DESTINATION")
     if s.mode in LATER_MODES:
         raise OperatorError(
-            f"--mode={s.mode} is not available in this version of clsync", "use rsyncdirect, copy, direct or simple"
+            f"--mode={s.mode} is not available in this version of clsync",
+            "use rsyncdirect, copy, direct, simple, shell or rsyncshell",
         )
     for a, b in (
         ("skip-initialsync", "exit-on-no-events"),
@@ -277,21 +295,26 @@ def _check(settings: Settings) -> None:
     ):
         if getattr(s, BY_NAME[a].key) and getattr(s, BY_NAME[b].key):
             raise OperatorError(f"--{a} and --{b} exclude each other", "leave one of them out")
-    if s.mode == "simple" and s.sync_handler is None:
-        raise OperatorError("--mode=simple needs a program", "name it with --sync-handler")
+    if s.mode in PROGRAM_MODES and s.sync_handler is None:
+        raise OperatorError(f"--mode={s.mode} needs a program", "name it with --sync-handler")
+    for name in ("have-recursive-sync", "synclist-simplify"):
+        if getattr(s, BY_NAME[name].key) and s.mode in ("rsyncdirect", "rsyncshell", "copy"):
+            raise OperatorError(f"--{name} has no meaning in mode {s.mode}", "leave it out, or use mode shell")
+    if s.recursive_arguments is not None and not s.have_recursive_sync:
+        raise OperatorError("arguments of recursive runs (---) without recursive runs", "add --have-recursive-sync")
     if s.mode is None and s.sync_handler is not None and os.path.basename(s.sync_handler) != b"rsync":
         raise OperatorError(
-            f"--sync-handler {shown(s.sync_handler)} without a mode", "add --mode=direct or --mode=simple"
+            f"--sync-handler {shown(s.sync_handler)} without a mode", "add --mode=direct, simple, shell or rsyncshell"
         )
     if s.mode == "copy" and (s.sync_handler is not None or s.arguments is not None):
         raise OperatorError(
             "--mode=copy runs no program", "leave --sync-handler and the arguments out, or use mode direct"
         )
-    if s.destination_dir is None and s.arguments is None and s.mode != "simple":
+    if s.destination_dir is None and s.arguments is None and s.mode not in PROGRAM_MODES:
         raise OperatorError("no destination", "say where to: clsync -W SOURCE -D DESTINATION")
 
 
 def table_matches() -> bool:
     """Tell whether `Settings` has a field for every option with a value, and no other."""
-    extra = {"arguments", "given", "warnings"}
+    extra = {"arguments", "recursive_arguments", "given", "warnings"}
     return {f.name for f in fields(Settings)} - extra == {o.key for o in OPTIONS if o.takes is not Takes.NOTHING}

@@ -47,8 +47,8 @@ class Option:
 _V, _O, _N = Takes.VALUE, Takes.OPTIONAL, Takes.NOTHING
 _WHAT, _WHEN, _HOW, _RUN, _SAY, _CONF = "What", "When", "How", "Course of the run", "Messages and files", "Settings"
 
-MODES: Final = ("rsyncdirect", "copy", "direct", "simple")
-LATER_MODES: Final = ("shell", "rsyncshell", "rsyncso", "so")
+MODES: Final = ("rsyncdirect", "copy", "direct", "simple", "shell", "rsyncshell")
+LATER_MODES: Final = ("rsyncso", "so")
 MONITORS: Final = ("auto", "fanotify", "inotify", "poll")
 
 
@@ -82,6 +82,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "MODE",
         "`rsyncdirect`: rsync, one exact run a batch. `copy`: clsync's own copier, for local destinations."
         " `direct`: any program, once a batch, objects as arguments. `simple`: any program, once per object."
+        " `shell`: a program, given a list of what has changed. `rsyncshell`: a program, given the include and exclude"
+        " lists for an rsync of its own."
         " When not given: `rsyncdirect` where rsync is installed and fits, else `copy`; with -S another program than"
         " rsync it has to be given.",
         completes=" ".join(MODES),
@@ -271,6 +273,23 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "list what is permitted instead of excluding what is not",
         "Only for list files of mode rsyncdirect.",
     ),
+    _flag(
+        "synclist-simplify",
+        "",
+        _HOW,
+        "list files of mode shell hold paths alone",
+        "Instead of lines `sync LABEL MASK PATH`.",
+    ),
+    _flag(
+        "have-recursive-sync",
+        "",
+        _HOW,
+        "the handler copies whole directories itself",
+        "Modes simple, direct and shell: the initial sync, and each directory that appears, is one run of its own with"
+        " the absolute path of the directory as the only object; in mode shell the arguments are then `initialsync"
+        " LABEL PATH`. Other arguments for these runs: key `---` of a configuration block, or `-----=LINE`. Where rules"
+        " or other file systems leave something out below, the objects are listed as usual.",
+    ),
     _flag("skip-initialsync", "", _RUN, "do not sync everything at the start"),
     _flag("only-initialsync", "", _RUN, "end after the initial sync"),
     _flag("full-initialsync", "F", _RUN, "ignore the rules in the initial sync"),
@@ -354,6 +373,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
 
 ARGUMENTS_KEY: Final = "--"
 """Key of a configuration block, and long option, for the handler's arguments as one line."""
+RECURSIVE_ARGUMENTS_KEY: Final = "---"
+"""The same for the arguments of recursive runs (`--have-recursive-sync`)."""
 
 BY_NAME: Final = {option.name: option for option in OPTIONS}
 BY_SHORT: Final = {option.short: option for option in OPTIONS if option.short}
@@ -370,8 +391,8 @@ LATER: Final = {
             " inherit-capabilities forbid-devices cgroup-group-name threading:p exit-on-sync-skipping cluster-iface:c"
             " cluster-ip:m cluster-port:P cluster-timeout:G cluster-node-name:n cluster-hash-dl-min:o"
             " cluster-hash-dl-max:O cluster-scan-dl-max standby-file modification-signature cancel-syscalls"
-            " have-recursive-sync synclist-simplify auto-add-rules-w:A fts-experimental-optimization exit-hook"
-            " pre-exit-hook sync-on-quit dump-dir ---"
+            " auto-add-rules-w:A fts-experimental-optimization exit-hook"
+            " pre-exit-hook sync-on-quit dump-dir"
         ).split()
     )
 }

@@ -292,7 +292,7 @@ class Run:
         collect, sync = self.random.choice(DELAYS)
         arguments = [f"-W{world.source}", f"-D{world.destination}", f"-M{settings.mode}"]
         arguments += [f"--monitor={settings.monitor}", f"-t{collect:g}", f"-w{sync:g}"]
-        arguments += [f"--status-file={world.scratch}/status"]
+        arguments += [f"--status-file={world.scratch}/status", *(["--xattrs"] if settings.xattrs else [])]
         if world.rules is not None:
             rules = world.scratch / "rules"
             rules.write_bytes(world.rules.text)

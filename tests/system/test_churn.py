@@ -20,7 +20,7 @@ TROUBLES = {
     "rules": Settings(rules=True),
     "handler killed": Settings(kill_handler=True),
     "one file system": Settings(places="same-fs"),
-    "attributes": Settings(xattrs=True, extra=("--xattrs",)),
+    "attributes": Settings(xattrs=True),
 }
 
 pytestmark = [pytest.mark.churn, pytest.mark.root]

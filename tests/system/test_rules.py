@@ -184,6 +184,23 @@ def without(*rejected: bytes) -> set[bytes]:
     return {path for path in ALL if not any((path + b"/").startswith(top + b"/") for top in rejected)}
 
 
+@pytest.mark.parametrize("instead", ["link", "file", "dangling"])
+def test_a_directory_that_gives_way_to_something_else(world: World, mode: str, instead: str) -> None:
+    """Also to a symlink that leads to where it was moved, less a file or two that are gone from there."""
+    plant(world.source, "text", "d/a", "d/e/a", "d/e/b", "d/e/f/a", "d/n", "other/")
+    with world.daemon(*options(world, mode, SKIP), delays=("-t0.3", "-w0")) as daemon:
+        world.wait_for_equal(daemon)
+        settle(daemon)
+        (world.source / "d").rename(world.source / "other/d")
+        for gone in ("n", "e/b", "e/f/a"):
+            (world.source / "other/d" / gone).unlink()
+        if instead == "file":
+            world.write("d")
+        else:
+            (world.source / "d").symlink_to("other/d" if instead == "link" else "nowhere")
+        world.wait_for_equal(daemon)
+
+
 @pytest.mark.parametrize(
     ("rules", "permitted"),
     [

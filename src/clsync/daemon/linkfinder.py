@@ -16,7 +16,7 @@ from clsync.core.paths import parent
 from clsync.kernel.linkscan import YOUNG, Inode
 from clsync.kernel.process import exit_text, spawn
 from clsync.kernel.slices import in_slices
-from clsync.kernel.walk import lstat_below
+from clsync.kernel.walk import lstat_straight
 
 _CHUNK = 1 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -78,7 +78,7 @@ class LinkFinder:
         found = await _child(lambda: os.open(destination, _DIRECTORY), [b"--all", b"%d" % sys.maxsize], b"")
         root = self._open_root()
         try:
-            look = lstat_below(root)
+            look = lstat_straight(root)
             wrong = []
             async for paths in in_slices(scanned.paths for scanned in found.values()):
                 seen = {p: s for p in paths if (s := look(p)) is not None and not stat.S_ISDIR(s.st_mode)}

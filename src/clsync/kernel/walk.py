@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
-from clsync.core.paths import join
+from clsync.core.paths import ancestors, join
 
 PATH_LIMIT = 4000
 """Below PATH_MAX (4096, limits.h) by enough for the prefix of /proc/self/fd/N."""
@@ -30,6 +30,23 @@ def lstat_below(root: int) -> Callable[[bytes], os.stat_result | None]:
             return _lstat_deep(root, path)
 
     return look
+
+
+def lstat_straight(root: int) -> Callable[[bytes], os.stat_result | None]:
+    """As `lstat_below`, but what lies behind a symlink does not stand there. Directories are looked at once."""
+    look = lstat_below(root)
+    real: dict[bytes, bool] = {}
+
+    def straight(path: bytes) -> os.stat_result | None:
+        for up in ancestors(path):
+            if up not in real:
+                found = look(up)
+                real[up] = found is not None and stat.S_ISDIR(found.st_mode)
+            if not real[up]:
+                return None
+        return look(path)
+
+    return straight
 
 
 def open_directory(root: int, path: bytes) -> int:

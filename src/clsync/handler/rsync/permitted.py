@@ -23,7 +23,7 @@ from clsync.handler.base import PathRules, may_go
 from clsync.handler.rsync.blame import TEMPORARY
 from clsync.handler.runner import anonymous_file
 from clsync.kernel.slices import in_slices
-from clsync.kernel.walk import lstat_below, walk
+from clsync.kernel.walk import lstat_straight, walk
 
 Look = Callable[[bytes], os.stat_result | None]
 PART = 15_000
@@ -75,7 +75,8 @@ def listing() -> Iterator[BinaryIO]:
 def doomed(itemized: BinaryIO, root: int, rules: PathRules | None, litter: bool = False) -> Doomed:
     """Read what `rsync -n -i --delete` printed; `litter`: temporary files go as what they would have become."""
     itemized.seek(0)
-    look = lstat_below(root)
+    # What stands below something that is no directory goes with the directory that gives way to it.
+    look = lstat_straight(root)
     missing, protected = [], []
     for line in itemized:
         for path, is_dir in lists.deletions(line.rstrip(b"\n")):

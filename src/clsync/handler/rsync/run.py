@@ -24,7 +24,7 @@ from clsync.kernel.files import opened
 from clsync.kernel.mounts import mounts_at_and_below, read_mounts
 from clsync.kernel.process import exit_text
 from clsync.kernel.slices import in_slices
-from clsync.kernel.walk import list_directory, lstat_below, walk
+from clsync.kernel.walk import list_directory, lstat_below, lstat_straight, walk
 
 Entries = dict[bytes, int]
 
@@ -359,7 +359,7 @@ class BatchRun:
 
     async def _clean(self) -> None:
         """Delete what a run that was cut off left behind."""
-        look = lstat_below(self._batch.root)
+        look = lstat_straight(self._batch.root)
         littered = {p for p in self._program.littered if permitted.is_directory(look(p))}
         flat = self._program.recipe.flat()
         records = [b"./" + (p + b"/" if p else b"") + b"\0" for p in sorted(littered)]

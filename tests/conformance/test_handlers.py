@@ -98,7 +98,11 @@ def direct_handler(bench: Bench) -> CommandHandler:
     options = [b"-dlptgoDHRI", b"--modify-window=-1", b"--force", b"--delete-missing-args"]
     arguments = [*options, b"%INCLUDE-LIST%", bytes(bench.destination)]
     return CommandHandler(
-        b"/usr/bin/rsync", arguments, style=CommandStyle(), root=bytes(bench.source), lookup=lambda name: None
+        b"/usr/bin/rsync",
+        arguments,
+        style=CommandStyle(root_name=b"."),
+        root=bytes(bench.source),
+        lookup=lambda name: None,
     )
 
 

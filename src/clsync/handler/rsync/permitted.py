@@ -37,26 +37,19 @@ class Doomed(NamedTuple):
     """Topmost paths that are gone here and may go there."""
     protected: list[bytes]
     """Topmost paths that rules reject."""
+    replaced: set[bytes]
+    """What is no directory here and stands where a directory with content has to give way there."""
 
 
-def unknown(entries: Mapping[bytes, int], rules: PathRules, destination: bytes | None) -> dict[bytes, int]:
-    """Return the entries that reach further than themselves: recursive ones, as rules leave rsync no recursion, and
-
-    those that may delete what rules protect. `destination`: the target, if it is a directory of this machine.
-    """
-    return {
-        p: f
-        for p, f in entries.items()
-        if f & flag.RECURSIVE or (_reaches_far(p, f, destination) and not rules.recursion_is_free(p))
-    }
+def far(entries: Mapping[bytes, int], destination: bytes | None) -> set[bytes]:
+    """Return the entries that may delete more than what they name. `destination`: the target, if it is local."""
+    return {p for p, f in entries.items() if f & (flag.RECURSIVE | flag.MISSING) or _replaces(p, f, destination)}
 
 
-def _reaches_far(path: bytes, flags: int, destination: bytes | None) -> bool:
-    if flags & (flag.RECURSIVE | flag.MISSING):
-        return True
+def _replaces(path: bytes, flags: int, destination: bytes | None) -> bool:
+    """Tell whether an entry that is no directory here may have to make one give way there."""
     if flags & flag.DIRECTORY:
         return False
-    # What is no directory here may have to make a directory give way there.
     if destination is None:
         return bool(flags >> CHANGE_SHIFT & NAME)
     try:
@@ -77,16 +70,25 @@ def doomed(itemized: BinaryIO, root: int, rules: PathRules | None, litter: bool 
     itemized.seek(0)
     # What stands below something that is no directory goes with the directory that gives way to it.
     look = lstat_straight(root)
-    missing, protected = [], []
+    missing, protected, replaced = [], [], set()
     for line in itemized:
         for path, is_dir in lists.deletions(line.rstrip(b"\n")):
+            up = parent(path)
+            if up and _stands_no_directory(look, up):
+                replaced.add(up)
             if rules is not None and not rules.permits(_plain(path) if litter else path, is_dir):
                 protected.append(path)
             elif _is_gone(look, path) and (
                 is_directory(_seen(look, parent(path))) or not may_go(parent(path), rules)
             ):
                 missing.append(path)
-    return Doomed(missing, _topmost(protected))
+    return Doomed(missing, _topmost(protected), replaced)
+
+
+def _stands_no_directory(look: Look, path: bytes) -> bool:
+    """Tell whether something stands at the source that is no directory."""
+    found = _seen(look, path)
+    return found is not None and not stat.S_ISDIR(found.st_mode)
 
 
 def _plain(path: bytes) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 ARGUMENTS_MACRO = b"%RSYNC-ARGS%"
 LIST = (b"--files-from=-", b"--from0")
-_EXACT = (b"--numeric-ids", b"--delete", b"--force")
+_EXACT = (b"--numeric-ids", b"--delete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,8 @@ class Recipe:
     """The receiver understands `--delete-missing-args` (recipe S2); otherwise recipe F2 is used."""
     flat_lists: bool = False
     """A directory in a list stands for itself alone, even if it has come to be one after it was listed."""
+    makes_way: bool = True
+    """A directory with content gives way to what is none, or to nothing, at the source."""
     acls: bool = False
     xattrs: bool = False
     one_file_system: int = 0
@@ -66,6 +68,7 @@ class Recipe:
             *([b"-" + letters] if letters else []),
             b"--modify-window=%d" % self.modify_window,
             *_EXACT,
+            *([b"--force"] if self.makes_way else []),
             *self.lacking,
             *self.connection,
         ]

@@ -7,6 +7,7 @@ import stat
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 
 from clsync.core import batch as flag
@@ -76,6 +77,12 @@ class BatchRun:
         self._filter: bytes | None = None
         self._by_name: bytes | None = None
         """Filter file for the run at work, if it lists directories only to delete in them by name."""
+        self._giving_way: set[bytes] = set()
+        """Entries by which directories with content may go at the destination.
+
+        They are sent apart: what is to be deleted was found out before the run, as rules may protect some of it. If any
+        other entry has become something else meanwhile, its directory has to stay there, with all that is in it.
+        """
         self._spared = _mount_points(batch.root) if self._recipe.one_file_system > 1 else []
         self._stalls = 0
         self._look = lstat_below(batch.root)
@@ -212,17 +219,29 @@ class BatchRun:
     async def _parts(self, entries: Entries) -> AsyncIterator[Entries]:
         """Yield what is sent: the entries as they are, or bounded parts of them where rules forbid recursion."""
         rules = self._rules
-        unknown = {} if rules is None else permitted.unknown(entries, rules, self._local)
-        if rules is None or not unknown:
+        if rules is None:
             yield entries
             return
-        doomed = await self._doomed(unknown)
-        self._protect(doomed.protected)
+        far = permitted.far(entries, self._local)
+        # Rules leave rsync no recursion, and no deletion that they have not looked at.
+        unknown = {p: entries[p] for p in far if entries[p] & flag.RECURSIVE or not rules.recursion_is_free(p)}
+        unknown = dict(sorted(unknown.items()))
+        doomed = await self._doomed(unknown) if unknown else permitted.Doomed([], [], set())
+        if unknown:
+            self._protect(doomed.protected)
         recursive = {p: f for p, f in unknown.items() if f & flag.RECURSIVE}
         plain = {
             p: f for p, f in entries.items() if p not in recursive and (not f & flag.MISSING or may_go(p, rules))
         }
-        yield dict(sorted((plain | dict.fromkeys(doomed.missing, flag.MISSING)).items()))
+        replaced = {p for p in doomed.replaced if rules.permits(p, False)}
+        first = plain | dict.fromkeys(doomed.missing, flag.MISSING) | dict.fromkeys(replaced - plain.keys(), 0)
+        self._giving_way = first.keys() & (far | replaced | set(doomed.missing))
+        for part in (
+            {p: f for p, f in first.items() if p in self._giving_way},
+            {p: f for p, f in first.items() if p not in self._giving_way or f & flag.LINKED},
+        ):
+            if part:
+                yield dict(sorted(part.items()))
         linked = {p: f for p, f in plain.items() if f & flag.LINKED}
         spread = permitted.Spread(
             self._batch.root, rules, self._recipe.one_file_system, linked, self._note_too_long, self._note_unreadable
@@ -407,6 +426,9 @@ class BatchRun:
         # Without recursion rsync is done sooner, and what has become a directory meanwhile has an event of its own.
         deep = lists.flags_of(entries) & flag.RECURSIVE
         recipe = self._recipe if deep else self._recipe.bounded()
+        if self._rules is not None:
+            goes = lists.flags_of(entries) & flag.MISSING or not self._giving_way.isdisjoint(entries)
+            recipe = replace(recipe, makes_way=bool(goes))
         return [*recipe.listed(force=force), *guard], self._batch, self._records(entries)
 
     def _records(self, entries: Mapping[bytes, int]) -> Iterator[bytes]:

@@ -36,6 +36,9 @@ _clsync() {
         --lists-dir|-L) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
         --rsync-inclimit) return ;;
         --max-iterations) return ;;
+        --pre-exit-hook) mapfile -t COMPREPLY < <(compgen -c -- "$cur"); return ;;
+        --exit-hook) mapfile -t COMPREPLY < <(compgen -c -- "$cur"); return ;;
+        --standby-file) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
         --label|-l) return ;;
         --output|-Y) mapfile -t COMPREPLY < <(compgen -W 'stderr stdout syslog' -- "$cur"); return ;;
         --pid-file|-z) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
@@ -45,7 +48,7 @@ _clsync() {
         --config-block-inherits) return ;;
         --compat) mapfile -t COMPREPLY < <(compgen -W '0.4 off' -- "$cur"); return ;;
     esac
-    mapfile -t COMPREPLY < <(compgen -W '--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --timeout-sync= -k --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --synclist-simplify --have-recursive-sync --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --background -b --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --config-file= -H --config-block= -K --config-block-inherits= --compat= --help -h --version -V' -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W '--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --timeout-sync= -k --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --synclist-simplify --have-recursive-sync --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --sync-on-quit --pre-exit-hook= --exit-hook= --standby-file= --background -b --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --config-file= -H --config-block= -K --config-block-inherits= --compat= --help -h --version -V' -- "$cur")
     if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]]; then
         compopt -o nospace 2>/dev/null
     fi

@@ -13,6 +13,7 @@ from clsync.core.paths import is_below, shown
 from clsync.core.rules import Rules
 from clsync.core.windows import Window
 from clsync.daemon.course import Course
+from clsync.daemon.hooks import Hook
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
 from clsync.daemon.root import Directory
@@ -182,19 +183,26 @@ def _rsync_trouble() -> str:
     return ""
 
 
-def _program(name: bytes) -> bytes:
+def _program(name: bytes, option: str = "--sync-handler") -> bytes:
     """Return the path of a program. Raises OperatorError."""
     if b"/" in name:
         path = os.path.abspath(name)
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
         why = "cannot be executed" if os.path.exists(path) else "does not exist"
-        raise OperatorError(f"--sync-handler {shown(name)} {why}", "name an executable file", Exit.HANDLER)
+        raise OperatorError(f"{option} {shown(name)} {why}", "name an executable file", Exit.HANDLER)
     found = shutil.which(os.fsdecode(name))
     if found is None:
         hint = "install rsync, or use --mode=copy" if name == b"rsync" else "install it, or give its full path"
-        raise OperatorError(f"--sync-handler {shown(name)} is not in PATH", hint, Exit.HANDLER)
+        raise OperatorError(f"{option} {shown(name)} is not in PATH", hint, Exit.HANDLER)
     return os.fsencode(found)
+
+
+def _hook(made: Plan, name: bytes | None, option: str) -> Hook | None:
+    """Return the hook that an option names. Raises OperatorError."""
+    if name is None:
+        return None
+    return Hook(_program(name, f"--{option}"), option, made.settings.label, made.root, made.log)
 
 
 def _lookup(made: Plan) -> Callable[[bytes], bytes | None]:
@@ -492,6 +500,7 @@ def make_mirror(made: Plan, handler: Handler, set_status: Callable[[str], None],
         max_iterations=s.max_iterations,
         retries=s.retries if "retries" in s.given or s.compat else None,
         ignore_failures=s.ignore_failures > 0,
+        sync_on_quit=s.sync_on_quit > 0,
     )
     return Mirror(
         root=Directory(made.root),
@@ -507,5 +516,8 @@ def make_mirror(made: Plan, handler: Handler, set_status: Callable[[str], None],
         big_files=(s.threshold_bigfile, max(s.delay_collect_bigfile, 0.0)),
         one_file_system=_one_file_system(s),
         started_ns=made.started_ns,
+        pre_exit=_hook(made, s.pre_exit_hook, "pre-exit-hook"),
+        at_exit=_hook(made, s.exit_hook, "exit-hook"),
+        standby=os.path.abspath(s.standby_file) if s.standby_file is not None else None,
         ready=ready,
     )

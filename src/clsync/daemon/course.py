@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 TRIES_OF_ENDING_RUNS = 3
@@ -31,6 +31,12 @@ class Course:
     retries: int | None = None
     """Tries after which a failing handler ends the run, 0 for never; None: not said."""
     ignore_failures: bool = False
+    sync_on_quit: bool = False
+    """QUIT and ALRM: what the pre-exit hook has changed is handed over, too."""
+
+    def last(self) -> Course:
+        """Return the course of a run that is to end as soon as nothing is left."""
+        return replace(self, only_initial=False, exit_on_no_events=True, max_iterations=0, ignore_failures=False)
 
     @property
     def meant_to_end(self) -> bool:

@@ -17,11 +17,13 @@ from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.core.windows import Window
 from clsync.daemon.course import Course, Leaving
+from clsync.daemon.hooks import Hook
 from clsync.daemon.linkfinder import LinkFinder
 from clsync.daemon.linksearch import LinkSearch
 from clsync.daemon.log import Log
 from clsync.daemon.resolve import Resolved, Resolver
 from clsync.daemon.root import Directory
+from clsync.daemon.standby import Standby
 from clsync.daemon.target import Target
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
@@ -39,6 +41,10 @@ _ROOT_CHECK = 1.0
 _ARM_TURN = 0.02
 _REST = 0.01
 """Seconds between two reads while a window is open; the queue of inotify holds more than comes in that time."""
+
+
+_TOLD = ("initsync", "synchandler error", "lastsync")
+"""Phases that handlers are told of; all others are `running` to them."""
 
 
 class Taking(NamedTuple):
@@ -70,18 +76,25 @@ class Mirror:
         big_files: tuple[int, float] = (0, 0.0),
         one_file_system: int = 0,
         started_ns: int = 0,
+        pre_exit: Hook | None = None,
+        at_exit: Hook | None = None,
+        standby: bytes | None = None,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
         """`big_files`: size in bytes above which changed files wait (0: none), and for how many seconds.
 
         `started_ns`: wall-clock time since which files may have changed unseen in spite of equal size and mtime.
 
+        `pre_exit` is run before the last batch, `at_exit` after it. `standby`: a file that holds everything up.
+
         `ready` is called once when the tree is watched.
         """
         self._root, self._open_monitor, self._handler = root, open_monitor, handler
         self._rules, self._read_rules, self._set_rules = rules, read_rules, set_rules
-        self._window, self._course, self._log, self._set_status = window, course, log, set_status
-        self._ready = ready
+        self._window, self._course, self._log, self._write_status = window, course, log, set_status
+        self._status = ""
+        self._pre_exit, self._at_exit, self._ready = pre_exit, at_exit, ready
+        self._standby = Standby(standby, log)
         self._links = links = LinkIndex()
         self._resolver = Resolver(links, big=big_files[0], one_file_system=one_file_system)
         self._resolver.rules = rules if rules else None
@@ -97,12 +110,17 @@ class Mirror:
         self._wake = asyncio.Event()
         self._leaving: Leaving | None = None
         self._hurry = self._full_wanted = self._rules_wanted = self._flushing = self._following = False
+        self._initial_over = course.skip_initial
         self._hold_until: float | None = None
         self._at_work = self._interrupted = False
         self._trouble = ""
         self._number = self._confirmed = 0
         self._last_end_ns, self._started_ns = time.time_ns(), started_ns
         self._last_take = time.time()
+
+    def _set_status(self, word: str) -> None:
+        self._status = word
+        self._write_status(word)
 
     # -- what signals ask for ----------------------------------------------------------------------------------
 
@@ -114,6 +132,9 @@ class Mirror:
             self._leaving = how
         if how is Leaving.NOW:
             self._handler.stop()
+            for hook in (self._pre_exit, self._at_exit):
+                if hook is not None:
+                    hook.stop()
         self._wake.set()
 
     def hand_over_now(self) -> None:
@@ -187,13 +208,15 @@ class Mirror:
         glues = self._handler.glues if self._handler.glues and _holds_anything(self._handler.glues) else None
         self._doubt_all()
         while self._leaving is None and not self._given_up():
-            if not await self._due_at(self._target.next_at(0.0, hurry=True)):
+            at = self._target.next_at(0.0, hurry=True)
+            if not await self._due_at(None if at is None else max(at, self._standby.until)):
                 continue
             done = await self._hand_over(initial=True)
             if done is not None:
                 break
         else:
             return
+        self._initial_over = True
         if self._monitor is not None and self._handler.trusts_times:
             self._search.begin_catalogue(self._started_ns)
         if glues is not None:
@@ -222,8 +245,8 @@ class Mirror:
         if await self._due_at(self._wake_at()):
             await self._hand_over()
 
-    async def _drain_dry(self) -> None:
-        """Hand over until nothing is left, or a try too many has failed."""
+    async def _drain_dry(self, most: int = 0) -> None:
+        """Hand over until nothing is left, or a try too many has failed; `most`: batches, 0 for as many as it takes."""
         self._target.hurry_big()
         self._search.hurry()
         self._flushing = True
@@ -232,14 +255,43 @@ class Mirror:
                 return
             self._hurry = True
             if await self._due_at(self._wake_at()):
-                await self._hand_over()
+                done = await self._hand_over()
+                most -= done is not None
+                if not most and done is not None:
+                    return
 
     async def _end(self) -> int:
+        """Do what comes last; return the exit code."""
         if self._leaving is Leaving.FLUSH:
-            self._set_status("lastsync")
-            self._course = Course(exit_on_no_events=True, retries=self._course.retries)
-            self._target.begin_tries()
-            await self._drain_dry()
+            await self._flush()
+        if self._leaving is not Leaving.NOW and self._initial_over and not self._given_up():
+            await self._prepare_exit()
+        code = self._verdict()
+        if self._at_exit is not None and self._initial_over and (code == Exit.OK or self._interrupted):
+            self._set_status("exiting")
+            await self._at_exit.run("exiting", self._number)
+        return code
+
+    async def _flush(self, most: int = 0) -> None:
+        """Hand over what is left, as `_drain_dry` does."""
+        self._set_status("lastsync")
+        self._course = self._course.last()
+        self._target.begin_tries()
+        await self._drain_dry(most)
+
+    async def _prepare_exit(self) -> None:
+        """Run the pre-exit hook, and hand over what it has changed."""
+        quits, bounded = self._leaving is Leaving.FLUSH, self._course.max_iterations > 0
+        if self._pre_exit is not None and self._monitor is not None:
+            self._set_status("preexit")
+            await self._pre_exit.run("preexit", self._number)
+        elif not (quits and self._course.sync_on_quit):
+            return
+        if self._leaving is not Leaving.NOW and (not quits or self._course.sync_on_quit):
+            # A tree that never rests is not to keep a run from its end that is bounded.
+            await self._flush(1 if bounded else 0)
+
+    def _verdict(self) -> int:
         if self._leaving is Leaving.NOW:
             self._set_status("terminating")
             if not self._interrupted:
@@ -327,6 +379,10 @@ class Mirror:
 
     def _wake_at(self) -> float | None:
         """Return when the next batch is to be made (0: now); None: not before something happens."""
+        at = self._wanted_at()
+        return None if at is None else max(at, self._standby.until)
+
+    def _wanted_at(self) -> float | None:
         hurry = self._hurry or self._course.exit_on_no_events
         times = [self._target.next_at(self._window.earliest(), hurry)]
         due = self._window.due() if self._taking is None else 0.0
@@ -360,7 +416,9 @@ class Mirror:
         return self._leaving is not None or (self._following and (self._rules_wanted or self._full_wanted))
 
     def _show_idle(self) -> None:
-        if not self._leaving:
+        if self._standby.active:
+            self._set_status("hold on")
+        elif not self._leaving:
             self._set_status("synchandler error" if self._target.failing() else "running")
 
     # -- the root comes and goes -------------------------------------------------------------------------------
@@ -396,6 +454,8 @@ class Mirror:
 
     async def _hand_over(self, initial: bool = False) -> bool | None:
         """Make one batch and hand it over: True if all is confirmed, False if some, None if nothing is."""
+        if self._standby.holds(time.monotonic()):
+            return None
         try:
             root = self._opened_root()
         except OSError as error:
@@ -519,7 +579,7 @@ class Mirror:
             resolved.entries,
             root,
             initial=initial,
-            status="initsync" if initial else "running",
+            status=self._status if self._status in _TOLD else "running",
             linked=[name for names in resolved.linked.values() for name in names],
             attribute_bytes=resolved.attribute_bytes,
         )
@@ -542,7 +602,7 @@ class Mirror:
             limit = self._course.max_iterations
             if limit and self._confirmed >= limit and self._leaving is None:
                 self._leaving = Leaving.DONE
-                if self._target.pending() and not self._target.failing():
+                if self._pre_exit is None and self._target.pending() and not self._target.failing():
                     self._log.warning(f"--max-iterations={limit} is reached; what changed since is not synced")
         self._leave_if_given_up()
 

@@ -16,7 +16,7 @@ from clsync.core.changes import ATTRIB, CONTENT, NAME
 from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.paths import shown
 from clsync.handler.base import PathRules, may_go
-from clsync.handler.runner import Runner
+from clsync.handler.runner import Runner, surroundings
 from clsync.kernel.process import exit_text
 from clsync.kernel.slices import in_slices
 from clsync.kernel.walk import walk
@@ -133,8 +133,7 @@ class CommandHandler:
                 pass  # lists that were to be kept are in it
 
     async def _run(self, argv: list[bytes], batch: Batch, code: int) -> tuple[str, int]:
-        env = dict(os.environb)
-        env |= {b"CLSYNC_STATUS": batch.status.encode(), b"CLSYNC_ITERATION": b"%d" % batch.number}
+        env = surroundings(batch.status, batch.number)
         result = await self._runner.run(argv, cwd=batch.root, env=env, keep_messages=False)
         if result.timed_out:
             return f"{shown(self._program)} took longer than --timeout-sync", result.code

@@ -18,6 +18,11 @@ GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 
 
+def surroundings(status: str, iteration: int) -> dict[bytes, bytes]:
+    """Return the environment of an operator's own program: ours, the phase and the number of the batch."""
+    return os.environb | {b"CLSYNC_STATUS": status.encode(), b"CLSYNC_ITERATION": b"%d" % iteration}
+
+
 class Result(NamedTuple):
     """How a program ended."""
 

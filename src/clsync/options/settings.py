@@ -72,6 +72,10 @@ class Settings:
     full_initialsync: int
     exit_on_no_events: int
     max_iterations: int
+    sync_on_quit: int
+    pre_exit_hook: bytes | None
+    exit_hook: bytes | None
+    standby_file: bytes | None
     background: int
     label: bytes
     output: str

@@ -306,6 +306,52 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "The initial sync is the first one. 0: no limit.",
     ),
     _flag(
+        "sync-on-quit",
+        "",
+        _RUN,
+        "on QUIT and ALRM, sync once more after the pre-exit hook",
+        "These signals let what has changed be synced first in any case; with this option also what changes meanwhile.",
+    ),
+    Option(
+        "pre-exit-hook",
+        "",
+        _V,
+        values.string,
+        None,
+        _RUN,
+        "program that is run before the last batch",
+        "PROGRAM",
+        "It is given the label, runs in the watched directory, and its exit code does not count. It is run where"
+        " --exit-on-no-events or --max-iterations end the run, or QUIT or ALRM, once the initial sync is over. What it"
+        " has changed is synced by one more batch; on QUIT and ALRM only with --sync-on-quit.",
+        completes="command",
+    ),
+    Option(
+        "exit-hook",
+        "",
+        _V,
+        values.string,
+        None,
+        _RUN,
+        "program that is run at the end",
+        "PROGRAM",
+        "As --pre-exit-hook, however the run ends; not where the initial sync was not completed, or something could not"
+        " be synced.",
+        completes="command",
+    ),
+    Option(
+        "standby-file",
+        "",
+        _V,
+        values.string,
+        None,
+        _RUN,
+        "nothing is synced while this file exists",
+        "FILE",
+        "It is looked for before each batch, and then every second. Changes are collected meanwhile.",
+        completes="file",
+    ),
+    _flag(
         "background",
         "b",
         _RUN,
@@ -337,7 +383,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _SAY,
         "file for the current phase",
         "FILE",
-        "One of: starting, initsync, running, synchandler error, rehashing, lastsync, terminating, hold on, exiting.",
+        "One of: starting, initsync, running, synchandler error, rehashing, preexit, lastsync,"
+        " terminating, hold on, exiting.",
         completes="file",
     ),
     Option(
@@ -390,9 +437,9 @@ LATER: Final = {
             " forget-privthread-info permit-mprotect shm-mprotect mountpoints preserve-capabilities:C"
             " inherit-capabilities forbid-devices cgroup-group-name threading:p exit-on-sync-skipping cluster-iface:c"
             " cluster-ip:m cluster-port:P cluster-timeout:G cluster-node-name:n cluster-hash-dl-min:o"
-            " cluster-hash-dl-max:O cluster-scan-dl-max standby-file modification-signature cancel-syscalls"
-            " auto-add-rules-w:A fts-experimental-optimization exit-hook"
-            " pre-exit-hook sync-on-quit dump-dir"
+            " cluster-hash-dl-max:O cluster-scan-dl-max modification-signature cancel-syscalls"
+            " auto-add-rules-w:A fts-experimental-optimization"
+            " dump-dir"
         ).split()
     )
 }

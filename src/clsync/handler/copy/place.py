@@ -13,10 +13,10 @@ from typing import Final
 
 from clsync.core.paths import join
 from clsync.handler.copy.attributes import below
-from clsync.handler.copy.removal import listing
 from clsync.handler.copy.roots import Roots
 from clsync.handler.copy.trouble import Refused, Vanished, source_trouble
 from clsync.handler.copy.units import Inode, Linked
+from clsync.handler.removal import listing
 
 NAME_LIMIT: Final = 255
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

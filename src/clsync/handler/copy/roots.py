@@ -9,9 +9,9 @@ from typing import Final
 
 from clsync.handler.copy.attributes import Attributes
 from clsync.handler.copy.content import Copier
-from clsync.handler.copy.removal import Removal
 from clsync.handler.copy.settings import Context
 from clsync.handler.copy.trouble import source_trouble
+from clsync.handler.removal import Removal
 from clsync.kernel.files import DIRECTORY_FLAGS, open_beneath
 
 _WORKABLE: Final = 0o700

@@ -56,6 +56,11 @@ class Context:
     copied: int = 0
     """Bytes."""
 
+    @property
+    def rules(self) -> PathRules | None:
+        """What may be touched."""
+        return self.settings.rules
+
     def blame(self, path: bytes, error: OSError | Refused) -> None:
         """Note that a path cannot be made equal. Raises Unwell where the whole destination is at fault."""
         trouble = destination_trouble(error, path) if isinstance(error, OSError) else error

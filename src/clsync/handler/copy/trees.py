@@ -10,10 +10,10 @@ from typing import NamedTuple
 from clsync.core.paths import join
 from clsync.handler.copy.place import Place
 from clsync.handler.copy.places import Places
-from clsync.handler.copy.removal import listing
 from clsync.handler.copy.settings import Context
 from clsync.handler.copy.trouble import Refused, Vanished, source_trouble
 from clsync.handler.copy.units import Inode, Linked, Tree
+from clsync.handler.removal import listing
 
 
 class Wanted(NamedTuple):

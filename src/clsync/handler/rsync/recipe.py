@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 ARGUMENTS_MACRO = b"%RSYNC-ARGS%"
 LIST = (b"--files-from=-", b"--from0")
-_EXACT = (b"--numeric-ids", b"--delete")
+_MAKES_WAY = (b"--delete", b"--force")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ class Recipe:
         return [
             *([b"-" + letters] if letters else []),
             b"--modify-window=%d" % self.modify_window,
-            *_EXACT,
-            *([b"--force"] if self.makes_way else []),
+            b"--numeric-ids",
+            *(_MAKES_WAY if self.makes_way else ()),  # each of them does it
             *self.lacking,
             *self.connection,
         ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -19,6 +20,7 @@ from clsync.core.paths import ancestors, join, parent
 from clsync.handler.base import PathRules, may_go
 from clsync.handler.rsync import permitted
 from clsync.handler.rsync.blame import Blame, blame, first_line
+from clsync.handler.rsync.clearing import Clearing, Stopped
 from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.runner import KEPT_OUTPUT, Result
 from clsync.kernel.files import opened
@@ -78,11 +80,7 @@ class BatchRun:
         self._by_name: bytes | None = None
         """Filter file for the run at work, if it lists directories only to delete in them by name."""
         self._giving_way: set[bytes] = set()
-        """Entries by which directories with content may go at the destination.
-
-        They are sent apart: what is to be deleted was found out before the run, as rules may protect some of it. If any
-        other entry has become something else meanwhile, its directory has to stay there, with all that is in it.
-        """
+        """Entries by which directories with content may go at a remote destination."""
         self._spared = _mount_points(batch.root) if self._recipe.one_file_system > 1 else []
         self._stalls = 0
         self._look = lstat_below(batch.root)
@@ -224,22 +222,20 @@ class BatchRun:
             return
         far = permitted.far(entries, self._local)
         # Rules leave rsync no recursion, and no deletion that they have not looked at.
-        unknown = {p: entries[p] for p in far if entries[p] & flag.RECURSIVE or not rules.recursion_is_free(p)}
-        unknown = dict(sorted(unknown.items()))
+        unknown = {
+            p: entries[p]
+            for p in sorted(far)
+            if entries[p] & flag.RECURSIVE or not (self._local is not None or rules.recursion_is_free(p))
+        }
         doomed = await self._doomed(unknown) if unknown else permitted.Doomed([], [], set())
-        if unknown:
-            self._protect(doomed.protected)
         recursive = {p: f for p, f in unknown.items() if f & flag.RECURSIVE}
         plain = {
             p: f for p, f in entries.items() if p not in recursive and (not f & flag.MISSING or may_go(p, rules))
         }
         replaced = {p for p in doomed.replaced if rules.permits(p, False)}
         first = plain | dict.fromkeys(doomed.missing, flag.MISSING) | dict.fromkeys(replaced - plain.keys(), 0)
-        self._giving_way = first.keys() & (far | replaced | set(doomed.missing))
-        for part in (
-            {p: f for p, f in first.items() if p in self._giving_way},
-            {p: f for p, f in first.items() if p not in self._giving_way or f & flag.LINKED},
-        ):
+        going = far - recursive.keys() | replaced | set(doomed.missing)
+        for part in await self._without_force(first, going, rules, doomed.protected):
             if part:
                 yield dict(sorted(part.items()))
         linked = {p: f for p, f in plain.items() if f & flag.LINKED}
@@ -250,6 +246,46 @@ class BatchRun:
             yield part
         if linked:
             yield dict(sorted(linked.items()))
+
+    async def _without_force(
+        self, entries: Entries, going: set[bytes], rules: PathRules, protected: list[bytes]
+    ) -> list[Entries]:
+        """Return what is sent; delete `going`, by which directories go at the destination, here if it is local.
+
+        An entry, or a directory above one, may become something else before rsync looks at it: its directory would then
+        go at the destination with all that rules protect in it, of which nobody had told rsync. So that is never allowed
+        to a run, unless something has to be deleted at a remote destination.
+        """
+        if self._local is None:
+            self._protect(protected)
+            self._giving_way = going = going & entries.keys()
+            others = {p: f for p, f in entries.items() if p not in going or f & flag.LINKED}
+            return [{p: entries[p] for p in going}, others]
+        look = lstat_straight(self._batch.root)
+        cleared = [p for p in sorted(going) if not _may_be_directory(look, p)]
+        await self._clear(cleared, rules)
+        # The directories that hold what went have other times now.
+        look = lstat_straight(self._batch.root)
+        above = {parent(p) for p in cleared}
+        above = {up for up in above if _may_be_directory(look, up) and (not up or rules.permits(up, True))}
+        sent = {p: f for p, f in entries.items() if not f & flag.MISSING}
+        return [dict.fromkeys(above, flag.DIRECTORY | ATTRIB << CHANGE_SHIFT) | sent]
+
+    async def _clear(self, paths: list[bytes], rules: PathRules) -> None:
+        """Remove paths at a local destination, in a thread: a large tree takes its time."""
+        if not paths or self._local is None:
+            return
+        try:
+            with opened(self._local) as root:
+                clearing = Clearing(root, rules, self._spared, lambda: self._program.stopping)
+                with suppress(Stopped):
+                    await asyncio.to_thread(clearing.clear, paths)
+        except OSError as error:
+            self._failed.update(dict.fromkeys(paths, error.strerror or str(error)))
+            return
+        for path, why in clearing.failed.items():
+            owner = next((p for p in (path, *reversed([*ancestors(path)])) if p in self._batch.entries), path)
+            self._failed[owner] = why
 
     def _runs(self, entries: Entries) -> Iterator[tuple[Entries, bool]]:
         """Split entries into runs: (entries, content is sent even where size and mtime agree).
@@ -482,7 +518,11 @@ class BatchRun:
         """Delete what recursive entries would have deleted, had no other path failed."""
         if not entries:
             return
-        wrong = await self._delete(await self._doomed(entries))
+        doomed = await self._doomed(entries)
+        if self._rules is not None and self._local is not None:
+            await self._clear(sorted(doomed.missing), self._rules)
+            return
+        wrong = await self._delete(doomed)
         if wrong is not None:
             self._failed.update(dict.fromkeys(entries, wrong))
 
@@ -512,6 +552,14 @@ class BatchRun:
             if not self._program.done(result) and not (result.code == _CODE_PARTIAL and known):
                 raise DryRunFailed(result)
             return permitted.doomed(output, self._batch.root, self._rules)
+
+
+def _may_be_directory(look: Callable[[bytes], os.stat_result | None], path: bytes) -> bool:
+    """Tell whether a directory was found, or nobody can look."""
+    try:
+        return permitted.is_directory(look(path))
+    except OSError:
+        return True
 
 
 def _specials(root: int, top: bytes, spared: list[bytes]) -> Iterator[bytes]:

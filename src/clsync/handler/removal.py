@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from clsync.core.paths import join
-from clsync.handler.copy.settings import Context
+from clsync.handler.base import PathRules
 
 _CODEC: Final = sys.getfilesystemencoding()
 
@@ -26,20 +26,34 @@ def listing(directory: int) -> list[tuple[bytes, bool, bool]]:
         ]
 
 
+class Context(Protocol):
+    """Who removes, and what is to be left alone."""
+
+    @property
+    def rules(self) -> PathRules | None: ...
+
+    def pause(self) -> None:
+        """Rest where others wait; raise where the work is to end."""
+        ...
+
+    def blame(self, path: bytes, error: OSError) -> None:
+        """Note that a path cannot be removed; raise where that ends the work."""
+        ...
+
+
 class Removal:
     """Empties directories. Memory: the names of the directories on the way down."""
 
     def __init__(self, context: Context, open_directory: Callable[[bytes], int]) -> None:
         """`open_directory` opens a directory of the destination so that it can be changed. Raises OSError."""
-        self._context, self._open = context, open_directory
+        self._context, self._rules, self._open = context, context.rules, open_directory
 
     def empty(self, top: bytes, free: bool) -> bool:
-        """Remove what is in a directory; tell whether nothing is left. Failures are noted. Raises Unwell.
+        """Remove what is in a directory; tell whether nothing is left. Failures are noted. Raises what `Context` does.
 
         `free`: rules need not be asked.
         """
-        rules = self._context.settings.rules
-        free = free or rules is None or rules.recursion_is_free(top)
+        free = free or self._rules is None or self._rules.recursion_is_free(top)
         kept: set[bytes] = set()
         stack: list[tuple[bytes, list[bytes] | None]] = [(top, None)]
         while stack:
@@ -68,17 +82,17 @@ class Removal:
 
     def _enter(self, path: bytes, directory: int, free: bool, kept: set[bytes]) -> list[bytes]:
         """Remove what is no directory; return the directories to be emptied."""
-        context, below = self._context, []
+        rules, below = self._rules, []
         for name, is_dir, _ in listing(directory):
-            if not free and context.rejects(join(path, name), is_dir):
+            if not free and rules is not None and not rules.permits(join(path, name), is_dir):
                 kept.add(path)
-                if is_dir and context.reaches(join(path, name)):
+                if is_dir and rules.reaches(join(path, name)):
                     kept.add(join(path, name))  # it stays, and what it holds may go
                     below.append(name)
             elif is_dir:
                 below.append(name)
             else:
-                context.pause()
+                self._context.pause()
                 self._try(os.unlink, path, directory, name, kept)
         return below
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from clsync.core.paths import shown
 from clsync.daemon.log import Log
 from clsync.handler.runner import Runner, surroundings
@@ -24,20 +26,13 @@ class Hook:
         env = surroundings(status, iteration)
         argv = [self._program, self._label]
         try:
-            with opened(self._root if self._stands() else b"/") as place:
+            with opened(self._root if os.path.isdir(self._root) else b"/") as place:
                 result = await self._runner.run(argv, cwd=place, env=env, keep_messages=False)
         except OSError as error:
             self._log.error(f"{what} cannot be run: {error.strerror}", "see that it is there and executable")
             return
         if result.code:
             self._log.warning(f"{what}: {exit_text(result.code)}")
-
-    def _stands(self) -> bool:
-        try:
-            with opened(self._root):
-                return True
-        except OSError:
-            return False
 
     def stop(self) -> None:
         """End it, if it runs."""

@@ -41,8 +41,6 @@ _ROOT_CHECK = 1.0
 _ARM_TURN = 0.02
 _REST = 0.01
 """Seconds between two reads while a window is open; the queue of inotify holds more than comes in that time."""
-
-
 _TOLD = ("initsync", "synchandler error", "lastsync")
 """Phases that handlers are told of; all others are `running` to them."""
 
@@ -208,8 +206,7 @@ class Mirror:
         glues = self._handler.glues if self._handler.glues and _holds_anything(self._handler.glues) else None
         self._doubt_all()
         while self._leaving is None and not self._given_up():
-            at = self._target.next_at(0.0, hurry=True)
-            if not await self._due_at(None if at is None else max(at, self._standby.until)):
+            if not await self._due_at(self._target.next_at(0.0, hurry=True)):
                 continue
             done = await self._hand_over(initial=True)
             if done is not None:
@@ -379,10 +376,6 @@ class Mirror:
 
     def _wake_at(self) -> float | None:
         """Return when the next batch is to be made (0: now); None: not before something happens."""
-        at = self._wanted_at()
-        return None if at is None else max(at, self._standby.until)
-
-    def _wanted_at(self) -> float | None:
         hurry = self._hurry or self._course.exit_on_no_events
         times = [self._target.next_at(self._window.earliest(), hurry)]
         due = self._window.due() if self._taking is None else 0.0
@@ -393,6 +386,8 @@ class Mirror:
     async def _due_at(self, at: float | None) -> bool:
         """Sleep until the monotonic time `at`, or until something happens; tell whether a batch may be made."""
         now = time.monotonic()
+        if at is not None:
+            at = max(at, self._standby.until)
         if self._hold_until is not None:
             if self._hold_until <= now and await self._root_is_back():
                 return False

@@ -48,6 +48,27 @@ class Removal:
         """`open_directory` opens a directory of the destination so that it can be changed. Raises OSError."""
         self._context, self._rules, self._open = context, context.rules, open_directory
 
+    def remove(self, path: bytes, directory: int, is_dir: bool, free: bool) -> bool:
+        """Remove what stands at a path, but what rules protect; tell whether all of it is gone. Raises OSError.
+
+        `directory`: the one that holds it, open. `free`: rules need not be asked.
+        """
+        rules, name = self._rules, path.rpartition(b"/")[2]
+        if not free and rules is not None and not rules.permits(path, is_dir):
+            if is_dir and rules.reaches(path):
+                self.empty(path, free)
+            return False
+        try:
+            if not is_dir:
+                os.unlink(name, dir_fd=directory)
+            elif self.empty(path, free):
+                os.rmdir(name, dir_fd=directory)
+            else:
+                return False
+        except FileNotFoundError:
+            pass
+        return True
+
     def empty(self, top: bytes, free: bool) -> bool:
         """Remove what is in a directory; tell whether nothing is left. Failures are noted. Raises what `Context` does.
 

@@ -25,7 +25,7 @@ from clsync.errors import Exit, OperatorError
 from clsync.kernel import inotify as kernel
 from clsync.kernel.files import DIRECTORY_FLAGS, GONE, open_beneath
 from clsync.monitor.base import Changed, Unnamed
-from clsync.monitor.runs import LEAST, in_order, run_length
+from clsync.monitor.runs import LEAST, in_order, merge, run_length
 from clsync.monitor.watchtree import WatchTree
 
 _READ = 1 << 18
@@ -277,9 +277,7 @@ class InotifyMonitor:
 
     def _fold_siblings(self) -> None:
         """Bounded memory: many names of one directory become a doubt about it."""
-        for event in self._rewritten:
-            key = _key(event)
-            self._window[key] = self._window.get(key, 0) | _CONTENT
+        merge(self._window, map(_key, self._rewritten), _CONTENT)
         self._rewritten.clear()
         if len(self._window) <= self._limit:
             return  # some stood in both
@@ -347,9 +345,7 @@ class InotifyMonitor:
             return False
         for key, mask in window.items():
             kept[key] = kept.get(key, 0) | mask
-        for event in rewritten:
-            key = _key(event)
-            kept[key] = kept.get(key, 0) | _CONTENT
+        merge(kept, map(_key, rewritten), _CONTENT)
         return True
 
     def uncovered(self, path: bytes) -> None:

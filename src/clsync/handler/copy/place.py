@@ -207,21 +207,7 @@ class Place:
 
     def remove_kind(self, name: bytes, is_dir: bool, free: bool) -> bool:
         """Do as `remove`; tell whether all of it is gone. `free`: rules need not be asked."""
-        context, path = self._roots.context, join(self.path, name)
-        if not free and context.rejects(path, is_dir):
-            if is_dir and context.reaches(path):
-                self._roots.removal.empty(path, free)
-            return False
-        try:
-            if not is_dir:
-                os.unlink(name, dir_fd=self.destination)
-            elif self._roots.removal.empty(path, free):
-                os.rmdir(name, dir_fd=self.destination)
-            else:
-                return False
-        except FileNotFoundError:
-            pass
-        return True
+        return self._roots.removal.remove(join(self.path, name), self.destination, is_dir, free)
 
     # -- how ---------------------------------------------------------------------------------------------------
 

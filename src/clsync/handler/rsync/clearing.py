@@ -19,10 +19,11 @@ class Stopped(Exception):
 class Clearing:
     """Removes paths, with all below them that may go."""
 
-    def __init__(
-        self, root: int, rules: PathRules, spared: Iterable[bytes], stopping: Callable[[], bool] = lambda: False
-    ) -> None:
-        """`root`: the destination, open; `spared`: directories that stay whatever rules say."""
+    def __init__(self, root: int, rules: PathRules, spared: Iterable[bytes], stopping: Callable[[], bool]) -> None:
+        """`root`: the destination, open; `spared`: directories that stay whatever rules say.
+
+        `stopping` tells whether the work is to end.
+        """
         self.rules: PathRules = _Sparing(rules, frozenset(spared))
         self.failed: dict[bytes, str] = {}
         """What could not be removed -> why."""
@@ -55,22 +56,14 @@ class Clearing:
                 self.blame(path, error)
             return
         try:
-            self._remove(path, path.rpartition(b"/")[2], directory)
+            found = os.lstat(path.rpartition(b"/")[2], dir_fd=directory)
+            self._removal.remove(path, directory, stat.S_ISDIR(found.st_mode), False)
         except FileNotFoundError:
             pass
         except OSError as error:
             self.blame(path, error)
         finally:
             os.close(directory)
-
-    def _remove(self, path: bytes, name: bytes, directory: int) -> None:
-        is_dir = stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode)
-        may_go = self.rules.permits(path, is_dir)
-        if not is_dir:
-            if may_go:
-                os.unlink(name, dir_fd=directory)
-        elif (may_go or self.rules.reaches(path)) and self._removal.empty(path, False) and may_go:
-            os.rmdir(name, dir_fd=directory)
 
 
 class _Sparing:

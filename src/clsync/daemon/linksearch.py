@@ -183,9 +183,8 @@ class LinkSearch:
         except Exception as error:  # noqa: BLE001 - not even a defect may leave files waiting for ever
             # Where the watched directory is away, the mirror says so, once.
             if not self.failing and not isinstance(error, FileNotFoundError):
-                self._log.error(
-                    f"search for hard links and changed files: {error or type(error)}", "it is made again"
-                )
+                what = "search for changed files and hard links"
+                self._log.warning(f"{what}: {error or type(error)}; it is made again")
             self.failing = True
             await asyncio.sleep(_PAUSE)
             return None

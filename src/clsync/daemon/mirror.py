@@ -214,6 +214,7 @@ class Mirror:
         else:
             return
         self._initial_over = True
+        self._show_idle()
         if self._monitor is not None and self._handler.trusts_times:
             self._search.begin_catalogue(self._started_ns)
         if glues is not None:
@@ -241,6 +242,8 @@ class Mirror:
             return
         if await self._due_at(self._wake_at()):
             await self._hand_over()
+            # The next batch may be due at once, and its handler is told the phase.
+            self._show_idle()
 
     async def _drain_dry(self, most: int = 0) -> None:
         """Hand over until nothing is left, or a try too many has failed; `most`: batches, 0 for as many as it takes."""
@@ -411,7 +414,7 @@ class Mirror:
         return self._leaving is not None or (self._following and (self._rules_wanted or self._full_wanted))
 
     def _show_idle(self) -> None:
-        if self._standby.active:
+        if self._hold_until is not None or self._standby.active:
             self._set_status("hold on")
         elif not self._leaving:
             self._set_status("synchandler error" if self._target.failing() else "running")

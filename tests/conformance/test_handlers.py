@@ -19,7 +19,7 @@ from clsync.core.classify import CHANGE_SHIFT, Classifier
 from clsync.core.rules import Rules
 from clsync.handler.command import CommandHandler, CommandStyle
 from clsync.handler.rsync.recipe import Recipe
-from clsync.handler.rsync.run import RESENT_BYTES
+from clsync.handler.rsync.run import MOST_STALLS, RESENT_BYTES
 from clsync.kernel.walk import lstat_below
 from tests.support.bench import ALL_FRESH, EVERYTHING, LOCAL, NONE_FRESH, Bench, local_handler, rsync_handler
 from tests.support.remotes import RsyncHost, SshHost, missing
@@ -414,6 +414,20 @@ def one_failure(bench: Bench, outcome: Outcome, path: bytes) -> None:
     bench.equal(lambda p: p == path or p.startswith(path + b"/"))
 
 
+@pytest.mark.parametrize("bench", EXACT, indirect=True)
+def test_a_name_of_a_linked_file_that_fails_takes_no_other_along(bench: Bench) -> None:
+    """Rsync makes the last name of a file first, and where that fails none; rules protect what is in its way."""
+    bench.handler.rules = Rules.parse(b"-*^z/theirs$\n", "rules")
+    for name in ("b", "c", "z"):
+        os.link(bench.write("a") if name == "b" else bench.source / "a", bench.source / name)
+    (bench.destination / "z").mkdir()
+    (bench.destination / "z/theirs").write_text("theirs")
+    outcome = bench.sync(dict.fromkeys((b"a", b"b", b"c", b"z"), NAME) | {b"": ATTRIB})
+    assert outcome.failed.keys() == {b"z"}
+    bench.equal(lambda p: p == b"z" or p.startswith(b"z/") or p == b"")
+    assert (bench.destination / "z/theirs").read_text() == "theirs"
+
+
 @ROOT
 @exact
 @pytest.mark.parametrize("recursive", [False, True])
@@ -613,6 +627,21 @@ def test_a_run_is_stopped_however_early(tmp_path: Path) -> None:
         outcome = bench.hand_over(entries, meanwhile=bench.stop_once(partial(is_empty, left)))
         assert (outcome.verdict, outcome.message) == (Verdict.UNWELL, "stopped"), turns
         assert not done.exists(), turns
+
+
+@pytest.mark.parametrize(("failures", "verdict"), [(MOST_STALLS, Verdict.DONE), (MOST_STALLS + 1, Verdict.UNWELL)])
+def test_ends_that_disagree_try_again(tmp_path: Path, failures: int, verdict: Verdict) -> None:
+    """A tree that changes under its walk confuses rsync (exit code 2); a few times in a row is another matter."""
+    program, left = tmp_path / "rsync", tmp_path / "left"
+    left.write_text("x" * failures)
+    program.write_text(
+        f'#!/bin/sh\nif [ -s {left} ]; then truncate -s -1 {left}; cat >{tmp_path}/list; exit 2; fi\nexec rsync "$@"\n'
+    )
+    program.chmod(0o755)
+    bench = Bench(tmp_path, lambda b: rsync_handler(b, str(b.destination), program=program))
+    bench.write("file", "text")
+    assert bench.sync({b"file": NAME}).verdict is verdict
+    assert (bench.destination / "file").exists() is (verdict is Verdict.DONE)
 
 
 def is_empty(left: Iterator[int]) -> bool:

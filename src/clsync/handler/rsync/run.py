@@ -40,7 +40,7 @@ RESENT_BYTES = 8 << 20
 SMALLEST_PART = 8
 """A part of a batch with no more entries than this is not split further to find what fails."""
 MOST_STALLS = 3
-"""Runs of one batch that may stand still before the target is given a rest."""
+"""Runs of one batch that may stand still or get confused before the target is given a rest."""
 _NO_SPECIAL = flag.MISSING | flag.DIRECTORY | flag.REGULAR
 _WITHOUT = {
     stat.S_IFLNK: b"--no-links",
@@ -50,6 +50,8 @@ _WITHOUT = {
     stat.S_IFBLK: b"--no-devices",
 }
 """Type of a file -> option without which rsync makes it."""
+_CODE_PROTOCOL = 2
+"""rsync's two ends disagree on the list; a tree that changes under the walk can bring that about."""
 _CODE_FILE_IO = 11
 _CODE_PARTIAL = 23
 _CODE_VANISHED = 24
@@ -333,7 +335,8 @@ class BatchRun:
                 if result.code == _CODE_VANISHED:
                     await self._note_lost(self._blame(result, part), part)
                 continue
-            if result.stood_still and self._stalls < MOST_STALLS:
+            confused = result.code == _CODE_PROTOCOL and not result.timed_out and not result.stopped
+            if (result.stood_still or confused) and self._stalls < MOST_STALLS:
                 self._stalls += 1
                 pending.append(part)
                 continue
@@ -498,12 +501,15 @@ class BatchRun:
             self._failed.update(found.failed)
             await self._note_lost(found, part)
             # rsync links names to one that was sent: where something failed, they may hang on nothing.
-            self._again.update(p for p, f in part.items() if f & flag.LINKED)
+            linked = {p: f for p, f in part.items() if f & flag.LINKED}
+            self._again.update(linked)
             self._again.update(self._batch.linked)
             # After a read error rsync deletes nothing in directories, and says so on standard output.
             skipped = flag.RECURSIVE if self._recipe.missing_args else flag.RECURSIVE | flag.MISSING
             await self._delete_in({p: f for p, f in part.items() if f & skipped})
-            return []
+            # It makes the last name of a file first: where that one fails, none is made.
+            others = {p: f for p, f in linked.items() if p not in found.failed}
+            return [others] if len(others) < len(linked) else []
         if len(part) <= SMALLEST_PART or any(f & flag.LINKED for f in part.values()):
             why = first_line(result.messages) or exit_text(result.code)
             self._failed.update(dict.fromkeys(part, why))

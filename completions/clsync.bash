@@ -18,6 +18,18 @@ _clsync() {
     elif [[ $prev == = ]]; then
         prev=${COMP_WORDS[COMP_CWORD-2]}
     fi
+    if [[ ${COMP_WORDS[1]} == ctl && $COMP_CWORD -gt 1 ]]; then
+        case $prev in
+            --socket|-s) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+            --config-file|-H) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+            --config-block|-K) return ;;
+            --timeout) return ;;
+            dump) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+            set) mapfile -t COMPREPLY < <(compgen -W 'watch-dir destination-dir mode sync-handler rules-file one-file-system exclude-mount-points acls xattrs delay-collect delay-sync delay-collect-bigfile threshold-bigfile poll-interval monitor timeout-sync retries ignore-failures ignore-exitcode lists-dir dont-unlink-lists rsync-inclimit rsync-prefer-include synclist-simplify have-recursive-sync skip-initialsync only-initialsync full-initialsync exit-on-no-events max-iterations sync-on-quit pre-exit-hook exit-hook standby-file background label output verbose debug quiet pid-file status-file socket socket-mod socket-own socket-auth config-file config-block config-block-inherits compat' -- "$cur"); return ;;
+        esac
+        mapfile -t COMPREPLY < <(compgen -W 'status info version dump set stop die --socket --config-file --config-block --json --timeout --help' -- "$cur")
+        return
+    fi
     case $prev in
         --watch-dir|-W) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
         --destination-dir|-D) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
@@ -43,12 +55,17 @@ _clsync() {
         --output|-Y) mapfile -t COMPREPLY < <(compgen -W 'stderr stdout syslog' -- "$cur"); return ;;
         --pid-file|-z) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
         --status-file) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+        --socket|-s) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+        --socket-mod) return ;;
+        --socket-own) return ;;
+        --socket-auth) mapfile -t COMPREPLY < <(compgen -W 'null' -- "$cur"); return ;;
         --config-file|-H) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
         --config-block|-K) return ;;
         --config-block-inherits) return ;;
         --compat) mapfile -t COMPREPLY < <(compgen -W '0.4 off' -- "$cur"); return ;;
     esac
-    mapfile -t COMPREPLY < <(compgen -W '--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --timeout-sync= -k --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --synclist-simplify --have-recursive-sync --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --sync-on-quit --pre-exit-hook= --exit-hook= --standby-file= --background -b --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --config-file= -H --config-block= -K --config-block-inherits= --compat= --help -h --version -V' -- "$cur")
+    [[ $COMP_CWORD -eq 1 ]] && word=ctl || word=
+    mapfile -t COMPREPLY < <(compgen -W "--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --timeout-sync= -k --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --synclist-simplify --have-recursive-sync --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --sync-on-quit --pre-exit-hook= --exit-hook= --standby-file= --background -b --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --socket= -s --socket-mod= --socket-own= --socket-auth= --config-file= -H --config-block= -K --config-block-inherits= --compat= --help -h --version -V $word" -- "$cur")
     if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]]; then
         compopt -o nospace 2>/dev/null
     fi

@@ -16,7 +16,9 @@ class Exit(IntEnum):
     DESTINATION = 4  # destination missing, overlapping or not usable
     HANDLER = 5  # handler not found or not executable
     MONITOR = 6  # the demanded monitor cannot watch this tree
-    FILES = 7  # pid, status or log file cannot be used
+    FILES = 7  # pid file, status file or control socket cannot be used
+    UNREACHABLE = 8  # clsync ctl: no daemon answers
+    REFUSED = 9  # clsync ctl: the daemon says no
 
 
 class OperatorError(Exception):

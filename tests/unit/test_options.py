@@ -100,14 +100,22 @@ def test_every_option_can_be_given_by_both_names(option: Option) -> None:
         "monitor": b"poll",
         "compat": b"0.4",
         "config-file": b"/NULL/",
+        "socket-auth": b"null",
     }
     text = texts.get(option.name, b"2")
-    more = (b"-Hconf",) if option.name == "config-block" else ()
+    more: tuple[bytes, ...] = (b"-Hconf",) if option.name == "config-block" else ()
+    more += (b"-s/run/x",) if option.name.startswith("socket-") else ()
     long = loaded(*BASE, *more, b"--" + option.name.encode() + b"=" + text, config=b"[2]\n")
     assert option.name in long.given
     if option.short:
         short = loaded(*BASE, *more, b"-" + option.short.encode() + text, config=b"[2]\n")
         assert getattr(short, option.key) == getattr(long, option.key)
+
+
+def test_the_mode_of_the_control_socket() -> None:
+    assert loaded(*BASE, b"-s/x").socket_mod == 0o600
+    s = loaded(*BASE, b"-s/x", b"--socket-mod=0660", b"-l%socket-mod%")
+    assert (s.socket_mod, s.label) == (0o660, b"0660")
 
 
 def test_the_settings_have_a_field_for_every_option() -> None:
@@ -145,7 +153,14 @@ def test_help_and_version_come_first() -> None:
         ((b"-t",), "-t needs a value", "write -t SECONDS"),
         ((b"--label",), "--label needs a value", "write --label TEXT"),
         ((b"--help=x",), "--help takes no value, but got 'x'", "write --help alone"),
-        ((b"--socket=/x",), "--socket is not available in this version of clsync", "leave it out"),
+        ((b"-s/x", b"--socket-mod=rw"), "--socket-mod: 'rw' is not a mode", "octal digits"),
+        ((b"-s/x", b"--socket-mod=1777"), "--socket-mod: '1777' is not a mode", "octal digits"),
+        ((b"-s/x", b"--socket-mod="), "--socket-mod: '' is not a mode", "octal digits"),
+        ((b"-s/x", b"--socket-auth=pam"), "--socket-auth: 'pam' is not known here", "possible: null"),
+        ((b"--socket-mod=660",), "--socket-mod without a control socket", "add --socket"),
+        ((b"--socket-own=root",), "--socket-own without a control socket", "add --socket"),
+        ((b"--socket-auth=null",), "--socket-auth without a control socket", "add --socket"),
+        ((b"--chroot=/x",), "--chroot is not available in this version of clsync", "leave it out"),
         ((b"-p",), "-p (--threading) is not available in this version of clsync", "leave it out"),
         ((b"----='a",), "----: the quotation mark ' is not closed", "add '"),
         ((b"--mode=rsyncso",), "--mode=rsyncso is not available in this version of clsync", "direct"),
@@ -259,7 +274,7 @@ def test_an_unknown_key_is_a_warning_with_its_place() -> None:
         (b"retries = 3\n", (), "conf, line 1: a key before the first [block]"),
         (b"[default]\n\nretries = x\n", (), "conf, line 3: retries: 'x' is not a number"),
         (b"[default]\n-- = 'a\n", (), "conf, line 2: --: the quotation mark ' is not closed"),
-        (b"[default]\nsocket = x\n", (), "conf, line 2: socket is not available in this version of clsync"),
+        (b"[default]\nchroot = x\n", (), "conf, line 2: chroot is not available in this version of clsync"),
         (b"[a]\nconfig-block-inherits = b\n[b]\nconfig-block-inherits = a\n", (b"-Ka",), "conf: blocks inherit in a"),
         (b"[a]\nconfig-block-inherits = no\n", (b"-Ka",), "conf: block [a] inherits from [no], which is not there"),
         (b"[a]\n", (b"-Kb",), "conf has no block [b]"),

@@ -25,6 +25,7 @@ SECTIONS = (
     "HANDLER ARGUMENTS AND MACROS",
     "RULES",
     "CONFIGURATION",
+    "CONTROL",
     "SIGNALS",
     "FILES",
     "EXIT STATUS",
@@ -163,6 +164,17 @@ def test_bash_offers_the_value_begun() -> None:
     assert completed("-M", "rsyncd") == {"rsyncdirect"}
     assert completed("-M", "rsync") == {"rsyncdirect", "rsyncshell"}
     assert completed("--label", "") == set()
+
+
+def test_bash_offers_commands_and_options_of_ctl(tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    assert completed("ct") == {"ctl"}
+    assert completed("-d", "ct") == set()
+    assert completed("ctl", "st") == {"status", "stop"}
+    assert completed("ctl", "status", "--js") == {"--json"}
+    assert completed("ctl", "set", "delay-s") == {"delay-sync"}
+    assert completed("ctl", "-s", "a", cwd=tmp_path) == {"a file"}
+    assert completed("ctl", "--socket", "=", "a", cwd=tmp_path) == {"a file"}
 
 
 def test_bash_offers_paths(tmp_path: Path) -> None:

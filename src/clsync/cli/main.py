@@ -11,6 +11,7 @@ from typing import Final
 from clsync import __version__
 from clsync.errors import Exit, OperatorError
 from clsync.options import HelpRequested, VersionRequested, load
+from clsync.options.ctl import WORD as CTL
 
 _ASKING: Final = (
     signal.SIGHUP,
@@ -28,8 +29,13 @@ def main() -> int:
     """Run the command line; return the exit code."""
     _open_standard_files()
     _be_ready_for_signals()
+    arguments = [os.fsencode(a) for a in sys.argv[1:]]
     try:
-        settings = load([os.fsencode(a) for a in sys.argv[1:]], os.environb, _read_file, os.getpid())
+        if arguments[:1] == [CTL]:
+            from clsync.cli.ctl import ctl
+
+            return _show(ctl(arguments[1:], os.environb, _read_file))
+        settings = load(arguments, os.environb, _read_file, os.getpid())
         from clsync.daemon.run import run  # late: help and errors in options need none of it
 
         return run(settings)

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from clsync.control.listener import Listener
 from clsync.core.paths import is_below, shown
 from clsync.core.rules import Rules
 from clsync.core.windows import Window
@@ -248,6 +249,13 @@ def _names_lists(made: Plan) -> bool:
     """Tell whether the handler is to be given the list files of clsync 0.4."""
     lists = {command.INCLUDE_FILE, command.EXCLUDE_FILE, command.OBJECTS}
     return made.settings.compat or any(lists & set(macros(argument)) for argument in made.arguments)
+
+
+def make_listener(settings: Settings) -> Listener | None:
+    """Return the control socket, not open yet; None where none is wanted. Raises OperatorError."""
+    if settings.socket is None:
+        return None
+    return Listener(settings.socket, settings.socket_mod, settings.socket_own)
 
 
 # -- handlers --------------------------------------------------------------------------------------------------

@@ -55,6 +55,26 @@ class Taking(NamedTuple):
     """See `Freshness`: no version that was sent has a later mtime (wall-clock ns)."""
 
 
+class Health(NamedTuple):
+    """A mirror seen from outside."""
+
+    phase: str
+    monitor: str
+    """How changes are noticed; empty before the tree is watched."""
+    iteration: int
+    last_sync: float | None
+    """When the last batch was confirmed (wall-clock seconds)."""
+    collecting: bool
+    """Changes have come that no batch was made of yet; with fanotify they may be elsewhere on the file system."""
+    pending: int
+    """Paths that are not known to be equal, with those in flight."""
+    in_flight: int
+    trouble: str | None
+    """Why nothing at all can be synced now."""
+    failing: Mapping[bytes, str]
+    """Path -> why it failed last."""
+
+
 class Mirror:
     """Keeps one target equal to one tree."""
 
@@ -115,6 +135,22 @@ class Mirror:
         self._number = self._confirmed = 0
         self._last_end_ns, self._started_ns = time.time_ns(), started_ns
         self._last_take = time.time()
+        self._last_sync: float | None = None
+
+    def health(self) -> Health:
+        """Return how things stand."""
+        target, monitor = self._target, self._monitor
+        return Health(
+            phase=self._status or "starting",
+            monitor=monitor.describe() if monitor is not None else "",
+            iteration=self._number,
+            last_sync=self._last_sync,
+            collecting=self._window.opened_at is not None or self._taking is not None,
+            pending=len(target.dirty),
+            in_flight=len(target.dirty.in_flight),
+            trouble=self._trouble if self._hold_until is not None else target.trouble(),
+            failing=target.dirty.failing(),
+        )
 
     def _set_status(self, word: str) -> None:
         self._status = word
@@ -597,6 +633,7 @@ class Mirror:
         """Count an iteration that went well; end the run where that was enough, or one failed too often."""
         if outcome.verdict is Verdict.DONE:
             self._confirmed += 1
+            self._last_sync = self._last_end_ns / 1e9
             limit = self._course.max_iterations
             if limit and self._confirmed >= limit and self._leaving is None:
                 self._leaving = Leaving.DONE

@@ -6,11 +6,15 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 
+from clsync.control.listener import Listener
+from clsync.control.server import serving
 from clsync.core.paths import shown
 from clsync.daemon import build
 from clsync.daemon.course import Leaving
 from clsync.daemon.files import SmallFile
+from clsync.daemon.instance import DaemonInstance
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
 from clsync.errors import Exit, OperatorError
@@ -27,19 +31,27 @@ def run(settings: Settings) -> int:
     for warning in settings.warnings:
         log.warning(warning)
     made = build.plan(settings, log)
+    listener = build.make_listener(settings)
     handler = build.make_handler(made)
     background = Background() if settings.background else None
     try:
         if background is not None and not background.split():
             return background.wait()
-        return _run(settings, made, handler, log, background)
+        return _run(settings, made, handler, log, background, listener)
     except OperatorError as error:
         if background is not None and background.tell(error):
             return error.code
         raise
 
 
-def _run(settings: Settings, made: build.Plan, handler: Handler, log: Log, background: Background | None) -> int:
+def _run(
+    settings: Settings,
+    made: build.Plan,
+    handler: Handler,
+    log: Log,
+    background: Background | None,
+    listener: Listener | None,
+) -> int:
     pid_file = SmallFile(settings.pid_file, "pid-file")
     status_file = SmallFile(settings.status_file, "status-file")
     status = _Status(status_file, log)
@@ -53,8 +65,13 @@ def _run(settings: Settings, made: build.Plan, handler: Handler, log: Log, backg
         mirror = build.make_mirror(made, handler, status.set, background.ready if background else lambda: None)
         if background is not None:
             background.let_go = lambda: _let_go_of_terminal(log)
-        return asyncio.run(_follow(mirror, log))
+        control: AbstractAsyncContextManager[None] = nullcontext()
+        if listener is not None:
+            control = serving(listener.open(), DaemonInstance(made, mirror), log.info)
+        return asyncio.run(_follow(mirror, log, control))
     finally:
+        if listener is not None:
+            listener.remove()
         pid_file.remove()
         status_file.remove()
 
@@ -76,7 +93,7 @@ class _Status:
             self._log.error(error.message, error.hint)
 
 
-async def _follow(mirror: Mirror, log: Log) -> int:
+async def _follow(mirror: Mirror, log: Log, control: AbstractAsyncContextManager[None]) -> int:
     loop = asyncio.get_running_loop()
 
     def on(number: int, what: Callable[[], None]) -> None:
@@ -90,7 +107,8 @@ async def _follow(mirror: Mirror, log: Log) -> int:
     on(signal.SIGUSR1, lambda: log.debug(1, "signal USR1: no threads to collect"))
     on(signal.SIGUSR2, mirror.sync_all)
     on(_SIGNAL_HAND_OVER, mirror.hand_over_now)
-    return await mirror.run()
+    async with control:
+        return await mirror.run()
 
 
 def _let_go_of_terminal(log: Log) -> None:

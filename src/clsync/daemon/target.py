@@ -44,6 +44,10 @@ class Target:
         failing = self.dirty.failing()
         return {b"": self._why} if self.unwell and not failing else failing
 
+    def trouble(self) -> str | None:
+        """Tell why the target as a whole cannot be used; None if it can."""
+        return self._why if self.unwell else None
+
     def worst(self) -> int:
         """Return the largest number of failures in a row, of a path or of the target."""
         return max(self.unwell, max(self.dirty.failures.values(), default=0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from clsync.options import ctl
 from clsync.options.table import OPTIONS, Option, Takes
 
 _MADE = "# Made by `make docs` from src/clsync/options/table.py; changes here are lost."
@@ -29,10 +30,18 @@ _clsync() {{
     elif [[ $prev == = ]]; then
         prev=${{COMP_WORDS[COMP_CWORD-2]}}
     fi
+    if [[ ${{COMP_WORDS[1]}} == ctl && $COMP_CWORD -gt 1 ]]; then
+        case $prev in
+{ctl_cases}
+        esac
+        mapfile -t COMPREPLY < <(compgen -W '{ctl_words}' -- "$cur")
+        return
+    fi
     case $prev in
 {cases}
     esac
-    mapfile -t COMPREPLY < <(compgen -W '{words}' -- "$cur")
+    [[ $COMP_CWORD -eq 1 ]] && word=ctl || word=
+    mapfile -t COMPREPLY < <(compgen -W "{words} $word" -- "$cur")
     if [[ ${{#COMPREPLY[@]}} -eq 1 && ${{COMPREPLY[0]}} == *= ]]; then
         compopt -o nospace 2>/dev/null
     fi
@@ -52,7 +61,19 @@ def bash() -> str:
     """Return completions/clsync.bash."""
     cases = "\n".join(_bash_case(option) for option in OPTIONS if option.takes is Takes.VALUE)
     words = " ".join(word for option in OPTIONS for word in _bash_words(option))
-    return _BASH.format(made=_MADE, cases=cases, words=words)
+    return _BASH.format(made=_MADE, cases=cases, words=words, ctl_cases=_ctl_cases(), ctl_words=_ctl_words())
+
+
+def _ctl_cases() -> str:
+    """Return what is offered after words of `clsync ctl` that have to be followed by something."""
+    rows = {f"--{o.name}" + (f"|-{o.short}" if o.short else ""): o.completes for o in ctl.OPTIONS if o.metavar}
+    rows |= {command.name: "dir" if "DIR" in command.operands else "" for command in ctl.COMMANDS if command.operands}
+    rows["set"] = " ".join(option.name for option in OPTIONS if option.takes is not Takes.NOTHING)
+    return "\n".join(f"    {_bash_row(names, offered)}" for names, offered in rows.items())
+
+
+def _ctl_words() -> str:
+    return " ".join((*(c.name for c in ctl.COMMANDS), *(f"--{option.name}" for option in ctl.OPTIONS)))
 
 
 def _bash_words(option: Option) -> Iterator[str]:
@@ -64,7 +85,10 @@ def _bash_words(option: Option) -> Iterator[str]:
 def _bash_case(option: Option) -> str:
     """Return what is offered after an option that needs a value."""
     names = f"--{option.name}" + (f"|-{option.short}" if option.short else "")
-    offered = option.completes
+    return _bash_row(names, option.completes)
+
+
+def _bash_row(names: str, offered: str) -> str:
     if not offered:
         return f"        {names}) return ;;"
     action = _BASH_ACTIONS.get(offered, f"compgen -W '{offered}' -- \"$cur\"")
@@ -75,7 +99,26 @@ def _bash_case(option: Option) -> str:
 def zsh() -> str:
     """Return completions/_clsync."""
     specs = "".join(f"    {_zsh_spec(option)} \\\n" for option in OPTIONS)
-    return f"#compdef clsync\n{_MADE}\n\n_arguments -s -S \\\n{specs}    '*:handler argument:_files'\n"
+    return f"#compdef clsync\n{_MADE}\n\n{_zsh_ctl()}\n_arguments -s -S \\\n{specs}    '*:handler argument:_files'\n"
+
+
+def _zsh_ctl() -> str:
+    """Return the part for `clsync ctl`."""
+    options = "".join(f"        {_zsh_ctl_spec(option)} \\\n" for option in ctl.OPTIONS)
+    commands = " ".join(command.name for command in ctl.COMMANDS)
+    return (
+        "if (( CURRENT > 2 )) && [[ $words[2] == ctl ]]; then\n"
+        "    shift words; (( CURRENT-- ))\n"
+        f"    _arguments -s \\\n{options}        '1:command:({commands})' '*:argument:_files'\n"
+        "    return\n"
+        "fi\n"
+    )
+
+
+def _zsh_ctl_spec(option: ctl.CtlOption) -> str:
+    value = f":{option.metavar}:{_ZSH_ACTIONS.get(option.completes, ' ')}" if option.metavar else ""
+    after = "=" if option.metavar else ""
+    return f"'--{option.name}{after}[{option.help.replace('[', '(').replace(']', ')')}]{value}'"
 
 
 def _zsh_spec(option: Option) -> str:
@@ -96,7 +139,8 @@ def _zsh_value(option: Option) -> str:
     colons = ":" if option.takes is Takes.VALUE else "::"
     offered = option.completes
     action = _ZSH_ACTIONS.get(offered, f"({offered})") if offered else " "
-    return f"{colons}{_zsh_quoted(option.metavar)[1:-1].replace('[', '').replace(']', '')}:{action}"
+    name = option.metavar.replace("[", "").replace("]", "").replace(":", "\\:")
+    return f"{colons}{_zsh_quoted(name)[1:-1]}:{action}"
 
 
 def _zsh_quoted(text: str) -> str:

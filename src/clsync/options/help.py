@@ -10,6 +10,7 @@ from clsync.options.table import OPTIONS, Option, Takes
 from clsync.options.values import written
 
 USAGE = "Usage: clsync -W SOURCE [-D DESTINATION] [OPTION]... [-- HANDLER-ARGUMENT...]"
+_CTL_USAGE = "       clsync ctl COMMAND                        ask a daemon that runs; see clsync ctl --help"
 _EXAMPLES = """\
 Examples:
   clsync -W /srv/data -D /mnt/mirror             keep a directory equal, live
@@ -38,7 +39,7 @@ def default_text(option: Option) -> str:
 
 def help_text(columns: int = 80) -> str:
     """Return the help, wrapped to a width."""
-    return "\n".join([USAGE, "", *_groups(max(columns, 60)), _EXAMPLES])
+    return "\n".join([USAGE, _CTL_USAGE, "", *_groups(max(columns, 60)), _EXAMPLES])
 
 
 def _groups(columns: int) -> Iterator[str]:

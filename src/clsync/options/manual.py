@@ -7,7 +7,7 @@ from typing import Final
 
 from clsync import __version__
 from clsync.errors import Exit
-from clsync.options import roff
+from clsync.options import ctl, roff
 from clsync.options.help import spelled
 from clsync.options.reference import NO_DEFAULT, default_cell, old_default_cell
 from clsync.options.settings import CONFIG_FILES
@@ -23,7 +23,9 @@ EXIT_TEXTS: Final = {
     Exit.DESTINATION: "The destination is missing, cannot be used, or overlaps with the watch directory.",
     Exit.HANDLER: "The sync handler is missing or cannot be executed.",
     Exit.MONITOR: "The monitor that was asked for cannot watch this tree.",
-    Exit.FILES: "The configuration file, pid file, status file or list directory cannot be used.",
+    Exit.FILES: "The configuration file, pid file, status file, control socket or list directory cannot be used.",
+    Exit.UNREACHABLE: "clsync ctl: no daemon answers at the control socket, or not in time, or there is no right to ask.",
+    Exit.REFUSED: "clsync ctl: the daemon has answered that it cannot do this.",
     Exit.USAGE: "An option, a value, a rule or a line of the configuration is wrong.",
 }
 
@@ -150,6 +152,12 @@ _EXAMPLES = (
         "    -W/var/www_new -Srsync -- %RSYNC-ARGS% /var/www_new/ /var/www/",
     ),
     (
+        "Ask what it does, and end it:",
+        "clsync -W /srv/data -D /mnt/mirror -b --socket=/run/clsync.sock\n"
+        "clsync ctl -s /run/clsync.sock status\n"
+        "clsync ctl -s /run/clsync.sock stop",
+    ),
+    (
         "Run a program of your own with what has changed:",
         "clsync -W /srv/photos -M direct -S ./make-thumbnails -- %INCLUDE-LIST%",
     ),
@@ -166,7 +174,8 @@ def manual() -> str:
             roff.section(
                 "SYNOPSIS",
                 "\\fBclsync\\fR \\fB\\-W\\fR \\fISOURCE\\fR [\\fB\\-D\\fR \\fIDESTINATION\\fR] [\\fIOPTION\\fR]..."
-                " [\\fB\\-\\-\\fR \\fIHANDLER-ARGUMENT\\fR...]\n",
+                " [\\fB\\-\\-\\fR \\fIHANDLER-ARGUMENT\\fR...]\n.br\n"
+                "\\fBclsync ctl\\fR [\\fIOPTION\\fR]... \\fICOMMAND\\fR [\\fIARGUMENT\\fR]...\n",
             ),
             roff.section("DESCRIPTION", *map(roff.paragraph, _DESCRIPTION)),
             roff.section("OPTIONS", *_options()),
@@ -174,6 +183,7 @@ def manual() -> str:
             _arguments(),
             _rules(),
             _configuration(),
+            _control(),
             roff.section("SIGNALS", roff.items(_SIGNALS.items())),
             roff.section("FILES", *_files()),
             roff.section("EXIT STATUS", *(roff.item(f"`{code:d}`", text) for code, text in EXIT_TEXTS.items())),
@@ -265,6 +275,36 @@ def _configuration() -> str:
             " inherits from."
         ),
         roff.example(_CONFIGURATION),
+    )
+
+
+def _control() -> str:
+    commands = (
+        (f"`{' '.join((c.name, *c.operands))}`", f"{c.help[:1].upper()}{c.help[1:]}. {c.details}".strip())
+        for c in ctl.COMMANDS
+    )
+    options = (
+        (f"`{ctl.spelled(option).strip()}`", f"{option.help[:1].upper()}{option.help[1:]}.") for option in ctl.OPTIONS
+    )
+    return roff.section(
+        "CONTROL",
+        roff.paragraph(
+            "A daemon with --socket answers at a Unix socket, as soon as it begins and until it has ended. `clsync ctl`"
+            " asks it, where `ctl` is the first word of the command line:"
+        ),
+        roff.items(commands),
+        roff.items(options),
+        roff.paragraph(
+            "Without --socket the path is what the daemon's configuration says: the block `default`, or that of"
+            " --config-block. Answers are lines of a name and a value, or with --json one object. Of paths that fail the"
+            " first 20 are named. With fanotify, what is being collected may have changed elsewhere on the file system."
+        ),
+        roff.paragraph(
+            "Who may write to the socket may ask for everything: that is root alone, unless --socket-own or"
+            " --socket-mod say otherwise. The protocol is the text protocol of clsync 0.4, so its library talks to this"
+            " daemon, and `clsync ctl` to that of clsync 0.4. At most 64 clients are connected; one more sends away the"
+            " one that has rested longest."
+        ),
     )
 
 

@@ -84,6 +84,10 @@ class Settings:
     quiet: int
     pid_file: bytes | None
     status_file: bytes | None
+    socket: bytes | None
+    socket_mod: int
+    socket_own: bytes | None
+    socket_auth: str
     config_file: bytes | None
     config_block: bytes
     config_block_inherits: bytes | None
@@ -144,6 +148,18 @@ def load(argv: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: ReadF
         error.warnings = tuple(layers.warnings)
         raise
     return settings
+
+
+def value_of(
+    name: str, argv: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: ReadFile
+) -> tuple[object, list[str]]:
+    """Return what a daemon with this command line has for one option, and warnings. Raises OperatorError.
+
+    Nothing else is checked: the rest of its command line need not be known.
+    """
+    layers = _Layers(read_command_line(argv).options, environ, 0)
+    layers.read_config(read_file, environ)
+    return layers.value(name), layers.warnings
 
 
 class _Layers:
@@ -299,6 +315,9 @@ def _check(settings: Settings) -> None:
     ):
         if getattr(s, BY_NAME[a].key) and getattr(s, BY_NAME[b].key):
             raise OperatorError(f"--{a} and --{b} exclude each other", "leave one of them out")
+    for name in ("socket-mod", "socket-own", "socket-auth"):
+        if name in s.given and s.socket is None:
+            raise OperatorError(f"--{name} without a control socket", "add --socket, or leave it out")
     if s.mode in PROGRAM_MODES and s.sync_handler is None:
         raise OperatorError(f"--mode={s.mode} needs a program", "name it with --sync-handler")
     for name in ("have-recursive-sync", "synclist-simplify"):

@@ -388,6 +388,53 @@ OPTIONS: Final[tuple[Option, ...]] = (
         completes="file",
     ),
     Option(
+        "socket",
+        "s",
+        _V,
+        values.string,
+        None,
+        _SAY,
+        "control socket, for clsync ctl",
+        "PATH",
+        "See CONTROL. A socket that a daemon has left behind is replaced, anything else is not. Whoever may write to the"
+        " socket can end the daemon and change its options.",
+        completes="file",
+    ),
+    Option(
+        "socket-mod",
+        "",
+        _V,
+        values.file_mode,
+        values.FileMode(0o600),
+        _SAY,
+        "permission bits of the control socket",
+        "MODE",
+        "Octal. clsync 0.4 gives what the umask leaves of 0777.",
+    ),
+    Option(
+        "socket-own",
+        "",
+        _V,
+        values.string,
+        None,
+        _SAY,
+        "owner of the control socket",
+        "USER[:GROUP]",
+        "Names or numbers; without a group it is the user's own. Needs root.",
+    ),
+    Option(
+        "socket-auth",
+        "",
+        _V,
+        values.choice("null", empty="null"),
+        "null",
+        _SAY,
+        "how clients of the control socket log in",
+        "HOW",
+        "`null`: not at all, which is all there is; the permissions of the socket decide.",
+        completes="null",
+    ),
+    Option(
         "config-file",
         "H",
         _V,
@@ -431,7 +478,7 @@ LATER: Final = {
     for name, _, short in (
         word.partition(":")
         for word in (
-            "socket:s socket-auth socket-mod socket-own custom-signals uid:u gid:g privileged-uid privileged-gid"
+            "custom-signals uid:u gid:g privileged-uid privileged-gid"
             " sync-handler-uid sync-handler-gid chroot pivot-root detach-network detach-ipc detach-miscellanea"
             " secure-splitting splitting check-execvp-arguments add-permitted-hook-files seccomp-filter"
             " forget-privthread-info permit-mprotect shm-mprotect mountpoints preserve-capabilities:C"

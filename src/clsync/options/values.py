@@ -158,6 +158,21 @@ def compat(text: bytes | None, current: object) -> bool:
     return choice("0.4", "off", empty="off")(text, current) == "0.4"
 
 
+class FileMode(int):
+    """Permission bits, written in octal digits."""
+
+    def __str__(self) -> str:
+        return f"{self:04o}"
+
+
+def file_mode(text: bytes | None, current: object) -> FileMode:
+    """Parse permission bits: octal digits."""
+    digits = (text or b"").strip(_BLANKS)
+    if not digits or len(digits) > 4 or digits.strip(b"01234567") or int(digits, 8) > 0o777:
+        raise Invalid(f"'{shown(digits)}' is not a mode", "write up to three octal digits: 660")
+    return FileMode(int(digits, 8))
+
+
 def exit_codes(text: bytes | None, current: frozenset[int]) -> frozenset[int]:
     """Parse `n[,n...]` and add the codes to `current`; a 0 (or an empty value) clears what was collected before it."""
     for word in (text or b"0").split(b","):

@@ -1,0 +1,143 @@
+"""`clsync ctl`: asks a running daemon, for people (lines) and programs (JSON)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from clsync.control.client import Client, Unknown, connected
+from clsync.errors import Exit, OperatorError
+from clsync.options import value_of
+from clsync.options.ctl import CtlLine, ctl_help, read_ctl_line
+from clsync.options.settings import ReadFile
+from clsync.options.values import shown
+
+Answer = Mapping[str, object]
+
+
+def ctl(arguments: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: ReadFile) -> str:
+    """Do what the arguments after `ctl` ask for; return what is to be printed. Raises OperatorError."""
+    line = read_ctl_line(arguments)
+    if line.help:
+        return ctl_help()
+    with connected(_socket(line, environ, read_file), line.timeout) as client:
+        try:
+            answer = _COMMANDS[line.command](client, line.operands)
+        except Unknown:
+            raise OperatorError(
+                f"the daemon does not know '{line.command}'", "it is of an older version", Exit.REFUSED
+            ) from None
+    if line.json:
+        return json.dumps(answer) + "\n"
+    return "".join(f"{row}\n" for row in _rows(answer))
+
+
+def _socket(line: CtlLine, environ: Mapping[bytes, bytes], read_file: ReadFile) -> bytes:
+    """Return the path of the daemon's socket, as it was named or as its configuration has it. Raises OperatorError."""
+    named = line.values.get("socket")
+    if named is None:
+        found, warnings = value_of("socket", line.daemon_line(), environ, read_file)
+        if not isinstance(found, bytes):
+            error = OperatorError(
+                "no control socket is named: the configuration has no key socket",
+                "name it: clsync ctl --socket PATH, or the daemon's configuration with -H and -K",
+            )
+            error.warnings = tuple(warnings)
+            raise error
+        named = found
+    return os.path.abspath(named)
+
+
+# -- commands --------------------------------------------------------------------------------------------------
+
+
+def _status(client: Client, operands: list[bytes]) -> Answer:
+    try:
+        return client.status()
+    except Unknown:
+        return {"note": "clsync 0.4 tells no more", **_version(client, []), **_info(client, [])}
+
+
+def _info(client: Client, operands: list[bytes]) -> Answer:
+    block, label = client.info()
+    return {"config_block": _text(block), "label": _text(label)}
+
+
+def _version(client: Client, operands: list[bytes]) -> Answer:
+    return {"version": client.version()[1]}
+
+
+def _dump(client: Client, operands: list[bytes]) -> Answer:
+    directory = os.path.abspath(operands[0])
+    client.dump(directory)
+    return {"dump": _text(directory)}
+
+
+def _set(client: Client, operands: list[bytes]) -> Answer:
+    key, value = operands
+    major, version = client.version()
+    if not major:
+        raise OperatorError(
+            f"set {shown(key)}: a daemon of clsync 0.4 (it says {version}) would set an empty value",
+            "start it again with the option",
+            Exit.REFUSED,
+        )
+    client.set(key, value)
+    return {_text(key): _text(value)}
+
+
+def _stop(client: Client, operands: list[bytes]) -> Answer:
+    client.die()
+    return {"stopped": True}
+
+
+_COMMANDS: Final = {
+    "status": _status,
+    "info": _info,
+    "version": _version,
+    "dump": _dump,
+    "set": _set,
+    "stop": _stop,
+    "die": _stop,
+}
+
+
+# -- for people ------------------------------------------------------------------------------------------------
+
+
+def _text(raw: bytes) -> str:
+    """Return `raw` for JSON: bytes that are no text become lone surrogates (PEP 383), so nothing is lost."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _rows(answer: Answer) -> Iterator[str]:
+    """Yield lines of names and values in two columns."""
+    width = max(map(len, answer), default=0)
+    for name, value in answer.items():
+        words = list(_words(name, value))
+        yield f"{_printable(name).replace('_', ' '):{width}}  {words[0] if words else '-'}"
+        yield from (" " * width + "  " + word for word in words[1:])
+
+
+def _words(name: str, value: object) -> Iterator[str]:
+    match value:
+        case None:
+            yield "-"
+        case bool():
+            yield "yes" if value else "no"
+        case int() | float() if name.endswith("_at"):
+            yield datetime.fromtimestamp(value).astimezone().isoformat(sep=" ", timespec="seconds")
+        case list():
+            for entry in value:
+                yield from _words(name, entry)
+        case dict():
+            yield ": ".join(_printable(str(part)) for part in value.values())
+        case _:
+            yield _printable(str(value))
+
+
+def _printable(text: str) -> str:
+    return shown(text.encode("utf-8", "surrogateescape"))

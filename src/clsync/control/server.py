@@ -1,0 +1,207 @@
+"""The daemon's end of the control socket: any number of clients, none of which can harm the daemon or another."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import re
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final, Protocol
+
+from clsync import __version__
+from clsync.control.protocol import (
+    MOST_IDS,
+    PROTOCOL,
+    Id,
+    Line,
+    Malformed,
+    ProtocolError,
+    Reader,
+    answer,
+    sendable,
+)
+from clsync.errors import OperatorError
+from clsync.options.values import shown
+
+MOST_CONNECTIONS: Final = 64
+_CHUNK: Final = 4096
+
+
+class Instance(Protocol):
+    """What the daemon offers to the clients of its control socket."""
+
+    def info(self) -> tuple[bytes, bytes]:
+        """Return the configuration block and the label."""
+
+    def status(self) -> Mapping[str, object]:
+        """Return what goes on, as it is to be written in JSON."""
+
+    async def dump(self, directory: bytes) -> None:
+        """Write the queues to a new directory. Raises OSError."""
+
+    def set(self, key: str, value: bytes) -> None:
+        """Change an option. Raises OperatorError."""
+
+    def end(self) -> None:
+        """End the daemon, as SIGTERM does."""
+
+
+@asynccontextmanager
+async def serving(
+    listener: socket.socket, instance: Instance, log: Callable[[str], None], most: int = MOST_CONNECTIONS
+) -> AsyncIterator[None]:
+    """Answer clients for the time of a `with` block. `most`: connections at a time; `log` is told who asks for what."""
+    clients = _Clients(instance, log, most)
+    server = await asyncio.start_unix_server(clients.serve, sock=listener)
+    try:
+        yield
+    finally:
+        server.close()
+        await clients.end()
+
+
+class _Client:
+    """A connection, and when it last asked for something (monotonic seconds)."""
+
+    def __init__(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
+        self.writer, self.task = writer, task
+        self.asked_at = time.monotonic()
+        self.busy = False
+
+
+class _Clients:
+    """All connections."""
+
+    def __init__(self, instance: Instance, log: Callable[[str], None], most: int) -> None:
+        self._instance, self._log, self._most = instance, log, most
+        self._clients: set[_Client] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection until its end, however it comes."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._make_room()
+        client = _Client(writer, task)
+        self._clients.add(client)
+        try:
+            await self._talk(client, reader, writer)
+            writer.close()
+            await writer.wait_closed()
+        except (OSError, ProtocolError, asyncio.CancelledError):
+            pass  # it has gone, speaks something else, or is to make room
+        finally:
+            self._clients.discard(client)
+            # What nobody reads is not kept.
+            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+
+    async def end(self) -> None:
+        """End all connections."""
+        tasks = [client.task for client in self._clients]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _make_room(self) -> None:
+        """Send away the connection that has rested longest, where there are too many."""
+        if len(self._clients) < self._most:
+            return
+        oldest = min(self._clients, key=lambda client: (client.busy, client.asked_at))
+        self._clients.discard(oldest)
+        oldest.writer.write(answer(0, Id.LEAVING))
+        oldest.task.cancel()
+
+    async def _talk(self, client: _Client, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = _peer(writer)
+        writer.write(answer(0, Id.NEGOTIATE, PROTOCOL))
+        lines = Reader()
+        while data := await reader.read(_CHUNK):
+            lines.feed(data)
+            for line in lines.lines():
+                client.asked_at, client.busy = time.monotonic(), True
+                writer.write(await self._answer(line, peer))
+                await writer.drain()
+                await asyncio.sleep(0)  # many requests at once are not to hold up anything else
+                client.busy = False
+                if line.id == Id.QUIT:
+                    return
+
+    async def _answer(self, line: Line, peer: str) -> bytes:
+        if line.id >= MOST_IDS:
+            return answer(line.number, Id.INVALID_ID, line.number)
+        try:
+            match line.id:
+                case Id.NEGOTIATE | Id.NEGOTIATED:
+                    return _negotiated(line)
+                case Id.VERSION:
+                    return answer(line.number, Id.VERSION_IS, *version(__version__))
+                case Id.INFO:
+                    block, label = map(sendable, self._instance.info())
+                    return answer(line.number, Id.INFO_IS, block, label, 0, 0)
+                case Id.STATUS:
+                    return answer(line.number, Id.STATUS_IS, json.dumps(self._instance.status()).encode())
+                case Id.DUMP:
+                    return await self._dump(line, peer)
+                case Id.SET:
+                    return self._set(line, peer)
+                case Id.DIE:
+                    self._log(f"control socket: {peer} asks for the end")
+                    self._instance.end()
+                    return b""
+                case Id.QUIT:
+                    return answer(line.number, Id.BYE)
+        except Malformed as error:
+            return answer(line.number, Id.INVALID_ARGUMENTS, line.id, line.number, reason=str(error).encode())
+        return answer(line.number, Id.UNKNOWN, line.id, line.number)
+
+    async def _dump(self, line: Line, peer: str) -> bytes:
+        directory = line.strings()[0]
+        self._log(f"control socket: {peer} asks for a dump to {shown(directory)}")
+        try:
+            await self._instance.dump(directory)
+        except OSError as error:
+            code = error.errno or errno.EIO
+            return _failed(line, b"sync_dump", directory, code, os.strerror(code))
+        return answer(line.number, Id.DUMPED)
+
+    def _set(self, line: Line, peer: str) -> bytes:
+        key, value = line.strings()
+        try:
+            self._instance.set(shown(key), value)
+        except OperatorError as error:
+            what = f"{error.message}; {error.hint}" if error.hint else error.message
+            return _failed(line, b"set", key, errno.EINVAL, what)
+        self._log(f"control socket: {peer} has set {shown(key)} to {shown(value)}")
+        return answer(line.number, Id.HAS_SET)
+
+
+def version(text: str) -> tuple[int, int, bytes]:
+    """Return the parts of a version as they are sent: two numbers, and the rest with what comes before it."""
+    found = re.fullmatch(r"(\d+)\.(\d+)(\S+)", text)
+    assert found is not None, f"{text} is no version"
+    return int(found[1]), int(found[2]), found[3].encode()
+
+
+def _negotiated(line: Line) -> bytes:
+    if line.numbers() != [PROTOCOL]:
+        raise Malformed("Incorrect protocol id")
+    if line.id == Id.NEGOTIATE:
+        return answer(line.number, Id.NEGOTIATED, PROTOCOL)
+    return answer(line.number, Id.ACKNOWLEDGED, line.id, line.number)
+
+
+def _failed(line: Line, function: bytes, argument: bytes, code: int, what: str) -> bytes:
+    message = sendable(what.encode("utf-8", "backslashreplace"))
+    return answer(line.number, Id.FAILED, function, sendable(argument), code, message)
+
+
+def _peer(writer: asyncio.StreamWriter) -> str:
+    """Tell who is at the other end (unix(7), SO_PEERCRED)."""
+    found = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid, uid, _ = struct.unpack("iII", found)
+    return f"uid {uid} (pid {pid})"

@@ -1,0 +1,76 @@
+"""What the daemon offers to the clients of its control socket (`control.server.Instance`)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Mapping
+from itertools import islice
+from typing import Final
+
+from clsync import __version__
+from clsync.daemon.build import Plan
+from clsync.daemon.course import Leaving
+from clsync.daemon.mirror import Mirror
+from clsync.errors import OperatorError
+
+_NAMED: Final = 20
+"""Failing paths named in one answer; all are counted."""
+
+
+class DaemonInstance:
+    """One mirror, seen from outside."""
+
+    def __init__(self, made: Plan, mirror: Mirror) -> None:
+        self._made, self._mirror = made, mirror
+        self._started = time.time()
+
+    def info(self) -> tuple[bytes, bytes]:
+        """Return the configuration block and the label."""
+        return self._made.settings.config_block, self._made.settings.label
+
+    def status(self) -> Mapping[str, object]:
+        """Return what goes on; times are in seconds since 1970, None for what has not been."""
+        block, label = self.info()
+        made, health = self._made, self._mirror.health()
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": self._started,
+            "config_block": _text(block),
+            "label": _text(label),
+            "mode": made.mode,
+            "source": _text(made.root),
+            "destination": _text(made.destination.text) if made.destination is not None else None,
+            "monitor": health.monitor,
+            "phase": health.phase,
+            "iteration": health.iteration,
+            "last_sync_at": health.last_sync,
+            "collecting": health.collecting,
+            "pending": health.pending,
+            "in_flight": health.in_flight,
+            "trouble": health.trouble,
+            "failing": len(health.failing),
+            "failures": [
+                {"path": _text(path) or ".", "reason": reason}
+                for path, reason in islice(health.failing.items(), _NAMED)
+            ],
+        }
+
+    async def dump(self, directory: bytes) -> None:
+        """Write the queues to a new directory. Raises OSError."""
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), directory)
+
+    def set(self, key: str, value: bytes) -> None:
+        """Change an option. Raises OperatorError."""
+        raise OperatorError(f"{key} cannot be changed while clsync runs", "start it again with the option")
+
+    def end(self) -> None:
+        """End the daemon, as SIGTERM does."""
+        self._mirror.leave(Leaving.NOW)
+
+
+def _text(raw: bytes) -> str:
+    """Return `raw` for JSON: bytes that are no text become lone surrogates (PEP 383), so nothing is lost."""
+    return raw.decode("utf-8", "surrogateescape")

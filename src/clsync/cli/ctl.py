@@ -58,7 +58,7 @@ def _status(client: Client, operands: list[bytes]) -> Answer:
     try:
         return client.status()
     except Unknown:
-        return {"note": "clsync 0.4 tells no more", **_version(client, []), **_info(client, [])}
+        return {**_version(client, []), **_info(client, []), "note": "clsync 0.4 tells no more"}
 
 
 def _info(client: Client, operands: list[bytes]) -> Answer:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import grp
 import os
 import pwd
 import socket
 import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from clsync.errors import Exit, OperatorError
 from clsync.options.values import shown
@@ -63,9 +67,10 @@ class Listener:
         """Make the socket and listen. Raises OperatorError."""
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._bind(made)
-            self._open_up()
-            made.listen(_WAITING)
+            with _alone_in(os.path.dirname(self.path)):
+                self._bind(made)
+                self._open_up()
+                made.listen(_WAITING)
         except OSError as error:
             made.close()
             self.remove()
@@ -144,6 +149,34 @@ class Listener:
             errno.ENOTDIR: "name a path in a directory",
         }.get(error.errno or 0, "name a path in a directory that may be written")
         return OperatorError(f"--socket {shown(self.path)}: {error.strerror}", hint, Exit.FILES)
+
+
+@contextmanager
+def _alone_in(directory: bytes) -> Iterator[None]:
+    """Keep out other daemons that begin: what is bound and not listened at yet looks like a stale socket to them.
+
+    For a second at most: others may hold locks on the directory, for reasons of their own.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        yield  # it can be written, but not read
+        return
+    try:
+        until = time.monotonic() + 1
+        while not _locked(descriptor) and time.monotonic() < until:
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

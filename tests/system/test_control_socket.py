@@ -24,6 +24,7 @@ from clsync import __version__
 from clsync.control.server import MOST_CONNECTIONS
 from clsync.control.server import version as parts_of
 from clsync.errors import Exit
+from clsync.options.manual import STATUS_TEXTS
 from tests.support.daemon import Daemon, installed
 from tests.support.rights import NOBODY
 from tests.system.world import ROOT, SYNCED, Ended, World
@@ -84,8 +85,14 @@ class Connection:
 def serving(world: World, path: Path, *args: str) -> Iterator[Daemon]:
     """Give a daemon with a socket, that answers."""
     with world.daemon("--socket", path, *args) as daemon:
-        wait_for_socket(daemon, path)
+        wait_for_greeting(daemon, path)
         yield daemon
+
+
+def wait_for_greeting(daemon: Daemon, path: Path) -> None:
+    """Wait until the daemon answers there."""
+    wait_for_socket(daemon, path)
+    Connection(path).close()
 
 
 def wait_for_socket(daemon: Daemon, path: Path) -> None:
@@ -166,7 +173,11 @@ def test_garbage_closes_its_connection_only(world: World, path: Path, garbage: b
             each.close()
 
 
-@pytest.mark.parametrize("sent", [b"", b"0 1", b"0 1 0\n", b"1 200\n", b"1 400\n" * 2000, b"1 202 /x\n", b"1 250\n"])
+LEAVING = (b"", b"0 1", b"0 1 0\n", b"1 200\n", b"1 400\n" * 2000, b"1 202 /dev/null/x\n", b"1 250\n")
+"""What clients have sent when they leave."""
+
+
+@pytest.mark.parametrize("sent", LEAVING, ids=range(len(LEAVING)))
 def test_clients_that_leave(world: World, path: Path, sent: bytes) -> None:
     """At every point, without reading what they asked for."""
     with serving(world, path) as daemon:
@@ -235,7 +246,7 @@ def test_the_socket_is_for_its_owner_alone(world: World, path: Path, mask: int) 
     shell = ("sh", "-c", f'umask {mask:o}; exec "{installed()}" "$@"', "sh")
     options = (*world.trees, "-Mcopy", "--socket", path)
     with Daemon(*options, program=shell, env=world.environment, cwd=world.top) as daemon:
-        wait_for_socket(daemon, path)
+        wait_for_greeting(daemon, path)
         assert permissions(path) == (0o600, os.getuid(), os.getgid())
 
 
@@ -306,12 +317,15 @@ def test_of_two_that_start_together_one_wins(world: World, path: Path) -> None:
 
 
 def test_a_socket_in_use_is_left_alone(world: World, path: Path) -> None:
-    with serving(world, path, "-lfirst") as daemon:
+    files = (f"--pid-file={world.top}/pid", f"--status-file={world.top}/status")
+    with serving(world, path, "-lfirst", *files) as daemon:
         daemon.wait_for_log(SYNCED)
-        message, hint = world.run(*world.trees, "--socket", path, "-v1").complaint(Exit.FILES)
+        message, hint = world.run(*world.trees, "--socket", path, "-v1", *files).complaint(Exit.FILES)
         assert message == f"--socket {path} is in use by another process"
         assert "clsync ctl" in hint
         assert status(world, path)["label"] == "first"
+        assert (world.top / "pid").read_text() == str(daemon.pid)
+        assert (world.top / "status").exists()
     assert not path.exists()
 
 
@@ -400,7 +414,7 @@ def test_another_file_in_its_place_is_not_removed(world: World, path: Path) -> N
 
 def test_a_relative_path_is_relative_to_the_start_directory(world: World, place: Path) -> None:
     with Daemon(*world.trees, "-t0", "-w0", "--socket=socket", env=world.environment, cwd=place) as daemon:
-        wait_for_socket(daemon, place / "socket")
+        wait_for_greeting(daemon, place / "socket")
         daemon.wait_for_log(SYNCED)
         assert os.listdir(world.source) == []
 
@@ -414,6 +428,7 @@ def test_status_for_programs(world: World, path: Path) -> None:
         daemon.wait_for_log(SYNCED)
         daemon.wait_until(lambda: status(world, path)["pending"] == 0, what="the end of the sync")
         found = status(world, path)
+    assert found.keys() == set(re.findall(r"`(\w+)`", " ".join(STATUS_TEXTS))), "what the manual says"
     assert found["pid"] == daemon.pid
     assert (found["version"], found["config_block"], found["label"]) == (__version__, "default", "lab1")
     assert (found["source"], found["destination"]) == (str(world.source), str(world.destination))
@@ -507,7 +522,7 @@ def test_the_socket_of_a_configuration(world: World, place: Path) -> None:
         "conf", f"[default]\nsocket = {place}/%label%\n[one]\nlabel = one\nconfig-block-inherits = default\n"
     )
     with world.daemon(f"-H{config}", "-Kone") as daemon:
-        wait_for_socket(daemon, place / "one")
+        wait_for_greeting(daemon, place / "one")
         asked = ("--json", "info")
         assert json.loads(told(world, f"-H{config}", "-Kone", *asked))["label"] == "one"
         world.environment["HOME"] = str(world.top)

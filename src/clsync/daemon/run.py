@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 from clsync.control.listener import Listener
-from clsync.control.server import serving
 from clsync.core.paths import shown
 from clsync.daemon import build
 from clsync.daemon.course import Leaving
 from clsync.daemon.files import SmallFile
-from clsync.daemon.instance import DaemonInstance
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
 from clsync.errors import Exit, OperatorError
@@ -59,21 +58,30 @@ def _run(
         log.info(f"mode {made.mode}: {made.why}")
     to = shown(made.destination.text) if made.destination is not None else "where the handler's arguments say"
     log.info(f"syncing {shown(made.root)} to {to} in mode {made.mode}")
+    # First, so that nothing of another daemon that answers there is touched.
+    listening = listener.open() if listener is not None else None
     try:
         status_file.write("starting")
         pid_file.write(str(os.getpid()))
         mirror = build.make_mirror(made, handler, status.set, background.ready if background else lambda: None)
         if background is not None:
             background.let_go = lambda: _let_go_of_terminal(log)
-        control: AbstractAsyncContextManager[None] = nullcontext()
-        if listener is not None:
-            control = serving(listener.open(), DaemonInstance(made, mirror), log.info)
-        return asyncio.run(_follow(mirror, log, control))
+        return asyncio.run(_follow(mirror, log, _control(listening, made, mirror)))
     finally:
         if listener is not None:
             listener.remove()
         pid_file.remove()
         status_file.remove()
+
+
+def _control(listening: socket.socket | None, made: build.Plan, mirror: Mirror) -> AbstractAsyncContextManager[None]:
+    """Return what answers at the control socket while it is entered; nothing where there is no socket."""
+    if listening is None:
+        return nullcontext()
+    from clsync.control.server import serving  # late: most runs need none of it
+    from clsync.daemon.instance import DaemonInstance
+
+    return serving(listening, DaemonInstance(made, mirror), made.log.info)
 
 
 class _Status:

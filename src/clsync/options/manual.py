@@ -278,6 +278,25 @@ def _configuration() -> str:
     )
 
 
+STATUS_TEXTS: Final = {
+    "`version`, `pid`": "Of the daemon.",
+    "`started_at`, `last_sync_at`": "When it began, and when a batch was last confirmed, in seconds since 1970; null for"
+    " what has not been.",
+    "`config_block`, `label`, `mode`, `source`, `destination`": "As it was told; `destination` is null where only the"
+    " handler knows it.",
+    "`monitor`": "How changes are noticed; empty before the tree is watched.",
+    "`phase`": "As in --status-file.",
+    "`iteration`": "The number of the last batch.",
+    "`collecting`": "Whether changes have come that no batch was made of yet; with fanotify they may be elsewhere on the"
+    " file system.",
+    "`pending`, `in_flight`": "How many paths are not known to be equal, and how many of them are being handed over.",
+    "`trouble`": "Why nothing at all can be synced now, or null.",
+    "`failing`, `failures`": "How many paths failed last time, and `path` and `reason` of the first 20. Bytes that are no"
+    " text are lone surrogates.",
+}
+"""Keys of the status."""
+
+
 def _control() -> str:
     commands = (
         (f"`{' '.join((c.name, *c.operands))}`", f"{c.help[:1].upper()}{c.help[1:]}. {c.details}".strip())
@@ -296,9 +315,9 @@ def _control() -> str:
         roff.items(options),
         roff.paragraph(
             "Without --socket the path is what the daemon's configuration says: the block `default`, or that of"
-            " --config-block. Answers are lines of a name and a value, or with --json one object. Of paths that fail the"
-            " first 20 are named. With fanotify, what is being collected may have changed elsewhere on the file system."
+            " --config-block. Answers are lines of a name and a value, or with --json one object. That of `status` has:"
         ),
+        roff.items(STATUS_TEXTS.items()),
         roff.paragraph(
             "Who may write to the socket may ask for everything: that is root alone, unless --socket-own or"
             " --socket-mod say otherwise. The protocol is the text protocol of clsync 0.4, so its library talks to this"

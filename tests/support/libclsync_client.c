@@ -104,20 +104,12 @@ static void blocking(const char *path, const char *directory)
 	socket_close(sock);
 }
 
-static int on_answer(struct socket_sockthreaddata *thread, sockcmd_t *answer, void *arg)
-{
-	(void)thread;
-	(void)arg;
-	tell(answer);
-	sem_post(&answered);
-	return 0;
-}
-
 static int on_line(socket_sockthreaddata_t *thread, sockcmd_t *line)
 {
 	(void)thread;
-	if (line->cmd_id == SOCKCMD_REPLY_NEGOTIATION)
-		sem_post(&answered);
+	if (line->cmd_id != SOCKCMD_REPLY_NEGOTIATION)
+		tell(line);
+	sem_post(&answered);
 	return 0;
 }
 
@@ -142,7 +134,7 @@ static void threaded(const char *path)
 		fail("not connected");
 	/* Before the thread: of two lines that come at once, the library keeps the second until more comes. */
 	receive(sock, &offer);
-	/* The library does not clear what it allocates. */
+	/* The library does not clear what it has allocated. */
 	sock->cmd_num = 1000;
 	sock->cbqueue_len = 0;
 	memset(sock->cbqueue_cache, 0, sizeof(sock->cbqueue_cache));
@@ -153,9 +145,10 @@ static void threaded(const char *path)
 	if (socket_thread_start(thread))
 		fail("no thread");
 	wait_for_answer(); /* the daemon's word on the offer of the thread */
-	socket_send_cb(sock, SOCKCMD_REQUEST_VERSION, on_answer, NULL);
+	/* Not socket_send_cb: it registers what is to be called only after it has sent. */
+	socket_send(sock, SOCKCMD_REQUEST_VERSION);
 	wait_for_answer();
-	socket_send_cb(sock, SOCKCMD_REQUEST_QUIT, on_answer, NULL);
+	socket_send(sock, SOCKCMD_REQUEST_QUIT);
 	wait_for_answer();
 }
 

@@ -49,7 +49,7 @@ class Daemon:
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), directory)
         self.dumps.append(directory)
 
-    def set(self, key: str, value: bytes) -> None:
+    async def set(self, key: str, value: bytes) -> None:
         if key != "label":
             raise OperatorError(f"there is no option {key}", "did you mean label?")
         until = time.thread_time() + self.cost

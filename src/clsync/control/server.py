@@ -45,7 +45,7 @@ class Instance(Protocol):
     async def dump(self, directory: bytes) -> None:
         """Write the queues to a new directory. Raises OSError."""
 
-    def set(self, key: str, value: bytes) -> None:
+    async def set(self, key: str, value: bytes) -> None:
         """Change an option. Raises OperatorError."""
 
     def end(self) -> None:
@@ -148,7 +148,7 @@ class _Clients:
                 case Id.DUMP:
                     return await self._dump(line, peer)
                 case Id.SET:
-                    return self._set(line, peer)
+                    return await self._set(line, peer)
                 case Id.DIE:
                     self._log(f"control socket: {peer} asks for the end")
                     self._instance.end()
@@ -169,10 +169,10 @@ class _Clients:
             return _failed(line, b"sync_dump", directory, code, os.strerror(code))
         return answer(line.number, Id.DUMPED)
 
-    def _set(self, line: Line, peer: str) -> bytes:
+    async def _set(self, line: Line, peer: str) -> bytes:
         key, value = line.strings()
         try:
-            self._instance.set(shown(key), value)
+            await self._instance.set(shown(key), value)
         except OperatorError as error:
             what = f"{error.message}; {error.hint}" if error.hint else error.message
             return _failed(line, b"set", key, errno.EINVAL, what)

@@ -62,7 +62,7 @@ class DaemonInstance:
         """Write the queues to a new directory. Raises OSError."""
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), directory)
 
-    def set(self, key: str, value: bytes) -> None:
+    async def set(self, key: str, value: bytes) -> None:
         """Change an option. Raises OperatorError."""
         raise OperatorError(f"{key} cannot be changed while clsync runs", "start it again with the option")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from clsync.core.paths import is_below, shown
 from clsync.core.rules import Rules
+from clsync.core.signature import Signatures
 from clsync.core.windows import Window
 from clsync.daemon.course import Course
 from clsync.daemon.hooks import Hook
@@ -273,6 +274,7 @@ def _copy_handler(made: Plan) -> CopyHandler:
         one_file_system=_one_file_system(s),
         acls=s.acls > 0,
         xattrs=s.xattrs > 0,
+        compares=bool(s.modification_signature),
         timeout=s.timeout_sync,
         destination_check=_destination_check(made.local),
         show_progress=made.log.terminal and s.verbose >= 3,
@@ -339,6 +341,7 @@ def _rsync_handler(made: Plan) -> RsyncHandler:
         xattrs=s.xattrs > 0 and found.xattrs,
         one_file_system=_one_file_system(s),
         lacking=_lacking(found),
+        compares=bool(s.modification_signature),
         # Where times are coarse, rsync's own comparison of whole seconds is all that can be had.
         modify_window=-1 if found.time_grain_ns <= 100 else found.time_grain_ns // 10**9,
     )
@@ -513,8 +516,9 @@ def make_mirror(made: Plan, handler: Handler, set_status: Callable[[str], None],
         course=course,
         log=log,
         set_status=set_status,
-        big_files=(s.threshold_bigfile, max(s.delay_collect_bigfile, 0.0)),
+        big_files=(0 if s.cancel_syscalls else s.threshold_bigfile, max(s.delay_collect_bigfile, 0.0)),
         one_file_system=_one_file_system(s),
+        signatures=Signatures(s.modification_signature) if s.modification_signature else None,
         started_ns=made.started_ns,
         pre_exit=_hook(made, s.pre_exit_hook, "pre-exit-hook"),
         at_exit=_hook(made, s.exit_hook, "exit-hook"),

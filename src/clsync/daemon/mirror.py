@@ -15,6 +15,7 @@ from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
 from clsync.core.links import LinkIndex, stands_for
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
+from clsync.core.signature import Signatures
 from clsync.core.windows import Window
 from clsync.daemon.course import Course, Leaving
 from clsync.daemon.hooks import Hook
@@ -73,6 +74,7 @@ class Mirror:
         set_status: Callable[[str], None],
         big_files: tuple[int, float] = (0, 0.0),
         one_file_system: int = 0,
+        signatures: Signatures | None = None,
         started_ns: int = 0,
         pre_exit: Hook | None = None,
         at_exit: Hook | None = None,
@@ -80,6 +82,8 @@ class Mirror:
         ready: Callable[[], None] = lambda: None,
     ) -> None:
         """`big_files`: size in bytes above which changed files wait (0: none), and for how many seconds.
+
+        `signatures`: what of a path has to change; None: anything.
 
         `started_ns`: wall-clock time since which files may have changed unseen in spite of equal size and mtime.
 
@@ -93,11 +97,13 @@ class Mirror:
         self._status = ""
         self._pre_exit, self._at_exit, self._ready = pre_exit, at_exit, ready
         self._standby = Standby(standby, log)
-        self._links = links = LinkIndex()
-        self._resolver = Resolver(links, big=big_files[0], one_file_system=one_file_system)
+        self._links, self._signatures = LinkIndex(), signatures
+        self._resolver = Resolver(
+            self._links, big=big_files[0], one_file_system=one_file_system, signatures=signatures
+        )
         self._resolver.rules = rules if rules else None
         self._target = Target(log, big_files[1])
-        finder = LinkFinder(links, self._opened_root)
+        finder = LinkFinder(self._links, self._opened_root)
         self._search = LinkSearch(finder, self._resolver.searches, self._release, self._revive, self._watch_file, log)
         if course.exit_on_no_events:
             self._search.hurry()
@@ -553,6 +559,8 @@ class Mirror:
             self._watch_file(next(iter(names)), file)
         outcome = await self._handed(resolved, root, initial)
         self._target.settle(taken, resolved, outcome, since)
+        if self._signatures is not None:
+            self._signatures.confirm(resolved.signed_of(outcome))
         self._search.want(resolved.wanted, resolved.changed)
         if outcome.verdict is Verdict.UNWELL:
             self._leave_if_given_up()

@@ -9,16 +9,18 @@ from typing import Any, Final
 
 from clsync.errors import Exit, OperatorError
 from clsync.options import values
-from clsync.options.commandline import Given, not_yet, read_command_line
+from clsync.options.commandline import Given, means_nothing, not_yet, read_command_line
 from clsync.options.configfile import ConfigFile, parse_config
 from clsync.options.expansion import expand
 from clsync.options.table import (
     ARGUMENTS_KEY,
     BY_NAME,
+    ELSEWHERE,
     LATER,
     LATER_MODES,
     OPTIONS,
     RECURSIVE_ARGUMENTS_KEY,
+    RETIRED_VALUES,
     Option,
     Takes,
 )
@@ -56,6 +58,8 @@ class Settings:
     delay_collect_bigfile: float
     threshold_bigfile: int
     poll_interval: float
+    modification_signature: frozenset[str]
+    cancel_syscalls: frozenset[str]
     monitor: str
     timeout_sync: float
     retries: int
@@ -99,7 +103,7 @@ class Settings:
     def text(self, name: bytes) -> bytes | None:
         """Return what `%name%` stands for; None where there is no such option."""
         option = BY_NAME.get(name.decode("latin-1"))
-        if option is None or option.takes is Takes.NOTHING:
+        if option is None or option.takes is Takes.NOTHING or option.retired:
             return None
         return written(getattr(self, option.key)) or b""
 
@@ -157,7 +161,8 @@ class _Layers:
         self._pid, self._values = pid, dict[str, object]()
         self._at_work: list[str] = []
         for given in line:
-            self.given.setdefault(given.option.name, []).append(given)
+            if not self._retired(given):
+                self.given.setdefault(given.option.name, []).append(given)
         self._compat_environment = environ.get(b"CLSYNC_COMPAT")
 
     def note_operands(self, operands: list[bytes] | None) -> None:
@@ -200,11 +205,24 @@ class _Layers:
         if option is None or option.takes is Takes.NOTHING:
             if key in LATER:
                 raise not_yet(where)
+            if key in ELSEWHERE:
+                raise means_nothing(where, key)
             guess = nearest(key, BY_NAME)
-            self.warnings.append(f"{where}: there is no such option" + (f", did you mean {guess}?" if guess else ""))
+            self._warn(f"{where}: there is no such option" + (f", did you mean {guess}?" if guess else ""))
             return
-        if option.name not in self.given:
-            self.given[option.name] = [Given(option, text, where)]
+        given = Given(option, text, where)
+        if option.name not in self.given and not self._retired(given):
+            self.given[option.name] = [given]
+
+    def _retired(self, given: Given) -> bool:
+        """Tell whether an option has no effect any more; say so."""
+        if given.option.retired:
+            self._warn(f"{given.where} has no effect: {given.option.retired}; leave it out")
+        return bool(given.option.retired)
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
 
     def _config(self, read_file: ReadFile, environ: Mapping[bytes, bytes]) -> ConfigFile | None:
         asked = self.value("config-file")
@@ -257,6 +275,10 @@ class _Layers:
             except Invalid as error:
                 what = f"{given.where}: " if given.text is not None else f"{given.where} "
                 raise OperatorError(f"{what}{error.reason}", error.hint) from None
+            if isinstance(value, str) and (option.name, value) in RETIRED_VALUES:
+                old = value
+                value, instead = RETIRED_VALUES[option.name, value]
+                self._warn(f"{given.where}: there is no {option.name} {old} any more; {instead}")
         return value
 
     def _default(self, option: Option) -> object:
@@ -276,7 +298,7 @@ class _Layers:
             return b"%d" % self._pid
         option = BY_NAME.get(name.decode("latin-1"))
         if option is None:
-            self.warnings.append(f"{where}: %{shown(name)}% is no option and stays as it is")
+            self._warn(f"{where}: %{shown(name)}% is no option and stays as it is")
             return None
         return written(self.value(option.name)) or b""
 
@@ -299,6 +321,10 @@ def _check(settings: Settings) -> None:
     ):
         if getattr(s, BY_NAME[a].key) and getattr(s, BY_NAME[b].key):
             raise OperatorError(f"--{a} and --{b} exclude each other", "leave one of them out")
+    if s.modification_signature and s.cancel_syscalls:
+        raise OperatorError(
+            "--modification-signature and --cancel-syscalls=mon_stat exclude each other", "leave one of them out"
+        )
     if s.mode in PROGRAM_MODES and s.sync_handler is None:
         raise OperatorError(f"--mode={s.mode} needs a program", "name it with --sync-handler")
     for name in ("have-recursive-sync", "synclist-simplify"):

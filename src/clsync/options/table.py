@@ -37,6 +37,8 @@ class Option:
     """None: the same."""
     completes: str = ""
     """What shells offer: `dir`, `file`, `command`, or words with blanks."""
+    retired: str = ""
+    """Accepted with a warning and without effect: what has taken its place."""
 
     @property
     def key(self) -> str:
@@ -50,6 +52,10 @@ _WHAT, _WHEN, _HOW, _RUN, _SAY, _CONF = "What", "When", "How", "Course of the ru
 MODES: Final = ("rsyncdirect", "copy", "direct", "simple", "shell", "rsyncshell")
 LATER_MODES: Final = ("rsyncso", "so")
 MONITORS: Final = ("auto", "fanotify", "inotify", "poll")
+_RETIRED_MONITORS: Final = ("gio",)
+SIGNATURE_FIELDS: Final = tuple("dev ino mode nlink uid gid rdev size blksize blocks atime mtime ctime".split())
+_SIGNATURE_ALL: Final = frozenset(SIGNATURE_FIELDS) - {"nlink"}
+SYSCALLS: Final = ("mon_stat",)
 
 
 def _flag(name: str, short: str, group: str, text: str, details: str = "") -> Option:
@@ -189,7 +195,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "monitor",
         "",
         _V,
-        values.choice(*MONITORS, empty="auto"),
+        values.choice(*MONITORS, *_RETIRED_MONITORS, empty="auto"),
         "auto",
         _HOW,
         "how changes are noticed",
@@ -199,6 +205,32 @@ OPTIONS: Final[tuple[Option, ...]] = (
         " them that can be had, for each file system of the tree.",
         "inotify",
         " ".join(MONITORS),
+    ),
+    Option(
+        "modification-signature",
+        "",
+        _V,
+        values.names(*SIGNATURE_FIELDS, every=_SIGNATURE_ALL),
+        frozenset(),
+        _WHEN,
+        "fields of which one has to change",
+        "FIELD[,FIELD...]",
+        "What an event names is handed over only if one of these fields of lstat(2) differs from when it was handed over"
+        " because of an event last time, or something came, went or was replaced. `*`: all but nlink. rsync and the"
+        " copier compare content then before they write, so that two directories can be kept equal both ways.",
+        completes=" ".join(SIGNATURE_FIELDS),
+    ),
+    Option(
+        "cancel-syscalls",
+        "",
+        _V,
+        values.names(*SYSCALLS),
+        frozenset(),
+        _WHEN,
+        "do without some system calls",
+        "CALL[,CALL...]",
+        "`mon_stat`: do not look at sizes when changes are collected. No file is big then.",
+        completes=" ".join(SYSCALLS),
     ),
     Option(
         "timeout-sync",
@@ -423,7 +455,26 @@ ARGUMENTS_KEY: Final = "--"
 RECURSIVE_ARGUMENTS_KEY: Final = "---"
 """The same for the arguments of recursive runs (`--have-recursive-sync`)."""
 
-BY_NAME: Final = {option.name: option for option in OPTIONS}
+
+def _retired(name: str, instead: str) -> Option:
+    return Option(name, "", _O, values.flag, 0, "", "", retired=instead)
+
+
+RETIRED: Final = (
+    _retired("fts-experimental-optimization", "trees are walked by the fast way in any case"),
+    _retired("shm-mprotect", "no memory is shared between processes"),
+    _retired("permit-mprotect", "no system call filter forbids mprotect(2)"),
+    _retired("forget-privthread-info", "there is no privileged thread whose handle could be found"),
+)
+"""Switches for the inside of the C program. Old configurations have to start."""
+RETIRED_VALUES: Final = {
+    ("monitor", "gio"): ("auto", "clsync asks the kernel itself: --monitor=auto is used"),
+}
+"""Option, value -> the value used instead, and why."""
+ELSEWHERE: Final = {"exit-on-sync-skipping": "is about the audit trail of FreeBSD (BSM), and this is Linux"}
+"""Options of clsync 0.4 that mean nothing here -> why."""
+
+BY_NAME: Final = {option.name: option for option in (*OPTIONS, *RETIRED)}
 BY_SHORT: Final = {option.short: option for option in OPTIONS if option.short}
 
 LATER: Final = {
@@ -434,11 +485,10 @@ LATER: Final = {
             "socket:s socket-auth socket-mod socket-own custom-signals uid:u gid:g privileged-uid privileged-gid"
             " sync-handler-uid sync-handler-gid chroot pivot-root detach-network detach-ipc detach-miscellanea"
             " secure-splitting splitting check-execvp-arguments add-permitted-hook-files seccomp-filter"
-            " forget-privthread-info permit-mprotect shm-mprotect mountpoints preserve-capabilities:C"
-            " inherit-capabilities forbid-devices cgroup-group-name threading:p exit-on-sync-skipping cluster-iface:c"
+            " mountpoints preserve-capabilities:C"
+            " inherit-capabilities forbid-devices cgroup-group-name threading:p cluster-iface:c"
             " cluster-ip:m cluster-port:P cluster-timeout:G cluster-node-name:n cluster-hash-dl-min:o"
-            " cluster-hash-dl-max:O cluster-scan-dl-max modification-signature cancel-syscalls"
-            " auto-add-rules-w:A fts-experimental-optimization"
+            " cluster-hash-dl-max:O cluster-scan-dl-max"
             " dump-dir"
         ).split()
     )

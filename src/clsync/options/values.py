@@ -169,6 +169,22 @@ def exit_codes(text: bytes | None, current: frozenset[int]) -> frozenset[int]:
     return current
 
 
+def names(*known: str, every: frozenset[str] | None = None) -> Parser:
+    """Return the parser of a list of names with commas, added to those so far; empty clears, `*` stands for `every`."""
+
+    def parse(text: bytes | None, current: frozenset[str]) -> frozenset[str]:
+        if not text:
+            return frozenset()
+        for word in text.split(b","):
+            if word == b"*" and every is not None:
+                current |= every
+            elif word:
+                current |= {str(choice(*known)(word, None))}
+        return current
+
+    return parse
+
+
 def argument_line(text: bytes | None, current: object) -> tuple[bytes, ...]:
     r"""Split a line at blanks and tabs; `'...'` and `"..."` group, may be glued to plain text; empty arguments vanish.
 
@@ -215,7 +231,7 @@ def written(value: object) -> bytes | None:
         case bool():
             return b"0.4" if value else b"off"
         case frozenset():
-            return b",".join(b"%d" % code for code in sorted(value)) or None
+            return b",".join(str(part).encode() for part in sorted(value)) or None
         case tuple():
             return b" ".join(value) or None
         case float():

@@ -103,6 +103,7 @@ def test_every_option_can_be_given_by_both_names(option: Option) -> None:
         "config-file": b"/NULL/",
         "modification-signature": b"uid",
         "cancel-syscalls": b"mon_stat",
+        "threading": b"safe",
     }
     text = texts.get(option.name, b"2")
     more = (b"-Hconf",) if option.name == "config-block" else ()

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from clsync.core.paths import is_below, shown
 from clsync.core.rules import Rules
 from clsync.core.signature import Signatures
-from clsync.core.windows import Window
 from clsync.daemon.course import Course
 from clsync.daemon.hooks import Hook
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
+from clsync.daemon.parts import Parts
 from clsync.daemon.root import Directory
 from clsync.errors import Exit, OperatorError
 from clsync.handler import command
@@ -258,9 +258,12 @@ def make_handler(made: Plan) -> Handler:
     """Make the handler of a plan. Raises OperatorError."""
     if made.mode == "copy":
         return _copy_handler(made)
-    if made.mode == "rsyncdirect" and not _names_lists(made):
-        return _rsync_handler(made)
-    return _command_handler(made)
+    return _rsync_handler(made) if _is_exact(made) else _command_handler(made)
+
+
+def _is_exact(made: Plan) -> bool:
+    """Tell whether clsync itself knows how to make the destination equal."""
+    return made.mode == "copy" or (made.mode == "rsyncdirect" and not _names_lists(made))
 
 
 def _copy_handler(made: Plan) -> CopyHandler:
@@ -493,10 +496,43 @@ def make_mirror(made: Plan, handler: Handler, set_status: Callable[[str], None],
             log=log.warning,
         )
 
-    def set_rules(rules: Rules) -> None:
-        handler.rules = rules if rules else None
+    return Mirror(
+        root=Directory(made.root),
+        open_monitor=open_monitor,
+        handler=handler,
+        parts=make_parts(made),
+        log=log,
+        set_status=set_status,
+        one_file_system=_one_file_system(s),
+        started_ns=made.started_ns,
+        ready=ready,
+    )
 
-    course = Course(
+
+def make_parts(made: Plan) -> Parts:
+    """Make what can be exchanged while the mirror runs. Raises OperatorError."""
+    s = made.settings
+    return Parts(
+        make_handler=lambda: make_handler(made),
+        same_handler=_handler_key(made),
+        rules=made.rules,
+        read_rules=lambda: read_rules(s),
+        collect=max(s.delay_collect, 0.0),
+        gap=s.delay_sync,
+        course=_course(s),
+        big=0 if s.cancel_syscalls else s.threshold_bigfile,
+        big_delay=max(s.delay_collect_bigfile, 0.0),
+        signatures=Signatures(s.modification_signature) if s.modification_signature else None,
+        pre_exit=_hook(made, s.pre_exit_hook, "pre-exit-hook"),
+        at_exit=_hook(made, s.exit_hook, "exit-hook"),
+        standby=os.path.abspath(s.standby_file) if s.standby_file is not None else None,
+        # Two runs of our own at one path would delete each other's temporary files, and be repeated for that.
+        overlap="safe" if s.threading == "full" and _is_exact(made) else s.threading,
+    )
+
+
+def _course(s: Settings) -> Course:
+    return Course(
         skip_initial=s.skip_initialsync > 0,
         only_initial=s.only_initialsync > 0,
         exit_on_no_events=s.exit_on_no_events > 0,
@@ -505,23 +541,14 @@ def make_mirror(made: Plan, handler: Handler, set_status: Callable[[str], None],
         ignore_failures=s.ignore_failures > 0,
         sync_on_quit=s.sync_on_quit > 0,
     )
-    return Mirror(
-        root=Directory(made.root),
-        open_monitor=open_monitor,
-        handler=handler,
-        rules=made.rules,
-        read_rules=lambda: read_rules(s),
-        set_rules=set_rules,
-        window=Window(max(s.delay_collect, 0.0), s.delay_sync),
-        course=course,
-        log=log,
-        set_status=set_status,
-        big_files=(0 if s.cancel_syscalls else s.threshold_bigfile, max(s.delay_collect_bigfile, 0.0)),
-        one_file_system=_one_file_system(s),
-        signatures=Signatures(s.modification_signature) if s.modification_signature else None,
-        started_ns=made.started_ns,
-        pre_exit=_hook(made, s.pre_exit_hook, "pre-exit-hook"),
-        at_exit=_hook(made, s.exit_hook, "exit-hook"),
-        standby=os.path.abspath(s.standby_file) if s.standby_file is not None else None,
-        ready=ready,
-    )
+
+
+def _handler_key(made: Plan) -> object:
+    """Return what is equal for plans whose handlers do the same."""
+    s = made.settings
+    shaping = (
+        s.acls, s.xattrs, s.full_initialsync, s.timeout_sync, s.ignore_exitcode, s.lists_dir, s.dont_unlink_lists,
+        s.rsync_inclimit, s.rsync_prefer_include, s.synclist_simplify, s.have_recursive_sync, s.compat, s.label,
+        bool(s.modification_signature), s.recursive_arguments,
+    )  # fmt: skip
+    return made.mode, made.program, tuple(made.arguments), made.destination, shaping

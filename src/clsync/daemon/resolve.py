@@ -65,22 +65,18 @@ class Resolved:
 class Resolver:
     """Makes batches out of changed paths."""
 
-    def __init__(
-        self, links: LinkIndex, *, big: int = 0, one_file_system: int = 0, signatures: Signatures | None = None
-    ) -> None:
-        """`big`: bytes above which a changed file is postponed, 0 for never.
-
-        `one_file_system`: 1: mount points count without what is below them, 2: they do not count.
-
-        `signatures`: what was handed over already.
-        """
-        self._signatures = signatures
+    def __init__(self, links: LinkIndex, *, one_file_system: int = 0) -> None:
+        """`one_file_system`: 1: mount points count without what is below them, 2: they do not count."""
+        self.big = 0
+        """Bytes above which a changed file is postponed, 0 for never."""
+        self.signatures: Signatures | None = None
+        """What was handed over already."""
         self.rules: PathRules | None = None
         self.searches: dict[LinkedFile, int] = {}
         """How often the names of a file were searched for in vain."""
         self._held: set[bytes] = set()
         """New directories that have waited for the names of files in them."""
-        self._links, self._big, self._one_file_system = links, big, one_file_system
+        self._links, self._one_file_system = links, one_file_system
 
     async def resolve(
         self,
@@ -103,13 +99,13 @@ class Resolver:
             look,
             freshness,
             rules.permits if rules is not None else None,
-            self._big,
+            self.big,
             frozenset(ripe),
             device,
             mount_points,
             rules.reaches if rules is not None else None,
             partial(os.lstat, dir_fd=root),
-            self._signatures,
+            self.signatures,
         )
         async for part in in_parts(changes.items()):
             classifier.add(part)

@@ -62,6 +62,7 @@ class Settings:
     cancel_syscalls: frozenset[str]
     monitor: str
     timeout_sync: float
+    threading: str
     retries: int
     ignore_failures: int
     ignore_exitcode: frozenset[int]
@@ -321,6 +322,9 @@ def _check(settings: Settings) -> None:
     ):
         if getattr(s, BY_NAME[a].key) and getattr(s, BY_NAME[b].key):
             raise OperatorError(f"--{a} and --{b} exclude each other", "leave one of them out")
+    for name in ("only-initialsync", "exit-on-no-events", "max-iterations", "pre-exit-hook"):
+        if s.threading != "off" and getattr(s, BY_NAME[name].key):
+            raise OperatorError(f"--threading={s.threading} and --{name} exclude each other", "leave one of them out")
     if s.modification_signature and s.cancel_syscalls:
         raise OperatorError(
             "--modification-signature and --cancel-syscalls=mon_stat exclude each other", "leave one of them out"

@@ -55,6 +55,7 @@ MONITORS: Final = ("auto", "fanotify", "inotify", "poll")
 _RETIRED_MONITORS: Final = ("gio",)
 SIGNATURE_FIELDS: Final = tuple("dev ino mode nlink uid gid rdev size blksize blocks atime mtime ctime".split())
 _SIGNATURE_ALL: Final = frozenset(SIGNATURE_FIELDS) - {"nlink"}
+OVERLAPS: Final = ("off", "safe", "full")
 SYSCALLS: Final = ("mon_stat",)
 
 
@@ -242,6 +243,21 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "longest time one handler run may take",
         "SECONDS",
         "The run is then ended and its paths are handed over again. 0: as long as it likes.",
+    ),
+    Option(
+        "threading",
+        "p",
+        _V,
+        values.choice(*OVERLAPS, empty="off"),
+        "off",
+        _HOW,
+        "whether batches may overlap",
+        "HOW",
+        "`off`: one handler runs at a time. `safe`: as soon as a batch is due, it is handed over beside others; what meets"
+        " a path that is on its way, or lies above or below one, waits for it. `full`: nothing waits; what was in two"
+        " runs at once is handed over once more when both have ended. Mode copy, and rsync without list files of its own, take"
+        " `full` for `safe`. Up to 8 handlers run; the initial sync runs alone.",
+        completes=" ".join(OVERLAPS),
     ),
     Option(
         "retries",
@@ -486,7 +502,7 @@ LATER: Final = {
             " sync-handler-uid sync-handler-gid chroot pivot-root detach-network detach-ipc detach-miscellanea"
             " secure-splitting splitting check-execvp-arguments add-permitted-hook-files seccomp-filter"
             " mountpoints preserve-capabilities:C"
-            " inherit-capabilities forbid-devices cgroup-group-name threading:p cluster-iface:c"
+            " inherit-capabilities forbid-devices cgroup-group-name cluster-iface:c"
             " cluster-ip:m cluster-port:P cluster-timeout:G cluster-node-name:n cluster-hash-dl-min:o"
             " cluster-hash-dl-max:O cluster-scan-dl-max"
             " dump-dir"

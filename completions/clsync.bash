@@ -46,12 +46,14 @@ _clsync() {
         --output|-Y) mapfile -t COMPREPLY < <(compgen -W 'stderr stdout syslog' -- "$cur"); return ;;
         --pid-file|-z) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
         --status-file) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+        --dump-dir) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
         --config-file|-H) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
         --config-block|-K) return ;;
+        --custom-signals) return ;;
         --config-block-inherits) return ;;
         --compat) mapfile -t COMPREPLY < <(compgen -W '0.4 off' -- "$cur"); return ;;
     esac
-    mapfile -t COMPREPLY < <(compgen -W '--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --modification-signature= --cancel-syscalls= --timeout-sync= -k --threading= -p --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --synclist-simplify --have-recursive-sync --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --sync-on-quit --pre-exit-hook= --exit-hook= --standby-file= --background -b --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --config-file= -H --config-block= -K --config-block-inherits= --compat= --help -h --version -V' -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W '--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --modification-signature= --cancel-syscalls= --timeout-sync= -k --threading= -p --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --synclist-simplify --have-recursive-sync --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --sync-on-quit --pre-exit-hook= --exit-hook= --standby-file= --background -b --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --dump-dir= --config-file= -H --config-block= -K --custom-signals= --config-block-inherits= --compat= --help -h --version -V' -- "$cur")
     if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]]; then
         compopt -o nospace 2>/dev/null
     fi

@@ -104,9 +104,10 @@ def test_every_option_can_be_given_by_both_names(option: Option) -> None:
         "modification-signature": b"uid",
         "cancel-syscalls": b"mon_stat",
         "threading": b"safe",
+        "custom-signals": b"40:2",
     }
     text = texts.get(option.name, b"2")
-    more = (b"-Hconf",) if option.name == "config-block" else ()
+    more = (b"-Hconf",) if option.name in ("config-block", "custom-signals") else ()
     long = loaded(*BASE, *more, b"--" + option.name.encode() + b"=" + text, config=b"[2]\n")
     assert option.name in long.given
     if option.short:
@@ -155,7 +156,7 @@ def test_help_and_version_come_first() -> None:
         ((b"--label",), "--label needs a value", "write --label TEXT"),
         ((b"--help=x",), "--help takes no value, but got 'x'", "write --help alone"),
         ((b"--socket=/x",), "--socket is not available in this version of clsync", "leave it out"),
-        ((b"-p",), "-p (--threading) is not available in this version of clsync", "leave it out"),
+        ((b"-c",), "-c (--cluster-iface) is not available in this version of clsync", "leave it out"),
         ((b"----='a",), "----: the quotation mark ' is not closed", "add '"),
         ((b"--mode=rsyncso",), "--mode=rsyncso is not available in this version of clsync", "direct"),
         (

@@ -6,11 +6,12 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from clsync import __version__
 from clsync.errors import Exit, OperatorError
-from clsync.options import HelpRequested, VersionRequested, load
+from clsync.options import Change, HelpRequested, Settings, VersionRequested, load
 
 _ASKING: Final = (
     signal.SIGHUP,
@@ -29,10 +30,16 @@ def main() -> int:
     _open_standard_files()
     _be_ready_for_signals()
     try:
-        settings = load([os.fsencode(a) for a in sys.argv[1:]], os.environb, _read_file, os.getpid())
+        argv, environ, pid = [os.fsencode(a) for a in sys.argv[1:]], dict(os.environb), os.getpid()
+
+        def reload(changes: Sequence[Change]) -> Settings:
+            return load(argv, environ, _read_file, pid, changes)
+
+        settings = reload(())
+        _be_ready_for_signals(settings.custom_signals)
         from clsync.daemon.run import run  # late: help and errors in options need none of it
 
-        return run(settings)
+        return run(settings, reload)
     except HelpRequested:
         from clsync.options.help import help_text
 
@@ -65,7 +72,7 @@ def _open_standard_files() -> None:
     os.close(descriptor)
 
 
-def _be_ready_for_signals() -> None:
+def _be_ready_for_signals(custom: Iterable[int] = ()) -> None:
     """Until the loop runs: INT and TERM end us, and what only asks for work already ahead does not.
 
     INT also where a shell has started us in the background, and so has it ignored: later it counts as well.
@@ -76,8 +83,8 @@ def _be_ready_for_signals() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    for number in _ASKING:
-        signal.signal(number, lambda number, frame: None)
+    for asking in (*_ASKING, *custom):
+        signal.signal(asking, lambda number, frame: None)
 
 
 def _columns() -> int:

@@ -96,6 +96,10 @@ class DirtySet:
         """Return the time at which the next waiting path becomes ready."""
         return min((until for _, until in self._waiting.values()), default=None)
 
+    def waiting(self) -> dict[bytes, tuple[int, float]]:
+        """Return what waits: path -> change bits, until when (infinite: for a word)."""
+        return dict(self._waiting)
+
     def release(self, paths: Iterable[bytes]) -> None:
         """Make ready some of the paths that wait."""
         for path in paths:

@@ -482,7 +482,9 @@ def _check_lists_dir(path: bytes, root: bytes) -> None:
 # -- the mirror ------------------------------------------------------------------------------------------------
 
 
-def make_mirror(made: Plan, handler: Handler, set_status: Callable[[str], None], ready: Callable[[], None]) -> Mirror:
+def make_mirror(
+    made: Plan, handler: Handler, parts: Parts, set_status: Callable[[str], None], ready: Callable[[], None]
+) -> Mirror:
     """Put the stages together. Raises OperatorError."""
     s, log = made.settings, made.log
 
@@ -500,7 +502,7 @@ def make_mirror(made: Plan, handler: Handler, set_status: Callable[[str], None],
         root=Directory(made.root),
         open_monitor=open_monitor,
         handler=handler,
-        parts=make_parts(made),
+        parts=parts,
         log=log,
         set_status=set_status,
         one_file_system=_one_file_system(s),

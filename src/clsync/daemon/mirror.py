@@ -20,6 +20,7 @@ from clsync.core.windows import Window
 from clsync.daemon.collector import Collector
 from clsync.daemon.course import Leaving
 from clsync.daemon.crew import Crew
+from clsync.daemon.dump import FlightState, State
 from clsync.daemon.linkfinder import LinkFinder
 from clsync.daemon.linksearch import LinkSearch
 from clsync.daemon.log import Log
@@ -96,8 +97,10 @@ class Mirror:
         if self._course.exit_on_no_events:
             self._search.hurry()
         self._flights: set[asyncio.Task[None]] = set()
+        self._in_air: dict[int, FlightState] = {}
+        """What handlers are at work on, by the number of the batch."""
         self._overlap, self._met = Overlap(), set[bytes]()
-        self._wake = asyncio.Event()
+        self._wake, self._taking = asyncio.Event(), asyncio.Lock()
         self._leaving: Leaving | None = None
         self._hurry = self._full_wanted = self._rules_wanted = self._flushing = self._following = False
         self._parts_wanted: tuple[Parts, Handler | None] | None = None
@@ -161,10 +164,35 @@ class Mirror:
         self._parts_wanted = parts, handler
         self._call()
 
-    @property
-    def status(self) -> str:
-        """The phase."""
-        return self._status
+    async def state(self) -> State:
+        """Return what is going on. The window that is open is looked at, and goes on as before. Raises OSError."""
+        await self._look_into_window()
+        dirty = self._target.dirty
+        changes, big, searched, met = dict(dirty.ready), dict[bytes, int](), dict[bytes, int](), dict[bytes, int]()
+        for path, (bits, until) in dirty.waiting().items():
+            endless = searched if until == float("inf") else changes
+            queue = met if path in self._met else big if self._target.is_big(path) else endless
+            queue[path] = bits
+        flights, failing = [*self._in_air.values()], self._target.failing()
+        return State(self._status, flights, (changes, big, searched, met), failing, self._parts.overlap != "off")
+
+    async def _look_into_window(self) -> None:
+        """Name what has changed; it waits until the time at which it would have been handed over."""
+        collector, dirty = self._collector, self._target.dirty
+        async with self._taking:
+            due, last = collector.due(), collector.window.last_start
+            if due is None:
+                return
+            before, dirty.ready = dirty.ready, {}
+            try:
+                await self._take(time.monotonic())
+                while collector.half_taken:
+                    await self._take(time.monotonic())
+            finally:
+                collected, dirty.ready = dirty.ready, before
+                for path, bits in collected.items():
+                    dirty.postpone(path, bits, due)
+            collector.window.last_start = last
 
     # -- phases ------------------------------------------------------------------------------------------------
 
@@ -471,9 +499,10 @@ class Mirror:
         now, since = time.monotonic(), time.time()
         self._hurry = False
         dirty = self._target.dirty
-        ripe = dirty.ripen(now)
-        fresh_after = 0 if initial else await self._take(now)
-        taken = dirty.take()
+        async with self._taking:
+            ripe = dirty.ripen(now)
+            fresh_after = 0 if initial else await self._take(now)
+            taken = dirty.take()
         if not taken:
             return None
         try:
@@ -586,7 +615,11 @@ class Mirror:
         if self._log.debug_level >= 3:
             for path, flags in batch.entries.items():
                 self._log.debug(3, f"  {flags:#x} {shown(path)}")
-        outcome = await self._crew.sync(batch)
+        self._in_air[batch.number] = FlightState(batch.number, flight.since, batch.entries)
+        try:
+            outcome = await self._crew.sync(batch)
+        finally:
+            del self._in_air[batch.number]
         self._last_end_ns = time.time_ns()
         return outcome
 

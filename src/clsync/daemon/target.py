@@ -68,6 +68,10 @@ class Target:
         self.dirty.release(self._big)
         self.big_delay = 0.0
 
+    def is_big(self, path: bytes) -> bool:
+        """Tell whether a path waits because its file is big."""
+        return path in self._big
+
     def settle(self, taken: dict[bytes, int], resolved: Resolved, outcome: Outcome, since: float) -> None:
         """Take what a handler confirmed from the dirty set; the rest waits for another try.
 

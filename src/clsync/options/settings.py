@@ -5,17 +5,19 @@ from __future__ import annotations
 import os.path
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from clsync.errors import Exit, OperatorError
 from clsync.options import values
 from clsync.options.commandline import Given, means_nothing, not_yet, read_command_line
+from clsync.options.configfile import Block as ConfigBlock
 from clsync.options.configfile import ConfigFile, parse_config
 from clsync.options.expansion import expand
 from clsync.options.table import (
     ARGUMENTS_KEY,
     BY_NAME,
     ELSEWHERE,
+    FIXED,
     LATER,
     LATER_MODES,
     OPTIONS,
@@ -89,8 +91,10 @@ class Settings:
     quiet: int
     pid_file: bytes | None
     status_file: bytes | None
+    dump_dir: bytes | None
     config_file: bytes | None
     config_block: bytes
+    custom_signals: Mapping[int, bytes]
     config_block_inherits: bytes | None
     compat: bool
     arguments: tuple[bytes, ...] | None = None
@@ -101,12 +105,32 @@ class Settings:
     """Names of the options somebody has set."""
     warnings: tuple[str, ...] = field(default=())
 
+    def fixed(self) -> dict[str, Any]:
+        """Return the values that cannot be changed while clsync runs, by their names here."""
+        return {BY_NAME[name].key: getattr(self, BY_NAME[name].key) for name in FIXED}
+
     def text(self, name: bytes) -> bytes | None:
         """Return what `%name%` stands for; None where there is no such option."""
         option = BY_NAME.get(name.decode("latin-1"))
         if option is None or option.takes is Takes.NOTHING or option.retired:
             return None
         return written(getattr(self, option.key)) or b""
+
+
+class Block(NamedTuple):
+    """A block of the configuration file that is laid over all that was written before."""
+
+    name: bytes
+
+
+class Assignment(NamedTuple):
+    """An option that is set over all that was written before."""
+
+    key: str
+    text: bytes
+
+
+Change = Block | Assignment
 
 
 class HelpRequested(Exception):
@@ -117,10 +141,16 @@ class VersionRequested(Exception):
     """`--version` was given."""
 
 
-def load(argv: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: ReadFile, pid: int = 0) -> Settings:
+def load(
+    argv: Sequence[bytes],
+    environ: Mapping[bytes, bytes],
+    read_file: ReadFile,
+    pid: int = 0,
+    changes: Sequence[Change] = (),
+) -> Settings:
     """Return the settings of a command line (without the program's name) and its configuration file.
 
-    Raises OperatorError, HelpRequested, VersionRequested.
+    `changes` were made while clsync ran, the latest one last. Raises OperatorError, HelpRequested, VersionRequested.
     """
     line = read_command_line(argv)
     for given in line.options:
@@ -133,7 +163,7 @@ def load(argv: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: ReadF
     layers.note_arguments(ARGUMENTS_KEY, line.argument_line, "----")
     layers.note_arguments(RECURSIVE_ARGUMENTS_KEY, line.recursive_line, "-----")
     try:
-        layers.read_config(read_file, environ)
+        layers.read_config(read_file, environ, changes)
         by_key: dict[str, Any] = {
             option.key: layers.value(option.name) for option in OPTIONS if option.takes is not Takes.NOTHING
         }
@@ -176,15 +206,41 @@ class _Layers:
         if line is None or key in self.arguments:
             return
         try:
-            self.arguments[key] = values.argument_line(line, None)
+            self.arguments[key] = values.argument_line(line, None) or None
         except Invalid as error:
             raise OperatorError(f"{where}: {error.reason}", error.hint) from None
 
-    def read_config(self, read_file: ReadFile, environ: Mapping[bytes, bytes]) -> None:
-        """Add the configuration block and those it inherits from."""
+    def read_config(
+        self, read_file: ReadFile, environ: Mapping[bytes, bytes], changes: Sequence[Change] = ()
+    ) -> None:
+        """Add the configuration block and those it inherits from, and lay changes over all of it."""
         config = self._config(read_file, environ)
-        if config is None:
-            return
+        if config is not None:
+            self._add_own_block(config)
+            self._values.clear()
+        self._lay_over(changes, config)
+        signals = self.value("custom-signals")
+        assert isinstance(signals, dict)
+        for number, block in signals.items():
+            _demand_block(config, block, f"--custom-signals {number}:{shown(block)}")
+        self._values.clear()
+
+    def _lay_over(self, changes: Sequence[Change], config: ConfigFile | None) -> None:
+        given, arguments = self.given, self.arguments
+        self.given, self.arguments = {}, {}
+        for change in reversed(changes):
+            if isinstance(change, Assignment):
+                _demand_option(change.key)
+                self._add(change.key, change.text, f"set {change.key}")
+                continue
+            for block in _demand_block(config, change.name, "the signal's block").chain(change.name, None):
+                assert config is not None
+                self._add_block(config, block)
+        for name, layer in given.items():
+            self.given.setdefault(name, layer)
+        self.arguments = arguments | self.arguments
+
+    def _add_own_block(self, config: ConfigFile) -> None:
         name = self.value("config-block")
         assert isinstance(name, bytes)
         inherits = self.value("config-block-inherits") if "config-block-inherits" in self.given else None
@@ -192,11 +248,12 @@ class _Layers:
         if name not in config.blocks and "config-block" in self.given:
             known = ", ".join(shown(b) for b in config.blocks) or "no block"
             raise OperatorError(f"{config.name} has no block [{shown(name)}]", f"the file has: {known}")
-        layers = list(config.chain(name, inherits))
-        for block in layers:
-            for key, (text, number) in block.items():
-                self._add(key, text, f"{config.name}, line {number}: {key}")
-        self._values.clear()
+        for block in list(config.chain(name, inherits)):
+            self._add_block(config, block)
+
+    def _add_block(self, config: ConfigFile, block: ConfigBlock) -> None:
+        for key, (text, number) in block.items():
+            self._add(key, text, f"{config.name}, line {number}: {key}")
 
     def _add(self, key: str, text: bytes, where: str) -> None:
         if key in (ARGUMENTS_KEY, RECURSIVE_ARGUMENTS_KEY):
@@ -267,6 +324,8 @@ class _Layers:
 
     def _made(self, option: Option) -> object:
         value: Any = self._default(option)
+        if isinstance(value, bytes):
+            value = expand(value, lambda name: self._macro(name, f"default of --{option.name}"))
         for given in self.given.get(option.name, ()):
             text = given.text
             if text is not None:
@@ -302,6 +361,24 @@ class _Layers:
             self._warn(f"{where}: %{shown(name)}% is no option and stays as it is")
             return None
         return written(self.value(option.name)) or b""
+
+
+def _demand_option(key: str) -> None:
+    known = {*BY_NAME, ARGUMENTS_KEY, RECURSIVE_ARGUMENTS_KEY}
+    if key not in known or (key in BY_NAME and BY_NAME[key].takes is Takes.NOTHING):
+        guess = nearest(key, BY_NAME)
+        raise OperatorError(
+            f"set {key}: there is no such option", f"did you mean {guess}?" if guess else "see --help"
+        )
+
+
+def _demand_block(config: ConfigFile | None, block: bytes, where: str) -> ConfigFile:
+    if config is None:
+        raise OperatorError(f"{where}: there is no configuration file", "name one with --config-file")
+    if block not in config.blocks:
+        known = ", ".join(shown(name) for name in config.blocks) or "no block"
+        raise OperatorError(f"{where}: {config.name} has no block [{shown(block)}]", f"the file has: {known}")
+    return config
 
 
 def _check(settings: Settings) -> None:

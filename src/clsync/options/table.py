@@ -255,7 +255,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "HOW",
         "`off`: one handler runs at a time. `safe`: as soon as a batch is due, it is handed over beside others; what meets"
         " a path that is on its way, or lies above or below one, waits for it. `full`: nothing waits; what was in two"
-        " runs at once is handed over once more when both have ended. Mode copy, and rsync without list files of its own, take"
+        " runs at once is handed over once more when both have ended. Mode copy, and rsync without list files, take"
         " `full` for `safe`. Up to 8 handlers run; the initial sync runs alone.",
         completes=" ".join(OVERLAPS),
     ),
@@ -436,6 +436,20 @@ OPTIONS: Final[tuple[Option, ...]] = (
         completes="file",
     ),
     Option(
+        "dump-dir",
+        "",
+        _V,
+        values.string,
+        b"/tmp/clsync-dump-%label%",
+        _SAY,
+        "directory that signal IO writes the state to",
+        "DIR",
+        "It must not exist. `instance`: the phase, what is being handed over, what has failed. `queue/0` to `queue/3`:"
+        " what waits: changes, big files, names in search of others, and what meets a batch on its way."
+        " `threads/`: one file for each batch that is on its way beside others.",
+        completes="dir",
+    ),
+    Option(
         "config-file",
         "H",
         _V,
@@ -448,6 +462,19 @@ OPTIONS: Final[tuple[Option, ...]] = (
         completes="file",
     ),
     Option("config-block", "K", _V, values.text, b"default", _CONF, "block of the configuration file", "NAME"),
+    Option(
+        "custom-signals",
+        "",
+        _V,
+        values.signal_blocks,
+        {},
+        _CONF,
+        "blocks to which signals switch",
+        "N:BLOCK[,...]",
+        "On signal N, block BLOCK of the configuration file is laid over all that is set, the command line included, from"
+        " the next batch on; the latest one counts most. A block that cannot be used changes nothing. What has to stay:"
+        " see CONFIGURATION. 0: none of those before it.",
+    ),
     Option("config-block-inherits", "", _V, values.string, None, _CONF, "block that the block builds on", "NAME"),
     Option(
         "compat",
@@ -490,6 +517,12 @@ RETIRED_VALUES: Final = {
 ELSEWHERE: Final = {"exit-on-sync-skipping": "is about the audit trail of FreeBSD (BSM), and this is Linux"}
 """Options of clsync 0.4 that mean nothing here -> why."""
 
+FIXED: Final = frozenset(
+    "watch-dir one-file-system exclude-mount-points poll-interval monitor threading output pid-file status-file"
+    " background config-file custom-signals compat".split()
+)
+"""What cannot be changed while clsync runs."""
+
 BY_NAME: Final = {option.name: option for option in (*OPTIONS, *RETIRED)}
 BY_SHORT: Final = {option.short: option for option in OPTIONS if option.short}
 
@@ -498,14 +531,13 @@ LATER: Final = {
     for name, _, short in (
         word.partition(":")
         for word in (
-            "socket:s socket-auth socket-mod socket-own custom-signals uid:u gid:g privileged-uid privileged-gid"
+            "socket:s socket-auth socket-mod socket-own uid:u gid:g privileged-uid privileged-gid"
             " sync-handler-uid sync-handler-gid chroot pivot-root detach-network detach-ipc detach-miscellanea"
             " secure-splitting splitting check-execvp-arguments add-permitted-hook-files seccomp-filter"
             " mountpoints preserve-capabilities:C"
             " inherit-capabilities forbid-devices cgroup-group-name cluster-iface:c"
             " cluster-ip:m cluster-port:P cluster-timeout:G cluster-node-name:n cluster-hash-dl-min:o"
             " cluster-hash-dl-max:O cluster-scan-dl-max"
-            " dump-dir"
         ).split()
     )
 }

@@ -88,6 +88,9 @@ class CommandHandler:
         self._wants_file = bool(names & {INCLUDE_FILE, EXCLUDE_FILE})
         self._lines_only = self._wants_file and OBJECTS not in names and not (style.rsync_lists or style.one_per_run)
 
+    async def open(self) -> None:
+        """Nothing is to be made ready (see `handler.base.Handler`)."""
+
     async def sync(self, batch: Batch) -> Outcome:
         """Run the program for all entries (see `handler.base.Handler`)."""
         self._stopping = False

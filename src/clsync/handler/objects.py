@@ -15,14 +15,14 @@ from clsync.handler.base import PathRules, may_go
 from clsync.kernel.slices import in_slices
 from clsync.kernel.walk import walk
 
-CREATED, DELETED = 0x100, 0x200
-_IS_DIRECTORY = 0x40000000
+CREATED, DELETED, IS_DIRECTORY = 0x100, 0x200, 0x40000000
+"""Bits of inotify(7): IN_CREATE, IN_DELETE, IN_ISDIR."""
 
 
 def event_mask(flags: int) -> int:
     """Return the inotify mask (inotify(7)) that an entry's change bits amount to."""
     bits = flags >> CHANGE_SHIFT
-    mask = _IS_DIRECTORY if flags & flag.DIRECTORY else 0
+    mask = IS_DIRECTORY if flags & flag.DIRECTORY else 0
     if bits & ATTRIB:
         mask |= 0x4
     if bits & CONTENT:

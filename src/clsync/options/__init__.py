@@ -1,5 +1,5 @@
 """The one option table, and everything that is made from it."""
 
-from clsync.options.settings import PROGRAM_MODES, HelpRequested, Settings, VersionRequested, load
+from clsync.options.settings import MODULE_MODES, PROGRAM_MODES, HelpRequested, Settings, VersionRequested, load
 
-__all__ = ["PROGRAM_MODES", "HelpRequested", "Settings", "VersionRequested", "load"]
+__all__ = ["MODULE_MODES", "PROGRAM_MODES", "HelpRequested", "Settings", "VersionRequested", "load"]

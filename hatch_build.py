@@ -20,7 +20,7 @@ SOURCE = f"{PACKAGE}/host.c"
 LIBRARY = "_host.so"
 
 
-class HostLibraryHook(BuildHookInterface):  # type: ignore[type-arg,misc]
+class HostLibraryHook(BuildHookInterface):  # type: ignore[misc]
     """Compiles the library into the wheel; of an editable installation, into the source tree."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -116,7 +116,7 @@ class PluginHandler:
                     else:
                         call.confirmed()
         except OperatorError as error:
-            return Outcome(Verdict.UNWELL, message=error.message, code=error.code)
+            return Outcome(Verdict.UNWELL, message=f"{error.message}; {error.hint}", code=error.code)
         except OSError as error:
             message = f"{shown(self._module_path)} cannot be called: {error.strerror}"
             return Outcome(Verdict.UNWELL, message=message, code=error.errno or 1)

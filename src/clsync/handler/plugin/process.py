@@ -17,6 +17,9 @@ from clsync.handler.runner import GRACE, ended, group_ended
 from clsync.kernel.files import opened
 from clsync.kernel.process import exit_text, signal_group, spawn
 
+_PACKETS = 1000
+"""Most that are read at once: what says more than that is not to hold up the loop."""
+
 
 class Log(Protocol):
     """Where the messages of a module go."""
@@ -109,9 +112,10 @@ class Process:
         raise Gone(self._gone.result())
 
     def stop(self) -> None:
-        """End what is at work: SIGTERM for all it has started, SIGKILL where that does not help."""
-        self._stopped = True
-        self._terminate(GRACE)
+        """End the call at work: SIGTERM for all it has started, SIGKILL where that does not help."""
+        if self._answer is not None and not self._answer.done():
+            self._stopped = True
+            self._terminate(GRACE)
 
     async def close(self) -> None:
         """See it end, and what it has started, if it did not end by itself."""
@@ -137,7 +141,7 @@ class Process:
 
     def _read(self) -> None:
         """Take what it has said."""
-        while True:
+        for _ in range(_PACKETS):
             try:
                 packet = self._connection.recv(protocol.PACKET)
             except BlockingIOError:

@@ -13,6 +13,8 @@ from clsync.handler.plugin.protocol import End, Refused, Request, Start
 from clsync.handler.runner import GRACE
 from clsync.kernel.files import opened
 
+_LOADING = 60.0
+"""Seconds that loading and initialising may always take: that is no call yet."""
 _SEE = "see its messages above"
 
 
@@ -106,14 +108,15 @@ class LoadedModule:
         where = f"--sync-handler {shown(self._start.module)}"
         self._process = Process(self._name, self._log, quiet=self._quiet)
         try:
-            answer = await self._process.ask(self._start, [root], self._timeout)
+            patience = max(self._timeout, _LOADING) if self._timeout else 0.0
+            answer = await self._process.ask(self._start, [root], patience)
         except Refused as why:
             hint = (
                 f"a module has {self._start.function}, and what it needs of others can be found: see docs/modules.md"
             )
             return OperatorError(f"{where} cannot be loaded: {why}", hint, Exit.HANDLER)
         except Gone as how:
-            hint = "it took longer than --timeout-sync" if self._process.timed_out else _SEE
+            hint = f"it took longer than {patience:g} s" if self._process.timed_out else _SEE
             return OperatorError(f"{where} has ended in clsyncapi_init: {how}", hint, Exit.HANDLER)
         if answer:
             return OperatorError(f"{where}: clsyncapi_init answers {answer}", _SEE, exit_code(answer))

@@ -91,16 +91,21 @@ static int act(void)
     }
     while (!strcmp(word, "hang"))
         pause();
-    if (!strcmp(word, "wait") || !strcmp(word, "badexec")) {
-        char *const argv[] = {word[0] == 'w' ? "/bin/sleep" : "/nowhere/program", "600", NULL};
+    if (!strcmp(word, "wait") || !strcmp(word, "badexec") || !strcmp(word, "orphan")) {
+        char *const argv[] = {word[0] == 'b' ? "/nowhere/program" : "/bin/sleep", "600", NULL};
         int status;
         pid_t pid = clsyncapi_fork(ctx_p);
         if (!pid) {
             execv(argv[0], argv);
             return errno;
         }
+        if (word[0] == 'o')
+            abort();
         if (waitpid(pid, &status, 0) != pid)
             return 99;
+        file = begun("waited");
+        fputs("\n", file);
+        fclose(file);
         return WEXITSTATUS(status);
     }
     if (!strcmp(word, "list")) {

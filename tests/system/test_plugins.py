@@ -14,6 +14,7 @@ import pytest
 
 from clsync.errors import Exit
 from clsync.handler.plugin.layout import Context, Element
+from clsync.kernel.process import group_alive
 from tests.support.daemon import Daemon
 from tests.support.modules import Probe, Seen, compiled, debian_flags, example, our_flags, run_c
 from tests.support.trees import Snapshot, snapshot
@@ -394,7 +395,9 @@ def test_a_child_that_cannot_run_its_program(world: World, probe: Probe) -> None
     code, error = acting(world, probe, "badexec")
     assert code == 2, "the errno of exec, as the example passes it on"
     assert "clsyncapi_sync answers 2" in error
-    assert len(probe.named("deinit")) == 1
+    assert [(call.function, call.pid) for call in probe.calls] == [
+        (name, probe.calls[0].pid) for name in ("init", "sync", "waited", "deinit")
+    ]
 
 
 # -- failures --------------------------------------------------------------------------------------------------
@@ -428,6 +431,15 @@ def test_a_crash_costs_one_try(world: World, probe: Probe, mode: str, word: str,
         assert probe.wait_for(daemon, function, 3)[2].pid == second.pid
         daemon.stop(code=0)
     assert [call.pid for call in probe.named("deinit")] == [second.pid]
+
+
+def test_what_a_crash_leaves_behind_is_ended(world: World, probe: Probe) -> None:
+    """It might still change the destination while the next try is made."""
+    probe.act("orphan")
+    with started(world, probe, "so") as daemon:
+        first, second = probe.wait_for(daemon, "sync", 2)[:2]
+        assert group_alive(second.pid)
+        assert not group_alive(first.pid)
 
 
 def test_a_crash_is_a_failure(world: World, probe: Probe) -> None:
@@ -485,8 +497,7 @@ def test_an_end_in_the_middle_of_a_call(world: World, probe: Probe, sent: int) -
     with started(world, probe, "so") as daemon:
         daemon.wait_until(lambda: probe.acted and len(daemon.descendants()) == 2, what="its child")
         assert daemon.stop(sent, code=None) == Exit.INCOMPLETE
-    assert len(probe.named("deinit")) == 1
-    assert len(probe.named("sync")) == 1
+    assert [call.function for call in probe.calls] == ["init", "sync", "waited", "deinit"]
 
 
 def test_the_end_of_the_daemon_is_that_of_the_module(world: World, probe: Probe) -> None:

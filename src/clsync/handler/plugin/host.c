@@ -214,12 +214,20 @@ pid_t clsyncapi_fork(struct ctx *ctx)
         errno = ECANCELED;
         return -1;
     }
+    /* SIGTERM for all of us ends the child, but not our own process. It must not come in between. */
+    sigset_t end, before;
+    sigemptyset(&end);
+    sigaddset(&end, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &end, &before);
     errno = 0;
     pid_t pid = fork();
+    int number = errno;
     if (pid > 0)
         ctx->child_pid[ctx->children++] = pid;
     else if (!pid)
-        signal(SIGTERM, SIG_DFL); /* our own process ends when its daemon says so */
+        signal(SIGTERM, SIG_DFL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = number;
     return pid;
 }
 

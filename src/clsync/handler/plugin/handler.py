@@ -159,8 +159,8 @@ class PluginHandler:
 
     async def _object_calls(self, objects: Objects) -> AsyncGenerator[_Call]:
         batch, known = objects.batch, self._directories
-        whole = objects.whole()
-        for path in whole:
+        whole = set(objects.whole())
+        for path in sorted(whole):
             with Records() as records:
                 absolute = os.path.join(self._root, path) if path else self._root
                 records.add(absolute, event(path, batch.entries[path], known), layout.RECURSIVELY)

@@ -107,17 +107,18 @@ class LoadedModule:
         """Start a process; return what is wrong with the module, None if nothing is. Raises OSError."""
         where = f"--sync-handler {shown(self._start.module)}"
         self._process = Process(self._name, self._log, quiet=self._quiet)
+        answer = 0
+        patience = max(self._timeout, _LOADING) if self._timeout else 0.0
         try:
-            patience = max(self._timeout, _LOADING) if self._timeout else 0.0
             answer = await self._process.ask(self._start, [root], patience)
         except Refused as why:
-            hint = (
-                f"a module has {self._start.function}, and what it needs of others can be found: see docs/modules.md"
-            )
+            hint = f"a module for this mode has {self._start.function}, and is linked with all it needs"
             return OperatorError(f"{where} cannot be loaded: {why}", hint, Exit.HANDLER)
         except Gone as how:
-            hint = f"it took longer than {patience:g} s" if self._process.timed_out else _SEE
-            return OperatorError(f"{where} has ended in clsyncapi_init: {how}", hint, Exit.HANDLER)
+            if not self._process.timed_out:
+                return OperatorError(f"{where} has ended in clsyncapi_init: {how}", _SEE, Exit.HANDLER)
+        if self._process.timed_out:
+            return OperatorError(f"{where}: clsyncapi_init took longer than {patience:g} s", _SEE, Exit.HANDLER)
         if answer:
             return OperatorError(f"{where}: clsyncapi_init answers {answer}", _SEE, exit_code(answer))
         return None

@@ -161,7 +161,7 @@ def test_bash_offers_monitors(words: tuple[str, ...]) -> None:
 def test_bash_offers_the_value_begun() -> None:
     assert completed("--monitor", "=", "fan") == {"fanotify"}
     assert completed("-M", "rsyncd") == {"rsyncdirect"}
-    assert completed("-M", "rsync") == {"rsyncdirect", "rsyncshell"}
+    assert completed("-M", "rsync") == {"rsyncdirect", "rsyncshell", "rsyncso"}
     assert completed("--label", "") == set()
 
 

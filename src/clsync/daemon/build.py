@@ -23,12 +23,14 @@ from clsync.handler import command
 from clsync.handler.base import Handler
 from clsync.handler.command import CommandHandler, CommandStyle
 from clsync.handler.copy.handler import CopyHandler
+from clsync.handler.plugin.handler import PluginHandler, PluginStyle
+from clsync.handler.plugin.values import values_of
 from clsync.handler.rsync import RsyncHandler, Target
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
 from clsync.kernel.capabilities import Capabilities, probe_destination
 from clsync.kernel.process import started_ns
 from clsync.monitor import TreeMonitor
-from clsync.options import PROGRAM_MODES, Settings
+from clsync.options import MODULE_MODES, PROGRAM_MODES, Settings
 from clsync.options.expansion import expand, macros
 
 _DEFAULT_PROGRAM = {"rsyncdirect": b"rsync", "direct": b"cp"}
@@ -73,7 +75,9 @@ def plan(settings: Settings, log: Log) -> Plan:
         made.local = _local_destination(destination.text, root, "--destination-dir")
         made.destination = Target(made.local)
     _choose_mode(made)
-    if made.mode != "copy":
+    if made.mode in MODULE_MODES:
+        made.program = os.path.realpath(settings.sync_handler or b"")
+    elif made.mode != "copy":
         made.program = _program(settings.sync_handler or _DEFAULT_PROGRAM.get(made.mode, b""))
         made.arguments = _arguments(made)
     return made
@@ -258,6 +262,8 @@ def make_handler(made: Plan) -> Handler:
     """Make the handler of a plan. Raises OperatorError."""
     if made.mode == "copy":
         return _copy_handler(made)
+    if made.mode in MODULE_MODES:
+        return _plugin_handler(made)
     return _rsync_handler(made) if _is_exact(made) else _command_handler(made)
 
 
@@ -426,11 +432,43 @@ def _destination_check(local: bytes | None) -> Callable[[], str | None]:
     return check
 
 
+def _plugin_handler(made: Plan) -> PluginHandler:
+    s = made.settings
+    lookup = _lookup(made)
+    style = PluginStyle(
+        lists=made.mode == "rsyncso",
+        recursive=s.have_recursive_sync > 0,
+        prefer_include=s.rsync_prefer_include > 0,
+        include_limit=s.rsync_inclimit,
+        lists_dir=_lists_dir(made),
+        keep_lists=s.dont_unlink_lists > 0,
+    )
+    values = values_of(
+        s,
+        mode=made.mode,
+        module=made.program,
+        root=made.root,
+        destination=made.destination.text if made.destination is not None else None,
+        remote=made.destination is not None and made.destination.remote,
+        arguments=[[expand(a, lookup) for a in given or ()] for given in (s.arguments, s.recursive_arguments)],
+    )
+    return PluginHandler(
+        made.program,
+        style=style,
+        root=made.root,
+        values=values,
+        log=made.log,
+        rules=made.rules if made.rules else None,
+        full_initial=s.full_initialsync > 0,
+        timeout=s.timeout_sync,
+        codes_done=s.ignore_exitcode,
+        one_file_system=s.one_file_system > 0 or s.exclude_mount_points > 0,
+        quiet=s.background > 0,
+    )
+
+
 def _command_handler(made: Plan) -> CommandHandler:
     s = made.settings
-    lists_dir = os.path.abspath(s.lists_dir) if s.lists_dir is not None else None
-    if lists_dir is not None:
-        _check_lists_dir(lists_dir, made.root)
     style = CommandStyle(
         one_per_run=made.mode == "simple",
         root_name=b"." if made.mode == "direct" else b"",
@@ -440,7 +478,7 @@ def _command_handler(made: Plan) -> CommandHandler:
         recursive=s.have_recursive_sync > 0,
         prefer_include=s.rsync_prefer_include > 0,
         include_limit=s.rsync_inclimit,
-        lists_dir=lists_dir,
+        lists_dir=_lists_dir(made),
         keep_lists=s.dont_unlink_lists > 0,
     )
     return CommandHandler(
@@ -459,8 +497,11 @@ def _command_handler(made: Plan) -> CommandHandler:
     )
 
 
-def _check_lists_dir(path: bytes, root: bytes) -> None:
-    """Make the directory for list files if it is missing. Raises OperatorError."""
+def _lists_dir(made: Plan) -> bytes | None:
+    """Return the directory for list files, made if it is missing. Raises OperatorError."""
+    if made.settings.lists_dir is None:
+        return None
+    path, root = os.path.abspath(made.settings.lists_dir), made.root
     real = os.path.realpath(path)
     if real == root or is_below(real, root if root != b"/" else b""):
         raise OperatorError(
@@ -477,6 +518,7 @@ def _check_lists_dir(path: bytes, root: bytes) -> None:
         raise OperatorError(
             f"--lists-dir {shown(path)} can be read by others", f"close it: chmod 700 {shown(path)}", Exit.FILES
         )
+    return path
 
 
 # -- the mirror ------------------------------------------------------------------------------------------------

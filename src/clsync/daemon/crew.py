@@ -38,7 +38,7 @@ class Crew:
     async def sync(self, batch: Batch) -> Outcome:
         """Hand a batch over (see `handler.base.Handler`)."""
         try:
-            handler = self._free.pop() if self._free else self._another()
+            handler = self._free.pop() if self._free else await self._another()
         except (OperatorError, OSError) as error:
             return Outcome(Verdict.UNWELL, message=str(error))
         try:
@@ -46,10 +46,16 @@ class Crew:
         finally:
             self._free.append(handler)
 
-    def _another(self) -> Handler:
+    async def _another(self) -> Handler:
         handler = self._make()
         handler.rules = self.first.rules
         self._all.append(handler)
+        try:
+            await handler.open()
+        except OperatorError:
+            self._all.remove(handler)
+            await handler.aclose()
+            raise
         return handler
 
     def stop(self) -> None:

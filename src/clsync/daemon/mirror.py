@@ -199,6 +199,7 @@ class Mirror:
     async def run(self) -> int:
         """Arm, sync, follow; return the exit code. Raises OperatorError where the tree cannot be watched."""
         try:
+            await self._crew.first.open()
             if not self._course.only_initial:
                 await self._arm()
             self._ready()

@@ -53,6 +53,8 @@ class Switch:
             others = (old for old in self._changes if not _replaces(change, old))
             changes = (*others, change)
             made, parts, handler = await asyncio.to_thread(self._prepared, changes)
+            if handler is not None:
+                await _opened(handler)
             self._changes, self._made, self._parts = changes, made, parts
             settings = made.settings
             self._log.level, self._log.debug_level = 0 if settings.quiet else settings.verbose, settings.debug
@@ -78,6 +80,14 @@ class Switch:
         for key in kept:
             self._log.warning(f"{key.replace('_', '-')} cannot be changed while clsync runs: it stays as it is")
         return replace(settings, **kept)
+
+
+async def _opened(handler: Handler) -> None:
+    try:
+        await handler.open()
+    except OperatorError:
+        await handler.aclose()
+        raise
 
 
 def _replaces(new: Change, old: Change) -> bool:

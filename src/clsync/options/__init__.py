@@ -1,6 +1,7 @@
 """The one option table, and everything that is made from it."""
 
 from clsync.options.settings import (
+    MODULE_MODES,
     PROGRAM_MODES,
     Assignment,
     Block,
@@ -12,6 +13,7 @@ from clsync.options.settings import (
 )
 
 __all__ = [
+    "MODULE_MODES",
     "PROGRAM_MODES",
     "Assignment",
     "Block",

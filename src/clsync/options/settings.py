@@ -19,7 +19,6 @@ from clsync.options.table import (
     ELSEWHERE,
     FIXED,
     LATER,
-    LATER_MODES,
     OPTIONS,
     RECURSIVE_ARGUMENTS_KEY,
     RETIRED_VALUES,
@@ -38,8 +37,10 @@ CONFIG_FILES: Final = (
     b"/usr/local/etc/clsync.conf",
 )
 NO_CONFIG_FILE: Final = b"/NULL/"
-PROGRAM_MODES: Final = ("simple", "shell", "rsyncshell")
-"""Modes that need a program, and no destination: the program knows it."""
+MODULE_MODES: Final = ("so", "rsyncso")
+"""Modes that load a module."""
+PROGRAM_MODES: Final = ("simple", "shell", "rsyncshell", *MODULE_MODES)
+"""Modes that need a program or module, and no destination: it knows it."""
 
 
 @dataclass(frozen=True)
@@ -386,11 +387,6 @@ def _check(settings: Settings) -> None:
     s = settings
     if not s.watch_dir:
         raise OperatorError("no watch directory", "say what to watch: clsync -W SOURCE -D DESTINATION")
-    if s.mode in LATER_MODES:
-        raise OperatorError(
-            f"--mode={s.mode} is not available in this version of clsync",
-            "use rsyncdirect, copy, direct, simple, shell or rsyncshell",
-        )
     for a, b in (
         ("skip-initialsync", "exit-on-no-events"),
         ("skip-initialsync", "only-initialsync"),
@@ -407,9 +403,10 @@ def _check(settings: Settings) -> None:
             "--modification-signature and --cancel-syscalls=mon_stat exclude each other", "leave one of them out"
         )
     if s.mode in PROGRAM_MODES and s.sync_handler is None:
-        raise OperatorError(f"--mode={s.mode} needs a program", "name it with --sync-handler")
-    for name in ("have-recursive-sync", "synclist-simplify"):
-        if getattr(s, BY_NAME[name].key) and s.mode in ("rsyncdirect", "rsyncshell", "copy"):
+        what = "module" if s.mode in MODULE_MODES else "program"
+        raise OperatorError(f"--mode={s.mode} needs a {what}", "name it with --sync-handler")
+    for name, more in (("have-recursive-sync", ()), ("synclist-simplify", ("so",))):
+        if getattr(s, BY_NAME[name].key) and s.mode in ("rsyncdirect", "rsyncshell", "rsyncso", "copy", *more):
             raise OperatorError(f"--{name} has no meaning in mode {s.mode}", "leave it out, or use mode shell")
     if s.recursive_arguments is not None and not s.have_recursive_sync:
         raise OperatorError("arguments of recursive runs (---) without recursive runs", "add --have-recursive-sync")

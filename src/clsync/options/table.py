@@ -49,8 +49,7 @@ class Option:
 _V, _O, _N = Takes.VALUE, Takes.OPTIONAL, Takes.NOTHING
 _WHAT, _WHEN, _HOW, _RUN, _SAY, _CONF = "What", "When", "How", "Course of the run", "Messages and files", "Settings"
 
-MODES: Final = ("rsyncdirect", "copy", "direct", "simple", "shell", "rsyncshell")
-LATER_MODES: Final = ("rsyncso", "so")
+MODES: Final = ("rsyncdirect", "copy", "direct", "simple", "shell", "rsyncshell", "rsyncso", "so")
 MONITORS: Final = ("auto", "fanotify", "inotify", "poll")
 _RETIRED_MONITORS: Final = ("gio",)
 SIGNATURE_FIELDS: Final = tuple("dev ino mode nlink uid gid rdev size blksize blocks atime mtime ctime".split())
@@ -82,7 +81,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "mode",
         "M",
         _V,
-        values.choice(*MODES, *LATER_MODES),
+        values.choice(*MODES),
         None,
         _WHAT,
         "how changes are handed over",
@@ -90,7 +89,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "`rsyncdirect`: rsync, one exact run a batch. `copy`: clsync's own copier, for local destinations."
         " `direct`: any program, once a batch, objects as arguments. `simple`: any program, once per object."
         " `shell`: a program, given a list of what has changed. `rsyncshell`: a program, given the include and exclude"
-        " lists for an rsync of its own."
+        " lists for an rsync of its own. `so`, `rsyncso`: a function of a module in C, as `shell` and `rsyncshell` without"
+        " starting a program."
         " When not given: `rsyncdirect` where rsync is installed and fits, else `copy`; with -S another program than"
         " rsync it has to be given.",
         completes=" ".join(MODES),
@@ -102,9 +102,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
         values.string,
         None,
         _WHAT,
-        "program that is run",
+        "program that is run, or module that is loaded",
         "PROGRAM",
-        "Looked up in PATH unless it has a slash. Default: `rsync` in mode rsyncdirect, `cp` in mode direct.",
+        "Looked up in PATH unless it has a slash. Default: `rsync` in mode rsyncdirect, `cp` in mode direct."
+        " In modes so and rsyncso the file of a module: it must belong to root or to the user who starts clsync, and"
+        " nobody else may be able to write it.",
         completes="command",
     ),
     Option(
@@ -333,8 +335,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "",
         _HOW,
         "the handler copies whole directories itself",
-        "Modes simple, direct and shell: the initial sync, and each directory that appears, is one run of its own with"
-        " the absolute path of the directory as the only object; in mode shell the arguments are then `initialsync"
+        "Modes simple, direct, shell and so: the initial sync, and each directory that appears, is one run of its own"
+        " with the absolute path of the directory as the only object; in mode shell the arguments are then `initialsync"
         " LABEL PATH`. Other arguments for these runs: key `---` of a configuration block, or `-----=LINE`. Where rules"
         " or other file systems leave something out below, the objects are listed as usual.",
     ),

@@ -56,6 +56,9 @@ class CopyHandler:
         self._thread = ThreadPoolExecutor(1, "copy")
         self._littered = False
 
+    async def open(self) -> None:
+        """Nothing is to be made ready (see `handler.base.Handler`)."""
+
     async def sync(self, batch: Batch) -> Outcome:
         """Make every entry equal at the destination (see `handler.base.Handler`)."""
         self._control.reset()

@@ -21,7 +21,7 @@ _clsync() {
     case $prev in
         --watch-dir|-W) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
         --destination-dir|-D) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
-        --mode|-M) mapfile -t COMPREPLY < <(compgen -W 'rsyncdirect copy direct simple shell rsyncshell rsyncso so' -- "$cur"); return ;;
+        --mode|-M) mapfile -t COMPREPLY < <(compgen -W 'rsyncdirect copy direct simple shell rsyncshell rsyncso so python' -- "$cur"); return ;;
         --sync-handler|-S) mapfile -t COMPREPLY < <(compgen -c -- "$cur"); return ;;
         --rules-file|-R) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
         --delay-collect|-t) return ;;

@@ -23,7 +23,7 @@ from clsync.handler import command
 from clsync.handler.base import Handler
 from clsync.handler.command import CommandHandler, CommandStyle
 from clsync.handler.copy.handler import CopyHandler
-from clsync.handler.plugin.handler import PluginHandler, PluginStyle
+from clsync.handler.plugin.handler import PluginHandler, PluginStyle, PythonValues
 from clsync.handler.plugin.values import values_of
 from clsync.handler.rsync import RsyncHandler, Target
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
@@ -75,7 +75,9 @@ def plan(settings: Settings, log: Log) -> Plan:
         made.local = _local_destination(destination.text, root, "--destination-dir")
         made.destination = Target(made.local)
     _choose_mode(made)
-    if made.mode in MODULE_MODES:
+    if made.mode == "python":
+        made.program = _reference(settings.sync_handler or b"")
+    elif made.mode in MODULE_MODES:
         made.program = os.path.realpath(settings.sync_handler or b"")
     elif made.mode != "copy":
         made.program = _program(settings.sync_handler or _DEFAULT_PROGRAM.get(made.mode, b""))
@@ -186,6 +188,17 @@ def _rsync_trouble() -> str:
     if run.returncode:
         return f"rsync does not know what is needed (exit code {run.returncode}; 3.1.3 or later does)"
     return ""
+
+
+def _reference(text: bytes) -> bytes:
+    """Return the name of a function in Python. Raises OperatorError."""
+    module, colon, function = text.partition(b":")
+    names = [*module.split(b"."), *function.split(b".")]
+    if not colon or not all(name.decode("utf-8", "replace").isidentifier() for name in names):
+        raise OperatorError(
+            f"--sync-handler {shown(text)} names no function", "write package.module:function", Exit.HANDLER
+        )
+    return text
 
 
 def _program(name: bytes, option: str = "--sync-handler") -> bytes:
@@ -436,6 +449,7 @@ def _plugin_handler(made: Plan) -> PluginHandler:
     s = made.settings
     lookup = _lookup(made)
     style = PluginStyle(
+        python=made.mode == "python",
         lists=made.mode == "rsyncso",
         recursive=s.have_recursive_sync > 0,
         prefer_include=s.rsync_prefer_include > 0,
@@ -443,20 +457,25 @@ def _plugin_handler(made: Plan) -> PluginHandler:
         lists_dir=_lists_dir(made),
         keep_lists=s.dont_unlink_lists > 0,
     )
-    values = values_of(
-        s,
-        mode=made.mode,
-        module=made.program,
-        root=made.root,
-        destination=made.destination.text if made.destination is not None else None,
-        remote=made.destination is not None and made.destination.remote,
-        arguments=[[expand(a, lookup) for a in given or ()] for given in (s.arguments, s.recursive_arguments)],
+    target = made.destination.text if made.destination is not None else None
+    told = (
+        PythonValues(s.label, target)
+        if style.python
+        else values_of(
+            s,
+            mode=made.mode,
+            module=made.program,
+            root=made.root,
+            destination=target,
+            remote=made.destination is not None and made.destination.remote,
+            arguments=[[expand(a, lookup) for a in given or ()] for given in (s.arguments, s.recursive_arguments)],
+        )
     )
     return PluginHandler(
         made.program,
         style=style,
         root=made.root,
-        values=values,
+        told=told,
         log=made.log,
         rules=made.rules if made.rules else None,
         full_initial=s.full_initialsync > 0,

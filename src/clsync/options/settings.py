@@ -37,7 +37,7 @@ CONFIG_FILES: Final = (
     b"/usr/local/etc/clsync.conf",
 )
 NO_CONFIG_FILE: Final = b"/NULL/"
-MODULE_MODES: Final = ("so", "rsyncso")
+MODULE_MODES: Final = ("so", "rsyncso", "python")
 """Modes that load a module."""
 PROGRAM_MODES: Final = ("simple", "shell", "rsyncshell", *MODULE_MODES)
 """Modes that need a program or module, and no destination: it knows it."""
@@ -405,7 +405,7 @@ def _check(settings: Settings) -> None:
     if s.mode in PROGRAM_MODES and s.sync_handler is None:
         what = "module" if s.mode in MODULE_MODES else "program"
         raise OperatorError(f"--mode={s.mode} needs a {what}", "name it with --sync-handler")
-    for name, more in (("have-recursive-sync", ()), ("synclist-simplify", ("so",))):
+    for name, more in (("have-recursive-sync", ()), ("synclist-simplify", ("so", "python"))):
         if getattr(s, BY_NAME[name].key) and s.mode in ("rsyncdirect", "rsyncshell", "rsyncso", "copy", *more):
             raise OperatorError(f"--{name} has no meaning in mode {s.mode}", "leave it out, or use mode shell")
     if s.recursive_arguments is not None and not s.have_recursive_sync:
@@ -418,6 +418,8 @@ def _check(settings: Settings) -> None:
         raise OperatorError(
             "--mode=copy runs no program", "leave --sync-handler and the arguments out, or use mode direct"
         )
+    if s.mode == "python" and s.arguments is not None:
+        raise OperatorError("--mode=python takes no arguments", "leave them out: the function is given a batch")
     if s.destination_dir is None and s.arguments is None and s.mode not in PROGRAM_MODES:
         raise OperatorError("no destination", "say where to: clsync -W SOURCE -D DESTINATION")
 

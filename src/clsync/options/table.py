@@ -49,7 +49,7 @@ class Option:
 _V, _O, _N = Takes.VALUE, Takes.OPTIONAL, Takes.NOTHING
 _WHAT, _WHEN, _HOW, _RUN, _SAY, _CONF = "What", "When", "How", "Course of the run", "Messages and files", "Settings"
 
-MODES: Final = ("rsyncdirect", "copy", "direct", "simple", "shell", "rsyncshell", "rsyncso", "so")
+MODES: Final = ("rsyncdirect", "copy", "direct", "simple", "shell", "rsyncshell", "rsyncso", "so", "python")
 MONITORS: Final = ("auto", "fanotify", "inotify", "poll")
 _RETIRED_MONITORS: Final = ("gio",)
 SIGNATURE_FIELDS: Final = tuple("dev ino mode nlink uid gid rdev size blksize blocks atime mtime ctime".split())
@@ -89,8 +89,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "`rsyncdirect`: rsync, one exact run a batch. `copy`: clsync's own copier, for local destinations."
         " `direct`: any program, once a batch, objects as arguments. `simple`: any program, once per object."
         " `shell`: a program, given a list of what has changed. `rsyncshell`: a program, given the include and exclude"
-        " lists for an rsync of its own. `so`, `rsyncso`: a function of a module in C, as `shell` and `rsyncshell` without"
-        " starting a program."
+        " lists for an rsync of its own. `python`: a function written in Python, `-S package.module:function`. `so`,"
+        " `rsyncso`: a function of a module in C, as `shell` and `rsyncshell` without starting a program."
         " When not given: `rsyncdirect` where rsync is installed and fits, else `copy`; with -S another program than"
         " rsync it has to be given.",
         completes=" ".join(MODES),

@@ -25,6 +25,7 @@ from clsync.handler.plugin.protocol import (
     Request,
     Rsync,
     Start,
+    StartPython,
     Sync,
     receive,
 )
@@ -148,7 +149,7 @@ class Child:
         if isinstance(request, Start):
             self._module = Module(request, self._connection.fileno())
             return self._module.init()
-        assert self._module is not None
+        assert self._module is not None and not isinstance(request, StartPython)  # noqa: PT018 - no test
         if isinstance(request, End):
             self._module.context.state = STATES["exiting"]
             return self._module.deinit()

@@ -1,15 +1,16 @@
-"""Modes so and rsyncso: a function of a module is called for each batch."""
+"""Modes so, rsyncso and python: a function of a module is called for each batch."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.paths import shown
+from clsync.core.paths import ancestors, shown
 from clsync.errors import Exit, OperatorError
 from clsync.handler import listfiles
 from clsync.handler.base import PathRules
@@ -20,7 +21,7 @@ from clsync.handler.plugin.checks import check_module, host_library
 from clsync.handler.plugin.directories import Directories, Learned
 from clsync.handler.plugin.loaded import LoadedModule
 from clsync.handler.plugin.process import Log
-from clsync.handler.plugin.protocol import Request, Rsync, Start, Sync
+from clsync.handler.plugin.protocol import Request, Rsync, Start, StartPython, Sync
 from clsync.handler.plugin.records import Records, event
 from clsync.handler.plugin.values import Values
 from clsync.kernel.files import opened
@@ -30,6 +31,8 @@ from clsync.kernel.files import opened
 class PluginStyle:
     """How a mode calls its module."""
 
+    python: bool = False
+    """Mode python: what is called is written in Python."""
     lists: bool = False
     """Mode rsyncso: with rsync's include and exclude lists. Else, mode so: with the objects."""
     recursive: bool = False
@@ -44,7 +47,16 @@ class PluginStyle:
     @property
     def function(self) -> str:
         """The function that is called."""
+        if self.python:
+            return "the function"
         return "clsyncapi_rsync" if self.lists else "clsyncapi_sync"
+
+
+class PythonValues(NamedTuple):
+    """What a module written in Python is told."""
+
+    label: bytes
+    destination: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +76,7 @@ class PluginHandler:
         *,
         style: PluginStyle,
         root: bytes,
-        values: Values,
+        told: Values | PythonValues,
         log: Log,
         rules: PathRules | None = None,
         full_initial: bool = False,
@@ -73,7 +85,9 @@ class PluginHandler:
         one_file_system: bool = False,
         quiet: bool = False,
     ) -> None:
-        """`root`: absolute path of the watched tree; `quiet`: the module is not to hold on to a terminal.
+        """`root`: absolute path of the watched tree; `told`: what the module is told of it.
+
+        `quiet`: the module is not to hold on to a terminal.
 
         Raises OperatorError where the module must not be loaded.
         """
@@ -85,8 +99,12 @@ class PluginHandler:
         self._full_initial, self._one_file_system = full_initial, one_file_system
         self._lists = ListFiles(style.lists_dir, style.keep_lists)
         self._directories = Directories()
-        check_module(module)
-        start = Start(host_library(), module, style.function, values)
+        start: Start | StartPython
+        if isinstance(told, PythonValues):
+            start = StartPython(module, style.function, told.label, root, told.destination)
+        else:
+            check_module(module)
+            start = Start(host_library(), module, style.function, told)
         self._module = LoadedModule(start, log, root=root, timeout=timeout, codes_done=codes_done, quiet=quiet)
 
     async def open(self) -> None:
@@ -114,6 +132,7 @@ class PluginHandler:
                         code = answer
                         failed.update(dict.fromkeys(call.paths, why))
                     else:
+                        failed.update(_of_batch(self._module.failed, batch))
                         call.confirmed()
         except OperatorError as error:
             return Outcome(Verdict.UNWELL, message=f"{error.message}; {error.hint}", code=error.code)
@@ -175,3 +194,12 @@ class PluginHandler:
                 rest = [path for path in batch.entries if path not in whole]
                 request = Sync(batch.status, batch.number, records.count)
                 yield _Call(rest, request, [records.finish()], learned.confirm)
+
+
+def _of_batch(failed: Mapping[bytes, str], batch: Batch) -> dict[bytes, str]:
+    """Return what failed by the entries of a batch that stand for it."""
+    found = {}
+    for path, why in failed.items():
+        lines = (path, *reversed([*ancestors(path)]), b"")
+        found[next((up for up in lines if up in batch.entries), path)] = why
+    return found

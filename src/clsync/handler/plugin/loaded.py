@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 
 from clsync.core.paths import shown
 from clsync.errors import Exit, OperatorError
 from clsync.handler.plugin.checks import check_module
 from clsync.handler.plugin.process import Gone, Log, Process
-from clsync.handler.plugin.protocol import End, Refused, Request, Start
+from clsync.handler.plugin.protocol import End, Refused, Request, Start, StartPython
 from clsync.handler.runner import GRACE
 from clsync.kernel.files import opened
 
@@ -23,7 +24,7 @@ class LoadedModule:
 
     def __init__(
         self,
-        start: Start,
+        start: Start | StartPython,
         log: Log,
         *,
         root: bytes,
@@ -39,6 +40,16 @@ class LoadedModule:
         self._start, self._log, self._root = start, log, root
         self._timeout, self._codes_done = timeout, frozenset(codes_done) | {0}
         self._name = shown(os.path.basename(start.module))
+        python = sys.executable.encode()
+        # The operator's own modules are found by PYTHONPATH, ours alone need none; neither in a current directory.
+        self._argv = (
+            [python, b"-I", b"-m", b"clsync.handler.plugin.child"]
+            if isinstance(start, Start)
+            else [python, b"-P", b"-m", b"clsync.handler.plugin.pychild"]
+        )
+        self.failed: dict[bytes, str] = {}
+        """What the last call did not do, though it answers that all is well."""
+        self._init = "clsyncapi_init" if isinstance(start, Start) else "its import"
         self._process: Process | None = None
         self.stopping = False
         """It is to end: no call is made any more."""
@@ -47,7 +58,8 @@ class LoadedModule:
         """Load it and let it initialise, unless it is to end. Raises OperatorError."""
         if self.stopping:
             return
-        check_module(self._start.module)
+        if isinstance(self._start, Start):
+            check_module(self._start.module)
         try:
             trouble = await self._initialised(root)
         except OSError as error:
@@ -71,10 +83,12 @@ class LoadedModule:
         if self._process is None:
             return "stopped", 0
         process, why = self._process, ""
+        self.failed = {}
         try:
             code = exit_code(await process.ask(request, [root, *descriptors], self._timeout))
             if code not in self._codes_done:
                 why = f"{self._name}: {self._start.function} answers {code}"
+            self.failed = process.failed
         except Gone as how:
             code, why = how.code, f"{self._name} has ended in {self._start.function}: {how}"
         if process.timed_out:
@@ -106,22 +120,26 @@ class LoadedModule:
     async def _initialised(self, root: int) -> OperatorError | None:
         """Start a process; return what is wrong with the module, None if nothing is. Raises OSError."""
         where = f"--sync-handler {shown(self._start.module)}"
-        self._process = Process(self._name, self._log, quiet=self._quiet)
+        self._process = Process(self._name, self._log, self._argv, quiet=self._quiet)
         answer = 0
         patience = max(self._timeout, _LOADING) if self._timeout else 0.0
         try:
             answer = await self._process.ask(self._start, [root], patience)
         except Refused as why:
-            hint = f"a module for this mode has {self._start.function}, and is linked with all it needs"
-            return OperatorError(f"{where} cannot be loaded: {why}", hint, Exit.HANDLER)
+            return OperatorError(f"{where} cannot be loaded: {why}", self._hint(), Exit.HANDLER)
         except Gone as how:
             if not self._process.timed_out:
-                return OperatorError(f"{where} has ended in clsyncapi_init: {how}", _SEE, Exit.HANDLER)
+                return OperatorError(f"{where} has ended in {self._init}: {how}", _SEE, Exit.HANDLER)
         if self._process.timed_out:
-            return OperatorError(f"{where}: clsyncapi_init took longer than {patience:g} s", _SEE, Exit.HANDLER)
+            return OperatorError(f"{where}: {self._init} took longer than {patience:g} s", _SEE, Exit.HANDLER)
         if answer:
-            return OperatorError(f"{where}: clsyncapi_init answers {answer}", _SEE, exit_code(answer))
+            return OperatorError(f"{where}: {self._init} answers {answer}", _SEE, exit_code(answer))
         return None
+
+    def _hint(self) -> str:
+        if isinstance(self._start, Start):
+            return f"a module for this mode has {self._start.function}, and is linked with all it needs"
+        return "write package.module:function, and set PYTHONPATH where it is not installed"
 
     async def _close(self) -> None:
         process, self._process = self._process, None

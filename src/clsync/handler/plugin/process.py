@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -49,25 +48,33 @@ class Gone(Exception):
 class Process:
     """One life of it."""
 
-    def __init__(self, name: str, log: Log, *, quiet: bool = False) -> None:
+    def __init__(self, name: str, log: Log, argv: Sequence[bytes], *, quiet: bool = False) -> None:
         """Start it; the module is loaded by the first request. Raises OSError.
+
+        `argv`: a program of ours that is given the number of its socket's descriptor as last argument.
 
         `name` stands before its messages; `quiet`: it is not to hold on to a terminal.
         """
         self._name, self._log = name, log
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._connection.setblocking(False)
-        argv = [sys.executable.encode(), b"-I", b"-m", b"clsync.handler.plugin.child", b"%d" % theirs.fileno()]
         with theirs, opened(b"/") as place, open(os.devnull, "r+b", buffering=0) as nothing:
             output, errors = (nothing.fileno() if quiet and os.isatty(at) else None for at in (1, 2))
             self._child = spawn(
-                argv, cwd=place, stdin=nothing.fileno(), stdout=output, stderr=errors, pass_fds=[theirs.fileno()]
+                [*argv, b"%d" % theirs.fileno()],
+                cwd=place,
+                stdin=nothing.fileno(),
+                stdout=output,
+                stderr=errors,
+                pass_fds=[theirs.fileno()],
             )
         loop = asyncio.get_running_loop()
         self._gone = loop.create_task(ended(self._child))
         self._answer: asyncio.Future[int] | None = None
         self._killer: asyncio.TimerHandle | None = None
         self._stopped = False
+        self.failed: dict[bytes, str] = {}
+        """What the module said that it did not do in the last call."""
         self.timed_out = False
         """A request took too long."""
         loop.add_reader(self._connection, self._read)
@@ -89,6 +96,7 @@ class Process:
         """
         loop = asyncio.get_running_loop()
         answer = self._answer = loop.create_future()
+        self.failed = {}
         timer = (
             loop.call_later(timeout, self._expire, 0.0 if isinstance(request, End) else GRACE) if timeout else None
         )
@@ -161,6 +169,9 @@ class Process:
                 self._answer.set_result(int(text))
             else:
                 self._answer.set_exception(Refused(shown(text)))
+        elif kind == protocol.FAILED:
+            path, _, why = text.partition(b"\0")
+            self.failed[path] = shown(why)
         elif kind == protocol.DEBUG:
             self._log.debug(int(text[:1]), self._said(text[1:]))
         else:

@@ -30,6 +30,18 @@ class Start(NamedTuple):
     values: Values
 
 
+class StartPython(NamedTuple):
+    """Import a function written in Python; comes with a descriptor of the watched directory."""
+
+    module: bytes
+    """`package.module:function`."""
+    function: str
+    """What a person calls it."""
+    label: bytes
+    source: bytes
+    destination: bytes | None
+
+
 class Sync(NamedTuple):
     """Hand over objects; comes with descriptors of the watched directory and of a file of records."""
 
@@ -51,13 +63,15 @@ class End(NamedTuple):
     """Let the module clean up, and end."""
 
 
-Request = Start | Sync | Rsync | End
+Request = Start | StartPython | Sync | Rsync | End
 
 # What comes back begins with a letter, as the C library writes some of it.
 ANSWER: Final = b"="
 """A number: what the module has returned."""
 REFUSAL: Final = b"!"
 """A text: the module cannot be loaded."""
+FAILED: Final = b"F"
+"""A path and a reason, with a NUL between them: comes before the answer 0."""
 CRITICAL, ERROR, WARNING, INFO, DEBUG = b"C", b"E", b"W", b"I", b"D"
 """A text for the log; the level of debug messages, a digit, stands before it."""
 

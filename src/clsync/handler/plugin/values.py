@@ -29,6 +29,7 @@ _WORDS: Final = {
     "mode": ("", "simple", "direct", "shell", "rsyncshell", "rsyncdirect", "rsyncso", "so"),
     "monitor": ("auto", "fanotify", "inotify"),
     "output": ("stderr", "stdout", "syslog"),
+    "threading": ("off", "safe", "full"),
 }
 """Options whose words are numbers in C: the place in the list."""
 

@@ -37,10 +37,11 @@ def copy(batch: Batch) -> None:
             os.makedirs(there, exist_ok=True)
         else:
             shutil.copy2(one.path, there, follow_symlinks=False)
-    for one in sorted(batch.objects, key=lambda one: one.path, reverse=True):
-        if one.kind is Kind.DIRECTORY:
-            shutil.copystat(one.path or b".", os.path.join(batch.destination, one.path))
-    shutil.copystat(b".", batch.destination)  # nobody is told that it changes with what is in it
+    # Nobody is told that directories change with what is in them.
+    touched = {one.path for one in batch.objects} | {os.path.dirname(one.path) for one in batch.objects}
+    for path in sorted(touched, reverse=True):
+        if os.path.isdir(path or b".") and not os.path.islink(path):
+            shutil.copystat(path or b".", os.path.join(batch.destination, path))
 
 def once(what):
     """Tell whether this is the first call with something to do."""

@@ -17,10 +17,13 @@ export ARGS =
 BENCH_ARGS =
 PYTEST_ARGS =
 
-TEST_PACKAGES = openssh-server attr acl xfsprogs btrfs-progs fuse3 bindfs man-db zsh
-CHECKED = src tests benchmarks
+TEST_PACKAGES = openssh-server attr acl xfsprogs btrfs-progs fuse3 bindfs man-db zsh clsync libclsync-dev
+# For modes so and rsyncso; all else works without.
+NATIVE_PACKAGES = gcc libc6-dev pkg-config
+NATIVE = src/clsync/handler/plugin/host.c $(wildcard include/clsync/*.h) hatch_build.py
+CHECKED = src tests benchmarks hatch_build.py
 # What an ordinary installation has to follow; an editable one follows by itself.
-SOURCES = `find src pyproject.toml -type f ! -name '*.pyc' -newer $(VENV)/.stamp-installed 2>/dev/null | head -n 1`
+SOURCES = `find src include pyproject.toml -type f ! -name '*.pyc' -newer $(VENV)/.stamp-installed 2>/dev/null | head -n 1`
 
 help:
 	@echo "make run [W=/source D=/destination] [ARGS='...']  mirror a tree live; without W and D a small sample"
@@ -86,7 +89,8 @@ $(VENV)/.stamp-venv:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.stamp-dev: $(VENV)/.stamp-venv pyproject.toml
+$(VENV)/.stamp-dev: $(VENV)/.stamp-venv pyproject.toml $(NATIVE)
+	@PYTHON=$(PYTHON) tools/need --optional $(NATIVE_PACKAGES)
 	@echo "installing clsync and what its tests need in $(VENV)"
 	@$(PIP) install -e '.[dev]'
 	@touch $@

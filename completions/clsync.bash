@@ -25,7 +25,7 @@ _clsync() {
             --config-block|-K) return ;;
             --timeout) return ;;
             dump) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
-            set) mapfile -t COMPREPLY < <(compgen -W 'watch-dir destination-dir mode sync-handler rules-file one-file-system exclude-mount-points acls xattrs delay-collect delay-sync delay-collect-bigfile threshold-bigfile poll-interval monitor timeout-sync retries ignore-failures ignore-exitcode lists-dir dont-unlink-lists rsync-inclimit rsync-prefer-include synclist-simplify have-recursive-sync skip-initialsync only-initialsync full-initialsync exit-on-no-events max-iterations sync-on-quit pre-exit-hook exit-hook standby-file background label output verbose debug quiet pid-file status-file socket socket-mod socket-own socket-auth config-file config-block config-block-inherits compat' -- "$cur"); return ;;
+            set) mapfile -t COMPREPLY < <(compgen -W 'destination-dir mode sync-handler rules-file acls xattrs delay-collect delay-sync delay-collect-bigfile threshold-bigfile modification-signature cancel-syscalls timeout-sync retries ignore-failures ignore-exitcode lists-dir dont-unlink-lists rsync-inclimit rsync-prefer-include synclist-simplify have-recursive-sync skip-initialsync only-initialsync full-initialsync exit-on-no-events max-iterations sync-on-quit pre-exit-hook exit-hook standby-file label verbose debug quiet dump-dir config-block config-block-inherits' -- "$cur"); return ;;
         esac
         mapfile -t COMPREPLY < <(compgen -W 'status info version dump set stop die --socket --config-file --config-block --json --timeout --help' -- "$cur")
         return
@@ -33,7 +33,7 @@ _clsync() {
     case $prev in
         --watch-dir|-W) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
         --destination-dir|-D) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
-        --mode|-M) mapfile -t COMPREPLY < <(compgen -W 'rsyncdirect copy direct simple shell rsyncshell' -- "$cur"); return ;;
+        --mode|-M) mapfile -t COMPREPLY < <(compgen -W 'rsyncdirect copy direct simple shell rsyncshell rsyncso so python' -- "$cur"); return ;;
         --sync-handler|-S) mapfile -t COMPREPLY < <(compgen -c -- "$cur"); return ;;
         --rules-file|-R) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
         --delay-collect|-t) return ;;
@@ -42,7 +42,10 @@ _clsync() {
         --threshold-bigfile|-B) return ;;
         --poll-interval) return ;;
         --monitor) mapfile -t COMPREPLY < <(compgen -W 'auto fanotify inotify poll' -- "$cur"); return ;;
+        --modification-signature) mapfile -t COMPREPLY < <(compgen -W 'dev ino mode nlink uid gid rdev size blksize blocks atime mtime ctime' -- "$cur"); return ;;
+        --cancel-syscalls) mapfile -t COMPREPLY < <(compgen -W 'mon_stat' -- "$cur"); return ;;
         --timeout-sync|-k) return ;;
+        --threading|-p) mapfile -t COMPREPLY < <(compgen -W 'off safe full' -- "$cur"); return ;;
         --retries|-r) return ;;
         --ignore-exitcode|-x) return ;;
         --lists-dir|-L) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
@@ -59,13 +62,15 @@ _clsync() {
         --socket-mod) return ;;
         --socket-own) return ;;
         --socket-auth) mapfile -t COMPREPLY < <(compgen -W 'null' -- "$cur"); return ;;
+        --dump-dir) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
         --config-file|-H) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
         --config-block|-K) return ;;
+        --custom-signals) return ;;
         --config-block-inherits) return ;;
         --compat) mapfile -t COMPREPLY < <(compgen -W '0.4 off' -- "$cur"); return ;;
     esac
     [[ $COMP_CWORD -eq 1 ]] && word=ctl || word=
-    mapfile -t COMPREPLY < <(compgen -W "--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --timeout-sync= -k --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --synclist-simplify --have-recursive-sync --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --sync-on-quit --pre-exit-hook= --exit-hook= --standby-file= --background -b --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --socket= -s --socket-mod= --socket-own= --socket-auth= --config-file= -H --config-block= -K --config-block-inherits= --compat= --help -h --version -V $word" -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W "--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --modification-signature= --cancel-syscalls= --timeout-sync= -k --threading= -p --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --synclist-simplify --have-recursive-sync --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --sync-on-quit --pre-exit-hook= --exit-hook= --standby-file= --background -b --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --socket= -s --socket-mod= --socket-own= --socket-auth= --dump-dir= --config-file= -H --config-block= -K --custom-signals= --config-block-inherits= --compat= --help -h --version -V $word" -- "$cur")
     if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]]; then
         compopt -o nospace 2>/dev/null
     fi

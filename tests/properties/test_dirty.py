@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -30,7 +30,8 @@ class Promise:
     path: bytes
     bits: int
     since: float
-    in_flight: bool = False
+    carried: list[dict[bytes, int]] = field(default_factory=list)
+    """The flights that stand for it."""
 
     def kept_by(self, path: bytes, bits: int, doubted_since: float) -> bool:
         """Tell whether a dirty path leads to a look at this one that is thorough enough."""
@@ -38,6 +39,11 @@ class Promise:
         if path == self.path:
             return bool(thorough) or (bits & self.bits == self.bits and not self.bits & DOUBT)
         return is_below(self.path, path) and bool(thorough)
+
+
+def carries(promise: Promise, flight: dict[bytes, int]) -> bool:
+    """Tell whether a flight stands for a promise."""
+    return any(other is flight for other in promise.carried)
 
 
 class Dirty(RuleBasedStateMachine):
@@ -48,7 +54,6 @@ class Dirty(RuleBasedStateMachine):
         self.dirty = DirtySet(limit)
         self.promises: list[Promise] = []
         self.wall = self.now = 0.0
-        self.flying = False
 
     # -- what happens ------------------------------------------------------------------------------------------
 
@@ -60,29 +65,31 @@ class Dirty(RuleBasedStateMachine):
         self.wall += later
         assert len(self.dirty.ready) <= self.dirty.limit
 
-    @precondition(lambda self: not self.flying)
+    @precondition(lambda self: self.dirty.ready and len(self.dirty.flights) < 3)
     @rule()
     def take(self) -> None:
         taken = self.dirty.take()
         assert self.dirty.ready == {}
-        assert taken == self.dirty.in_flight
+        assert self.dirty.flights[-1:] == ([taken] if taken else [])
         for promise in self.promises:
-            promise.in_flight = any(
-                promise.kept_by(path, bits, self.dirty.doubts.get(path, FOREVER)) for path, bits in taken.items()
-            )
-        self.flying = True
+            if any(promise.kept_by(p, bits, self.dirty.doubts.get(p, FOREVER)) for p, bits in taken.items()):
+                promise.carried.append(taken)
 
-    @precondition(lambda self: self.flying)
-    @rule()
-    def end_unwell(self) -> None:
-        self.dirty.abort()
-        self._landed()
+    @precondition(lambda self: self.dirty.flights)
+    @rule(drawn=choices(5))
+    def end_unwell(self, drawn: Choices) -> None:
+        flight = self._ending(drawn)
+        self.dirty.abort(flight)
+        self._landed(flight)
 
-    @precondition(lambda self: self.flying)
+    def _ending(self, drawn: Choices) -> dict[bytes, int]:
+        return self.dirty.flights[drawn.number(len(self.dirty.flights))]
+
+    @precondition(lambda self: self.dirty.flights)
     @rule(drawn=choices(60))
     def end(self, drawn: Choices) -> None:
         """Some entries fail, or something below them does; some turn out to be big and wait."""
-        flight = dict(self.dirty.in_flight)
+        flight = self._ending(drawn)
         failed: dict[bytes, Failure] = {}
         big: dict[bytes, int] = {}
         for path, bits in flight.items():
@@ -95,12 +102,12 @@ class Dirty(RuleBasedStateMachine):
                 failed.setdefault(below, Failure(ATTRIB | NAME, "no", self.now + drawn.number(50)))
             elif fate == 3 and not bits & DOUBT and not covered:
                 big[path] = bits
-        self.dirty.settle(flight, failed)
+        self.dirty.settle(flight, flight, failed)
         for path, bits in big.items():
             self.dirty.postpone(path, bits, self.now + drawn.number(100))
         unconfirmed = {path: failure.bits for path, failure in failed.items()} | big
-        self.promises = [p for p in self.promises if not p.in_flight or self._open(p, unconfirmed, flight)]
-        self._landed()
+        self.promises = [p for p in self.promises if not carries(p, flight) or self._open(p, unconfirmed, flight)]
+        self._landed(flight)
         assert all(reason == "no" for reason in self.dirty.failing().values())
 
     def _open(self, promise: Promise, unconfirmed: dict[bytes, int], flight: dict[bytes, int]) -> bool:
@@ -110,11 +117,10 @@ class Dirty(RuleBasedStateMachine):
         stood = [p for p, bits in flight.items() if p == promise.path or (is_below(promise.path, p) and bits & 12)]
         return all(path in unconfirmed for path in stood)
 
-    def _landed(self) -> None:
-        self.flying = False
+    def _landed(self, flight: dict[bytes, int]) -> None:
         for promise in self.promises:
-            promise.in_flight = False
-        assert self.dirty.in_flight == {}
+            promise.carried = [other for other in promise.carried if other is not flight]
+        assert not any(other is flight for other in self.dirty.flights)
 
     @rule(seconds=st.integers(0, 60))
     def ripen(self, seconds: int) -> None:
@@ -138,7 +144,7 @@ class Dirty(RuleBasedStateMachine):
 
     @invariant()
     def everything_promised_is_kept(self) -> None:
-        kept: list[dict[bytes, int]] = [self.dirty.ready, self.dirty.in_flight, self._waiting()]
+        kept: list[dict[bytes, int]] = [self.dirty.ready, *self.dirty.flights, self._waiting()]
         doubts = self.dirty.doubts
         for promise in self.promises:
             lines = [promise.path, b"", *ancestors(promise.path)]
@@ -148,7 +154,7 @@ class Dirty(RuleBasedStateMachine):
 
     @invariant()
     def only_what_is_dirty_fails(self) -> None:
-        known = self.dirty.ready.keys() | self.dirty.in_flight.keys() | self._waiting().keys()
+        known = set().union(self.dirty.ready, *self.dirty.flights, self._waiting())
         assert self.dirty.failing().keys() <= known
         assert self.dirty.failures.keys() == self.dirty.failing().keys()
 
@@ -157,12 +163,14 @@ class Dirty(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """However it went: two good runs, and all is clean."""
-        if self.flying:
-            self.end_unwell()
+        for flight in self.dirty.flights:
+            self.dirty.abort(flight)
+            self._landed(flight)
         self.dirty.hurry()
         self.take()
-        assert all(promise.in_flight for promise in self.promises), "what is ready was not handed over"
-        self.dirty.settle(self.dirty.in_flight, {})
+        assert all(promise.carried for promise in self.promises), "what is ready was not handed over"
+        for flight in self.dirty.flights:
+            self.dirty.settle(flight, flight, {})
         assert len(self.dirty) == 0
         assert self.dirty.failing() == {}
         assert self.dirty.doubts == {}
@@ -196,7 +204,8 @@ def test_a_doubt_that_waits_outlives_another_change_of_its_directory() -> None:
     dirty.add([(b"d", DOUBT)], 100.0)
     dirty.wait([b"d"], 10.0)
     dirty.add([(b"d", ATTRIB)], 200.0)
-    dirty.settle(dirty.take(), {})
+    flight = dirty.take()
+    dirty.settle(flight, flight, {})
     dirty.add([(b"d", DOUBT)], 5000.0)
     assert dirty.doubts == {b"d": 100.0}
 
@@ -222,7 +231,7 @@ def test_a_long_list_of_failing_paths_is_bounded_too() -> None:
         paths = [b"d%d/%d" % (number, n) for n in range(30)]
         dirty.add([(path, CONTENT) for path in paths], 0.0)
         flight = dirty.take()
-        dirty.settle(flight, {path: Failure(CONTENT, "no", 1.0) for path in flight})
+        dirty.settle(flight, flight, {path: Failure(CONTENT, "no", 1.0) for path in flight})
         assert len(dirty) <= 40
     assert dirty.failing().keys() <= dirty._waiting.keys()
     dirty.hurry()

@@ -633,13 +633,51 @@ def test_somebody_else_at_the_socket(world: World, path: Path, said: bytes | Non
     assert message in found
 
 
-def test_what_the_daemon_refuses(world: World, path: Path) -> None:
-    with serving(world, path) as daemon:
-        (world.top / "there").mkdir()
-        message, _ = ctl(world, "-s", path, "dump", "there").complaint(Exit.REFUSED)
-        assert message.startswith(f"dump {world.top}/there: "), "relative to where the command was given"
-        message, _ = ctl(world, "-s", path, "set", "watch-dir", "-x").complaint(Exit.REFUSED)
-        assert message.startswith("set watch-dir: ")
+def test_dump(world: World, path: Path) -> None:
+    """Relative to where the command is given."""
+    with serving(world, path, "-t3600") as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("file")
+        assert told(world, "-s", path, "dump", "a dump") == f"dump  {world.top}/a dump\n"
+        assert (world.top / "a dump/instance").read_text().startswith("status == ")
+        message, hint = ctl(world, "-s", path, "dump", "a dump").complaint(Exit.REFUSED)
+        assert message == f"dump {world.top}/a dump: File exists"
+        assert hint == "name a directory that does not exist"
+        assert ctl(world, "-s", path, "dump", "/dev/null/x").complaint(Exit.REFUSED)[0].endswith("Not a directory")
+
+
+def test_set(world: World, path: Path) -> None:
+    """At once; the answer says what is in force."""
+    with serving(world, path, "-t3600") as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert told(world, "-s", path, "set", "label", "a b :c") == "label  a b :c\n"
+        assert json.loads(told(world, "-s", path, "info", "-j"))["label"] == "a b :c"
+        world.write("file")
+        assert told(world, "-s", path, "set", "delay-collect", "-1") == "delay-collect  -1\n"
+        world.wait_for_copy(daemon, "file")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("watch-dir", "-x", "watch-dir cannot be changed while clsync runs"),
+        ("socket-mod", "777", "socket-mod cannot be changed while clsync runs"),
+        ("permit-mprotect", "1", "permit-mprotect has no effect"),
+        ("lable", "x", "did you mean label?"),
+        ("delay-sync", "soon", "'soon' is not a number of seconds"),
+        ("sync-handler", "/bin/true", "--mode=copy runs no program"),
+        ("uid", "0", "uid"),
+    ],
+)
+def test_what_cannot_be_set(world: World, path: Path, key: str, value: str, reason: str) -> None:
+    """It is said, and changes nothing."""
+    with serving(world, path, "-Mcopy") as daemon:
+        daemon.wait_for_log(SYNCED)
+        message, _ = ctl(world, "-s", path, "set", key, value).complaint(Exit.REFUSED)
+        assert message.startswith(f"set {key}: ")
+        assert reason in message
+        world.write("later")
+        world.wait_for_copy(daemon, "later")
         assert "Traceback" not in daemon.output
 
 
@@ -705,22 +743,22 @@ def use(library: Path, *args: str | Path) -> list[str]:
 
 def test_the_library_of_old_talks_to_this_daemon(world: World, path: Path, library: Path) -> None:
     version = f"300 {MAJOR} {MINOR} {REVISION.decode()}"
-    (world.top / "there").mkdir()
     with serving(world, path, "-llab1") as daemon:
         daemon.wait_for_log(SYNCED)
-        lines = use(library, path, "blocking", world.top / "there")
+        lines = use(library, path, "blocking", world.top / "dump")
         # The library reads a string of the answer to `info` with its end, and no further.
         assert lines == [
             "0 0",
             "0 150 1 0",
             f"1 {version}",
             "2 301 default\3/",
-            "3 199",
+            "3 302",
             "4 199",
             "5 160 301 5",
             "6 350",
         ]
-        assert f"asks for a dump to {world.top}/there\n" in daemon.output
+        assert f"asks for a dump to {world.top}/dump\n" in daemon.output
+        assert (world.top / "dump/instance").exists()
         assert use(library, path, "thread") == [f"1001 {version}", "1002 350"]
         # In 0.4.5 this closes the connection as soon as it has sent its offer.
         assert use(library, path, "connect") == ["connected"]

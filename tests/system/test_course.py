@@ -438,9 +438,9 @@ def test_usr1_does_nothing(world: World) -> None:
         world.wait_for_copy(daemon, "after")
 
 
-def test_sigio_does_nothing(world: World) -> None:
+def test_sigio_by_chance(world: World) -> None:
     """Whoever inherits a descriptor from us may ask for it."""
-    with world.daemon("-Mcopy") as daemon:
+    with world.daemon("-Mcopy", f"--dump-dir={world.top}/nowhere/dump") as daemon:
         daemon.wait_for_log(SYNCED)
         os.kill(daemon.pid, signal.SIGIO)
         world.write("after")

@@ -75,7 +75,6 @@ def test_modes_and_programs_that_do_not_go_together(world: World) -> None:
         (("-Mcopy", "-Srsync"), "runs no program"),
         (("-Mcopy", "--", "a"), "runs no program"),
         (("-Msimple",), "needs a program"),
-        (("-Mso", "-Strue"), "not available in this version"),
     ):
         message, _ = world.run(*world.trees, *options).complaint(Exit.USAGE)
         assert word in message

@@ -79,7 +79,9 @@ def test_how_often_a_failing_path_is_tried(course: Course, ends: bool, tries: in
 
 @pytest.fixture
 def target() -> Target:
-    return Target(Log(level=0), big_delay=10.0)
+    made = Target(Log(level=0))
+    made.big_delay = 10.0
+    return made
 
 
 def settled(target: Target, changes: dict[bytes, int], entries: dict[bytes, int], outcome: Outcome) -> None:

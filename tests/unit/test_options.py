@@ -10,8 +10,9 @@ from clsync.errors import Exit, OperatorError
 from clsync.options import HelpRequested, Settings, VersionRequested, load
 from clsync.options.configfile import parse_config
 from clsync.options.expansion import expand, macros
+from clsync.options.reference import reference
 from clsync.options.settings import table_matches
-from clsync.options.table import LATER, OPTIONS, Option, Takes
+from clsync.options.table import LATER, OPTIONS, RETIRED, SIGNATURE_FIELDS, Option, Takes
 from clsync.options.values import argument_line
 
 BASE = (b"-W/src", b"-D/dst")
@@ -101,9 +102,13 @@ def test_every_option_can_be_given_by_both_names(option: Option) -> None:
         "compat": b"0.4",
         "config-file": b"/NULL/",
         "socket-auth": b"null",
+        "modification-signature": b"uid",
+        "cancel-syscalls": b"mon_stat",
+        "threading": b"safe",
+        "custom-signals": b"40:2",
     }
     text = texts.get(option.name, b"2")
-    more: tuple[bytes, ...] = (b"-Hconf",) if option.name == "config-block" else ()
+    more: tuple[bytes, ...] = (b"-Hconf",) if option.name in ("config-block", "custom-signals") else ()
     more += (b"-s/run/x",) if option.name.startswith("socket-") else ()
     long = loaded(*BASE, *more, b"--" + option.name.encode() + b"=" + text, config=b"[2]\n")
     assert option.name in long.given
@@ -142,7 +147,12 @@ def test_help_and_version_come_first() -> None:
         ((b"-M", b"rsyncdirct"), "-M: 'rsyncdirct' is not known here", "did you mean rsyncdirect?"),
         ((b"-M1",), "-M: '1' is not known here", "possible: rsyncdirect"),
         ((b"--mode=",), "--mode: '' is not known here", "possible"),
-        ((b"--monitor=gio",), "--monitor: 'gio' is not known here", "fanotify"),
+        ((b"--monitor=kqueue",), "--monitor: 'kqueue' is not known here", "fanotify"),
+        ((b"--modification-signature=uid,gud",), "--modification-signature: 'gud' is not known here", "did you mean"),
+        ((b"--modification-signature=*", b"--cancel-syscalls=mon_stat"), "--modification-signature and", "leave"),
+        ((b"--cancel-syscalls=*",), "--cancel-syscalls: '*' is not known here", "mon_stat"),
+        ((b"--exit-on-sync-skip",), "--exit-on-sync-skipping is about the audit trail of FreeBSD", "leave it out"),
+        ((b"-A",), "unknown option -A", "--help"),
         ((b"-x", b"300"), "-x: '300' is not an exit code", "23,24"),
         ((b"-W/a\0b",), "-W: holds a NUL byte", ""),
         ((b"--wathc-dir=/x",), "unknown option --wathc-dir", "did you mean --watch-dir?"),
@@ -161,15 +171,15 @@ def test_help_and_version_come_first() -> None:
         ((b"--socket-own=root",), "--socket-own without a control socket", "add --socket"),
         ((b"--socket-auth=null",), "--socket-auth without a control socket", "add --socket"),
         ((b"--chroot=/x",), "--chroot is not available in this version of clsync", "leave it out"),
-        ((b"-p",), "-p (--threading) is not available in this version of clsync", "leave it out"),
+        ((b"-c",), "-c (--cluster-iface) is not available in this version of clsync", "leave it out"),
         ((b"----='a",), "----: the quotation mark ' is not closed", "add '"),
-        ((b"--mode=rsyncso",), "--mode=rsyncso is not available in this version of clsync", "direct"),
         (
             (b"--only-initialsync", b"--skip-initialsync"),
             "--skip-initialsync and --only-initialsync exclude",
             "leave",
         ),
         ((b"-Msimple",), "--mode=simple needs a program", "--sync-handler"),
+        ((b"-Mso",), "--mode=so needs a module", "--sync-handler"),
         ((b"-Scp",), "--sync-handler cp without a mode", "--mode=direct"),
         ((b"-Mcopy", b"x"), "--mode=copy runs no program", "mode direct"),
     ],
@@ -195,6 +205,37 @@ def test_what_has_to_be_said() -> None:
 def test_options_that_come_later_are_told_apart_from_unknown_ones(name: str) -> None:
     if name != "---":
         assert "not available in this version" in refused(*BASE, b"--" + name.encode()).message
+
+
+@pytest.mark.parametrize("option", RETIRED)
+def test_switches_for_the_inside_of_the_c_program_are_told_once(option: Option) -> None:
+    config = f"[default]\n{option.name} = 1\n".encode()
+    for settings in (
+        loaded(*BASE, f"--{option.name}".encode(), b"--monitor=poll"),
+        loaded(*BASE, b"-Hconf", config=config),
+    ):
+        (warning,) = settings.warnings
+        assert f"{option.name} has no effect: {option.retired}" in warning
+    assert option.name in reference()
+
+
+def test_a_monitor_that_is_gone_is_replaced() -> None:
+    settings = loaded(*BASE, b"-Hconf", config=b"[default]\nmonitor = gio\n")
+    assert settings.monitor == "auto"
+    (warning,) = settings.warnings
+    assert warning.endswith(
+        "monitor: there is no monitor gio any more; clsync asks the kernel itself: --monitor=auto is used"
+    )
+
+
+def test_signatures_add_up() -> None:
+    def fields(*texts: bytes) -> frozenset[str]:
+        return loaded(*BASE, *(b"--modification-signature=" + text for text in texts)).modification_signature
+
+    assert fields(b"uid,gid", b"mode") == {"uid", "gid", "mode"}
+    assert fields(b"*") == set(SIGNATURE_FIELDS) - {"nlink"}
+    assert fields(b"*", b"nlink") == set(SIGNATURE_FIELDS)
+    assert fields(b"uid", b"") == set()
 
 
 # -- the configuration file ------------------------------------------------------------------------------------

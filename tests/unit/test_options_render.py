@@ -150,7 +150,7 @@ def completed(*words: str, cwd: Path = TOP) -> set[str]:
 
 def test_bash_offers_options() -> None:
     assert completed("--watch") == {"--watch-dir="}
-    assert {"--mode=", "--monitor=", "--max-iterations="} == completed("--m")
+    assert {"--mode=", "--monitor=", "--max-iterations=", "--modification-signature="} == completed("--m")
     assert "-W" in completed("-")
 
 
@@ -162,7 +162,7 @@ def test_bash_offers_monitors(words: tuple[str, ...]) -> None:
 def test_bash_offers_the_value_begun() -> None:
     assert completed("--monitor", "=", "fan") == {"fanotify"}
     assert completed("-M", "rsyncd") == {"rsyncdirect"}
-    assert completed("-M", "rsync") == {"rsyncdirect", "rsyncshell"}
+    assert completed("-M", "rsync") == {"rsyncdirect", "rsyncshell", "rsyncso"}
     assert completed("--label", "") == set()
 
 
@@ -173,6 +173,7 @@ def test_bash_offers_commands_and_options_of_ctl(tmp_path: Path) -> None:
     assert completed("ctl", "st") == {"status", "stop"}
     assert completed("ctl", "status", "--js") == {"--json"}
     assert completed("ctl", "set", "delay-s") == {"delay-sync"}
+    assert completed("ctl", "set", "watch-") == set(), "cannot be set"
     assert completed("ctl", "-s", "a", cwd=tmp_path) == {"a file"}
     assert completed("ctl", "--socket", "=", "a", cwd=tmp_path) == {"a file"}
 

@@ -6,11 +6,12 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from clsync import __version__
 from clsync.errors import Exit, OperatorError
-from clsync.options import HelpRequested, VersionRequested, load
+from clsync.options import Change, HelpRequested, Settings, VersionRequested, load
 from clsync.options.ctl import WORD as CTL
 
 _ASKING: Final = (
@@ -35,10 +36,16 @@ def main() -> int:
             from clsync.cli.ctl import ctl
 
             return _show(ctl(arguments[1:], os.environb, _read_file))
-        settings = load(arguments, os.environb, _read_file, os.getpid())
+        environ, pid = dict(os.environb), os.getpid()
+
+        def reload(changes: Sequence[Change]) -> Settings:
+            return load(arguments, environ, _read_file, pid, changes)
+
+        settings = reload(())
+        _be_ready_for_signals(settings.custom_signals)
         from clsync.daemon.run import run  # late: help and errors in options need none of it
 
-        return run(settings)
+        return run(settings, reload)
     except HelpRequested:
         from clsync.options.help import help_text
 
@@ -71,7 +78,7 @@ def _open_standard_files() -> None:
     os.close(descriptor)
 
 
-def _be_ready_for_signals() -> None:
+def _be_ready_for_signals(custom: Iterable[int] = ()) -> None:
     """Until the loop runs: INT and TERM end us, and what only asks for work already ahead does not.
 
     INT also where a shell has started us in the background, and so has it ignored: later it counts as well.
@@ -82,8 +89,8 @@ def _be_ready_for_signals() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    for number in _ASKING:
-        signal.signal(number, lambda number, frame: None)
+    for asking in (*_ASKING, *custom):
+        signal.signal(asking, lambda number, frame: None)
 
 
 def _columns() -> int:

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from clsync.core import batch as flag
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.paths import ancestors, parent
+from clsync.core.signature import Signatures
 
 
 class Stat(Protocol):
@@ -80,6 +81,7 @@ class Classifier:
         mount_points: bool = True,
         reaches: Callable[[bytes], bool] | None = None,
         quick: Callable[[bytes], Stat] | None = None,
+        signatures: Signatures | None = None,
     ) -> None:
         """`permits` and `reaches`: the rules, if there are any.
 
@@ -87,8 +89,12 @@ class Classifier:
 
         `device`: what lies on another one is left out (None: on any); directories in which one begins are entered for
         themselves alone, if at all (`mount_points`).
+
+        `signatures`: what was handed over with these fields, and has them still, is left out.
         """
-        self._device, self._mount_points = device, mount_points
+        self._device, self._mount_points, self._signatures = device, mount_points, signatures
+        self.signed: dict[bytes, int | None] = {}
+        """Path -> the signature with which it is handed over; None: nothing stands there."""
         self.entries: dict[bytes, int] = {}
         self.linked: dict[LinkedFile, dict[bytes, int]] = {}
         """Files with several names -> those names that were seen -> bits that no change of their own says."""
@@ -106,7 +112,8 @@ class Classifier:
 
     def add(self, changes: Iterable[tuple[bytes, int]]) -> None:
         """Classify changed paths by what stands there now."""
-        if self._permits is None and self._device is None and self._quick is not None:
+        short = self._permits is None and self._device is None and self._signatures is None
+        if short and self._quick is not None:
             changes = self._add_files(changes, self._quick)
         for path, bits in changes:
             try:
@@ -197,6 +204,8 @@ class Classifier:
             if not (comes_or_goes and self._reaches is not None and self._reaches(path)):
                 return
             # Not synced itself, a directory that is new here may hold what is, and one that is gone may have held it.
+        if self._signatures is not None and self._signed_already(self._signatures, path, bits, found):
+            return
         if found is None:
             flags = flag.MISSING if path else flag.DIRECTORY
         elif is_dir:
@@ -212,6 +221,11 @@ class Classifier:
         if found is not None and found.st_nlink > 1 and not is_dir:
             self.note_linked(path, found, 0)
         self.entries[path] = flags | bits << CHANGE_SHIFT
+
+    def _signed_already(self, signatures: Signatures, path: bytes, bits: int, found: Stat | None) -> bool:
+        """Note the signature of a path; tell whether it was handed over with it, as the thing that it is."""
+        signature = self.signed[path] = None if found is None else signatures.of(found)
+        return signature is not None and not bits & (NAME | DOUBT) and signatures.unchanged(path, signature)
 
     def note_linked(self, path: bytes, found: Stat, bits: int) -> LinkedFile:
         """Note a name of a file with several; `bits`: what may have changed beside what was reported of this name."""

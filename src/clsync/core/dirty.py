@@ -19,7 +19,7 @@ class Failure(NamedTuple):
 
 
 class DirtySet:
-    """Paths that are ready, waiting (big files, failed ones) or in flight.
+    """Paths that are ready, waiting (big files, failed ones) or in flight, in one batch or in several.
 
     A path leaves the set only through `settle`, when a handler confirmed it. Changes that arrive while it is
     in flight make it ready again, because they are added again. Memory is bounded: above `limit` paths,
@@ -30,7 +30,8 @@ class DirtySet:
     def __init__(self, limit: int = 200_000) -> None:
         self.limit = limit
         self.ready: dict[bytes, int] = {}
-        self.in_flight: dict[bytes, int] = {}
+        self.flights: list[dict[bytes, int]] = []
+        """What was taken and is not settled."""
         self.doubts: dict[bytes, float] = {}
         """Directory in doubt -> wall-clock time since when."""
         self.failures: dict[bytes, int] = {}
@@ -42,7 +43,7 @@ class DirtySet:
         """No change in the set is older (wall clock)."""
 
     def __len__(self) -> int:
-        return len(self.ready) + len(self._waiting) + len(self.in_flight)
+        return len(self.ready) + len(self._waiting) + sum(map(len, self.flights))
 
     def add(self, changes: Iterable[tuple[bytes, int]], since: float) -> None:
         """Make paths ready. `since`: no change among them is older (wall clock)."""
@@ -95,6 +96,10 @@ class DirtySet:
         """Return the time at which the next waiting path becomes ready."""
         return min((until for _, until in self._waiting.values()), default=None)
 
+    def waiting(self) -> dict[bytes, tuple[int, float]]:
+        """Return what waits: path -> change bits, until when (infinite: for a word)."""
+        return dict(self._waiting)
+
     def release(self, paths: Iterable[bytes]) -> None:
         """Make ready some of the paths that wait."""
         for path in paths:
@@ -108,17 +113,22 @@ class DirtySet:
 
     def take(self) -> dict[bytes, int]:
         """Put what is ready in flight and return it."""
-        self.in_flight, self.ready = self.ready, {}
-        return self.in_flight
+        flight, self.ready = self.ready, {}
+        if flight:
+            self.flights.append(flight)
+        return flight
 
-    def settle(self, entries: Iterable[bytes], failed: Mapping[bytes, Failure]) -> None:
-        """End the flight: `entries` were handed over, those in `failed` wait for another try, the rest is clean."""
-        self.in_flight = {}
+    def _land(self, flight: dict[bytes, int]) -> None:
+        self.flights = [other for other in self.flights if other is not flight]
+
+    def settle(self, flight: dict[bytes, int], entries: Iterable[bytes], failed: Mapping[bytes, Failure]) -> None:
+        """End a flight: `entries` were handed over, those in `failed` wait for another try, the rest is clean."""
+        self._land(flight)
         for path in entries if self.failures or self.reasons or self.doubts else ():
             if path not in failed:
                 self.failures.pop(path, None)
                 self.reasons.pop(path, None)
-                if path not in self.ready and path not in self._waiting:
+                if not self._holds(path):
                     self.doubts.pop(path, None)
         for path, failure in failed.items():
             self.failures[path] = self.failures.get(path, 0) + 1
@@ -127,9 +137,9 @@ class DirtySet:
         if len(self._waiting) > self.limit:
             self._fold_waiting()
 
-    def abort(self) -> None:
-        """End the flight with nothing confirmed: all of it is ready again."""
-        flight, self.in_flight = self.in_flight, {}
+    def abort(self, flight: dict[bytes, int]) -> None:
+        """End a flight with nothing confirmed: all of it is ready again."""
+        self._land(flight)
         for path, bits in flight.items():
             self.ready[path] = self.ready.get(path, 0) | bits
 
@@ -152,8 +162,11 @@ class DirtySet:
 
     def _drop_folded(self) -> None:
         """Forget the failures of paths that are no longer dirty by their own names."""
-        for path in [p for p in self.failures if not (p in self.ready or p in self._waiting or p in self.in_flight)]:
+        for path in [p for p in self.failures if not self._holds(p)]:
             del self.failures[path], self.reasons[path]
+
+    def _holds(self, path: bytes) -> bool:
+        return path in self.ready or path in self._waiting or any(path in flight for flight in self.flights)
 
     def _folded(self, paths: dict[bytes, int]) -> dict[bytes, int]:
         """Fold siblings, then their directories, until half of the limit is free."""

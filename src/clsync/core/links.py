@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from clsync.core.classify import Stat
+from clsync.core.memory import remember
 
 Inode = tuple[int, int]
-K = TypeVar("K")
-V = TypeVar("V")
 _DOUBTED = 200_000
 """More than are in doubt at any time: one that is dropped too early is searched for again and again."""
 
@@ -123,14 +122,6 @@ class LinkIndex:
         if known is None or names != known.paths:
             self._remember(inode, Names(names, outside, known.sure if known is not None else True))
         return names
-
-
-def remember(known: dict[K, V], key: K, value: V, limit: int) -> None:
-    """Note a value as the latest; of files that are gone nobody tells, so the oldest is dropped when there are many."""
-    known.pop(key, None)
-    known[key] = value
-    if len(known) > limit:
-        del known[next(iter(known))]
 
 
 def stands_for(found: Stat | None, inode: Inode) -> bool:

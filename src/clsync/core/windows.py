@@ -13,8 +13,8 @@ class Window:
     the window back: a path that never rests is handed over all the same.
     """
 
-    collect: float
-    gap: float
+    collect: float = 0.0
+    gap: float = 0.0
     opened_at: float | None = None
     last_start: float | None = None
 

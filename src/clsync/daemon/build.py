@@ -12,23 +12,26 @@ from dataclasses import dataclass, field
 from clsync.control.listener import Listener
 from clsync.core.paths import is_below, shown
 from clsync.core.rules import Rules
-from clsync.core.windows import Window
+from clsync.core.signature import Signatures
 from clsync.daemon.course import Course
 from clsync.daemon.hooks import Hook
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
+from clsync.daemon.parts import Parts
 from clsync.daemon.root import Directory
 from clsync.errors import Exit, OperatorError
 from clsync.handler import command
 from clsync.handler.base import Handler
 from clsync.handler.command import CommandHandler, CommandStyle
 from clsync.handler.copy.handler import CopyHandler
+from clsync.handler.plugin.handler import PluginHandler, PluginStyle, PythonValues
+from clsync.handler.plugin.values import values_of
 from clsync.handler.rsync import RsyncHandler, Target
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
 from clsync.kernel.capabilities import Capabilities, probe_destination
 from clsync.kernel.process import started_ns
 from clsync.monitor import TreeMonitor
-from clsync.options import PROGRAM_MODES, Settings
+from clsync.options import MODULE_MODES, PROGRAM_MODES, Settings
 from clsync.options.expansion import expand, macros
 
 _DEFAULT_PROGRAM = {"rsyncdirect": b"rsync", "direct": b"cp"}
@@ -73,7 +76,11 @@ def plan(settings: Settings, log: Log) -> Plan:
         made.local = _local_destination(destination.text, root, "--destination-dir")
         made.destination = Target(made.local)
     _choose_mode(made)
-    if made.mode != "copy":
+    if made.mode == "python":
+        made.program = _reference(settings.sync_handler or b"")
+    elif made.mode in MODULE_MODES:
+        made.program = os.path.realpath(settings.sync_handler or b"")
+    elif made.mode != "copy":
         made.program = _program(settings.sync_handler or _DEFAULT_PROGRAM.get(made.mode, b""))
         made.arguments = _arguments(made)
     return made
@@ -184,6 +191,17 @@ def _rsync_trouble() -> str:
     return ""
 
 
+def _reference(text: bytes) -> bytes:
+    """Return the name of a function in Python. Raises OperatorError."""
+    module, colon, function = text.partition(b":")
+    names = [*module.split(b"."), *function.split(b".")]
+    if not colon or not all(name.decode("utf-8", "replace").isidentifier() for name in names):
+        raise OperatorError(
+            f"--sync-handler {shown(text)} names no function", "write package.module:function", Exit.HANDLER
+        )
+    return text
+
+
 def _program(name: bytes, option: str = "--sync-handler") -> bytes:
     """Return the path of a program. Raises OperatorError."""
     if b"/" in name:
@@ -265,9 +283,14 @@ def make_handler(made: Plan) -> Handler:
     """Make the handler of a plan. Raises OperatorError."""
     if made.mode == "copy":
         return _copy_handler(made)
-    if made.mode == "rsyncdirect" and not _names_lists(made):
-        return _rsync_handler(made)
-    return _command_handler(made)
+    if made.mode in MODULE_MODES:
+        return _plugin_handler(made)
+    return _rsync_handler(made) if _is_exact(made) else _command_handler(made)
+
+
+def _is_exact(made: Plan) -> bool:
+    """Tell whether clsync itself knows how to make the destination equal."""
+    return made.mode == "copy" or (made.mode == "rsyncdirect" and not _names_lists(made))
 
 
 def _copy_handler(made: Plan) -> CopyHandler:
@@ -281,6 +304,7 @@ def _copy_handler(made: Plan) -> CopyHandler:
         one_file_system=_one_file_system(s),
         acls=s.acls > 0,
         xattrs=s.xattrs > 0,
+        compares=bool(s.modification_signature),
         timeout=s.timeout_sync,
         destination_check=_destination_check(made.local),
         show_progress=made.log.terminal and s.verbose >= 3,
@@ -347,6 +371,7 @@ def _rsync_handler(made: Plan) -> RsyncHandler:
         xattrs=s.xattrs > 0 and found.xattrs,
         one_file_system=_one_file_system(s),
         lacking=_lacking(found),
+        compares=bool(s.modification_signature),
         # Where times are coarse, rsync's own comparison of whole seconds is all that can be had.
         modify_window=-1 if found.time_grain_ns <= 100 else found.time_grain_ns // 10**9,
     )
@@ -428,11 +453,49 @@ def _destination_check(local: bytes | None) -> Callable[[], str | None]:
     return check
 
 
+def _plugin_handler(made: Plan) -> PluginHandler:
+    s = made.settings
+    lookup = _lookup(made)
+    style = PluginStyle(
+        python=made.mode == "python",
+        lists=made.mode == "rsyncso",
+        recursive=s.have_recursive_sync > 0,
+        prefer_include=s.rsync_prefer_include > 0,
+        include_limit=s.rsync_inclimit,
+        lists_dir=_lists_dir(made),
+        keep_lists=s.dont_unlink_lists > 0,
+    )
+    target = made.destination.text if made.destination is not None else None
+    told = (
+        PythonValues(s.label, target)
+        if style.python
+        else values_of(
+            s,
+            mode=made.mode,
+            module=made.program,
+            root=made.root,
+            destination=target,
+            remote=made.destination is not None and made.destination.remote,
+            arguments=[[expand(a, lookup) for a in given or ()] for given in (s.arguments, s.recursive_arguments)],
+        )
+    )
+    return PluginHandler(
+        made.program,
+        style=style,
+        root=made.root,
+        told=told,
+        log=made.log,
+        rules=made.rules if made.rules else None,
+        full_initial=s.full_initialsync > 0,
+        timeout=s.timeout_sync,
+        codes_done=s.ignore_exitcode,
+        one_file_system=s.one_file_system > 0 or s.exclude_mount_points > 0,
+        quiet=s.background > 0,
+    )
+
+
 def _command_handler(made: Plan) -> CommandHandler:
     s = made.settings
-    lists_dir = os.path.abspath(s.lists_dir) if s.lists_dir is not None else None
-    if lists_dir is not None:
-        _check_lists_dir(lists_dir, made.root)
     style = CommandStyle(
         one_per_run=made.mode == "simple",
         root_name=b"." if made.mode == "direct" else b"",
@@ -442,7 +505,7 @@ def _command_handler(made: Plan) -> CommandHandler:
         recursive=s.have_recursive_sync > 0,
         prefer_include=s.rsync_prefer_include > 0,
         include_limit=s.rsync_inclimit,
-        lists_dir=lists_dir,
+        lists_dir=_lists_dir(made),
         keep_lists=s.dont_unlink_lists > 0,
     )
     return CommandHandler(
@@ -461,8 +524,11 @@ def _command_handler(made: Plan) -> CommandHandler:
     )
 
 
-def _check_lists_dir(path: bytes, root: bytes) -> None:
-    """Make the directory for list files if it is missing. Raises OperatorError."""
+def _lists_dir(made: Plan) -> bytes | None:
+    """Return the directory for list files, made if it is missing. Raises OperatorError."""
+    if made.settings.lists_dir is None:
+        return None
+    path, root = os.path.abspath(made.settings.lists_dir), made.root
     real = os.path.realpath(path)
     if real == root or is_below(real, root if root != b"/" else b""):
         raise OperatorError(
@@ -479,12 +545,15 @@ def _check_lists_dir(path: bytes, root: bytes) -> None:
         raise OperatorError(
             f"--lists-dir {shown(path)} can be read by others", f"close it: chmod 700 {shown(path)}", Exit.FILES
         )
+    return path
 
 
 # -- the mirror ------------------------------------------------------------------------------------------------
 
 
-def make_mirror(made: Plan, handler: Handler, set_status: Callable[[str], None], ready: Callable[[], None]) -> Mirror:
+def make_mirror(
+    made: Plan, handler: Handler, parts: Parts, set_status: Callable[[str], None], ready: Callable[[], None]
+) -> Mirror:
     """Put the stages together. Raises OperatorError."""
     s, log = made.settings, made.log
 
@@ -498,10 +567,43 @@ def make_mirror(made: Plan, handler: Handler, set_status: Callable[[str], None],
             log=log.warning,
         )
 
-    def set_rules(rules: Rules) -> None:
-        handler.rules = rules if rules else None
+    return Mirror(
+        root=Directory(made.root),
+        open_monitor=open_monitor,
+        handler=handler,
+        parts=parts,
+        log=log,
+        set_status=set_status,
+        one_file_system=_one_file_system(s),
+        started_ns=made.started_ns,
+        ready=ready,
+    )
 
-    course = Course(
+
+def make_parts(made: Plan) -> Parts:
+    """Make what can be exchanged while the mirror runs. Raises OperatorError."""
+    s = made.settings
+    return Parts(
+        make_handler=lambda: make_handler(made),
+        same_handler=_handler_key(made),
+        rules=made.rules,
+        read_rules=lambda: read_rules(s),
+        collect=max(s.delay_collect, 0.0),
+        gap=s.delay_sync,
+        course=_course(s),
+        big=0 if s.cancel_syscalls else s.threshold_bigfile,
+        big_delay=max(s.delay_collect_bigfile, 0.0),
+        signatures=Signatures(s.modification_signature) if s.modification_signature else None,
+        pre_exit=_hook(made, s.pre_exit_hook, "pre-exit-hook"),
+        at_exit=_hook(made, s.exit_hook, "exit-hook"),
+        standby=os.path.abspath(s.standby_file) if s.standby_file is not None else None,
+        # Two runs of our own at one path would delete each other's temporary files, and be repeated for that.
+        overlap="safe" if s.threading == "full" and _is_exact(made) else s.threading,
+    )
+
+
+def _course(s: Settings) -> Course:
+    return Course(
         skip_initial=s.skip_initialsync > 0,
         only_initial=s.only_initialsync > 0,
         exit_on_no_events=s.exit_on_no_events > 0,
@@ -510,22 +612,14 @@ def make_mirror(made: Plan, handler: Handler, set_status: Callable[[str], None],
         ignore_failures=s.ignore_failures > 0,
         sync_on_quit=s.sync_on_quit > 0,
     )
-    return Mirror(
-        root=Directory(made.root),
-        open_monitor=open_monitor,
-        handler=handler,
-        rules=made.rules,
-        read_rules=lambda: read_rules(s),
-        set_rules=set_rules,
-        window=Window(max(s.delay_collect, 0.0), s.delay_sync),
-        course=course,
-        log=log,
-        set_status=set_status,
-        big_files=(s.threshold_bigfile, max(s.delay_collect_bigfile, 0.0)),
-        one_file_system=_one_file_system(s),
-        started_ns=made.started_ns,
-        pre_exit=_hook(made, s.pre_exit_hook, "pre-exit-hook"),
-        at_exit=_hook(made, s.exit_hook, "exit-hook"),
-        standby=os.path.abspath(s.standby_file) if s.standby_file is not None else None,
-        ready=ready,
-    )
+
+
+def _handler_key(made: Plan) -> object:
+    """Return what is equal for plans whose handlers do the same."""
+    s = made.settings
+    shaping = (
+        s.acls, s.xattrs, s.full_initialsync, s.timeout_sync, s.ignore_exitcode, s.lists_dir, s.dont_unlink_lists,
+        s.rsync_inclimit, s.rsync_prefer_include, s.synclist_simplify, s.have_recursive_sync, s.compat, s.label,
+        bool(s.modification_signature), s.recursive_arguments,
+    )  # fmt: skip
+    return made.mode, made.program, tuple(made.arguments), made.destination, shaping

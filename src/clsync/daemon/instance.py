@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Mapping
@@ -10,10 +9,12 @@ from itertools import islice
 from typing import Final
 
 from clsync import __version__
-from clsync.daemon.build import Plan
 from clsync.daemon.course import Leaving
+from clsync.daemon.dump import write_dump
 from clsync.daemon.mirror import Mirror
+from clsync.daemon.switch import Switch
 from clsync.errors import OperatorError
+from clsync.options.table import BY_NAME, FIXED
 
 _NAMED: Final = 20
 """Failing paths named in one answer; all are counted."""
@@ -22,18 +23,20 @@ _NAMED: Final = 20
 class DaemonInstance:
     """One mirror, seen from outside."""
 
-    def __init__(self, made: Plan, mirror: Mirror) -> None:
-        self._made, self._mirror = made, mirror
+    def __init__(self, mirror: Mirror, switch: Switch) -> None:
+        """`switch`: changes what the mirror goes by."""
+        self._mirror, self._switch = mirror, switch
         self._started = time.time()
 
     def info(self) -> tuple[bytes, bytes]:
         """Return the configuration block and the label."""
-        return self._made.settings.config_block, self._made.settings.label
+        settings = self._switch.settings
+        return settings.config_block, settings.label
 
     def status(self) -> Mapping[str, object]:
         """Return what goes on; times are in seconds since 1970, None for what has not been."""
         block, label = self.info()
-        made, health = self._made, self._mirror.health()
+        made, health = self._switch.plan, self._mirror.health()
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -60,11 +63,16 @@ class DaemonInstance:
 
     async def dump(self, directory: bytes) -> None:
         """Write the queues to a new directory. Raises OSError."""
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), directory)
+        write_dump(directory, await self._mirror.state())
 
     async def set(self, key: str, value: bytes) -> None:
         """Change an option. Raises OperatorError."""
-        raise OperatorError(f"{key} cannot be changed while clsync runs", "start it again with the option")
+        option = BY_NAME.get(key)
+        if option is not None and option.retired:
+            raise OperatorError(f"{key} has no effect: {option.retired}", "leave it out")
+        if key in FIXED:
+            raise OperatorError(f"{key} cannot be changed while clsync runs", "start it again with the option")
+        await self._switch.set(key, value)
 
     def end(self) -> None:
         """End the daemon, as SIGTERM does."""

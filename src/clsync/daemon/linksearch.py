@@ -9,7 +9,8 @@ from typing import TypeVar, cast
 
 from clsync.core.changes import CONTENT, DOUBT, NAME
 from clsync.core.classify import LinkedFile
-from clsync.core.links import Inode, remember
+from clsync.core.links import Inode
+from clsync.core.memory import remember
 from clsync.daemon.linkfinder import LinkFinder, Scanned
 from clsync.daemon.log import Log
 from clsync.kernel.slices import in_slices

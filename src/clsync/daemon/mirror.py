@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from clsync.core import batch as flag
@@ -13,46 +14,52 @@ from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
 from clsync.core.links import LinkIndex, stands_for
+from clsync.core.overlap import Overlap
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.core.windows import Window
-from clsync.daemon.course import Course, Leaving
-from clsync.daemon.hooks import Hook
+from clsync.daemon.collector import Collector
+from clsync.daemon.course import Leaving
+from clsync.daemon.crew import Crew
+from clsync.daemon.dump import FlightState, State
 from clsync.daemon.linkfinder import LinkFinder
 from clsync.daemon.linksearch import LinkSearch
 from clsync.daemon.log import Log
-from clsync.daemon.resolve import Resolved, Resolver
+from clsync.daemon.parts import Parts
+from clsync.daemon.resolve import Resolved, Resolver, bits_of
 from clsync.daemon.root import Directory
 from clsync.daemon.standby import Standby
 from clsync.daemon.target import Target
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
 from clsync.kernel.files import opened
-from clsync.kernel.slices import Turn, in_slices
+from clsync.kernel.slices import in_slices
 from clsync.kernel.walk import lstat_below
-from clsync.monitor.base import Changed, Monitor
+from clsync.monitor.base import Monitor
 
 TICK_NS = 20_000_000
 """No file system clock is coarser than this, where it counts nanoseconds at all (CONFIG_HZ=100 makes 10 ms)."""
-PART = 65_536
-"""Changes that go into one batch: memory is bounded, here and in the handler."""
 _ROOT_CHECK = 1.0
 """Seconds between two looks for a root that is gone."""
-_ARM_TURN = 0.02
-_REST = 0.01
-"""Seconds between two reads while a window is open; the queue of inotify holds more than comes in that time."""
 _TOLD = ("initsync", "synchandler error", "lastsync")
 """Phases that handlers are told of; all others are `running` to them."""
 
 
-class Taking(NamedTuple):
-    """A window that is being handed over, in one batch or in several."""
+@dataclass(eq=False)
+class Flight:
+    """A batch on its way to the target."""
 
-    changes: Iterator[Changed]
+    number: int
+    taken: dict[bytes, int]
+    """What it was made of: path -> change bits."""
+    resolved: Resolved
+    root: int
+    """Descriptor of the watched root; closed when the flight ends."""
+    started: float
+    """Monotonic seconds."""
     since: float
-    """No change in it is older (wall-clock seconds)."""
-    fresh_after: int
-    """See `Freshness`: no version that was sent has a later mtime (wall-clock ns)."""
+    """The same moment, wall clock."""
+    initial: bool
 
 
 class Health(NamedTuple):
@@ -84,73 +91,56 @@ class Mirror:
         root: Directory,
         open_monitor: Callable[[Rules], Monitor],
         handler: Handler,
-        rules: Rules,
-        read_rules: Callable[[], Rules],
-        set_rules: Callable[[Rules], None],
-        window: Window,
-        course: Course,
+        parts: Parts,
         log: Log,
         set_status: Callable[[str], None],
-        big_files: tuple[int, float] = (0, 0.0),
         one_file_system: int = 0,
         started_ns: int = 0,
-        pre_exit: Hook | None = None,
-        at_exit: Hook | None = None,
-        standby: bytes | None = None,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
-        """`big_files`: size in bytes above which changed files wait (0: none), and for how many seconds.
+        """`handler`: the first one of those that `parts` makes.
 
         `started_ns`: wall-clock time since which files may have changed unseen in spite of equal size and mtime.
 
-        `pre_exit` is run before the last batch, `at_exit` after it. `standby`: a file that holds everything up.
-
         `ready` is called once when the tree is watched.
         """
-        self._root, self._open_monitor, self._handler = root, open_monitor, handler
-        self._rules, self._read_rules, self._set_rules = rules, read_rules, set_rules
-        self._window, self._course, self._log, self._write_status = window, course, log, set_status
+        self._root, self._log, self._write_status, self._ready = root, log, set_status, ready
         self._status = ""
-        self._pre_exit, self._at_exit, self._ready = pre_exit, at_exit, ready
-        self._standby = Standby(standby, log)
-        self._links = links = LinkIndex()
-        self._resolver = Resolver(links, big=big_files[0], one_file_system=one_file_system)
-        self._resolver.rules = rules if rules else None
-        self._target = Target(log, big_files[1])
-        finder = LinkFinder(links, self._opened_root)
-        self._search = LinkSearch(finder, self._resolver.searches, self._release, self._revive, self._watch_file, log)
-        if course.exit_on_no_events:
+        self._links = LinkIndex()
+        self._resolver = Resolver(self._links, one_file_system=one_file_system)
+        self._target = Target(log)
+        finder = LinkFinder(self._links, self._opened_root)
+        searches = self._resolver.searches
+        self._collector = Collector(open_monitor, Window(), log, wake=self._call, root_gone=self._note_root_gone)
+        watch_file = self._collector.watch_file
+        self._search = LinkSearch(finder, searches, self._release, self._revive, watch_file, log)
+        self._use(parts, Crew(handler, parts.make_handler, parts.in_flight))
+        if self._course.exit_on_no_events:
             self._search.hurry()
-        self._monitor: Monitor | None = None
-        self._taking: Taking | None = None
-        self._due_timer: asyncio.TimerHandle | None = None
-        self._resting: asyncio.TimerHandle | None = None
-        self._wake = asyncio.Event()
+        self._flights: set[asyncio.Task[None]] = set()
+        self._in_air: dict[int, FlightState] = {}
+        """What handlers are at work on, by the number of the batch."""
+        self._overlap, self._met = Overlap(), set[bytes]()
+        self._wake, self._taking = asyncio.Event(), asyncio.Lock()
         self._leaving: Leaving | None = None
         self._hurry = self._full_wanted = self._rules_wanted = self._flushing = self._following = False
-        self._initial_over = course.skip_initial
+        self._parts_wanted: tuple[Parts, Handler | None] | None = None
+        self._initial_over = self._course.skip_initial
         self._hold_until: float | None = None
-        self._at_work = self._interrupted = False
+        self._interrupted = False
         self._trouble = ""
         self._number = self._confirmed = 0
         self._last_end_ns, self._started_ns = time.time_ns(), started_ns
-        self._last_take = time.time()
         self._last_sync: float | None = None
 
-    def health(self) -> Health:
-        """Return how things stand."""
-        target, monitor = self._target, self._monitor
-        return Health(
-            phase=self._status or "starting",
-            monitor=monitor.describe() if monitor is not None else "",
-            iteration=self._number,
-            last_sync=self._last_sync,
-            collecting=self._window.opened_at is not None or self._taking is not None,
-            pending=len(target.dirty),
-            in_flight=len(target.dirty.in_flight),
-            trouble=self._trouble if self._hold_until is not None else target.trouble(),
-            failing=target.dirty.failing(),
-        )
+    def _use(self, parts: Parts, crew: Crew) -> None:
+        """Go by these parts from now on."""
+        self._parts, self._crew, self._course, self._rules = parts, crew, parts.course, parts.rules
+        self._collector.window.collect, self._collector.window.gap = parts.collect, parts.gap
+        self._resolver.rules = parts.rules if parts.rules else None
+        self._resolver.big, self._resolver.signatures = parts.big, parts.signatures
+        self._target.big_delay = parts.big_delay
+        self._standby = Standby(parts.standby, self._log)
 
     def _set_status(self, word: str) -> None:
         self._status = word
@@ -158,46 +148,101 @@ class Mirror:
 
     # -- what signals ask for ----------------------------------------------------------------------------------
 
+    def _call(self) -> None:
+        """Wake the main loop."""
+        self._wake.set()
+
     def leave(self, how: Leaving) -> None:
         """End the run."""
-        if how is Leaving.NOW and (self._at_work or self._course.meant_to_end):
+        if how is Leaving.NOW and (self._crew.at_work or self._course.meant_to_end):
             self._interrupted = True
         if self._leaving is None or how is Leaving.NOW:
             self._leaving = how
         if how is Leaving.NOW:
-            self._handler.stop()
-            for hook in (self._pre_exit, self._at_exit):
+            self._crew.stop()
+            for hook in (self._parts.pre_exit, self._parts.at_exit):
                 if hook is not None:
                     hook.stop()
-        self._wake.set()
+        self._call()
 
     def hand_over_now(self) -> None:
         """Do not wait for the delays this time."""
-        self._drain()  # what changed before this was asked for is to be handed over
+        self._collector.drain()  # what changed before this was asked for is to be handed over
         self._hurry = True
-        self._wake.set()
+        self._call()
 
     def sync_all(self) -> None:
         """Do a full sync again."""
         self._full_wanted = True
-        self._wake.set()
+        self._call()
 
     def reread_rules(self) -> None:
         """Read the rules file again."""
         self._rules_wanted = True
-        self._wake.set()
+        self._call()
+
+    def exchange(self, parts: Parts, handler: Handler | None) -> None:
+        """Go by other parts once no batch is in flight; `handler`: the first of theirs, None: it stays as it is."""
+        self._parts_wanted = parts, handler
+        self._call()
+
+    def health(self) -> Health:
+        """Return how things stand."""
+        target, collector = self._target, self._collector
+        return Health(
+            phase=self._status or "starting",
+            monitor=collector.monitor.describe() if collector.monitor is not None else "",
+            iteration=self._number,
+            last_sync=self._last_sync,
+            collecting=collector.due() is not None,
+            pending=len(target.dirty),
+            in_flight=sum(map(len, target.dirty.flights)),
+            trouble=self._trouble if self._hold_until is not None else target.trouble(),
+            failing=target.dirty.failing(),
+        )
+
+    async def state(self) -> State:
+        """Return what is going on. The window that is open is looked at, and goes on as before. Raises OSError."""
+        await self._look_into_window()
+        dirty = self._target.dirty
+        changes, big, searched, met = dict(dirty.ready), dict[bytes, int](), dict[bytes, int](), dict[bytes, int]()
+        for path, (bits, until) in dirty.waiting().items():
+            endless = searched if until == float("inf") else changes
+            queue = met if path in self._met else big if self._target.is_big(path) else endless
+            queue[path] = bits
+        flights, failing = [*self._in_air.values()], self._target.failing()
+        return State(self._status, flights, (changes, big, searched, met), failing, self._parts.overlap != "off")
+
+    async def _look_into_window(self) -> None:
+        """Name what has changed; it waits until the time at which it would have been handed over."""
+        collector, dirty = self._collector, self._target.dirty
+        async with self._taking:
+            due, last = collector.due(), collector.window.last_start
+            if due is None:
+                return
+            before, dirty.ready = dirty.ready, {}
+            try:
+                await self._take(time.monotonic())
+                while collector.half_taken:
+                    await self._take(time.monotonic())
+            finally:
+                collected, dirty.ready = dirty.ready, before
+                for path, bits in collected.items():
+                    dirty.postpone(path, bits, due)
+            collector.window.last_start = last
 
     # -- phases ------------------------------------------------------------------------------------------------
 
     async def run(self) -> int:
         """Arm, sync, follow; return the exit code. Raises OperatorError where the tree cannot be watched."""
         try:
+            await self._crew.first.open()
             if not self._course.only_initial:
                 await self._arm()
             self._ready()
             if not self._course.skip_initial:
                 await self._initial()
-            elif self._monitor is not None and self._handler.trusts_times:
+            elif self._collector.monitor is not None and self._crew.first.trusts_times:
                 self._search.begin_catalogue(time.time_ns())  # what is older is skipped
             self._following = True
             while self._leaving is None:
@@ -208,38 +253,16 @@ class Mirror:
 
     async def _arm(self) -> None:
         """Watch the tree: from now on no change is missed."""
-        started = turn = time.monotonic()
-        monitor = self._open_monitor(self._rules)
-        try:
-            for _ in monitor.arm():
-                if time.monotonic() - turn > _ARM_TURN:
-                    monitor.drain()
-                    await asyncio.sleep(0)
-                    turn = time.monotonic()
-                    if self._leaving is Leaving.NOW:
-                        break
-        except BaseException:
-            monitor.close()
-            raise
-        loop = asyncio.get_running_loop()
-        old, self._monitor, self._taking = self._monitor, monitor, None
-        if old is not None:
-            loop.remove_reader(old.fileno())
-            old.close()
-        if self._resting is not None:
-            self._resting.cancel()
-            self._resting = None
-        loop.add_reader(monitor.fileno(), self._drain)
-        self._log.info(f"watching {shown(self._root.path)}: {monitor.describe()}")
-        self._log.debug(1, f"armed in {time.monotonic() - started:.3f} s")
-        self._drain()
+        await self._collector.arm(self._rules, lambda: self._leaving is Leaving.NOW)
+        if self._collector.monitor is not None:
+            self._log.info(f"watching {shown(self._root.path)}: {self._collector.monitor.describe()}")
 
     async def _initial(self) -> None:
         """Make everything equal once; go on to follow changes as soon as the target has answered."""
         self._set_status("initsync")
         self._log.progress("initial sync: making the destination equal; changes are collected meanwhile")
         started = time.monotonic()
-        glues = self._handler.glues if self._handler.glues and _holds_anything(self._handler.glues) else None
+        glues = self._crew.first.glues if self._crew.first.glues and _holds_anything(self._crew.first.glues) else None
         self._doubt_all()
         while self._leaving is None and not self._given_up():
             if not await self._due_at(self._target.next_at(0.0, hurry=True)):
@@ -251,7 +274,7 @@ class Mirror:
             return
         self._initial_over = True
         self._show_idle()
-        if self._monitor is not None and self._handler.trusts_times:
+        if self._collector.monitor is not None and self._crew.first.trusts_times:
             self._search.begin_catalogue(self._started_ns)
         if glues is not None:
             self._search.begin_parting(glues)
@@ -263,9 +286,9 @@ class Mirror:
 
     async def _step(self) -> None:
         """Wait for something to do, and do it."""
-        if self._rules_wanted:
-            self._rules_wanted = False
-            await self._change_rules()
+        if self._rules_wanted or self._parts_wanted is not None:
+            await self._landed()
+            await self._change()
         if self._full_wanted:
             self._full_wanted = False
             if self._hold_until is None:
@@ -300,12 +323,14 @@ class Mirror:
         """Do what comes last; return the exit code."""
         if self._leaving is Leaving.FLUSH:
             await self._flush()
+        await self._landed()
         if self._leaving is not Leaving.NOW and self._initial_over and not self._given_up():
             await self._prepare_exit()
         code = self._verdict()
-        if self._at_exit is not None and self._initial_over and (code == Exit.OK or self._interrupted):
+        at_exit = self._parts.at_exit
+        if at_exit is not None and self._initial_over and (code == Exit.OK or self._interrupted):
             self._set_status("exiting")
-            await self._at_exit.run("exiting", self._number)
+            await at_exit.run("exiting", self._number)
         return code
 
     async def _flush(self, most: int = 0) -> None:
@@ -318,9 +343,9 @@ class Mirror:
     async def _prepare_exit(self) -> None:
         """Run the pre-exit hook, and hand over what it has changed."""
         quits, bounded = self._leaving is Leaving.FLUSH, self._course.max_iterations > 0
-        if self._pre_exit is not None and self._monitor is not None:
+        if self._parts.pre_exit is not None and self._collector.monitor is not None:
             self._set_status("preexit")
-            await self._pre_exit.run("preexit", self._number)
+            await self._parts.pre_exit.run("preexit", self._number)
         elif not (quits and self._course.sync_on_quit):
             return
         if self._leaving is not Leaving.NOW and (not quits or self._course.sync_on_quit):
@@ -347,64 +372,22 @@ class Mirror:
 
     async def _close(self) -> None:
         await self._search.close()
-        for timer in (self._due_timer, self._resting):
-            if timer is not None:
-                timer.cancel()
-        if self._monitor is not None:
-            asyncio.get_running_loop().remove_reader(self._monitor.fileno())
-            self._monitor.close()
-        await self._handler.aclose()
+        self._collector.close()
+        if self._flights:
+            self._crew.stop()
+            await asyncio.wait(self._flights)
+        await self._crew.aclose()
 
-    # -- collecting --------------------------------------------------------------------------------------------
-
-    def _drain(self) -> bool:
-        """Fold what the kernel has; return whether the window holds anything."""
-        monitor = self._monitor
-        if monitor is None:
-            return False
-        filled = monitor.drain()
-        now = time.monotonic()
-        if filled and self._window.opened_at is None:
-            self._window.open(now)
-            self._wake.set()
-        if filled and (self._window.due() or 0.0) - now > 2 * _REST:
-            self._rest()
-        if self._hold_until is None and monitor.root_gone():
-            self._hold_until = 0.0
-            self._wake.set()
-        due = monitor.due()
-        if self._due_timer is not None:
-            self._due_timer.cancel()
-            self._due_timer = None
-        if due is not None:
-            wait = max(due - now, 0.001)
-            self._due_timer = asyncio.get_running_loop().call_later(wait, self._drain)
-        return filled
-
-    def _rest(self) -> None:
-        """Let events gather in the kernel, which folds some of them: reading each as it comes costs far more."""
-        assert self._monitor is not None
-        loop = asyncio.get_running_loop()
-        if self._resting is None and loop.remove_reader(self._monitor.fileno()):
-            self._resting = loop.call_later(_REST, self._rested)
-
-    def _rested(self) -> None:
-        self._resting = None
-        if self._monitor is not None:
-            asyncio.get_running_loop().add_reader(self._monitor.fileno(), self._drain)
+    # -- what is left ------------------------------------------------------------------------------------------
 
     def _anything_left(self) -> bool:
         searching = self._search.busy and not (self._search.failing and self._leaving is not None)
-        unknown = self._hold_until is not None or self._taking is not None
-        return unknown or self._target.pending() or searching or self._drain()
+        unknown = self._hold_until is not None or self._collector.half_taken
+        return unknown or self._target.pending() or searching or self._collector.drain()
 
     def _doubt_all(self) -> None:
         """Compare everything with the next batch; by content only what changes from now on."""
         self._target.dirty.add([(b"", DOUBT)], time.time())
-
-    def _lost_since(self) -> float:
-        """Return since when (wall clock) changes are lost if the monitor is replaced now."""
-        return self._taking.since if self._taking is not None else self._last_take
 
     def _given_up(self) -> bool:
         """Tell whether something has failed as often as it may."""
@@ -415,9 +398,11 @@ class Mirror:
 
     def _wake_at(self) -> float | None:
         """Return when the next batch is to be made (0: now); None: not before something happens."""
+        if self._crew.busy:
+            return None
         hurry = self._hurry or self._course.exit_on_no_events
-        times = [self._target.next_at(self._window.earliest(), hurry)]
-        due = self._window.due() if self._taking is None else 0.0
+        times = [self._target.next_at(self._collector.window.earliest(), hurry)]
+        due = self._collector.due()
         if due is not None:
             times.append(max(0.0 if hurry else due, self._target.unwell_until))
         return min((at for at in times if at is not None), default=None)
@@ -447,7 +432,9 @@ class Mirror:
 
     def _called(self) -> bool:
         """Tell whether the main loop has something else to do than to wait."""
-        return self._leaving is not None or (self._following and (self._rules_wanted or self._full_wanted))
+        return self._leaving is not None or (
+            self._following and (self._rules_wanted or self._full_wanted or self._parts_wanted is not None)
+        )
 
     def _show_idle(self) -> None:
         if self._hold_until is not None or self._standby.active:
@@ -456,6 +443,11 @@ class Mirror:
             self._set_status("synchandler error" if self._target.failing() else "running")
 
     # -- the root comes and goes -------------------------------------------------------------------------------
+
+    def _note_root_gone(self) -> None:
+        if self._hold_until is None:
+            self._hold_until = 0.0
+            self._call()
 
     def _hold(self, trouble: str) -> None:
         """Do nothing, and delete nothing, while the root is not the one we know."""
@@ -469,8 +461,8 @@ class Mirror:
     async def _root_is_back(self) -> bool:
         """Go on, with a new monitor and everything in doubt, if the root we know stands there."""
         trouble = self._root.trouble()
-        since = self._lost_since()
-        if trouble is None and self._monitor is not None:
+        since = self._collector.lost_since()
+        if trouble is None and self._collector.monitor is not None:
             try:
                 await self._arm()
             except (OperatorError, OSError) as error:
@@ -487,7 +479,7 @@ class Mirror:
     # -- handing over ------------------------------------------------------------------------------------------
 
     async def _hand_over(self, initial: bool = False) -> bool | None:
-        """Make one batch and hand it over: True if all is confirmed, False if some, None if nothing is."""
+        """Make one batch and hand it over: True if all is confirmed or on its way, False if some, None if nothing is."""
         if self._standby.holds(time.monotonic()):
             return None
         try:
@@ -495,62 +487,81 @@ class Mirror:
         except OSError as error:
             self._hold(error.strerror or str(error))
             return None
+        flight = None
         try:
             trouble = self._root.trouble_at(root)
             if trouble is not None:
                 self._hold(trouble)
                 return None
-            return await self._hand_over_at(root, initial)
+            flight = await self._prepared(root, initial)
         except OSError as error:
             # What the monitor would still have named is lost: everything is compared.
-            since, self._taking = self._lost_since(), None
-            self._target.dirty.abort()
+            since = self._collector.lost_since()
+            self._collector.forget()
             self._target.note_trouble(f"{shown(self._root.path)}: {error}")
             self._target.dirty.add([(b"", DOUBT)], since)
             return None
         finally:
-            os.close(root)
+            if flight is None:
+                os.close(root)
+        if flight is None:
+            return True
+        if self._parts.overlap == "off" or initial:
+            return await self._fly(flight)
+        self._overlap.begin(flight.resolved.entries)
+        task = asyncio.create_task(self._fly_beside_others(flight))
+        self._flights.add(task)
+        task.add_done_callback(lambda _: self._call())
+        return True
 
-    async def _hand_over_at(self, root: int, initial: bool) -> bool | None:
-        now = time.monotonic()
+    async def _fly_beside_others(self, flight: Flight) -> None:
+        try:
+            await self._fly(flight)
+        finally:
+            self._overlap.end(flight.resolved.entries)
+            met, self._met = self._met, set()
+            self._release(met)
+
+    async def _landed(self) -> None:
+        """Wait until no batch is in flight."""
+        while self._flights:
+            done, self._flights = await asyncio.wait(self._flights)
+            for task in done:
+                task.result()
+
+    async def _prepared(self, root: int, initial: bool) -> Flight | None:
+        """Make a batch of what is ready; None if nothing is. Raises OSError."""
+        for task in [task for task in self._flights if task.done()]:
+            self._flights.remove(task)
+            task.result()
+        now, since = time.monotonic(), time.time()
         self._hurry = False
-        ripe = self._target.dirty.ripen(now)
-        fresh_after = 0 if initial else await self._take(now)
-        taken = self._target.dirty.take()
-        return await self._sync(taken, ripe, root, fresh_after, initial) if taken else True
+        dirty = self._target.dirty
+        async with self._taking:
+            ripe = dirty.ripen(now)
+            fresh_after = 0 if initial else await self._take(now)
+            taken = dirty.take()
+        if not taken:
+            return None
+        try:
+            resolved = await self._resolved(taken, ripe, root, fresh_after, initial)
+        except BaseException:
+            dirty.abort(taken)
+            raise
+        self._number += bool(resolved.entries)
+        return Flight(self._number, taken, resolved, root, now, since, initial)
 
     async def _take(self, now: float) -> int:
-        """Move what the window holds to the dirty set, as much of it as goes into one batch.
-
-        Return the time (wall-clock ns) after which an mtime proves that a file was not sent yet.
-        """
-        proven = self._last_end_ns + TICK_NS + self._handler.coarse_ns
-        if self._monitor is None:
-            return proven
-        if self._taking is None:
-            self._window.close(now)
-            since, self._last_take = self._last_take, time.time()
-            self._taking = Taking(self._monitor.take(), since, proven)
-        taking, dirty = self._taking, self._target.dirty
-        turn = Turn()
-        for paths, bits in taking.changes:
-            dirty.add_all(paths, bits, taking.since)
-            if len(dirty.ready) >= PART:
-                break
-            await turn.rest_if_due()
-        else:
-            await self._look_for_survivors(taking.since)
-            self._taking = None
-        # What is taken in several parts was not sent since the first of them.
-        return taking.fresh_after
+        """Move what the window holds to the dirty set (see `Collector.take`)."""
+        proven = self._last_end_ns + TICK_NS + self._crew.first.coarse_ns
+        return await self._collector.take(now, self._target.dirty, proven, self._look_for_survivors)
 
     async def _look_for_survivors(self, since: float) -> None:
         """Find the other names of files that were changed through a name that is gone."""
-        assert self._monitor is not None
         unseen: dict[LinkedFile, int] = {}
         with opened(self._root.path) as root:
             stands = Classifier(lstat_below(root), Freshness(0, 0)).stands
-            async for survivor in in_slices(self._monitor.survivors()):
+            async for survivor in self._collector.survivors():
                 if survivor is None:
                     continue
                 file, path, bits = survivor
@@ -566,53 +577,74 @@ class Mirror:
 
     def _revive(self, names: Mapping[bytes, int]) -> None:
         """Note that files were changed, though no event named them."""
-        self._target.dirty.add(names.items(), self._last_take)
-        self._wake.set()
+        self._target.dirty.add(names.items(), self._collector.last_take)
+        self._call()
 
-    def _watch_file(self, path: bytes, file: LinkedFile) -> int:
-        return self._monitor.watch_file(path, file) if self._monitor is not None else 0
-
-    async def _sync(
+    async def _resolved(
         self, taken: dict[bytes, int], ripe: set[bytes], root: int, fresh_after: int, initial: bool
-    ) -> bool | None:
-        started, since = time.monotonic(), time.time()
+    ) -> Resolved:
+        """Find out what is to be handed over now. Raises OSError."""
         if initial:
             everything = flag.DIRECTORY | flag.RECURSIVE | DOUBT << CHANGE_SHIFT
-            resolved = Resolved({b"": everything}, 0, [b""])
-        else:
-            freshness = Freshness(fresh_after, time.time_ns())
-            doubts = self._target.dirty.doubts
-            resolved = await self._resolver.resolve(taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe)
+            return Resolved({b"": everything}, 0, [b""])
+        freshness = Freshness(fresh_after, time.time_ns())
+        doubts = self._target.dirty.doubts
+        resolved = await self._resolver.resolve(taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe)
         if any(bits & (NAME | DOUBT) for bits in set(taken.values())):
             self._search.note_new_names()
         async for file, names in in_slices(resolved.linked.items()):
-            self._watch_file(next(iter(names)), file)
-        outcome = await self._handed(resolved, root, initial)
-        self._target.settle(taken, resolved, outcome, since)
+            self._collector.watch_file(next(iter(names)), file)
+        self._set_apart(resolved)
+        return resolved
+
+    def _set_apart(self, resolved: Resolved) -> None:
+        """Let wait what meets a batch in flight: two runs that deal with it may end in any order.
+
+        Where all may overlap, it is handed over at once, and once more when they have ended.
+        """
+        met = self._overlap.meets(resolved.entries, resolved.linked.values())
+        for path in met:
+            self._target.dirty.postpone(path, bits_of(resolved.entries[path]), float("inf"))
+            if self._parts.overlap == "safe":
+                del resolved.entries[path]
+        self._met |= met
+        resolved.whole = [path for path in resolved.whole if path in resolved.entries]
+
+    async def _fly(self, flight: Flight) -> bool | None:
+        """Hand a batch over, and take note of what became of it."""
+        resolved = flight.resolved
+        try:
+            outcome = await self._handed(flight)
+        except OSError as error:
+            outcome = Outcome(Verdict.UNWELL, message=f"{shown(self._root.path)}: {error}")
+        finally:
+            os.close(flight.root)
+        self._target.settle(flight.taken, resolved, outcome, flight.since)
+        if self._parts.signatures is not None:
+            self._parts.signatures.confirm(resolved.signed_of(outcome))
         self._search.want(resolved.wanted, resolved.changed)
         if outcome.verdict is Verdict.UNWELL:
             self._leave_if_given_up()
             return None
-        if self._monitor is not None:
-            self._monitor.compared(resolved.whole, int(since * 1e9))
+        if self._collector.monitor is not None:
+            self._collector.monitor.compared(resolved.whole, int(flight.since * 1e9))
         if resolved.entries:
-            took = time.monotonic() - started
-            self._log.progress(f"batch {self._number}: {_named(resolved.entries)} in {took:.3f} s")
-        if resolved.entries:
+            took = time.monotonic() - flight.started
+            self._log.progress(f"batch {flight.number}: {_named(resolved.entries)} in {took:.3f} s")
             self._count(outcome)
         return outcome.verdict is Verdict.DONE and not resolved.unreadable
 
-    async def _handed(self, resolved: Resolved, root: int, initial: bool) -> Outcome:
+    async def _handed(self, flight: Flight) -> Outcome:
+        resolved = flight.resolved
         if not resolved.entries:
             return Outcome(Verdict.DONE)
         if self._leaving is Leaving.NOW:
             return Outcome(Verdict.UNWELL, message="stopped")
-        self._number += 1
         batch = Batch(
-            self._number,
+            flight.number,
             resolved.entries,
-            root,
-            initial=initial,
+            flight.root,
+            initial=flight.initial,
             status=self._status if self._status in _TOLD else "running",
             linked=[name for names in resolved.linked.values() for name in names],
             attribute_bytes=resolved.attribute_bytes,
@@ -621,11 +653,11 @@ class Mirror:
         if self._log.debug_level >= 3:
             for path, flags in batch.entries.items():
                 self._log.debug(3, f"  {flags:#x} {shown(path)}")
-        self._at_work = True
+        self._in_air[batch.number] = FlightState(batch.number, flight.since, batch.entries)
         try:
-            outcome = await self._handler.sync(batch)
+            outcome = await self._crew.sync(batch)
         finally:
-            self._at_work = False
+            del self._in_air[batch.number]
         self._last_end_ns = time.time_ns()
         return outcome
 
@@ -637,7 +669,7 @@ class Mirror:
             limit = self._course.max_iterations
             if limit and self._confirmed >= limit and self._leaving is None:
                 self._leaving = Leaving.DONE
-                if self._pre_exit is None and self._target.pending() and not self._target.failing():
+                if self._parts.pre_exit is None and self._target.pending() and not self._target.failing():
                     self._log.warning(f"--max-iterations={limit} is reached; what changed since is not synced")
         self._leave_if_given_up()
 
@@ -653,30 +685,58 @@ class Mirror:
     def _release(self, names: Iterable[bytes]) -> None:
         """Let the names of searched files go on."""
         self._target.dirty.release(names)
-        self._wake.set()
+        self._call()
 
-    # -- rules -------------------------------------------------------------------------------------------------
+    # -- other settings ----------------------------------------------------------------------------------------
+
+    async def _change(self) -> None:
+        """Go by what was asked for since the last batch."""
+        wanted, self._parts_wanted = self._parts_wanted, None
+        if wanted is not None:
+            await self._change_parts(*wanted)
+        if self._rules_wanted:
+            self._rules_wanted = False
+            await self._change_rules()
+
+    async def _change_parts(self, parts: Parts, handler: Handler | None) -> None:
+        rules, crew = self._rules, self._crew
+        if handler is not None:
+            crew = Crew(handler, parts.make_handler, parts.in_flight)
+        else:
+            crew.limit = parts.in_flight
+        old = self._crew
+        self._use(parts, crew)
+        if old is not crew:
+            await old.aclose()
+        if parts.rules.source_text != rules.source_text:
+            await self._use_rules(parts.rules)
+        elif handler is not None:
+            self._doubt_all()
 
     async def _change_rules(self) -> None:
         self._set_status("rehashing")
         try:
-            rules = self._read_rules()
+            rules = self._parts.read_rules()
         except OperatorError as error:
             self._log.error(error.message, f"{error.hint}; the old rules stay in force")
             return
         if rules.source_text == self._rules.source_text:
             self._log.info("rules: nothing has changed")
             return
+        await self._use_rules(rules)
+        self._log.info("rules: read again, comparing everything")
+
+    async def _use_rules(self, rules: Rules) -> None:
+        """Watch, and compare everything, by other rules."""
         self._rules = rules
         self._resolver.rules = rules if rules else None
-        self._set_rules(rules)
-        since = self._lost_since()
-        if self._monitor is not None:
+        self._crew.set_rules(rules)
+        since = self._collector.lost_since()
+        if self._collector.monitor is not None:
             try:
                 await self._arm()
             except (OperatorError, OSError) as error:
                 self._hold(str(error))
-        self._log.info("rules: read again, comparing everything")
         self._target.dirty.add([(b"", DOUBT)], since)
 
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from clsync.core import batch as flag
+from clsync.core.batch import Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
 from clsync.core.links import LinkIndex, stands_for
 from clsync.core.paths import ancestors
+from clsync.core.signature import Signatures
 from clsync.handler.base import PathRules
 from clsync.kernel.mounts import devices_shown_twice
 from clsync.kernel.slices import in_parts, in_slices
@@ -49,22 +51,32 @@ class Resolved:
     """All files with several names that were met -> these names."""
     unsure: dict[bytes, int] = field(default_factory=dict)
     """Names of files whose names are to be searched for once more -> change bits."""
+    signed: dict[bytes, int | None] = field(default_factory=dict)
+    """Path -> its signature (see `core.signature`)."""
+
+    def signed_of(self, outcome: Outcome) -> dict[bytes, int | None]:
+        """Return the signatures of what was handed over by its own name, and confirmed."""
+        if outcome.verdict is Verdict.UNWELL:
+            return {}
+        left = outcome.failed.keys() | outcome.again
+        return {path: sign for path, sign in self.signed.items() if path in self.entries and path not in left}
 
 
 class Resolver:
     """Makes batches out of changed paths."""
 
-    def __init__(self, links: LinkIndex, *, big: int = 0, one_file_system: int = 0) -> None:
-        """`big`: bytes above which a changed file is postponed, 0 for never.
-
-        `one_file_system`: 1: mount points count without what is below them, 2: they do not count.
-        """
+    def __init__(self, links: LinkIndex, *, one_file_system: int = 0) -> None:
+        """`one_file_system`: 1: mount points count without what is below them, 2: they do not count."""
+        self.big = 0
+        """Bytes above which a changed file is postponed, 0 for never."""
+        self.signatures: Signatures | None = None
+        """What was handed over already."""
         self.rules: PathRules | None = None
         self.searches: dict[LinkedFile, int] = {}
         """How often the names of a file were searched for in vain."""
         self._held: set[bytes] = set()
         """New directories that have waited for the names of files in them."""
-        self._links, self._big, self._one_file_system = links, big, one_file_system
+        self._links, self._one_file_system = links, one_file_system
 
     async def resolve(
         self,
@@ -87,12 +99,13 @@ class Resolver:
             look,
             freshness,
             rules.permits if rules is not None else None,
-            self._big,
+            self.big,
             frozenset(ripe),
             device,
             mount_points,
             rules.reaches if rules is not None else None,
             partial(os.lstat, dir_fd=root),
+            self.signatures,
         )
         async for part in in_parts(changes.items()):
             classifier.add(part)
@@ -104,7 +117,7 @@ class Resolver:
             self._complete_links(classifier, changes, resolved, devices_shown_twice(root))
         resolved.entries = classifier.finish()
         resolved.whole = [path for path in classifier.recursive() if path in resolved.entries]
-        resolved.attribute_bytes = classifier.attribute_bytes
+        resolved.attribute_bytes, resolved.signed = classifier.attribute_bytes, classifier.signed
         resolved.postponed, resolved.unreadable = classifier.postponed, classifier.unreadable
         return resolved
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any
 
 from clsync.control.listener import Listener
 from clsync.core.paths import shown
 from clsync.daemon import build
 from clsync.daemon.course import Leaving
+from clsync.daemon.dump import write_dump
 from clsync.daemon.files import SmallFile
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
+from clsync.daemon.switch import Reload, Switch
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
 from clsync.options import Settings
@@ -24,8 +28,11 @@ _SIGNAL_HAND_OVER = 16
 """SIGSTKFLT on Linux; clsync 0.4 wakes its blocking calls with it."""
 
 
-def run(settings: Settings) -> int:
-    """Run with these settings; return the exit code. Raises OperatorError for what hinders the start."""
+def run(settings: Settings, reload: Reload) -> int:
+    """Run with these settings; return the exit code. Raises OperatorError for what hinders the start.
+
+    `reload` makes the settings anew, with changes laid over them.
+    """
     log = Log(settings.output, 0 if settings.quiet else settings.verbose, settings.debug)
     for warning in settings.warnings:
         log.warning(warning)
@@ -36,7 +43,7 @@ def run(settings: Settings) -> int:
     try:
         if background is not None and not background.split():
             return background.wait()
-        return _run(settings, made, handler, log, background, listener)
+        return _run(made, handler, log, background, reload, listener)
     except OperatorError as error:
         if background is not None and background.tell(error):
             return error.code
@@ -44,13 +51,14 @@ def run(settings: Settings) -> int:
 
 
 def _run(
-    settings: Settings,
     made: build.Plan,
     handler: Handler,
     log: Log,
     background: Background | None,
+    reload: Reload,
     listener: Listener | None,
 ) -> int:
+    settings = made.settings
     pid_file = SmallFile(settings.pid_file, "pid-file")
     status_file = SmallFile(settings.status_file, "status-file")
     status = _Status(status_file, log)
@@ -63,10 +71,13 @@ def _run(
     try:
         status_file.write("starting")
         pid_file.write(str(os.getpid()))
-        mirror = build.make_mirror(made, handler, status.set, background.ready if background else lambda: None)
+        parts = build.make_parts(made)
+        ready = background.ready if background else lambda: None
+        mirror = build.make_mirror(made, handler, parts, status.set, ready)
         if background is not None:
             background.let_go = lambda: _let_go_of_terminal(log)
-        return asyncio.run(_follow(mirror, log, _control(listening, made, mirror)))
+        switch = Switch(made, parts, reload, mirror, log)
+        return asyncio.run(_follow(mirror, switch, log, _control(listening, mirror, switch, log)))
     finally:
         if listener is not None:
             listener.remove()
@@ -74,14 +85,16 @@ def _run(
         status_file.remove()
 
 
-def _control(listening: socket.socket | None, made: build.Plan, mirror: Mirror) -> AbstractAsyncContextManager[None]:
+def _control(
+    listening: socket.socket | None, mirror: Mirror, switch: Switch, log: Log
+) -> AbstractAsyncContextManager[None]:
     """Return what answers at the control socket while it is entered; nothing where there is no socket."""
     if listening is None:
         return nullcontext()
     from clsync.control.server import serving  # late: most runs need none of it
     from clsync.daemon.instance import DaemonInstance
 
-    return serving(listening, DaemonInstance(made, mirror), made.log.info)
+    return serving(listening, DaemonInstance(mirror, switch), log.info)
 
 
 class _Status:
@@ -101,11 +114,15 @@ class _Status:
             self._log.error(error.message, error.hint)
 
 
-async def _follow(mirror: Mirror, log: Log, control: AbstractAsyncContextManager[None]) -> int:
+async def _follow(mirror: Mirror, switch: Switch, log: Log, control: AbstractAsyncContextManager[None]) -> int:
     loop = asyncio.get_running_loop()
+    on = loop.add_signal_handler
+    tasks = set()
 
-    def on(number: int, what: Callable[[], None]) -> None:
-        loop.add_signal_handler(number, what)
+    def start(work: Coroutine[Any, Any, None]) -> None:
+        task = loop.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     on(signal.SIGHUP, mirror.reread_rules)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -115,8 +132,25 @@ async def _follow(mirror: Mirror, log: Log, control: AbstractAsyncContextManager
     on(signal.SIGUSR1, lambda: log.debug(1, "signal USR1: no threads to collect"))
     on(signal.SIGUSR2, mirror.sync_all)
     on(_SIGNAL_HAND_OVER, mirror.hand_over_now)
+    on(signal.SIGIO, lambda: start(_dump(mirror, switch.settings.dump_dir, log)))
+    for own, block in switch.settings.custom_signals.items():
+        on(own, lambda own=own, block=block: start(switch.to_block(own, block)))  # type: ignore[misc]
     async with control:
         return await mirror.run()
+
+
+async def _dump(mirror: Mirror, directory: bytes | None, log: Log) -> None:
+    """Write the state where --dump-dir says."""
+    if directory is None:
+        log.error("signal IO: --dump-dir is empty", "name a directory that does not exist")
+        return
+    try:
+        write_dump(directory, await mirror.state())
+    except OSError as error:
+        hint = "remove it" if error.errno == errno.EEXIST else "see that its parent is there and may be written"
+        log.error(f"--dump-dir {shown(directory)}: {error.strerror}", hint)
+    else:
+        log.info(f"the state is written to {shown(directory)}")
 
 
 def _let_go_of_terminal(log: Log) -> None:

@@ -23,8 +23,7 @@ _NAMED = 20
 class Target:
     """The dirty set of a target and the state of its health. All times are monotonic seconds."""
 
-    def __init__(self, log: Log, big_delay: float) -> None:
-        """`big_delay`: seconds that big files wait."""
+    def __init__(self, log: Log) -> None:
         self.dirty = DirtySet()
         self.unwell = 0
         """How often in a row the target could not be used."""
@@ -33,7 +32,9 @@ class Target:
         """Exit code of the last run that failed."""
         self._why = ""
         self._big: set[bytes] = set()
-        self._log, self._big_delay, self._backoff = log, big_delay, Backoff()
+        self._log, self._backoff = log, Backoff()
+        self.big_delay = 0.0
+        """Seconds that big files wait."""
 
     def pending(self) -> bool:
         """Tell whether anything is not known to be equal."""
@@ -69,7 +70,11 @@ class Target:
     def hurry_big(self) -> None:
         """Let big files wait no longer, now and from now on."""
         self.dirty.release(self._big)
-        self._big_delay = 0.0
+        self.big_delay = 0.0
+
+    def is_big(self, path: bytes) -> bool:
+        """Tell whether a path waits because its file is big."""
+        return path in self._big
 
     def settle(self, taken: dict[bytes, int], resolved: Resolved, outcome: Outcome, since: float) -> None:
         """Take what a handler confirmed from the dirty set; the rest waits for another try.
@@ -78,7 +83,9 @@ class Target:
         """
         now = time.monotonic()
         if outcome.verdict is Verdict.UNWELL:
-            self._note_unwell(outcome)
+            self.dirty.abort(taken)
+            self.code = outcome.code
+            self.note_trouble(outcome.message)
             # Other names of a file may be known by now only because of what was taken.
             linked = ((p, bits_of(f)) for p, f in resolved.entries.items() if f & LINKED and p not in taken)
             self.dirty.add(linked, since)
@@ -98,12 +105,12 @@ class Target:
         }
         again = {path: _bits_again(_bits(path, taken, resolved)) for path in outcome.again}
         self.dirty.add(again.items(), since)
-        self.dirty.settle(chain(taken, resolved.entries), failures)
+        self.dirty.settle(taken, chain(taken, resolved.entries), failures)
         if failures:
             # What failed drags the others along: they wait with it, or this would turn without a pause.
             self.dirty.wait(again, min(failure.retry_at for failure in failures.values()))
         for path, bits in resolved.postponed.items():
-            self.dirty.postpone(path, bits, now + self._big_delay)
+            self.dirty.postpone(path, bits, now + self.big_delay)
         if self._big or resolved.postponed:
             self._big = self._big - taken.keys() | resolved.postponed.keys()
         for path, bits in resolved.unsure.items():
@@ -111,11 +118,6 @@ class Target:
         for path, bits in resolved.unlinked.items():
             self.dirty.postpone(path, bits, float("inf"))
         self._tell(failures)
-
-    def _note_unwell(self, outcome: Outcome) -> None:
-        self.dirty.abort()
-        self.code = outcome.code
-        self.note_trouble(outcome.message)
 
     def note_trouble(self, message: str) -> None:
         """Give a target that cannot be used a rest, a longer one each time."""

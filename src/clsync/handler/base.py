@@ -41,6 +41,10 @@ class Handler(Protocol):
     glues: bytes | None
     """A local destination at which a full sync may leave files hanging together that are different ones."""
 
+    async def open(self) -> None:
+        """Be ready for the first batch; called once, before the tree is watched. Raises OperatorError."""
+        ...
+
     async def sync(self, batch: Batch) -> Outcome:
         """Make every entry of `batch` equal at the destination and say which ones are."""
         ...

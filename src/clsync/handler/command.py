@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import stat
-import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from clsync.core import batch as flag
-from clsync.core import lists
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.changes import ATTRIB, CONTENT, NAME
-from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.paths import shown
-from clsync.handler.base import PathRules, may_go
+from clsync.handler import listfiles
+from clsync.handler.base import PathRules
+from clsync.handler.listfiles import ListFiles
+from clsync.handler.objects import Objects, event_mask
 from clsync.handler.runner import Runner, surroundings
 from clsync.kernel.process import exit_text
-from clsync.kernel.slices import in_slices
-from clsync.kernel.walk import walk
 from clsync.options.expansion import expand, macros
 
 OBJECTS = b"INCLUDE-LIST"
@@ -90,10 +83,13 @@ class CommandHandler:
         self._one_file_system = one_file_system
         self._runner = Runner(timeout)
         self._stopping = False
-        self._lists_dir = style.lists_dir
+        self._lists = ListFiles(style.lists_dir, style.keep_lists)
         names = {name for argument in self._arguments for name in macros(argument)}
         self._wants_file = bool(names & {INCLUDE_FILE, EXCLUDE_FILE})
         self._lines_only = self._wants_file and OBJECTS not in names and not (style.rsync_lists or style.one_per_run)
+
+    async def open(self) -> None:
+        """Nothing is to be made ready (see `handler.base.Handler`)."""
 
     async def sync(self, batch: Batch) -> Outcome:
         """Run the program for all entries (see `handler.base.Handler`)."""
@@ -105,7 +101,7 @@ class CommandHandler:
                 try:
                     why, code = await self._run(argv, batch, code)
                 finally:
-                    self._drop(made)
+                    self._lists.drop(made)
                 if self._stopping:
                     return Outcome(Verdict.UNWELL, message="stopped", code=code)
                 if why:
@@ -126,11 +122,7 @@ class CommandHandler:
 
     async def aclose(self) -> None:
         """Remove the private directory of list files."""
-        if self._lists_dir is not None and self._lists_dir != self._style.lists_dir:
-            try:
-                os.rmdir(self._lists_dir)
-            except OSError:
-                pass  # lists that were to be kept are in it
+        self._lists.close()
 
     async def _run(self, argv: list[bytes], batch: Batch, code: int) -> tuple[str, int]:
         env = surroundings(batch.status, batch.number)
@@ -145,73 +137,32 @@ class CommandHandler:
 
     async def _runs(self, batch: Batch) -> AsyncIterator[tuple[list[bytes], list[bytes], list[bytes]]]:
         """Yield (objects, argument list, list files made) of each run."""
+        objects = self._objects(batch)
         if self._wants_file and self._style.rsync_lists:
-            async for run in self._rsync_runs(batch):
+            async for run in self._rsync_runs(objects):
                 yield run
             return
-        for path in self._whole(batch):
+        for path in objects.whole():
             yield [path], self._argv({path: batch.entries[path]}, {}, recursive=True), []
         room = 1 if self._style.one_per_run else max(1, MOST_ARGUMENTS - len(self._arguments))
         if not any(argument == b"%" + OBJECTS + b"%" for argument in self._arguments):
             room = 1 if self._style.one_per_run else _LIST_OBJECTS
-        async for objects in self._chunks(batch, room):
-            made = [self._list_file(b".clsync-list", self._lines(objects))] if self._wants_file else []
+        async for some in _chunks(objects, room):
+            made = [self._lists.write(listfiles.INCLUDE, self._lines(some))] if self._wants_file else []
             files = {INCLUDE_FILE: made[0], EXCLUDE_FILE: b""} if made else {}
-            yield list(objects), self._argv(objects, files), made
+            yield list(some), self._argv(some, files), made
 
-    def _whole(self, batch: Batch) -> list[bytes]:
-        """Return the entries that the program takes with all that is below."""
-        if not self._style.recursive or self._one_file_system:
-            return []
-        rules = self._rules_for(batch)
-        deep = [path for path, flags in batch.entries.items() if flags & flag.RECURSIVE]
-        return [path for path in deep if rules is None or rules.recursion_is_free(path)]
+    def _objects(self, batch: Batch) -> Objects:
+        rules = None if batch.initial and self._full_initial else self.rules
+        return Objects(batch, rules, self._one_file_system, self._style.recursive)
 
-    def _rules_for(self, batch: Batch) -> PathRules | None:
-        return None if batch.initial and self._full_initial else self.rules
-
-    async def _rsync_runs(self, batch: Batch) -> AsyncIterator[tuple[list[bytes], list[bytes], list[bytes]]]:
-        rules = self._rules_for(batch)
-        entries = {p: f for p, f in batch.entries.items() if not f & flag.MISSING or may_go(p, rules)}
-        rejected: list[bytes] = []
-        if self._style.prefer_include:
-            entries = {o: flags async for o, flags in self._objects(batch)}
-        elif rules is not None:
-            rejected = [path async for path in _rejected(batch, rules, self._one_file_system)]
-        for part, text in lists.include_lists(entries, self._style.include_limit):
-            include = self._list_file(b".clsync-list", text)
-            exclude = self._list_file(b".clsync-exclist", lists.exclude_list(rejected))
+    async def _rsync_runs(self, objects: Objects) -> AsyncIterator[tuple[list[bytes], list[bytes], list[bytes]]]:
+        style = self._style
+        async for part, included, excluded in objects.rsync_lists(style.include_limit, style.prefer_include):
+            include = self._lists.write(listfiles.INCLUDE, included)
+            exclude = self._lists.write(listfiles.EXCLUDE, excluded)
             argv = self._argv(part, {INCLUDE_FILE: include, EXCLUDE_FILE: exclude})
             yield list(part), argv, [include, exclude]
-
-    async def _chunks(self, batch: Batch, room: int) -> AsyncIterator[dict[bytes, int]]:
-        """Yield at most `room` objects at a time: object -> flags."""
-        chunk: dict[bytes, int] = {}
-        async for path, flags in self._objects(batch):
-            chunk[path] = flags
-            if len(chunk) >= room:
-                yield chunk
-                chunk = {}
-        if chunk:
-            yield chunk
-
-    async def _objects(self, batch: Batch) -> AsyncIterator[tuple[bytes, int]]:
-        """Yield (path, flags): recursive entries are expanded to what rules permit."""
-        rules, whole = self._rules_for(batch), set(self._whole(batch))
-        for entry, flags in batch.entries.items():
-            if entry in whole:
-                continue
-            if flags & flag.MISSING and not may_go(entry, rules):
-                continue
-            if rules is None or not flags & flag.RECURSIVE or rules.permits(entry, True):
-                yield entry, flags & ~flag.RECURSIVE
-            if not flags & flag.RECURSIVE:
-                continue
-            enter = rules.reaches if rules is not None else (lambda p: True)
-            async for path, found in in_slices(walk(batch.root, entry, enter, self._one_file_system)):
-                is_dir = stat.S_ISDIR(found.st_mode)
-                if rules is None or rules.permits(path, is_dir):
-                    yield path, (flag.DIRECTORY if is_dir else 0) | NAME << CHANGE_SHIFT
 
     def _argv(
         self, objects: Mapping[bytes, int], files: Mapping[bytes, bytes], recursive: bool = False
@@ -264,43 +215,17 @@ class CommandHandler:
             return b"".join(path + b"\n" for path in able)
         return b"".join(b"sync %s %d %s\n" % (self._label, event_mask(flags), path) for path, flags in able.items())
 
-    def _list_file(self, kind: bytes, text: bytes) -> bytes:
-        if self._lists_dir is None:
-            self._lists_dir = os.fsencode(tempfile.mkdtemp(prefix="clsync-"))
-        prefix = b"%s.%d.0.%d." % (kind, os.getpid(), int(time.time()))
-        descriptor, name = tempfile.mkstemp(prefix=prefix, dir=self._lists_dir)
-        with open(descriptor, "wb") as file:
-            file.write(text)
-        return name
 
-    def _drop(self, files: list[bytes]) -> None:
-        if not self._style.keep_lists:
-            for name in files:
-                os.unlink(name)
-
-
-def event_mask(flags: int) -> int:
-    """Return the inotify mask (inotify(7)) that an entry's change bits amount to."""
-    bits = flags >> CHANGE_SHIFT
-    mask = 0x40000000 if flags & flag.DIRECTORY else 0
-    if bits & ATTRIB:
-        mask |= 0x4
-    if bits & CONTENT:
-        mask |= 0x2 | 0x8
-    if bits & NAME or not bits & (ATTRIB | CONTENT):
-        mask |= 0x200 if flags & flag.MISSING else 0x100
-    return mask
-
-
-async def _rejected(batch: Batch, rules: PathRules, one_file_system: bool) -> AsyncIterator[bytes]:
-    """Yield the topmost paths below recursive entries that rules reject."""
-    for entry, flags in batch.entries.items():
-        if not flags & flag.RECURSIVE:
-            continue
-        below = walk(batch.root, entry, rules.reaches, one_file_system)
-        async for path, found in in_slices(below):
-            if not rules.permits(path, stat.S_ISDIR(found.st_mode)):
-                yield path
+async def _chunks(objects: Objects, room: int) -> AsyncIterator[dict[bytes, int]]:
+    """Yield at most `room` objects at a time: path -> flags."""
+    chunk: dict[bytes, int] = {}
+    async for path, flags in objects.listed():
+        chunk[path] = flags
+        if len(chunk) >= room:
+            yield chunk
+            chunk = {}
+    if chunk:
+        yield chunk
 
 
 def _legacy_arguments(arguments: Sequence[bytes], style: CommandStyle) -> list[bytes]:

@@ -90,7 +90,7 @@ class Runner:
             with messages or _Nothing():
                 await self._wait(child)
             if self._stopped or self._timed_out or self._stood_still or child.returncode < 0:
-                await _group_ended(child.pid)
+                await group_ended(child.pid)
         finally:
             self._child = None
         text = messages.text() if messages else b""
@@ -147,8 +147,8 @@ class Runner:
                 return
 
 
-async def _group_ended(group: int) -> None:
-    """Wait for what a killed program leaves behind: it may still change the destination."""
+async def group_ended(group: int) -> None:
+    """End and wait for what a killed program leaves behind: it may still change the destination."""
     loop = asyncio.get_running_loop()
     signal_group(group, signal.SIGTERM)
     deadline = loop.time() + GRACE

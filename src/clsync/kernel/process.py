@@ -18,12 +18,14 @@ def spawn(
     stdout: int | None = None,
     stderr: int | None = None,
     env: Mapping[bytes, bytes] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a program in the directory behind the descriptor `cwd`, in a process group of its own.
 
     A script without `#!` is run by the shell, as execvp(3) does it.
 
-    The signal mask and dispositions of the child are the default ones. Descriptors left None are inherited.
+    The signal mask and dispositions of the child are the default ones. Descriptors left None are inherited, and
+    those in `pass_fds`.
     Raises OSError (ENOENT, EACCES, ...) where the program cannot be run.
     """
 
@@ -36,6 +38,7 @@ def spawn(
             stdout=stdout,
             stderr=stderr,
             env=env,
+            pass_fds=pass_fds,
             process_group=0,
             restore_signals=True,
         )

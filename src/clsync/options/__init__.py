@@ -1,5 +1,27 @@
 """The one option table, and everything that is made from it."""
 
-from clsync.options.settings import PROGRAM_MODES, HelpRequested, Settings, VersionRequested, load, value_of
+from clsync.options.settings import (
+    MODULE_MODES,
+    PROGRAM_MODES,
+    Assignment,
+    Block,
+    Change,
+    HelpRequested,
+    Settings,
+    VersionRequested,
+    load,
+    value_of,
+)
 
-__all__ = ["PROGRAM_MODES", "HelpRequested", "Settings", "VersionRequested", "load", "value_of"]
+__all__ = [
+    "MODULE_MODES",
+    "PROGRAM_MODES",
+    "Assignment",
+    "Block",
+    "Change",
+    "HelpRequested",
+    "Settings",
+    "VersionRequested",
+    "load",
+    "value_of",
+]

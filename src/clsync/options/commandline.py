@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from clsync.errors import OperatorError
-from clsync.options.table import ARGUMENTS_KEY, BY_NAME, BY_SHORT, LATER, Option, Takes
+from clsync.options.table import ARGUMENTS_KEY, BY_NAME, BY_SHORT, ELSEWHERE, LATER, Option, Takes
 from clsync.options.values import nearest, shown
 
 _HELP = "clsync --help lists the options"
@@ -102,7 +102,9 @@ def _named(word: str) -> Option:
         return BY_NAME[word]
     if word in LATER:
         raise not_yet(f"--{word}")
-    known = [*BY_NAME, *LATER]
+    if word in ELSEWHERE:
+        raise means_nothing(f"--{word}", word)
+    known = [*BY_NAME, *LATER, *ELSEWHERE]
     begun = [name for name in known if word and name.startswith(word)]
     if len(begun) == 1:
         return _named(begun[0])
@@ -119,4 +121,9 @@ def not_yet(where: str) -> OperatorError:
     )
 
 
-__all__ = ["ARGUMENTS_KEY", "CommandLine", "Given", "not_yet", "read_command_line"]
+def means_nothing(where: str, name: str) -> OperatorError:
+    """Return the error for an option of clsync 0.4 that no Linux system can have."""
+    return OperatorError(f"{where} {ELSEWHERE[name]}", "leave it out")
+
+
+__all__ = ["ARGUMENTS_KEY", "CommandLine", "Given", "means_nothing", "not_yet", "read_command_line"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from clsync.options import ctl
-from clsync.options.table import OPTIONS, Option, Takes
+from clsync.options.table import FIXED, OPTIONS, Option, Takes
 
 _MADE = "# Made by `make docs` from src/clsync/options/table.py; changes here are lost."
 
@@ -68,7 +68,7 @@ def _ctl_cases() -> str:
     """Return what is offered after words of `clsync ctl` that have to be followed by something."""
     rows = {f"--{o.name}" + (f"|-{o.short}" if o.short else ""): o.completes for o in ctl.OPTIONS if o.metavar}
     rows |= {command.name: "dir" if "DIR" in command.operands else "" for command in ctl.COMMANDS if command.operands}
-    rows["set"] = " ".join(option.name for option in OPTIONS if option.takes is not Takes.NOTHING)
+    rows["set"] = " ".join(o.name for o in OPTIONS if o.takes is not Takes.NOTHING and o.name not in FIXED)
     return "\n".join(f"    {_bash_row(names, offered)}" for names, offered in rows.items())
 
 

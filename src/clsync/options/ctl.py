@@ -52,7 +52,8 @@ COMMANDS: Final = (
         "set",
         ("KEY", "VALUE"),
         "change one of its options",
-        "KEY is the long name without dashes. Refused for a daemon of clsync 0.4, which would set an empty value.",
+        "KEY is the long name without dashes. In force from the next batch on. What --custom-signals cannot change"
+        " cannot be set either. Refused for a daemon of clsync 0.4, which would set an empty value.",
     ),
     Command("stop", (), "end it, as SIGTERM does", "The command returns when the daemon has ended."),
     Command("die", (), "the same", "The name of clsync 0.4."),

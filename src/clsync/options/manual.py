@@ -53,6 +53,10 @@ _MODES = {
     "`direct`": "Any program, run once for up to 256 arguments, in the watch directory. Objects are relative paths;"
     " deleted ones are named like all others. Directories that are new are expanded to what they hold.",
     "`simple`": "Any program, run once per object, which is named by its absolute path.",
+    "`so`": "A module in C that -S names: its function clsyncapi_sync is called with all objects of a batch. It runs in"
+    " a process of its own, which is started anew where it has crashed. What clsyncapi_init and clsyncapi_deinit answer,"
+    " if it is not 0, is the exit code. Headers: `pkg-config --cflags clsync`.",
+    "`rsyncso`": "The same with a function clsyncapi_rsync, which is given an include and an exclude list for rsync.",
 }
 
 _MACROS = {

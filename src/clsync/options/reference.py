@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Final
 
 from clsync.options.help import spelled
-from clsync.options.table import LATER, OPTIONS, Option, Takes
+from clsync.options.table import ELSEWHERE, LATER, OPTIONS, RETIRED, RETIRED_VALUES, Option, Takes
 from clsync.options.values import written
 
 _INTRODUCTION = """\
@@ -28,7 +28,7 @@ NO_DEFAULT: Final = "-"
 
 def reference() -> str:
     """Return the text of docs/options.md."""
-    return "\n".join([_INTRODUCTION, *_groups(), *_later()]) + "\n"
+    return "\n".join([_INTRODUCTION, *_groups(), *_retired(), *_later()]) + "\n"
 
 
 def _groups() -> Iterator[str]:
@@ -63,8 +63,19 @@ def old_default_cell(option: Option) -> str:
     return f"`{text.decode()}`" if text else ""
 
 
+def _retired() -> Iterator[str]:
+    yield "## Options of clsync 0.4 that have no effect\n"
+    yield "They are accepted with a warning, as old configurations have to start.\n"
+    for option in RETIRED:
+        yield f"- `--{option.name}`: {option.retired}."
+    for (name, value), (_, instead) in RETIRED_VALUES.items():
+        yield f"- `--{name}={value}`: {instead}."
+    yield ""
+
+
 def _later() -> Iterator[str]:
     yield "## Options of clsync 0.4 that are not available\n"
     yield "They end the start with an error that names them.\n"
+    yield from (f"`--{name}` {why}.\n" for name, why in ELSEWHERE.items())
     names = {name if name.startswith("-") else f"--{name}": short for name, short in LATER.items()}
     yield ", ".join(f"`{name}`" + (f" (`-{short}`)" if short else "") for name, short in names.items())

@@ -5,20 +5,23 @@ from __future__ import annotations
 import os.path
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from clsync.errors import Exit, OperatorError
 from clsync.options import values
-from clsync.options.commandline import Given, not_yet, read_command_line
+from clsync.options.commandline import Given, means_nothing, not_yet, read_command_line
+from clsync.options.configfile import Block as ConfigBlock
 from clsync.options.configfile import ConfigFile, parse_config
 from clsync.options.expansion import expand
 from clsync.options.table import (
     ARGUMENTS_KEY,
     BY_NAME,
+    ELSEWHERE,
+    FIXED,
     LATER,
-    LATER_MODES,
     OPTIONS,
     RECURSIVE_ARGUMENTS_KEY,
+    RETIRED_VALUES,
     Option,
     Takes,
 )
@@ -34,8 +37,10 @@ CONFIG_FILES: Final = (
     b"/usr/local/etc/clsync.conf",
 )
 NO_CONFIG_FILE: Final = b"/NULL/"
-PROGRAM_MODES: Final = ("simple", "shell", "rsyncshell")
-"""Modes that need a program, and no destination: the program knows it."""
+MODULE_MODES: Final = ("so", "rsyncso", "python")
+"""Modes that load a module."""
+PROGRAM_MODES: Final = ("simple", "shell", "rsyncshell", *MODULE_MODES)
+"""Modes that need a program or module, and no destination: it knows it."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,11 @@ class Settings:
     delay_collect_bigfile: float
     threshold_bigfile: int
     poll_interval: float
+    modification_signature: frozenset[str]
+    cancel_syscalls: frozenset[str]
     monitor: str
     timeout_sync: float
+    threading: str
     retries: int
     ignore_failures: int
     ignore_exitcode: frozenset[int]
@@ -88,8 +96,10 @@ class Settings:
     socket_mod: int
     socket_own: bytes | None
     socket_auth: str
+    dump_dir: bytes | None
     config_file: bytes | None
     config_block: bytes
+    custom_signals: Mapping[int, bytes]
     config_block_inherits: bytes | None
     compat: bool
     arguments: tuple[bytes, ...] | None = None
@@ -100,12 +110,32 @@ class Settings:
     """Names of the options somebody has set."""
     warnings: tuple[str, ...] = field(default=())
 
+    def fixed(self) -> dict[str, Any]:
+        """Return the values that cannot be changed while clsync runs, by their names here."""
+        return {BY_NAME[name].key: getattr(self, BY_NAME[name].key) for name in FIXED}
+
     def text(self, name: bytes) -> bytes | None:
         """Return what `%name%` stands for; None where there is no such option."""
         option = BY_NAME.get(name.decode("latin-1"))
-        if option is None or option.takes is Takes.NOTHING:
+        if option is None or option.takes is Takes.NOTHING or option.retired:
             return None
         return written(getattr(self, option.key)) or b""
+
+
+class Block(NamedTuple):
+    """A block of the configuration file that is laid over all that was written before."""
+
+    name: bytes
+
+
+class Assignment(NamedTuple):
+    """An option that is set over all that was written before."""
+
+    key: str
+    text: bytes
+
+
+Change = Block | Assignment
 
 
 class HelpRequested(Exception):
@@ -116,10 +146,16 @@ class VersionRequested(Exception):
     """`--version` was given."""
 
 
-def load(argv: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: ReadFile, pid: int = 0) -> Settings:
+def load(
+    argv: Sequence[bytes],
+    environ: Mapping[bytes, bytes],
+    read_file: ReadFile,
+    pid: int = 0,
+    changes: Sequence[Change] = (),
+) -> Settings:
     """Return the settings of a command line (without the program's name) and its configuration file.
 
-    Raises OperatorError, HelpRequested, VersionRequested.
+    `changes` were made while clsync ran, the latest one last. Raises OperatorError, HelpRequested, VersionRequested.
     """
     line = read_command_line(argv)
     for given in line.options:
@@ -132,7 +168,7 @@ def load(argv: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: ReadF
     layers.note_arguments(ARGUMENTS_KEY, line.argument_line, "----")
     layers.note_arguments(RECURSIVE_ARGUMENTS_KEY, line.recursive_line, "-----")
     try:
-        layers.read_config(read_file, environ)
+        layers.read_config(read_file, environ, changes)
         by_key: dict[str, Any] = {
             option.key: layers.value(option.name) for option in OPTIONS if option.takes is not Takes.NOTHING
         }
@@ -173,7 +209,8 @@ class _Layers:
         self._pid, self._values = pid, dict[str, object]()
         self._at_work: list[str] = []
         for given in line:
-            self.given.setdefault(given.option.name, []).append(given)
+            if not self._retired(given):
+                self.given.setdefault(given.option.name, []).append(given)
         self._compat_environment = environ.get(b"CLSYNC_COMPAT")
 
     def note_operands(self, operands: list[bytes] | None) -> None:
@@ -186,15 +223,41 @@ class _Layers:
         if line is None or key in self.arguments:
             return
         try:
-            self.arguments[key] = values.argument_line(line, None)
+            self.arguments[key] = values.argument_line(line, None) or None
         except Invalid as error:
             raise OperatorError(f"{where}: {error.reason}", error.hint) from None
 
-    def read_config(self, read_file: ReadFile, environ: Mapping[bytes, bytes]) -> None:
-        """Add the configuration block and those it inherits from."""
+    def read_config(
+        self, read_file: ReadFile, environ: Mapping[bytes, bytes], changes: Sequence[Change] = ()
+    ) -> None:
+        """Add the configuration block and those it inherits from, and lay changes over all of it."""
         config = self._config(read_file, environ)
-        if config is None:
-            return
+        if config is not None:
+            self._add_own_block(config)
+            self._values.clear()
+        self._lay_over(changes, config)
+        signals = self.value("custom-signals")
+        assert isinstance(signals, dict)
+        for number, block in signals.items():
+            _demand_block(config, block, f"--custom-signals {number}:{shown(block)}")
+        self._values.clear()
+
+    def _lay_over(self, changes: Sequence[Change], config: ConfigFile | None) -> None:
+        given, arguments = self.given, self.arguments
+        self.given, self.arguments = {}, {}
+        for change in reversed(changes):
+            if isinstance(change, Assignment):
+                _demand_option(change.key)
+                self._add(change.key, change.text, f"set {change.key}")
+                continue
+            for block in _demand_block(config, change.name, "the signal's block").chain(change.name, None):
+                assert config is not None
+                self._add_block(config, block)
+        for name, layer in given.items():
+            self.given.setdefault(name, layer)
+        self.arguments = arguments | self.arguments
+
+    def _add_own_block(self, config: ConfigFile) -> None:
         name = self.value("config-block")
         assert isinstance(name, bytes)
         inherits = self.value("config-block-inherits") if "config-block-inherits" in self.given else None
@@ -202,11 +265,12 @@ class _Layers:
         if name not in config.blocks and "config-block" in self.given:
             known = ", ".join(shown(b) for b in config.blocks) or "no block"
             raise OperatorError(f"{config.name} has no block [{shown(name)}]", f"the file has: {known}")
-        layers = list(config.chain(name, inherits))
-        for block in layers:
-            for key, (text, number) in block.items():
-                self._add(key, text, f"{config.name}, line {number}: {key}")
-        self._values.clear()
+        for block in list(config.chain(name, inherits)):
+            self._add_block(config, block)
+
+    def _add_block(self, config: ConfigFile, block: ConfigBlock) -> None:
+        for key, (text, number) in block.items():
+            self._add(key, text, f"{config.name}, line {number}: {key}")
 
     def _add(self, key: str, text: bytes, where: str) -> None:
         if key in (ARGUMENTS_KEY, RECURSIVE_ARGUMENTS_KEY):
@@ -216,11 +280,24 @@ class _Layers:
         if option is None or option.takes is Takes.NOTHING:
             if key in LATER:
                 raise not_yet(where)
+            if key in ELSEWHERE:
+                raise means_nothing(where, key)
             guess = nearest(key, BY_NAME)
-            self.warnings.append(f"{where}: there is no such option" + (f", did you mean {guess}?" if guess else ""))
+            self._warn(f"{where}: there is no such option" + (f", did you mean {guess}?" if guess else ""))
             return
-        if option.name not in self.given:
-            self.given[option.name] = [Given(option, text, where)]
+        given = Given(option, text, where)
+        if option.name not in self.given and not self._retired(given):
+            self.given[option.name] = [given]
+
+    def _retired(self, given: Given) -> bool:
+        """Tell whether an option has no effect any more; say so."""
+        if given.option.retired:
+            self._warn(f"{given.where} has no effect: {given.option.retired}; leave it out")
+        return bool(given.option.retired)
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
 
     def _config(self, read_file: ReadFile, environ: Mapping[bytes, bytes]) -> ConfigFile | None:
         asked = self.value("config-file")
@@ -264,6 +341,8 @@ class _Layers:
 
     def _made(self, option: Option) -> object:
         value: Any = self._default(option)
+        if isinstance(value, bytes):
+            value = expand(value, lambda name: self._macro(name, f"default of --{option.name}"))
         for given in self.given.get(option.name, ()):
             text = given.text
             if text is not None:
@@ -273,6 +352,10 @@ class _Layers:
             except Invalid as error:
                 what = f"{given.where}: " if given.text is not None else f"{given.where} "
                 raise OperatorError(f"{what}{error.reason}", error.hint) from None
+            if isinstance(value, str) and (option.name, value) in RETIRED_VALUES:
+                old = value
+                value, instead = RETIRED_VALUES[option.name, value]
+                self._warn(f"{given.where}: there is no {option.name} {old} any more; {instead}")
         return value
 
     def _default(self, option: Option) -> object:
@@ -292,9 +375,27 @@ class _Layers:
             return b"%d" % self._pid
         option = BY_NAME.get(name.decode("latin-1"))
         if option is None:
-            self.warnings.append(f"{where}: %{shown(name)}% is no option and stays as it is")
+            self._warn(f"{where}: %{shown(name)}% is no option and stays as it is")
             return None
         return written(self.value(option.name)) or b""
+
+
+def _demand_option(key: str) -> None:
+    known = {*BY_NAME, ARGUMENTS_KEY, RECURSIVE_ARGUMENTS_KEY}
+    if key not in known or (key in BY_NAME and BY_NAME[key].takes is Takes.NOTHING):
+        guess = nearest(key, BY_NAME)
+        raise OperatorError(
+            f"set {key}: there is no such option", f"did you mean {guess}?" if guess else "see --help"
+        )
+
+
+def _demand_block(config: ConfigFile | None, block: bytes, where: str) -> ConfigFile:
+    if config is None:
+        raise OperatorError(f"{where}: there is no configuration file", "name one with --config-file")
+    if block not in config.blocks:
+        known = ", ".join(shown(name) for name in config.blocks) or "no block"
+        raise OperatorError(f"{where}: {config.name} has no block [{shown(block)}]", f"the file has: {known}")
+    return config
 
 
 def _check(settings: Settings) -> None:
@@ -302,11 +403,6 @@ def _check(settings: Settings) -> None:
     s = settings
     if not s.watch_dir:
         raise OperatorError("no watch directory", "say what to watch: clsync -W SOURCE -D DESTINATION")
-    if s.mode in LATER_MODES:
-        raise OperatorError(
-            f"--mode={s.mode} is not available in this version of clsync",
-            "use rsyncdirect, copy, direct, simple, shell or rsyncshell",
-        )
     for a, b in (
         ("skip-initialsync", "exit-on-no-events"),
         ("skip-initialsync", "only-initialsync"),
@@ -318,10 +414,18 @@ def _check(settings: Settings) -> None:
     for name in ("socket-mod", "socket-own", "socket-auth"):
         if name in s.given and s.socket is None:
             raise OperatorError(f"--{name} without a control socket", "add --socket, or leave it out")
+    for name in ("only-initialsync", "exit-on-no-events", "max-iterations", "pre-exit-hook"):
+        if s.threading != "off" and getattr(s, BY_NAME[name].key):
+            raise OperatorError(f"--threading={s.threading} and --{name} exclude each other", "leave one of them out")
+    if s.modification_signature and s.cancel_syscalls:
+        raise OperatorError(
+            "--modification-signature and --cancel-syscalls=mon_stat exclude each other", "leave one of them out"
+        )
     if s.mode in PROGRAM_MODES and s.sync_handler is None:
-        raise OperatorError(f"--mode={s.mode} needs a program", "name it with --sync-handler")
-    for name in ("have-recursive-sync", "synclist-simplify"):
-        if getattr(s, BY_NAME[name].key) and s.mode in ("rsyncdirect", "rsyncshell", "copy"):
+        what = "module" if s.mode in MODULE_MODES else "program"
+        raise OperatorError(f"--mode={s.mode} needs a {what}", "name it with --sync-handler")
+    for name, more in (("have-recursive-sync", ()), ("synclist-simplify", ("so", "python"))):
+        if getattr(s, BY_NAME[name].key) and s.mode in ("rsyncdirect", "rsyncshell", "rsyncso", "copy", *more):
             raise OperatorError(f"--{name} has no meaning in mode {s.mode}", "leave it out, or use mode shell")
     if s.recursive_arguments is not None and not s.have_recursive_sync:
         raise OperatorError("arguments of recursive runs (---) without recursive runs", "add --have-recursive-sync")
@@ -333,6 +437,8 @@ def _check(settings: Settings) -> None:
         raise OperatorError(
             "--mode=copy runs no program", "leave --sync-handler and the arguments out, or use mode direct"
         )
+    if s.mode == "python" and s.arguments is not None:
+        raise OperatorError("--mode=python takes no arguments", "leave them out: the function is given a batch")
     if s.destination_dir is None and s.arguments is None and s.mode not in PROGRAM_MODES:
         raise OperatorError("no destination", "say where to: clsync -W SOURCE -D DESTINATION")
 

@@ -37,6 +37,8 @@ class Option:
     """None: the same."""
     completes: str = ""
     """What shells offer: `dir`, `file`, `command`, or words with blanks."""
+    retired: str = ""
+    """Accepted with a warning and without effect: what has taken its place."""
 
     @property
     def key(self) -> str:
@@ -47,9 +49,13 @@ class Option:
 _V, _O, _N = Takes.VALUE, Takes.OPTIONAL, Takes.NOTHING
 _WHAT, _WHEN, _HOW, _RUN, _SAY, _CONF = "What", "When", "How", "Course of the run", "Messages and files", "Settings"
 
-MODES: Final = ("rsyncdirect", "copy", "direct", "simple", "shell", "rsyncshell")
-LATER_MODES: Final = ("rsyncso", "so")
+MODES: Final = ("rsyncdirect", "copy", "direct", "simple", "shell", "rsyncshell", "rsyncso", "so", "python")
 MONITORS: Final = ("auto", "fanotify", "inotify", "poll")
+_RETIRED_MONITORS: Final = ("gio",)
+SIGNATURE_FIELDS: Final = tuple("dev ino mode nlink uid gid rdev size blksize blocks atime mtime ctime".split())
+_SIGNATURE_ALL: Final = frozenset(SIGNATURE_FIELDS) - {"nlink"}
+OVERLAPS: Final = ("off", "safe", "full")
+SYSCALLS: Final = ("mon_stat",)
 
 
 def _flag(name: str, short: str, group: str, text: str, details: str = "") -> Option:
@@ -75,7 +81,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "mode",
         "M",
         _V,
-        values.choice(*MODES, *LATER_MODES),
+        values.choice(*MODES),
         None,
         _WHAT,
         "how changes are handed over",
@@ -83,7 +89,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "`rsyncdirect`: rsync, one exact run a batch. `copy`: clsync's own copier, for local destinations."
         " `direct`: any program, once a batch, objects as arguments. `simple`: any program, once per object."
         " `shell`: a program, given a list of what has changed. `rsyncshell`: a program, given the include and exclude"
-        " lists for an rsync of its own."
+        " lists for an rsync of its own. `python`: a function written in Python, `-S package.module:function`. `so`,"
+        " `rsyncso`: a function of a module in C, as `shell` and `rsyncshell` without starting a program."
         " When not given: `rsyncdirect` where rsync is installed and fits, else `copy`; with -S another program than"
         " rsync it has to be given.",
         completes=" ".join(MODES),
@@ -95,9 +102,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
         values.string,
         None,
         _WHAT,
-        "program that is run",
+        "program that is run, or module that is loaded",
         "PROGRAM",
-        "Looked up in PATH unless it has a slash. Default: `rsync` in mode rsyncdirect, `cp` in mode direct.",
+        "Looked up in PATH unless it has a slash. Default: `rsync` in mode rsyncdirect, `cp` in mode direct."
+        " In modes so and rsyncso the file of a module: it must belong to root or to the user who starts clsync, and"
+        " nobody else may be able to write it.",
         completes="command",
     ),
     Option(
@@ -189,7 +198,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "monitor",
         "",
         _V,
-        values.choice(*MONITORS, empty="auto"),
+        values.choice(*MONITORS, *_RETIRED_MONITORS, empty="auto"),
         "auto",
         _HOW,
         "how changes are noticed",
@@ -201,6 +210,32 @@ OPTIONS: Final[tuple[Option, ...]] = (
         " ".join(MONITORS),
     ),
     Option(
+        "modification-signature",
+        "",
+        _V,
+        values.names(*SIGNATURE_FIELDS, every=_SIGNATURE_ALL),
+        frozenset(),
+        _WHEN,
+        "fields of which one has to change",
+        "FIELD[,FIELD...]",
+        "What an event names is handed over only if one of these fields of lstat(2) differs from when it was handed over"
+        " because of an event last time, or something came, went or was replaced. `*`: all but nlink. rsync and the"
+        " copier compare content then before they write, so that two directories can be kept equal both ways.",
+        completes=" ".join(SIGNATURE_FIELDS),
+    ),
+    Option(
+        "cancel-syscalls",
+        "",
+        _V,
+        values.names(*SYSCALLS),
+        frozenset(),
+        _WHEN,
+        "do without some system calls",
+        "CALL[,CALL...]",
+        "`mon_stat`: do not look at sizes when changes are collected. No file is big then.",
+        completes=" ".join(SYSCALLS),
+    ),
+    Option(
         "timeout-sync",
         "k",
         _V,
@@ -210,6 +245,21 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "longest time one handler run may take",
         "SECONDS",
         "The run is then ended and its paths are handed over again. 0: as long as it likes.",
+    ),
+    Option(
+        "threading",
+        "p",
+        _V,
+        values.choice(*OVERLAPS, empty="off"),
+        "off",
+        _HOW,
+        "whether batches may overlap",
+        "HOW",
+        "`off`: one handler runs at a time. `safe`: as soon as a batch is due, it is handed over beside others; what meets"
+        " a path that is on its way, or lies above or below one, waits for it. `full`: nothing waits; what was in two"
+        " runs at once is handed over once more when both have ended. Mode copy, and rsync without list files, take"
+        " `full` for `safe`. Up to 8 handlers run; the initial sync runs alone.",
+        completes=" ".join(OVERLAPS),
     ),
     Option(
         "retries",
@@ -285,8 +335,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "",
         _HOW,
         "the handler copies whole directories itself",
-        "Modes simple, direct and shell: the initial sync, and each directory that appears, is one run of its own with"
-        " the absolute path of the directory as the only object; in mode shell the arguments are then `initialsync"
+        "Modes simple, direct, shell and so: the initial sync, and each directory that appears, is one run of its own"
+        " with the absolute path of the directory as the only object; in mode shell the arguments are then `initialsync"
         " LABEL PATH`. Other arguments for these runs: key `---` of a configuration block, or `-----=LINE`. Where rules"
         " or other file systems leave something out below, the objects are listed as usual.",
     ),
@@ -435,6 +485,20 @@ OPTIONS: Final[tuple[Option, ...]] = (
         completes="null",
     ),
     Option(
+        "dump-dir",
+        "",
+        _V,
+        values.string,
+        b"/tmp/clsync-dump-%label%",
+        _SAY,
+        "directory that signal IO writes the state to",
+        "DIR",
+        "It must not exist. `instance`: the phase, what is being handed over, what has failed. `queue/0` to `queue/3`:"
+        " what waits: changes, big files, names in search of others, and what meets a batch on its way."
+        " `threads/`: one file for each batch that is on its way beside others.",
+        completes="dir",
+    ),
+    Option(
         "config-file",
         "H",
         _V,
@@ -447,6 +511,19 @@ OPTIONS: Final[tuple[Option, ...]] = (
         completes="file",
     ),
     Option("config-block", "K", _V, values.text, b"default", _CONF, "block of the configuration file", "NAME"),
+    Option(
+        "custom-signals",
+        "",
+        _V,
+        values.signal_blocks,
+        {},
+        _CONF,
+        "blocks to which signals switch",
+        "N:BLOCK[,...]",
+        "On signal N, block BLOCK of the configuration file is laid over all that is set, the command line included, from"
+        " the next batch on; the latest one counts most. A block that cannot be used changes nothing. What has to stay:"
+        " see CONFIGURATION. 0: none of those before it.",
+    ),
     Option("config-block-inherits", "", _V, values.string, None, _CONF, "block that the block builds on", "NAME"),
     Option(
         "compat",
@@ -470,7 +547,32 @@ ARGUMENTS_KEY: Final = "--"
 RECURSIVE_ARGUMENTS_KEY: Final = "---"
 """The same for the arguments of recursive runs (`--have-recursive-sync`)."""
 
-BY_NAME: Final = {option.name: option for option in OPTIONS}
+
+def _retired(name: str, instead: str) -> Option:
+    return Option(name, "", _O, values.flag, 0, "", "", retired=instead)
+
+
+RETIRED: Final = (
+    _retired("fts-experimental-optimization", "trees are walked by the fast way in any case"),
+    _retired("shm-mprotect", "no memory is shared between processes"),
+    _retired("permit-mprotect", "no system call filter forbids mprotect(2)"),
+    _retired("forget-privthread-info", "there is no privileged thread whose handle could be found"),
+)
+"""Switches for the inside of the C program. Old configurations have to start."""
+RETIRED_VALUES: Final = {
+    ("monitor", "gio"): ("auto", "clsync asks the kernel itself: --monitor=auto is used"),
+}
+"""Option, value -> the value used instead, and why."""
+ELSEWHERE: Final = {"exit-on-sync-skipping": "is about the audit trail of FreeBSD (BSM), and this is Linux"}
+"""Options of clsync 0.4 that mean nothing here -> why."""
+
+FIXED: Final = frozenset(
+    "watch-dir one-file-system exclude-mount-points poll-interval monitor threading output pid-file status-file"
+    " background config-file custom-signals compat socket socket-mod socket-own socket-auth".split()
+)
+"""What cannot be changed while clsync runs."""
+
+BY_NAME: Final = {option.name: option for option in (*OPTIONS, *RETIRED)}
 BY_SHORT: Final = {option.short: option for option in OPTIONS if option.short}
 
 LATER: Final = {
@@ -478,15 +580,13 @@ LATER: Final = {
     for name, _, short in (
         word.partition(":")
         for word in (
-            "custom-signals uid:u gid:g privileged-uid privileged-gid"
+            "uid:u gid:g privileged-uid privileged-gid"
             " sync-handler-uid sync-handler-gid chroot pivot-root detach-network detach-ipc detach-miscellanea"
             " secure-splitting splitting check-execvp-arguments add-permitted-hook-files seccomp-filter"
-            " forget-privthread-info permit-mprotect shm-mprotect mountpoints preserve-capabilities:C"
-            " inherit-capabilities forbid-devices cgroup-group-name threading:p exit-on-sync-skipping cluster-iface:c"
+            " mountpoints preserve-capabilities:C"
+            " inherit-capabilities forbid-devices cgroup-group-name cluster-iface:c"
             " cluster-ip:m cluster-port:P cluster-timeout:G cluster-node-name:n cluster-hash-dl-min:o"
-            " cluster-hash-dl-max:O cluster-scan-dl-max modification-signature cancel-syscalls"
-            " auto-add-rules-w:A fts-experimental-optimization"
-            " dump-dir"
+            " cluster-hash-dl-max:O cluster-scan-dl-max"
         ).split()
     )
 }

@@ -6,13 +6,15 @@ has so far, and returns the new value or raises `Invalid`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 Parser = Callable[[bytes | None, Any], object]
 
 INT_MAX: Final = 2**31 - 1
 _OFF_T_MAX: Final = 2**63 - 1
+_SIGNALS: Final = frozenset(range(1, 65)) - {9, 19, 32, 33}
+"""signal(7); KILL and STOP cannot be caught, two belong to the C library."""
 _BLANKS: Final = b" \t\n\v\f\r"
 
 
@@ -184,6 +186,40 @@ def exit_codes(text: bytes | None, current: frozenset[int]) -> frozenset[int]:
     return current
 
 
+def names(*known: str, every: frozenset[str] | None = None) -> Parser:
+    """Return the parser of a list of names with commas, added to those so far; empty clears, `*` stands for `every`."""
+
+    def parse(text: bytes | None, current: frozenset[str]) -> frozenset[str]:
+        if not text:
+            return frozenset()
+        for word in text.split(b","):
+            if word == b"*" and every is not None:
+                current |= every
+            elif word:
+                current |= {str(choice(*known)(word, None))}
+        return current
+
+    return parse
+
+
+def signal_blocks(text: bytes | None, current: Mapping[int, bytes]) -> Mapping[int, bytes]:
+    """Parse `N:block[,N:block...]` and add it to `current`; a 0 (or an empty value) clears what was before it."""
+    found = dict(current)
+    for word in (text or b"0").split(b","):
+        if word.strip() == b"0":
+            found.clear()
+            continue
+        number, colon, block = word.partition(b":")
+        if not colon or not block or not number.strip().isdigit():
+            raise Invalid(f"'{shown(word)}' is no signal with a block", "write number:block, as in 40:backup")
+        if int(number) not in _SIGNALS:
+            raise Invalid(
+                f"{int(number)} is no signal that can be caught", "take one from 1 to 64, not 9, 19, 32, 33"
+            )
+        found[int(number)] = block
+    return found
+
+
 def argument_line(text: bytes | None, current: object) -> tuple[bytes, ...]:
     r"""Split a line at blanks and tabs; `'...'` and `"..."` group, may be glued to plain text; empty arguments vanish.
 
@@ -230,7 +266,9 @@ def written(value: object) -> bytes | None:
         case bool():
             return b"0.4" if value else b"off"
         case frozenset():
-            return b",".join(b"%d" % code for code in sorted(value)) or None
+            return b",".join(str(part).encode() for part in sorted(value)) or None
+        case dict():
+            return b",".join(b"%d:%s" % pair for pair in sorted(value.items())) or None
         case tuple():
             return b" ".join(value) or None
         case float():

@@ -112,6 +112,19 @@ class Copier:
             at += len(data)
 
 
+def same_content(source: int, destination: int, pause: Callable[[], None]) -> bool:
+    """Tell whether two open files hold the same; `pause` is called between steps. Raises Vanished, Refused, OSError."""
+    at = 0
+    while True:
+        data = _read(source, _BUFFER, at)
+        if os.pread(destination, _BUFFER, at) != data:
+            return False
+        if not data:
+            return True
+        at += len(data)
+        pause()
+
+
 def _read(source: int, count: int, at: int = 0) -> bytes:
     try:
         return os.pread(source, count, at)

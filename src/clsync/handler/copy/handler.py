@@ -28,12 +28,15 @@ class CopyHandler:
         one_file_system: int = 0,
         acls: bool = False,
         xattrs: bool = False,
+        compares: bool = False,
         timeout: float = 0.0,
         destination_check: Callable[[], str | None] = lambda: None,
         show_progress: bool = False,
         log: Callable[[str], None] = lambda text: None,
     ) -> None:
         """`capabilities`: what the destination can hold (`kernel.capabilities`).
+
+        `compares`: content that may differ is compared before it is written.
 
         `one_file_system`: 1: other file systems below the source become empty directories, 2: they are left out.
         `timeout`: seconds one batch may take, 0 for any. `destination_check` answers what is wrong with the
@@ -46,11 +49,15 @@ class CopyHandler:
         self.glues: bytes | None = None
         self._destination, self._capabilities = destination, capabilities
         self._one_file_system, self._acls, self._xattrs = one_file_system, acls, xattrs
+        self._compares = compares
         self._timeout, self._destination_check = timeout, destination_check
         self._show_progress, self._log = show_progress, log
         self._control = Control()
         self._thread = ThreadPoolExecutor(1, "copy")
         self._littered = False
+
+    async def open(self) -> None:
+        """Nothing is to be made ready (see `handler.base.Handler`)."""
 
     async def sync(self, batch: Batch) -> Outcome:
         """Make every entry equal at the destination (see `handler.base.Handler`)."""
@@ -100,6 +107,7 @@ class CopyHandler:
             one_file_system=self._one_file_system,
             acls=self._acls,
             xattrs=self._xattrs,
+            compares=self._compares,
             groups=frozenset((*os.getgroups(), os.getegid())),
             littered=self._littered,
         )

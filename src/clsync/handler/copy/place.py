@@ -13,6 +13,7 @@ from typing import Final
 
 from clsync.core.paths import join
 from clsync.handler.copy.attributes import below
+from clsync.handler.copy.content import same_content
 from clsync.handler.copy.roots import Roots
 from clsync.handler.copy.trouble import Refused, Vanished, source_trouble
 from clsync.handler.copy.units import Inode, Linked
@@ -121,10 +122,28 @@ class Place:
         if stat.S_IFMT(have.st_mode) != stat.S_IFMT(want.st_mode):
             return False
         if stat.S_ISREG(want.st_mode):
-            return not force and have.st_size == want.st_size and self._as_old(have, want)
+            if have.st_size != want.st_size:
+                return False
+            return self._same_content(name) if force else self._as_old(have, want)
         if stat.S_ISLNK(want.st_mode):
             return os.readlink(name, dir_fd=self.destination) == self._target(name)
         return have.st_rdev == want.st_rdev
+
+    def _same_content(self, name: bytes) -> bool:
+        """Tell whether two files were read and found to hold the same."""
+        if not self._roots.context.settings.compares:
+            return False
+        source = self._open(name)
+        try:
+            copy = os.open(name, _READ, dir_fd=self.destination)
+            try:
+                return same_content(source, copy, self._roots.context.pause)
+            finally:
+                os.close(copy)
+        except OSError:
+            return False  # what cannot be read is written
+        finally:
+            os.close(source)
 
     def _as_old(self, have: os.stat_result, want: os.stat_result) -> bool:
         """Tell whether mtimes prove that a file is not newer than its copy."""

@@ -23,6 +23,8 @@ class Settings:
     one_file_system: int
     acls: bool
     xattrs: bool
+    compares: bool
+    """Content that may differ is compared before it is written."""
     groups: frozenset[int]
     """Groups that may be given to files although owners cannot be set."""
     littered: bool = False

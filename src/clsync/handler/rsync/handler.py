@@ -58,6 +58,9 @@ class RsyncHandler:
         self._destination_check, self._log = destination_check, log
         self._probed = not target.remote
 
+    async def open(self) -> None:
+        """Nothing is to be made ready (see `handler.base.Handler`)."""
+
     async def sync(self, batch: Batch) -> Outcome:
         """Make every entry equal at the target (see `handler.base.Handler`)."""
         self._program.stopping = False

@@ -28,6 +28,8 @@ class Recipe:
     """Options that switch off what the destination cannot hold."""
     modify_window: int = -1
     """Seconds by which mtimes may differ; -1: compared to the nanosecond (rsync 3.1.3)."""
+    compares: bool = False
+    """Content that may differ is compared before it is sent: what is equal there is not written again."""
     connection: tuple[bytes, ...] = ()
     """Options for the way to a remote target."""
 
@@ -37,7 +39,7 @@ class Recipe:
 
     def listed(self, *, force: bool = False) -> list[bytes]:
         """Return the arguments for a list on standard input; `force`: content is sent whatever size and mtime say."""
-        forced = [b"--ignore-times"] if force else []
+        forced = [b"--checksum" if self.compares else b"--ignore-times"] if force else []
         if self.missing_args:
             # Under --files-from, -a does not mean -r.
             return [

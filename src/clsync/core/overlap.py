@@ -1,0 +1,56 @@
+"""Which entries must not be handed over while others are on their way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from clsync.core import batch as flag
+from clsync.core.paths import ancestors
+
+
+class Overlap:
+    """The entries of all batches in flight.
+
+    Two runs that deal with one path may end in any order: the older look would be the last word. An entry meets
+    another one at its own path, above it (a directory's attributes are set by runs that write below it, too), or below
+    one that stands for more than itself.
+    """
+
+    def __init__(self) -> None:
+        self._flights: list[Mapping[bytes, int]] = []
+        self._above: Counter[bytes] = Counter()
+
+    def begin(self, entries: Mapping[bytes, int]) -> None:
+        """Note that entries are on their way."""
+        self._flights.append(entries)
+        self._above.update(up for path in entries for up in ancestors(path))
+        self._above[b""] += len(entries)
+
+    def end(self, entries: Mapping[bytes, int]) -> None:
+        """Note that they have arrived, or not."""
+        self._flights = [other for other in self._flights if other is not entries]
+        self._above.subtract(up for path in entries for up in ancestors(path))
+        self._above[b""] -= len(entries)
+        self._above = +self._above
+
+    def meets(self, entries: Mapping[bytes, int], groups: Iterable[Iterable[bytes]] = ()) -> set[bytes]:
+        """Return the entries that meet what is on its way; `groups`: names of one file each, which go together."""
+        if not self._flights:
+            return set()
+        met = {path for path in entries if self._meets(path)}
+        for names in groups:
+            together = [name for name in names if name in entries]
+            if not met.isdisjoint(together):
+                met.update(together)
+        return met
+
+    def _meets(self, path: bytes) -> bool:
+        if path in self._above or any(path in flight for flight in self._flights):
+            return True
+        return any(_is_wide(flight.get(up)) for up in (b"", *ancestors(path)) for flight in self._flights)
+
+
+def _is_wide(flags: int | None) -> bool:
+    """Tell whether an entry stands for what is below it as well."""
+    return flags is not None and (bool(flags & flag.RECURSIVE) or not flags & flag.DIRECTORY)

@@ -1,0 +1,181 @@
+"""What the kernel reports, until it is handed over: the monitor, and the window it fills."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import NamedTuple
+
+from clsync.core.classify import LinkedFile
+from clsync.core.dirty import DirtySet
+from clsync.core.rules import Rules
+from clsync.core.windows import Window
+from clsync.daemon.log import Log
+from clsync.kernel.slices import Turn, in_slices
+from clsync.monitor.base import Changed, Monitor
+
+PART = 65_536
+"""Changes that go into one batch: memory is bounded, here and in the handler."""
+_ARM_TURN = 0.02
+_REST = 0.01
+"""Seconds between two reads while a window is open; the queue of inotify holds more than comes in that time."""
+
+
+class Taking(NamedTuple):
+    """A window that is being handed over, in one batch or in several."""
+
+    changes: Iterator[Changed]
+    since: float
+    """No change in it is older (wall-clock seconds)."""
+    fresh_after: int
+    """See `Freshness`: no version that was sent has a later mtime (wall-clock ns)."""
+
+
+class Collector:
+    """Reads the monitor as events come, so that no queue of the kernel runs over."""
+
+    def __init__(
+        self,
+        open_monitor: Callable[[Rules], Monitor],
+        window: Window,
+        log: Log,
+        *,
+        wake: Callable[[], None],
+        root_gone: Callable[[], None],
+    ) -> None:
+        """`wake` is called when a window opens, `root_gone` when the watched directory is not there."""
+        self._open_monitor, self.window, self._log = open_monitor, window, log
+        self._wake, self._root_gone = wake, root_gone
+        self.monitor: Monitor | None = None
+        self._taking: Taking | None = None
+        self._due_timer: asyncio.TimerHandle | None = None
+        self._resting: asyncio.TimerHandle | None = None
+        self._last_take = time.time()
+
+    async def arm(self, rules: Rules, stopped: Callable[[], bool]) -> None:
+        """Watch the tree: from now on no change is missed. Raises OperatorError, OSError.
+
+        `stopped` tells whether it is not worth while any more.
+        """
+        started = turn = time.monotonic()
+        monitor = self._open_monitor(rules)
+        try:
+            for _ in monitor.arm():
+                if time.monotonic() - turn > _ARM_TURN:
+                    monitor.drain()
+                    await asyncio.sleep(0)
+                    turn = time.monotonic()
+                    if stopped():
+                        break
+        except BaseException:
+            monitor.close()
+            raise
+        loop = asyncio.get_running_loop()
+        old, self.monitor, self._taking = self.monitor, monitor, None
+        if old is not None:
+            loop.remove_reader(old.fileno())
+            old.close()
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+        loop.add_reader(monitor.fileno(), self.drain)
+        self._log.debug(1, f"armed in {time.monotonic() - started:.3f} s")
+        self.drain()
+
+    def drain(self) -> bool:
+        """Fold what the kernel has; return whether the window holds anything."""
+        monitor, window = self.monitor, self.window
+        if monitor is None:
+            return False
+        filled = monitor.drain()
+        now = time.monotonic()
+        if filled and window.opened_at is None:
+            window.open(now)
+            self._wake()
+        if filled and (window.due() or 0.0) - now > 2 * _REST:
+            self._rest(monitor)
+        if monitor.root_gone():
+            self._root_gone()
+        due = monitor.due()
+        if self._due_timer is not None:
+            self._due_timer.cancel()
+            self._due_timer = None
+        if due is not None:
+            self._due_timer = asyncio.get_running_loop().call_later(max(due - now, 0.001), self.drain)
+        return filled
+
+    def _rest(self, monitor: Monitor) -> None:
+        """Let events gather in the kernel, which folds some of them: reading each as it comes costs far more."""
+        loop = asyncio.get_running_loop()
+        if self._resting is None and loop.remove_reader(monitor.fileno()):
+            self._resting = loop.call_later(_REST, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        if self.monitor is not None:
+            asyncio.get_running_loop().add_reader(self.monitor.fileno(), self.drain)
+
+    @property
+    def half_taken(self) -> bool:
+        """Whether a window is too large for one batch, and some of it is left."""
+        return self._taking is not None
+
+    def due(self) -> float | None:
+        """Return when (monotonic seconds) the window is to be handed over; None while it is empty."""
+        return self.window.due() if self._taking is None else 0.0
+
+    def lost_since(self) -> float:
+        """Return since when (wall clock) changes are lost if the monitor is replaced now."""
+        return self._taking.since if self._taking is not None else self._last_take
+
+    def forget(self) -> None:
+        """Drop what is left of a window that is half taken."""
+        self._taking = None
+
+    @property
+    def last_take(self) -> float:
+        """When a window was closed last (wall clock)."""
+        return self._last_take
+
+    async def take(self, now: float, dirty: DirtySet, proven: int, at_end: Callable[[float], Awaitable[None]]) -> int:
+        """Move what the window holds to the dirty set, as much of it as goes into one batch. Raises OSError.
+
+        Return the time (wall-clock ns) after which an mtime proves that a file was not sent yet: `proven`, or what it
+        was when the first part was taken. `at_end` is told since when, once all of a window is taken.
+        """
+        if self.monitor is None:
+            return proven
+        if self._taking is None:
+            self.window.close(now)
+            since, self._last_take = self._last_take, time.time()
+            self._taking = Taking(self.monitor.take(), since, proven)
+        taking, turn = self._taking, Turn()
+        for paths, bits in taking.changes:
+            dirty.add_all(paths, bits, taking.since)
+            if len(dirty.ready) >= PART:
+                break
+            await turn.rest_if_due()
+        else:
+            await at_end(taking.since)
+            self._taking = None
+        # What is taken in several parts was not sent since the first of them.
+        return taking.fresh_after
+
+    def survivors(self) -> AsyncIterator[tuple[LinkedFile, bytes | None, int] | None]:
+        """Yield what was changed through names that are gone (see `Monitor.survivors`)."""
+        assert self.monitor is not None
+        return in_slices(self.monitor.survivors())
+
+    def watch_file(self, path: bytes, file: LinkedFile) -> int:
+        """Watch a file with several names by itself (see `Monitor.watch_file`)."""
+        return self.monitor.watch_file(path, file) if self.monitor is not None else 0
+
+    def close(self) -> None:
+        """Watch no more."""
+        for timer in (self._due_timer, self._resting):
+            if timer is not None:
+                timer.cancel()
+        if self.monitor is not None:
+            asyncio.get_running_loop().remove_reader(self.monitor.fileno())
+            self.monitor.close()

@@ -1,0 +1,69 @@
+"""The sync handlers of a target: one, or as many as batches may be in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from clsync.core.batch import Batch, Outcome, Verdict
+from clsync.core.rules import Rules
+from clsync.errors import OperatorError
+from clsync.handler.base import Handler
+
+
+class Crew:
+    """Hands each batch to a handler that is free; more of them are made when they are needed."""
+
+    def __init__(self, first: Handler, make: Callable[[], Handler], limit: int) -> None:
+        """`make` gives another handler like the first one (OperatorError: not now). `limit`: batches in flight."""
+        self.first = first
+        """All are alike: what one says of itself holds for every one."""
+        self._make, self.limit = make, limit
+        self._all, self._free = [first], [first]
+
+    @property
+    def at_work(self) -> int:
+        """How many batches are being handed over."""
+        return len(self._all) - len(self._free)
+
+    @property
+    def busy(self) -> bool:
+        """Whether no batch can be handed over now."""
+        return self.at_work >= self.limit
+
+    def set_rules(self, rules: Rules) -> None:
+        """Exchange the rules of all, while none is at work."""
+        for handler in self._all:
+            handler.rules = rules if rules else None
+
+    async def sync(self, batch: Batch) -> Outcome:
+        """Hand a batch over (see `handler.base.Handler`)."""
+        try:
+            handler = self._free.pop() if self._free else await self._another()
+        except (OperatorError, OSError) as error:
+            return Outcome(Verdict.UNWELL, message=str(error))
+        try:
+            return await handler.sync(batch)
+        finally:
+            self._free.append(handler)
+
+    async def _another(self) -> Handler:
+        handler = self._make()
+        handler.rules = self.first.rules
+        self._all.append(handler)
+        try:
+            await handler.open()
+        except OperatorError:
+            self._all.remove(handler)
+            await handler.aclose()
+            raise
+        return handler
+
+    def stop(self) -> None:
+        """End the runs at work now."""
+        for handler in self._all:
+            handler.stop()
+
+    async def aclose(self) -> None:
+        """Give back what all of them hold."""
+        for handler in self._all:
+            await handler.aclose()

@@ -1,0 +1,52 @@
+"""What the settings decide, as far as it can be exchanged between two batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from clsync.core.rules import Rules
+from clsync.core.signature import Signatures
+from clsync.daemon.course import Course
+from clsync.daemon.hooks import Hook
+from clsync.handler.base import Handler
+
+MOST_IN_FLIGHT = 8
+"""Batches, where threading lets them overlap: each may be an rsync at either end."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The exchangeable parts of a mirror."""
+
+    make_handler: Callable[[], Handler]
+    """Raises OperatorError."""
+    same_handler: object
+    """Equal for parts whose handlers do the same."""
+    rules: Rules
+    read_rules: Callable[[], Rules]
+    """Raises OperatorError."""
+    collect: float
+    """Seconds from the first change of a window to its end."""
+    gap: float
+    """Least seconds between the starts of two batches."""
+    course: Course
+    big: int = 0
+    """Size in bytes above which changed files wait; 0: none."""
+    big_delay: float = 0.0
+    """Seconds that they wait."""
+    signatures: Signatures | None = None
+    """What of a path has to change; None: anything."""
+    pre_exit: Hook | None = None
+    """Run before the last batch."""
+    at_exit: Hook | None = None
+    """Run after it."""
+    standby: bytes | None = None
+    """A file that holds everything up."""
+    overlap: str = "off"
+    """Batches in flight: `off` one at a time, `safe` those that do not meet, `full` any."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many batches may be in flight."""
+        return 1 if self.overlap == "off" else MOST_IN_FLIGHT

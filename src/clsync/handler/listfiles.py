@@ -1,0 +1,43 @@
+"""The list files of clsync 0.4: written for one run, removed after it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+
+INCLUDE, EXCLUDE = b".clsync-list", b".clsync-exclist"
+
+
+class ListFiles:
+    """Writes list files into a directory of the operator's, else into a private one that is made when needed."""
+
+    def __init__(self, directory: bytes | None = None, keep: bool = False) -> None:
+        """`keep`: they are not removed."""
+        self._given = self._directory = directory
+        self._keep = keep
+
+    def write(self, kind: bytes, text: bytes) -> bytes:
+        """Write a list; return its path. Raises OSError."""
+        if self._directory is None:
+            self._directory = os.fsencode(tempfile.mkdtemp(prefix="clsync-"))
+        prefix = b"%s.%d.0.%d." % (kind, os.getpid(), int(time.time()))
+        descriptor, name = tempfile.mkstemp(prefix=prefix, dir=self._directory)
+        with open(descriptor, "wb") as file:
+            file.write(text)
+        return name
+
+    def drop(self, names: Iterable[bytes]) -> None:
+        """Remove lists that were used. Raises OSError."""
+        if not self._keep:
+            for name in names:
+                os.unlink(name)
+
+    def close(self) -> None:
+        """Remove the private directory."""
+        if self._directory is not None and self._directory != self._given:
+            try:
+                os.rmdir(self._directory)
+            except OSError:
+                pass  # lists that were to be kept are in it

@@ -1,0 +1,95 @@
+"""The objects of a batch as programs and modules of the operator's own are given them, one by one or in lists."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from clsync.core import batch as flag
+from clsync.core import lists
+from clsync.core.batch import Batch
+from clsync.core.changes import ATTRIB, CONTENT, NAME
+from clsync.core.classify import CHANGE_SHIFT
+from clsync.handler.base import PathRules, may_go
+from clsync.kernel.slices import in_slices
+from clsync.kernel.walk import walk
+
+CREATED, DELETED, IS_DIRECTORY = 0x100, 0x200, 0x40000000
+"""Bits of inotify(7): IN_CREATE, IN_DELETE, IN_ISDIR."""
+
+
+def event_mask(flags: int) -> int:
+    """Return the inotify mask (inotify(7)) that an entry's change bits amount to."""
+    bits = flags >> CHANGE_SHIFT
+    mask = IS_DIRECTORY if flags & flag.DIRECTORY else 0
+    if bits & ATTRIB:
+        mask |= 0x4
+    if bits & CONTENT:
+        mask |= 0x2 | 0x8
+    if bits & NAME or not bits & (ATTRIB | CONTENT):
+        mask |= DELETED if flags & flag.MISSING else CREATED
+    return mask
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What a batch is about, by the rules that hold for it."""
+
+    batch: Batch
+    rules: PathRules | None
+    one_file_system: bool = False
+    recursive: bool = False
+    """Directories are taken with all that is below, where nothing of that is left out."""
+
+    def whole(self) -> list[bytes]:
+        """Return the entries that are taken with all that is below."""
+        if not self.recursive or self.one_file_system:
+            return []
+        deep = [path for path, flags in self.batch.entries.items() if flags & flag.RECURSIVE]
+        return [path for path in deep if self.rules is None or self.rules.recursion_is_free(path)]
+
+    async def listed(self) -> AsyncIterator[tuple[bytes, int]]:
+        """Yield (path, flags) of all others: recursive entries are expanded to what rules permit."""
+        rules, whole = self.rules, set(self.whole())
+        for entry, flags in self.batch.entries.items():
+            if entry in whole:
+                continue
+            if flags & flag.MISSING and not may_go(entry, rules):
+                continue
+            if rules is None or not flags & flag.RECURSIVE or rules.permits(entry, True):
+                yield entry, flags & ~flag.RECURSIVE
+            if not flags & flag.RECURSIVE:
+                continue
+            enter = rules.reaches if rules is not None else (lambda p: True)
+            async for path, found in in_slices(walk(self.batch.root, entry, enter, self.one_file_system)):
+                is_dir = stat.S_ISDIR(found.st_mode)
+                if rules is None or rules.permits(path, is_dir):
+                    yield path, (flag.DIRECTORY if is_dir else 0) | NAME << CHANGE_SHIFT
+
+    async def rsync_lists(
+        self, limit: int, prefer_include: bool
+    ) -> AsyncIterator[tuple[dict[bytes, int], bytes, bytes]]:
+        """Yield (entries, include list, exclude list) of each part, parts being about `limit` lines long (0: one part).
+
+        `prefer_include`: what is permitted is included by name, nothing is excluded.
+        """
+        rules = self.rules
+        entries = {p: f for p, f in self.batch.entries.items() if not f & flag.MISSING or may_go(p, rules)}
+        rejected: list[bytes] = []
+        if prefer_include:
+            entries = {path: flags async for path, flags in self.listed()}
+        elif rules is not None:
+            rejected = [path async for path in self._rejected(rules)]
+        for part, text in lists.include_lists(entries, limit):
+            yield part, text, lists.exclude_list(rejected)
+
+    async def _rejected(self, rules: PathRules) -> AsyncIterator[bytes]:
+        """Yield the topmost paths below recursive entries that rules reject."""
+        for entry, flags in self.batch.entries.items():
+            if not flags & flag.RECURSIVE:
+                continue
+            below = walk(self.batch.root, entry, rules.reaches, self.one_file_system)
+            async for path, found in in_slices(below):
+                if not rules.permits(path, stat.S_ISDIR(found.st_mode)):
+                    yield path

@@ -1,0 +1,193 @@
+"""Batches that overlap: `--threading`."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from clsync.daemon.parts import MOST_IN_FLIGHT
+from clsync.errors import Exit
+from tests.support.daemon import Daemon
+from tests.system.world import SYNCED, World
+
+HELD = [str(number) for number in range(MOST_IN_FLIGHT)]
+
+
+class Held:
+    """A handler that notes when it begins and ends, and does not end before it is allowed to."""
+
+    def __init__(self, top: Path) -> None:
+        """Make the program. Only the first object that it is given counts."""
+        self._gates, self._journal, self.program = top / "gates", top / "journal", top / "held"
+        self._gates.mkdir()
+        self._journal.touch()
+        self.program.write_text(
+            f'#!/bin/sh\nname=$(basename "$1")\necho "begin $name" >>{self._journal}\n'
+            f'while test "$name" != . && ! test -s "{self._gates}/$name"; do sleep 0.02; done\n'
+            f'echo "end $name" >>{self._journal}\nread code <"{self._gates}/$name" && exit "$code"; exit 0\n'
+        )
+        self.program.chmod(0o755)
+
+    def let(self, *names: str, code: int = 0) -> None:
+        """Let all runs for some objects end."""
+        for name in names:
+            (self._gates / name).write_text(f"{code}\n")
+
+    def hold(self, name: str) -> None:
+        """Let no more runs for an object end."""
+        (self._gates / name).unlink()
+
+    @property
+    def journal(self) -> list[str]:
+        """What has happened, the initial sync left out."""
+        return [line for line in self._journal.read_text().splitlines() if not line.endswith(" .")]
+
+    def wait_for(self, daemon: Daemon, line: str, times: int = 1) -> None:
+        """Wait until something has happened so often."""
+        daemon.wait_until(lambda: self.journal.count(line) >= times, what=f"{line}, time {times}, {self.journal}")
+
+
+@pytest.fixture
+def held(world: World) -> Held:
+    """The handler; the files are there, so that writing them does not change their directory."""
+    for name in ("a", "b", "c", "d/e", "d/f", *HELD):
+        world.write(name)
+    return Held(world.top)
+
+
+def run(world: World, held: Held, how: str, *more: str) -> Daemon:
+    """Return a daemon that hands each batch over as arguments."""
+    objects = ("--", "%INCLUDE-LIST%")
+    return world.daemon("-Mdirect", f"-S{held.program}", f"-p{how}", *more, *objects, delays=("-t0.1", "-w0"))
+
+
+def test_one_after_the_other(world: World, held: Held) -> None:
+    with run(world, held, "off") as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("a", "text")
+        held.wait_for(daemon, "begin a")
+        world.write("b", "text")
+        held.let("a", "b")
+        held.wait_for(daemon, "end b")
+        assert [line.split()[0] for line in held.journal] == ["begin", "end"] * (len(held.journal) // 2)
+
+
+@pytest.mark.parametrize("how", ["safe", "full"])
+def test_a_batch_does_not_wait_for_another(world: World, held: Held, how: str) -> None:
+    with run(world, held, how) as daemon:
+        daemon.wait_for_log(SYNCED)
+        for number, name in enumerate(("a", "d/e", "d/f")):
+            world.write(name, "text")
+            held.wait_for(daemon, f"begin {name[-1]}")
+            assert len(held.journal) == number + 1
+        held.let("f", "e", "a")
+        for name in "aef":
+            held.wait_for(daemon, f"end {name}")
+
+
+def test_safe_what_is_on_its_way_is_not_handed_over_again_before_it_has_arrived(world: World, held: Held) -> None:
+    """Nor is the directory it lies in."""
+    with run(world, held, "safe") as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("d/e", "text")
+        held.wait_for(daemon, "begin e")
+        world.write("d/e", "other text")
+        world.write("a", "text")
+        held.wait_for(daemon, "begin a")
+        (world.source / "d").chmod(0o700)
+        world.write("b", "text")
+        held.wait_for(daemon, "begin b")
+        assert held.journal == ["begin e", "begin a", "begin b"]
+        held.let("a", "b", "d", "e")
+        held.wait_for(daemon, "begin d")
+        held.wait_for(daemon, "end d")
+        assert held.journal.index("begin d") > held.journal.index("end e")
+
+
+def test_full_what_was_in_two_runs_is_handed_over_once_more(world: World, held: Held) -> None:
+    with run(world, held, "full") as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("a", "text")
+        held.wait_for(daemon, "begin a")
+        world.write("a", "other text")
+        held.wait_for(daemon, "begin a", 2)
+        assert "end a" not in held.journal
+        before = held.journal.count("begin a")
+        held.let("a")
+        held.wait_for(daemon, "begin a", before + 1)
+
+
+def test_no_more_than_so_many_at_once(world: World, held: Held) -> None:
+    with run(world, held, "full") as daemon:
+        daemon.wait_for_log(SYNCED)
+        for name in HELD:
+            world.write(name, "text")
+            held.wait_for(daemon, f"begin {name}")
+        world.write("a", "text")
+        held.let("0")
+        held.wait_for(daemon, "begin a")
+        assert held.journal.index("begin a") > held.journal.index("end 0")
+        held.let("a", *HELD)
+
+
+@pytest.mark.parametrize("how", ["safe", "full"])
+def test_a_handler_that_fails_is_called_again(world: World, held: Held, how: str) -> None:
+    """And the others are not disturbed."""
+    status = world.top / "status"
+    with run(world, held, how, f"--status-file={status}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        held.let("a", code=7)
+        world.write("b", "text")
+        held.wait_for(daemon, "begin b")
+        world.write("a", "text")
+        held.wait_for(daemon, "end a", 2)
+        daemon.wait_until(lambda: status.read_text() == "synchandler error", what="the error")
+        held.let("b", "a")
+        held.wait_for(daemon, "end b")
+        daemon.wait_until(lambda: status.read_text() == "running", what="the end of the error")
+
+
+@pytest.mark.parametrize("how", ["safe", "full"])
+def test_ends(world: World, held: Held, how: str) -> None:
+    """QUIT lets handlers end, and hands over what is left; TERM ends them."""
+    with run(world, held, how) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("a", "text")
+        held.wait_for(daemon, "begin a")
+        world.write("a", "other text")
+        daemon.process.send_signal(signal.SIGQUIT)  # type: ignore[union-attr]
+        held.let("a")
+        assert daemon.wait() == Exit.OK
+    assert held.journal.count("begin a") == held.journal.count("end a") >= 2
+    held.hold("a")
+    with run(world, held, how) as daemon:
+        daemon.wait_for_log(SYNCED)
+        before = len(held.journal)
+        for name in ("a", "b"):
+            world.write(name, "text")
+            held.wait_for(daemon, f"begin {name}", 1 + held.journal[:before].count(f"begin {name}"))
+        assert daemon.stop(code=Exit.INCOMPLETE) == Exit.INCOMPLETE
+
+
+@pytest.mark.parametrize("how", ["safe", "full"])
+def test_a_failure_too_many_ends_the_run(world: World, held: Held, how: str) -> None:
+    with run(world, held, how, "--retries=2") as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("b", "text")
+        held.wait_for(daemon, "begin b")
+        held.let("a", code=7)
+        world.write("a", "text")
+        held.wait_for(daemon, "end a", 2)
+        held.let("b")  # what is on its way is waited for
+        assert daemon.wait(code=7) == 7
+    assert "end b" in held.journal
+
+
+@pytest.mark.parametrize(
+    "option", ["--only-initialsync", "--exit-on-no-events", "--max-iterations=3", "--pre-exit-hook=x"]
+)
+def test_runs_that_end_do_not_overlap(world: World, option: str) -> None:
+    done = world.run(*world.trees, "-psafe", option)
+    assert done.complaint(Exit.USAGE)[0] == f"--threading=safe and {option.partition('=')[0]} exclude each other"

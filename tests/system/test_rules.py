@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from clsync.errors import Exit
 from tests.support.daemon import Daemon
 from tests.support.trees import Snapshot, snapshot
 from tests.system.world import MODES, ROOT, SYNCED, World
@@ -134,6 +135,28 @@ def test_directories_that_hold_what_is_rejected(world: World, mode: str) -> None
         b"there", b"there/d", b"there/d/file",
     }  # fmt: skip
     assert world.copied("deleted/d/x.skip") == world.copied("moved/d/x.skip") == "theirs"
+
+
+@pytest.mark.parametrize("monitor", ["fanotify", "inotify"])
+def test_a_destination_that_is_rejected_may_lie_inside(world: World, mode: str, monitor: str) -> None:
+    """As when a whole system is backed up to a disk that is mounted in it."""
+    if monitor == "fanotify" and os.geteuid() != 0:
+        pytest.skip("needs root")
+    backup, lists = world.source / "mnt/backup", world.source / "mnt/lists"
+    backup.mkdir(parents=True)
+    plant(world.source, "ours", "d/file", "mnt/other")
+    rules = world.file("inside", "-d^mnt$\n")
+    trees = (f"-W{world.source}", f"-D{backup}", f"-M{mode}", f"-L{lists}", f"--monitor={monitor}")
+    done = world.run(*trees, "--only-initialsync", f"-R{rules}", "-F")
+    assert "lies inside" in done.complaint(Exit.DESTINATION)[0]
+    with world.bare(*trees, f"-R{rules}", "-t0.1", "-w0") as daemon:
+        daemon.wait_for_log(SYNCED)
+        plant(world.source, "ours", "d/new")
+        daemon.wait_until((backup / "d/new").exists, what="the new file")
+        (world.source / "d/file").unlink()
+        daemon.wait_until(lambda: not (backup / "d/file").exists(), what="the deletion")
+        daemon.stop(signal.SIGQUIT)
+    assert names(backup) == {b"d", b"d/new"}
 
 
 def test_between_rejected_and_permitted_names(world: World, mode: str) -> None:

@@ -73,7 +73,7 @@ def plan(settings: Settings, log: Log) -> Plan:
     destination = _destination(settings.destination_dir)
     made = Plan(settings, log, root, destination, read_rules(settings), started_ns() - 10**9)
     if destination is not None and not destination.remote:
-        made.local = _local_destination(destination.text, root, "--destination-dir")
+        made.local = _local_destination(destination.text, made, "--destination-dir")
         made.destination = Target(made.local)
     _choose_mode(made)
     if made.mode == "python":
@@ -108,9 +108,21 @@ def _destination(path: bytes | None) -> Target | None:
     return Target(path) if path is not None else None
 
 
-def _local_destination(path: bytes, root: bytes, option: str) -> bytes:
+def _left_out(made: Plan, path: bytes) -> bool:
+    """Tell whether a real path inside the watched directory is neither watched nor synced. Raises OSError."""
+    settings, rules = made.settings, made.rules
+    there = path
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    if _one_file_system(settings) and os.stat(there).st_dev != os.stat(made.root).st_dev:
+        return True
+    inside = path[len(made.root.rstrip(b"/")) + 1 :]
+    return not (settings.full_initialsync or rules.permits(inside, True) or rules.reaches(inside))
+
+
+def _local_destination(path: bytes, made: Plan, option: str) -> bytes:
     """Return the real path of a local destination. Raises OperatorError where it is unusable or overlaps."""
-    where = f"{option} {shown(path)}"
+    where, root = f"{option} {shown(path)}", made.root
     try:
         real = os.path.realpath(path, strict=True)
         if not stat.S_ISDIR(os.stat(real).st_mode):
@@ -120,10 +132,10 @@ def _local_destination(path: bytes, root: bytes, option: str) -> bytes:
         raise OperatorError(f"{where}: {error.strerror}", hint, Exit.DESTINATION) from None
     if real == root:
         raise OperatorError(f"{where} is the watched directory itself", "name another one", Exit.DESTINATION)
-    if is_below(real, root if root != b"/" else b""):
+    if is_below(real, root if root != b"/" else b"") and not _left_out(made, real):
         raise OperatorError(
             f"{where} lies inside the watched directory: it would be copied into itself",
-            "name a directory outside of it",
+            "name a directory outside of it, or reject it by a rule (-d)",
             Exit.DESTINATION,
         )
     if is_below(root, real if real != b"/" else b""):
@@ -359,7 +371,7 @@ def _rsync_handler(made: Plan) -> RsyncHandler:
         made.local = None
         if made.destination.text and not made.destination.remote:
             there = os.path.join(made.root, made.destination.text)  # rsync runs in the watched directory
-            made.local = _local_destination(there, made.root, "the destination in the arguments,")
+            made.local = _local_destination(there, made, "the destination in the arguments,")
             arguments = [made.local + b"/" if a == made.destination.text else a for a in arguments]
             made.destination = Target(made.local)
     target = made.destination or Target(b"")
@@ -530,10 +542,11 @@ def _lists_dir(made: Plan) -> bytes | None:
         return None
     path, root = os.path.abspath(made.settings.lists_dir), made.root
     real = os.path.realpath(path)
-    if real == root or is_below(real, root if root != b"/" else b""):
+    inside = real == root or is_below(real, root if root != b"/" else b"")
+    if inside and not _left_out(made, real):
         raise OperatorError(
             f"--lists-dir {shown(path)} lies inside the watched directory: each list would be a change",
-            "name a directory outside of it",
+            "name a directory outside of it, or reject it by a rule (-d)",
             Exit.FILES,
         )
     try:

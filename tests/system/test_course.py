@@ -523,7 +523,7 @@ def test_signals_at_any_moment_of_the_start(world: World, seed: int) -> None:
     """Many of them, from the first step to the last, and the daemon lives."""
     numbers = random.Random(seed).choices([n for n in ASKING if n not in (signal.SIGALRM, signal.SIGQUIT)], k=50)
     world.write("file")
-    with world.daemon(env=tried_with(world, "sleep 0.1")) as daemon:
+    with world.daemon(f"--dump-dir={world.top}/dump", env=tried_with(world, "sleep 0.1")) as daemon:
         daemon.wait_until((world.top / "bin/tried").exists, what="the first step")
         pending = itertools.cycle(numbers)
 

@@ -189,6 +189,31 @@ def test_rsyncshell_by_rules(world: World) -> None:
     assert found == {"a", "a/b", "a/b/f3", "a/f2", "empty", "f1", "later", "later/file", "link"}
 
 
+@pytest.mark.parametrize("monitor", ["auto", "inotify"])
+def test_what_rules_reject_is_not_deleted_with_its_original(world: World, monitor: str) -> None:
+    """Whether it was a file or a directory is known from the event."""
+    with_rejected(world)
+    for name in ("keep.o/in", "c/own"):
+        world.write(name)
+    rules = world.file("rules", RULES)
+    recorder = Recorder(world.top, EXAMPLE % world.destination)
+    options = ("-Mrsyncshell", recorder.option, f"-R{rules}", "-t0.1", "-w0", f"--monitor={monitor}")
+    with world.bare(f"-W{world.source}", *options) as daemon:
+        world.wait_for_copy(daemon, "keep.o/in")
+        daemon.wait_for_log(SYNCED)
+        for path in (world.destination / "x.o", world.destination / "c/own"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("its own")
+        (world.source / "x.o").unlink()
+        shutil.rmtree(world.source / "c")
+        shutil.rmtree(world.source / "keep.o")
+        daemon.wait_until(lambda: not (world.destination / "keep.o").exists(), what="the deletion")
+        world.write("last")
+        world.wait_for_copy(daemon, "last")
+    assert world.copied("x.o") == "its own"
+    assert world.copied("c/own") == "its own"
+
+
 def test_rsyncshell_prefers_to_include(world: World) -> None:
     with_rejected(world)
     rules = world.file("rules", RULES)

@@ -210,7 +210,7 @@ class CommandHandler:
 
     def _lines(self, objects: Mapping[bytes, int]) -> bytes:
         # A newline cannot stand in a list of lines: such objects are named by %INCLUDE-LIST% only.
-        able = {path: flags for path, flags in objects.items() if b"\n" not in path}
+        able = {path or self._style.root_name: flags for path, flags in objects.items() if b"\n" not in path}
         if self._style.plain_lists:
             return b"".join(path + b"\n" for path in able)
         return b"".join(b"sync %s %d %s\n" % (self._label, event_mask(flags), path) for path, flags in able.items())

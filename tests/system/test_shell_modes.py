@@ -26,7 +26,8 @@ exec rsync -aH --modify-window=-1 --delete-before "$excludefrom" --include-from=
 
 def keeping_lists(world: World, number: int = 3) -> Recorder:
     """Return a handler that puts its list into a file beside the recorder: `list.ITERATION`."""
-    return Recorder(world.top, f'cp "${number}" "{world.top}/list.$CLSYNC_ITERATION"')
+    kept = f"{world.top}/list.$CLSYNC_ITERATION"
+    return Recorder(world.top, f'cp "${number}" "{kept}.part" && mv "{kept}.part" "{kept}"')
 
 
 def lines(world: World, call: Call) -> set[bytes]:

@@ -70,6 +70,23 @@ def test_shell(world: World) -> None:
             assert {line.split(b" ", 3)[3] for line in found} >= {line.split(b" ", 3)[3] for line in needed}
 
 
+def test_no_list_is_empty(world: World) -> None:
+    """A name that no line can hold is tried again, and nobody is told of nothing."""
+    plant(world)
+    recorder = keeping_lists(world)
+    with world.bare(f"-W{world.source}", "-Mshell", recorder.option, "-t0.05", "-w0", "-d2") as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("a/new\nline")
+        daemon.wait_for_log("a newline cannot stand in a list of lines")
+        told = len(recorder.calls)
+        batches = daemon.output.count("): batch ")
+        daemon.wait_until(lambda: daemon.output.count("): batch ") > batches, what="another try")
+        world.write("f1", "changed")
+        recorder.wait_for_calls(daemon, told + 1)
+        daemon.wait_until(lambda: (world.top / f"list.{recorder.calls[-1].iteration}").exists(), what="the list")
+    assert all(lines(world, call) for call in recorder.calls)
+
+
 def test_lists_of_paths_alone(world: World) -> None:
     plant(world)
     recorder = keeping_lists(world)

@@ -22,7 +22,7 @@ TEST_PACKAGES = openssh-server attr acl xfsprogs btrfs-progs fuse3 bindfs man-db
 # For modes so and rsyncso; all else works without.
 NATIVE_PACKAGES = gcc libc6-dev pkg-config
 NATIVE = src/clsync/handler/plugin/host.c $(wildcard include/clsync/*.h) hatch_build.py
-CHECKED = src tests benchmarks hatch_build.py clsync
+CHECKED = src tests benchmarks hatch_build.py
 # What an ordinary installation has to follow; an editable one follows by itself.
 SOURCES = `find src include pyproject.toml -type f ! -name '*.pyc' -newer $(VENV)/.stamp-installed 2>/dev/null | head -n 1`
 

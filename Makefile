@@ -15,6 +15,7 @@ export W =
 export D =
 export ARGS =
 BENCH_ARGS =
+ORACLE_ARGS =
 PYTEST_ARGS =
 
 TEST_PACKAGES = openssh-server attr acl xfsprogs btrfs-progs fuse3 bindfs man-db zsh clsync libclsync-dev
@@ -32,6 +33,7 @@ help:
 	@echo "make proofs                                       properties of the core, with fifty times the examples"
 	@echo "make bench [BENCH_ARGS='...']                     measure clsync beside clsync 0.4 and lsyncd"
 	@echo "make soak [SEEDS=1..200] [JOBS=2]                 seeded churn, all modes and monitors"
+	@echo "make oracle                                       record anew what clsync 0.4 gives its handlers"
 	@echo "make docs                                         make manual page, option list, completions"
 	@echo "make clean                                        remove what was made here"
 	@echo
@@ -63,6 +65,10 @@ soak: $(VENV)/.stamp-dev
 
 proofs: $(VENV)/.stamp-dev
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/properties --timeout=0 $(PYTEST_ARGS)
+
+oracle: $(VENV)/.stamp-dev
+	@PYTHON=$(PYTHON) tools/need clsync
+	$(BIN)/python -m tests.oracle.record $(ORACLE_ARGS)
 
 docs: $(VENV)/.stamp-dev
 	$(BIN)/python -m clsync.options.render --write
@@ -99,4 +105,4 @@ $(VENV)/.stamp-bench: $(VENV)/.stamp-dev
 	@$(PIP) install -e '.[dev,bench]'
 	@touch $@
 
-.PHONY: help run test check bench soak proofs docs clean installed
+.PHONY: help run test check bench soak proofs oracle docs clean installed

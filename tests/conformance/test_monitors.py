@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from clsync.core.changes import CONTENT, DOUBT, NAME
+from clsync.core.changes import CONTENT, DOUBT, MOVED, NAME, OF_DIRECTORY
 from clsync.core.rules import Rules
 from clsync.errors import Exit, OperatorError
 from clsync.monitor.fanotify import FanotifyMonitor
@@ -707,7 +707,7 @@ def test_a_window_that_ends_before_a_rename_is_followed(root: Path, monkeypatch:
             patched.setattr(monitor, "_go_on", lambda until: None)  # as if there had been no time for it
             (root / "d").rename(root / "g")
             monitor.drain()
-            assert (b"g", NAME) in named(monitor.take())
+            assert (b"g", NAME | MOVED | OF_DIRECTORY) in named(monitor.take())
             (root / "g/e/f/a").write_bytes(b"changed")
             monitor.drain()
             assert list(named(monitor.take())) == [(b"d/e/f/a", CONTENT)]

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from clsync.core import lists
 from clsync.core.batch import DIRECTORY, MISSING, RECURSIVE, REGULAR
+from clsync.core.changes import OF_DIRECTORY
+from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.paths import ancestors, is_below, join, parent
 from clsync.handler.rsync.recipe import shell_words
 from clsync.options.values import argument_line
@@ -17,8 +19,10 @@ from tests.support.proofs import examples
 names = st.binary(min_size=1, max_size=12).map(lambda b: b.replace(b"/", b"_").replace(b"\0", b"0"))
 odd = st.text("ab\\#01*?[]\n'\" \t-;.:", min_size=1, max_size=10).map(str.encode)
 paths = st.lists(names | odd, min_size=1, max_size=4).map(b"/".join)
+GONE = OF_DIRECTORY << CHANGE_SHIFT
+"""Of an entry that is missing: it was a directory."""
 entries = st.dictionaries(
-    paths, st.sampled_from([REGULAR, MISSING, DIRECTORY, DIRECTORY | RECURSIVE]), max_size=6
+    paths, st.sampled_from([REGULAR, MISSING, MISSING | GONE, DIRECTORY, DIRECTORY | RECURSIVE]), max_size=6
 ).map(lambda found: dict(sorted(found.items())))
 
 
@@ -115,8 +119,8 @@ def test_include_lists_reach_every_entry_through_all_its_parents(found: dict[byt
         assert not limit or all(text for _, text in parts)
         for path, flags in part.items():
             inside = any(p.fullmatch(b"/" + path + b"/inside") for p in patterns)
-            covered = any(part[up] & (RECURSIVE | MISSING) for up in part if up == path or is_below(path, up))
-            assert inside >= bool(flags & (RECURSIVE | MISSING))
+            covered = any(part[up] & (RECURSIVE | GONE) for up in part if up == path or is_below(path, up))
+            assert inside >= bool(flags & (RECURSIVE | GONE))
             assert covered or not inside or any(b"\n" in p for p in part)
 
 

@@ -132,13 +132,13 @@ def test_objects(world: World, probe: Probe) -> None:
             (
                 lambda: (world.source / "a").rename(world.source / "z"),
                 {
-                    Seen(0x40000200, 0, DIRECTORY, MISSING, b"a"),
-                    Seen(0x40000100, 0, MISSING, DIRECTORY, b"z"),
+                    Seen(0x40000040, 0, DIRECTORY, MISSING, b"a"),
+                    Seen(0x40000900, 0, MISSING, DIRECTORY, b"z"),
                     Seen(0x40000100, 0, MISSING, DIRECTORY, b"z/b"),
                     Seen(0x100, 0, MISSING, FILE, b"z/b/f3"),
                 },
             ),
-            (lambda: shutil.rmtree(world.source / "z"), {Seen(0x40000200, 0, DIRECTORY, MISSING, b"z")}),
+            (lambda: shutil.rmtree(world.source / "z"), {Seen(0x40000600, 0, DIRECTORY, MISSING, b"z")}),
             (lambda: world.write("z"), {Seen(0x10A, 0, MISSING, FILE, b"z")}),
             (lambda: (world.source / "z").unlink(), {Seen(0x200, 0, FILE, MISSING, b"z")}),
         )

@@ -26,7 +26,8 @@ exec rsync -aH --modify-window=-1 --delete-before "$excludefrom" --include-from=
 
 def keeping_lists(world: World, number: int = 3) -> Recorder:
     """Return a handler that puts its list into a file beside the recorder: `list.ITERATION`."""
-    return Recorder(world.top, f'cp "${number}" "{world.top}/list.$CLSYNC_ITERATION"')
+    kept = f"{world.top}/list.$CLSYNC_ITERATION"
+    return Recorder(world.top, f'cp "${number}" "{kept}.part" && mv "{kept}.part" "{kept}"')
 
 
 def lines(world: World, call: Call) -> set[bytes]:
@@ -67,6 +68,23 @@ def test_shell(world: World) -> None:
             found = lines(world, recorder.calls[before])
             assert found <= needed | tolerated
             assert {line.split(b" ", 3)[3] for line in found} >= {line.split(b" ", 3)[3] for line in needed}
+
+
+def test_no_list_is_empty(world: World) -> None:
+    """A name that no line can hold is tried again, and nobody is told of nothing."""
+    plant(world)
+    recorder = keeping_lists(world)
+    with world.bare(f"-W{world.source}", "-Mshell", recorder.option, "-t0.05", "-w0", "-d2") as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("a/new\nline")
+        daemon.wait_for_log("a newline cannot stand in a list of lines")
+        told = len(recorder.calls)
+        batches = daemon.output.count("): batch ")
+        daemon.wait_until(lambda: daemon.output.count("): batch ") > batches, what="another try")
+        world.write("f1", "changed")
+        recorder.wait_for_calls(daemon, told + 1)
+        daemon.wait_until(lambda: (world.top / f"list.{recorder.calls[-1].iteration}").exists(), what="the list")
+    assert all(lines(world, call) for call in recorder.calls)
 
 
 def test_lists_of_paths_alone(world: World) -> None:
@@ -187,6 +205,31 @@ def test_rsyncshell_by_rules(world: World) -> None:
         world.wait_for_copy(daemon, "later/file")
     found = {os.fspath(path.relative_to(world.destination)) for path in Path(world.destination).rglob("*")}
     assert found == {"a", "a/b", "a/b/f3", "a/f2", "empty", "f1", "later", "later/file", "link"}
+
+
+@pytest.mark.parametrize("monitor", ["auto", "inotify"])
+def test_what_rules_reject_is_not_deleted_with_its_original(world: World, monitor: str) -> None:
+    """Whether it was a file or a directory is known from the event."""
+    with_rejected(world)
+    for name in ("keep.o/in", "c/own"):
+        world.write(name)
+    rules = world.file("rules", RULES)
+    recorder = Recorder(world.top, EXAMPLE % world.destination)
+    options = ("-Mrsyncshell", recorder.option, f"-R{rules}", "-t0.1", "-w0", f"--monitor={monitor}")
+    with world.bare(f"-W{world.source}", *options) as daemon:
+        world.wait_for_copy(daemon, "keep.o/in")
+        daemon.wait_for_log(SYNCED)
+        for path in (world.destination / "x.o", world.destination / "c/own"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("its own")
+        (world.source / "x.o").unlink()
+        shutil.rmtree(world.source / "c")
+        shutil.rmtree(world.source / "keep.o")
+        daemon.wait_until(lambda: not (world.destination / "keep.o").exists(), what="the deletion")
+        world.write("last")
+        world.wait_for_copy(daemon, "last")
+    assert world.copied("x.o") == "its own"
+    assert world.copied("c/own") == "its own"
 
 
 def test_rsyncshell_prefers_to_include(world: World) -> None:

@@ -9,7 +9,7 @@ import stat
 import pytest
 
 from clsync.core.batch import FORCE, LINKED, MISSING, RECURSIVE, REGULAR
-from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
 from clsync.core.classify import CHANGE_SHIFT, Classifier, Cover, Freshness, LinkedFile
 from tests.properties.test_classify import Node
 
@@ -32,7 +32,7 @@ def test_what_was_reported_of_a_directory_counts_for_the_file_it_became() -> Non
     classifier = Classifier(tree.get, NEVER)
     classifier.add([(b"x/below", CONTENT)])
     classifier.add([(b"x", ATTRIB)])
-    assert classifier.entries[b"x"] == REGULAR | FORCE | (NAME | ATTRIB) << CHANGE_SHIFT
+    assert classifier.entries[b"x"] == REGULAR | FORCE | (NAME | OF_DIRECTORY | ATTRIB) << CHANGE_SHIFT
 
 
 def test_freshness_is_open_at_its_beginning_and_closed_at_its_end() -> None:

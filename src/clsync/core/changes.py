@@ -17,6 +17,12 @@ NAME: Final = 4
 """The name was created, removed, moved or exchanged: it may stand for another inode, or for nothing.
 A directory that stands here is in doubt with everything below, even where sizes and mtimes agree."""
 
+OF_DIRECTORY: Final = 16
+"""Beside NAME: a directory came or went, perhaps something else as well. What is gone without it was none."""
+
+MOVED: Final = 32
+"""Beside NAME: by a rename, perhaps in another way as well. For handlers that are told."""
+
 DOUBT: Final = 8
 """Nothing is known below this directory (queue overflow, folded siblings, initial sync): compare everything by
 metadata, and whatever changed its ctime since the doubt began by content."""

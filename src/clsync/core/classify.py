@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from clsync.core import batch as flag
-from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
 from clsync.core.paths import ancestors, parent
 from clsync.core.signature import Signatures
 
@@ -172,7 +172,7 @@ class Classifier:
                 continue
             found = self._lstat(up)
             if found is None or not stat.S_ISDIR(found.st_mode):
-                return up, NAME
+                return up, NAME | OF_DIRECTORY
             if self._elsewhere(found):
                 return up, ATTRIB
             self._directories.add(up)

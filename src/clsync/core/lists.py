@@ -7,6 +7,8 @@ from functools import reduce
 from operator import or_
 
 from clsync.core import batch as flag
+from clsync.core.changes import OF_DIRECTORY
+from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.paths import ancestors, join, parent
 
 RSYNC_PATH_MAX = 4095
@@ -96,9 +98,9 @@ def pattern(path: bytes, suffix: bytes = b"") -> bytes:
 def include_lines(path: bytes, flags: int) -> Iterator[bytes]:
     """Yield the include lines of one entry, its parents excepted, as clsync 0.4 writes them.
 
-    What is missing may have been a directory: its content is included too, or rsync would keep it.
+    The content of a directory that is missing is included too, or rsync would keep it.
     """
-    if flags & (flag.RECURSIVE | flag.MISSING):
+    if flags & flag.RECURSIVE or (flags & flag.MISSING and flags >> CHANGE_SHIFT & OF_DIRECTORY):
         yield pattern(path, b"/***")
     if not flags & flag.RECURSIVE:
         yield pattern(path) if path else b""

@@ -98,16 +98,18 @@ class CommandHandler:
         code = 0
         try:
             async for objects, argv, made in self._runs(batch):
+                untold = [o for o in objects if b"\n" in o] if self._lines_only else []
+                why = ""
                 try:
-                    why, code = await self._run(argv, batch, code)
+                    if len(untold) < len(objects):
+                        why, code = await self._run(argv, batch, code)
                 finally:
                     self._lists.drop(made)
                 if self._stopping:
                     return Outcome(Verdict.UNWELL, message="stopped", code=code)
                 if why:
                     failed.update(dict.fromkeys(objects, why))
-                if self._lines_only:
-                    failed.update(dict.fromkeys((o for o in objects if b"\n" in o), _NO_LINE))
+                failed.update(dict.fromkeys(untold, _NO_LINE))
         except OSError as error:
             message = f"cannot run {shown(self._program)}: {error.strerror}"
             return Outcome(Verdict.UNWELL, message=message, code=error.errno or 1)
@@ -210,7 +212,7 @@ class CommandHandler:
 
     def _lines(self, objects: Mapping[bytes, int]) -> bytes:
         # A newline cannot stand in a list of lines: such objects are named by %INCLUDE-LIST% only.
-        able = {path: flags for path, flags in objects.items() if b"\n" not in path}
+        able = {path or self._style.root_name: flags for path, flags in objects.items() if b"\n" not in path}
         if self._style.plain_lists:
             return b"".join(path + b"\n" for path in able)
         return b"".join(b"sync %s %d %s\n" % (self._label, event_mask(flags), path) for path, flags in able.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 import time
 from collections.abc import Iterable
@@ -22,11 +23,12 @@ class ListFiles:
         """Write a list; return its path. Raises OSError."""
         if self._directory is None:
             self._directory = os.fsencode(tempfile.mkdtemp(prefix="clsync-"))
-        prefix = b"%s.%d.0.%d." % (kind, os.getpid(), int(time.time()))
-        descriptor, name = tempfile.mkstemp(prefix=prefix, dir=self._directory)
+        name = b"%s.%d.0.%d.%d" % (kind, os.getpid(), int(time.time()), random.getrandbits(31))
+        path = os.path.join(self._directory, name)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb") as file:
             file.write(text)
-        return name
+        return path
 
     def drop(self, names: Iterable[bytes]) -> None:
         """Remove lists that were used. Raises OSError."""

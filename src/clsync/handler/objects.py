@@ -9,27 +9,49 @@ from dataclasses import dataclass
 from clsync.core import batch as flag
 from clsync.core import lists
 from clsync.core.batch import Batch
-from clsync.core.changes import ATTRIB, CONTENT, NAME
+from clsync.core.changes import ATTRIB, CONTENT, MOVED, NAME, OF_DIRECTORY
 from clsync.core.classify import CHANGE_SHIFT
-from clsync.handler.base import PathRules, may_go
+from clsync.handler.base import PathRules
 from clsync.kernel.slices import in_slices
 from clsync.kernel.walk import walk
 
 CREATED, DELETED, IS_DIRECTORY = 0x100, 0x200, 0x40000000
 """Bits of inotify(7): IN_CREATE, IN_DELETE, IN_ISDIR."""
+MOVED_FROM, MOVED_TO, DELETED_SELF, MOVED_SELF = 0x40, 0x80, 0x400, 0x800
+"""The same of renames, and of what directories that are watched tell of themselves."""
+
+_NAME_MASKS = {
+    (False, False, False): CREATED,
+    (False, False, True): CREATED,
+    (False, True, False): MOVED_TO,
+    (False, True, True): CREATED | MOVED_SELF,  # it is found by a walk, and tells itself that it was moved
+    (True, False, False): DELETED,
+    (True, False, True): DELETED | DELETED_SELF,
+    (True, True, False): MOVED_FROM,
+    (True, True, True): MOVED_FROM,
+}
+"""(gone, renamed, a directory) -> what clsync 0.4 says then."""
 
 
 def event_mask(flags: int) -> int:
     """Return the inotify mask (inotify(7)) that an entry's change bits amount to."""
-    bits = flags >> CHANGE_SHIFT
-    mask = IS_DIRECTORY if flags & flag.DIRECTORY else 0
+    bits, missing = flags >> CHANGE_SHIFT, flags & flag.MISSING
+    directory = bits & OF_DIRECTORY if missing else flags & flag.DIRECTORY
+    mask = IS_DIRECTORY if directory else 0
     if bits & ATTRIB:
         mask |= 0x4
     if bits & CONTENT:
         mask |= 0x2 | 0x8
     if bits & NAME or not bits & (ATTRIB | CONTENT):
-        mask |= DELETED if flags & flag.MISSING else CREATED
+        mask |= _NAME_MASKS[bool(missing), bool(bits & MOVED), bool(directory)]
     return mask
+
+
+def _rejected_and_gone(path: bytes, flags: int, rules: PathRules | None) -> bool:
+    """Tell whether something is gone of which rules let nobody be told."""
+    if rules is None or not flags & flag.MISSING:
+        return False
+    return not rules.permits(path, bool(flags >> CHANGE_SHIFT & OF_DIRECTORY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +77,7 @@ class Objects:
         for entry, flags in self.batch.entries.items():
             if entry in whole:
                 continue
-            if flags & flag.MISSING and not may_go(entry, rules):
+            if _rejected_and_gone(entry, flags, rules):
                 continue
             if rules is None or not flags & flag.RECURSIVE or rules.permits(entry, True):
                 yield entry, flags & ~flag.RECURSIVE
@@ -75,7 +97,7 @@ class Objects:
         `prefer_include`: what is permitted is included by name, nothing is excluded.
         """
         rules = self.rules
-        entries = {p: f for p, f in self.batch.entries.items() if not f & flag.MISSING or may_go(p, rules)}
+        entries = {p: f for p, f in self.batch.entries.items() if not _rejected_and_gone(p, f, rules)}
         rejected: list[bytes] = []
         if prefer_include:
             entries = {path: flags async for path, flags in self.listed()}

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
-from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, MOVED, NAME, OF_DIRECTORY
 from clsync.core.classify import LinkedFile
 from clsync.core.paths import is_below, join, parent
 from clsync.core.rules import Rules
@@ -43,7 +43,8 @@ _REWRITTEN = bytes((kernel.MODIFY, kernel.CLOSE_WRITE, _CONTENT))
 _FIXED = (0, 1, 2, 3, 24, 26, 27)
 """Where the length of an event, and type and length of its first record stand (fanotify(7))."""
 _WRITTEN = _CONTENT | kernel.ATTRIB
-_NAME = kernel.CREATE | kernel.DELETE | kernel.RENAME | kernel.MOVED_FROM | kernel.MOVED_TO
+_RENAMED = kernel.RENAME | kernel.MOVED_FROM | kernel.MOVED_TO
+_NAME = kernel.CREATE | kernel.DELETE | _RENAMED
 
 _Outside = defaultdict[tuple[bytes, int], list[bytes]]
 """Directory record and change bits -> keys of files that were changed there."""
@@ -583,7 +584,7 @@ def _bits(mask: int) -> int:
     if mask & kernel.ATTRIB:
         bits |= ATTRIB
     if mask & _NAME:
-        bits |= NAME
+        bits |= NAME | (OF_DIRECTORY if mask & kernel.ONDIR else 0) | (MOVED if mask & _RENAMED else 0)
     if mask & _FOLDED:
         bits |= DOUBT
     return bits or ATTRIB

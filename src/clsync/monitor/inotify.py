@@ -17,7 +17,7 @@ from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 
-from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, MOVED, NAME, OF_DIRECTORY
 from clsync.core.classify import LinkedFile
 from clsync.core.paths import is_below, join
 from clsync.core.rules import Rules
@@ -47,7 +47,8 @@ _REWRITTEN = bytes((kernel.MODIFY, kernel.CLOSE_WRITE))
 _LENGTH = (12, 13, 14, 15)
 """Where the length of the name stands in an event (inotify(7))."""
 _WRITTEN = _CONTENT | kernel.ATTRIB
-_NAME = kernel.CREATE | kernel.DELETE | kernel.MOVED_FROM | kernel.MOVED_TO
+_RENAMED = kernel.MOVED_FROM | kernel.MOVED_TO
+_NAME = kernel.CREATE | kernel.DELETE | _RENAMED
 _FOLDED = 1 << 40
 """Mask bit of our own: nothing is known below this directory."""
 _LINKED_LIMIT = 100_000
@@ -613,5 +614,5 @@ def _bits(mask: int) -> int:
     if mask & kernel.ATTRIB:
         bits |= ATTRIB
     if mask & _NAME:
-        bits |= NAME
+        bits |= NAME | (OF_DIRECTORY if mask & kernel.ISDIR else 0) | (MOVED if mask & _RENAMED else 0)
     return bits or ATTRIB

@@ -7,7 +7,7 @@ import stat
 import time
 from collections.abc import Container, Iterable, Iterator
 
-from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
 from clsync.core.classify import LinkedFile
 from clsync.core.paths import is_below, join, parent
 from clsync.core.rules import Rules
@@ -19,7 +19,7 @@ _TICK_NS = 20_000_000
 """A change within this time of a look may leave the same times behind."""
 
 Print = tuple[int, int]
-"""What an entry is known by: hashes of what belongs to its content, and of its attributes."""
+"""What an entry is known by: hashes of what belongs to its content, and of its attributes; that is even of directories."""
 
 
 class PollMonitor:
@@ -133,7 +133,7 @@ class PollMonitor:
                 seen[path] = self._prints[path]  # what cannot be read now is not gone
                 unreadable.add(path)
             if path not in seen and (not path or parent(path) in seen):
-                self._note(path, NAME)
+                self._note(path, NAME | _kind(self._prints[path]))
                 self.directory_moved = True
             if not number % 256:
                 yield
@@ -150,7 +150,7 @@ class PollMonitor:
             return
         if old is None or old[0] != new[0]:
             # The name may stand for another inode.
-            self._note(path, CONTENT | ATTRIB | NAME)
+            self._note(path, CONTENT | ATTRIB | NAME | _kind(new) | (_kind(old) if old is not None else 0))
         else:
             self._note(path, ATTRIB)
 
@@ -170,9 +170,12 @@ class PollMonitor:
 def _print(found: os.stat_result) -> Print:
     if stat.S_ISDIR(found.st_mode):
         # Entries of a directory speak for themselves; another directory in its place is another content.
-        return hash((found.st_dev, found.st_ino)), hash(
-            (found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns, found.st_ctime_ns)
-        )
+        attributes = hash((found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns, found.st_ctime_ns))
+        return hash((found.st_dev, found.st_ino)), attributes & ~1
     young = time.time_ns() - found.st_ctime_ns < _TICK_NS
     content = hash((found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode, found.st_rdev))
-    return (time.time_ns() if young else content), content
+    return (time.time_ns() if young else content), content | 1
+
+
+def _kind(known: Print) -> int:
+    return 0 if known[1] & 1 else OF_DIRECTORY

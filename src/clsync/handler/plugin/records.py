@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from clsync.core import batch as flag
-from clsync.handler.objects import CREATED, IS_DIRECTORY, event_mask
+from clsync.handler.objects import CREATED, IS_DIRECTORY, MOVED_TO, event_mask
 from clsync.handler.plugin.directories import Directories
 from clsync.handler.plugin.layout import DIRECTORY, FILE, MISSING
 from clsync.handler.plugin.protocol import RECORD
@@ -35,7 +35,7 @@ def event(path: bytes, flags: int, known: Directories) -> Event:
         was = known.was(path)
         return Event(mask | (IS_DIRECTORY if was == DIRECTORY else 0), was, MISSING)
     new = DIRECTORY if flags & flag.DIRECTORY else FILE
-    return Event(mask, MISSING if mask & CREATED else new, new)
+    return Event(mask, MISSING if mask & (CREATED | MOVED_TO) else new, new)
 
 
 class Records:

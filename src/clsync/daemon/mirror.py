@@ -405,7 +405,7 @@ class Mirror:
     def _given_up(self) -> bool:
         """Tell whether something has failed as often as it may."""
         tries = self._course.tries
-        return tries > 0 and self._target.worst() >= tries
+        return tries > 0 and self._target.worst(hopeless=self._course.meant_to_end) >= tries
 
     # -- waiting -----------------------------------------------------------------------------------------------
 

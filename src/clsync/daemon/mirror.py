@@ -321,10 +321,12 @@ class Mirror:
                 return
             self._hurry = True
             if await self._due_at(self._wake_at()):
+                before = self._number
                 done = await self._hand_over()
-                most -= done is not None
-                if not most and done is not None:
-                    return
+                if done is not None and self._number > before:
+                    most -= 1
+                    if not most:
+                        return
 
     async def _end(self) -> int:
         """Do what comes last; return the exit code."""
@@ -353,6 +355,7 @@ class Mirror:
         if self._parts.pre_exit is not None and self._collector.monitor is not None:
             self._set_status("preexit")
             await self._parts.pre_exit.run("preexit", self._number)
+            await self._collector.catch_up()
         elif not (quits and self._course.sync_on_quit):
             return
         if self._leaving is not Leaving.NOW and (not quits or self._course.sync_on_quit):

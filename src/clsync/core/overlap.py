@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from clsync.core import batch as flag
-from clsync.core.paths import ancestors
+from clsync.core.changes import NAME
+from clsync.core.classify import CHANGE_SHIFT
+from clsync.core.paths import ancestors, parent
 
 
 class Overlap:
@@ -44,6 +46,13 @@ class Overlap:
             if not met.isdisjoint(together):
                 met.update(together)
         return met
+
+    def shared_directories(self, entries: Mapping[bytes, int]) -> set[bytes]:
+        """Return the directories in which names come or go with these entries, and for which others set attributes."""
+        if not self._flights:
+            return set()
+        changed = {parent(path) for path, flags in entries.items() if path and flags >> CHANGE_SHIFT & NAME}
+        return changed & self._above.keys() - entries.keys()
 
     def _meets(self, path: bytes) -> bool:
         if path in self._above or any(path in flight for flight in self._flights):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.changes import DOUBT, NAME
+from clsync.core.changes import ATTRIB, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
 from clsync.core.links import LinkIndex, stands_for
 from clsync.core.overlap import Overlap
@@ -623,6 +623,12 @@ class Mirror:
             self._target.dirty.postpone(path, bits_of(resolved.entries[path]), float("inf"))
             if self._parts.overlap == "safe":
                 del resolved.entries[path]
+        if self._crew.first.trusts_times:
+            # Runs set the attributes of the directories above what they send, as they found them.
+            shared = self._overlap.shared_directories(resolved.entries)
+            for path in shared:
+                self._target.dirty.postpone(path, ATTRIB, float("inf"))
+            met |= shared
         self._met |= met
         resolved.whole = [path for path in resolved.whole if path in resolved.entries]
 

@@ -55,3 +55,12 @@ def test_directories_whose_times_change_while_others_set_them() -> None:
     overlap.begin({b"a/b/f": REGULAR, b"c": REGULAR})
     entries = {b"a/new": new, b"a/b/new": new, b"a/b/d/new": new, b"c2": new, b"a/old": REGULAR, b"a/b": DIRECTORY}
     assert overlap.shared_directories(entries) == {b"", b"a"}
+
+
+def test_what_is_below_something_that_waits_has_no_place_before() -> None:
+    overlap = Overlap()
+    overlap.begin({b"d/old": REGULAR})
+    new = DIRECTORY | RECURSIVE | NAME << CHANGE_SHIFT
+    batch = {b"d": new, b"d/e/f": REGULAR | LINKED, b"g": REGULAR | LINKED, b"h": REGULAR, b"w/x": REGULAR}
+    assert overlap.meets(batch, [(b"d/e/f", b"g")], {b"w"}) == batch.keys() - {b"h"}
+    assert overlap.meets({b"": DIRECTORY, b"h": REGULAR}) == {b""}

@@ -36,6 +36,10 @@ class Directory:
         with opened(path) as descriptor:
             self._identity = identity(descriptor)
 
+    def open(self) -> int:
+        """Return a descriptor of what stands there now. Raises OSError."""
+        return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def trouble(self) -> str | None:
         """Tell what is wrong with it now; None if it is the same directory."""
         try:

@@ -370,6 +370,11 @@ def test_a_block_given_twice_is_merged_and_values_keep_their_signs() -> None:
     }
 
 
+def test_blanks_around_values_do_not_count() -> None:
+    s = loaded(b"-Hconf", config=b"[default]\nwatch-dir =  /a b \t\ndestination-dir=/c \nmode = direct \nlabel = \n")
+    assert (s.watch_dir, s.destination_dir, s.mode, s.label) == (b"/a b", b"/c", "direct", b"")
+
+
 # -- macros and argument lines ---------------------------------------------------------------------------------
 
 

@@ -239,7 +239,7 @@ SCENARIOS = (
     Scenario("directories", _DIRECTORIES),
     Scenario("renames", _RENAMES),
     Scenario("attributes", _ATTRIBUTES),
-    Scenario("odd names", _NAMES, options=("--retries=0",)),
+    Scenario("odd names", _NAMES),
     Scenario("odd names at the start", plant=_plant_odd, options=_ONCE),
     Scenario("rules", _UNDER_RULES, plant=_plant_rejected, rules=_RULES),
     Scenario("rules that permit little", _SOME, rules="+f^~mark\n+f^a/f2$\n+w^$\n+w^a$\n-*\n"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,23 @@ def test_a_failure_too_many_ends_the_run(world: World, held: Held, how: str) -> 
 def test_runs_that_end_do_not_overlap(world: World, option: str) -> None:
     done = world.run(*world.trees, "-psafe", option)
     assert done.complaint(Exit.USAGE)[0] == f"--threading=safe and {option.partition('=')[0]} exclude each other"
+
+
+def test_what_waits_for_a_batch_does_not_turn_the_loop(world: World, held: Held) -> None:
+    """It is looked at again when a batch has ended, and not before."""
+    with run(world, held, "safe") as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("a", "text")
+        held.wait_for(daemon, "begin a")
+        world.write("a", "other text")
+        before = cpu_time(daemon.pid)
+        time.sleep(1)  # the time in which a loop would be seen turning
+        assert cpu_time(daemon.pid) - before < 0.3
+        held.let("a")
+        held.wait_for(daemon, "end a", 2)
+
+
+def cpu_time(pid: int) -> float:
+    """Return the processor time (s) that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

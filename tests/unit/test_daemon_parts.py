@@ -89,6 +89,17 @@ def settled(target: Target, changes: dict[bytes, int], entries: dict[bytes, int]
     target.settle(target.dirty.take(), Resolved(entries, 0), outcome, 200.0)
 
 
+def test_what_fails_for_its_name_alone_is_no_reason_to_give_up(target: Target) -> None:
+    entries = {b"a\n": REGULAR, b"b": REGULAR}
+    changes = dict.fromkeys(entries, CONTENT)
+    for times in (1, 2):
+        settled(target, changes, entries, Outcome(Verdict.PARTIAL, {b"a\n": "no"}, frozenset([b"a\n"])))
+        assert (target.worst(hopeless=False), target.worst(hopeless=True)) == (0, times)
+        target.dirty.hurry()
+    settled(target, changes, entries, Outcome(Verdict.PARTIAL, {b"a\n": "another reason"}))
+    assert target.worst(hopeless=False) == 3
+
+
 def test_what_is_done_is_clean(target: Target) -> None:
     settled(target, {b"a": CONTENT}, {b"a": REGULAR}, Outcome(Verdict.DONE))
     assert not target.pending()
@@ -100,7 +111,7 @@ def test_an_unwell_target_keeps_everything_and_rests(target: Target) -> None:
             target, {b"a": CONTENT}, {b"a": REGULAR, b"b": LINKED}, Outcome(Verdict.UNWELL, message="no", code=12)
         )
         assert target.dirty.ready.keys() == {b"a", b"b"}
-        assert (target.worst(), target.code, target.failing()) == (times, 12, {b"": "no"})
+        assert (target.worst(hopeless=True), target.code, target.failing()) == (times, 12, {b"": "no"})
     due = target.next_at(0.0, hurry=True)
     assert due is not None
     assert due >= target.unwell_until > 0
@@ -109,7 +120,12 @@ def test_an_unwell_target_keeps_everything_and_rests(target: Target) -> None:
 def test_only_what_failed_waits(target: Target) -> None:
     outcome = Outcome(Verdict.PARTIAL, {b"a": "no"}, code=23)
     settled(target, {b"a": CONTENT, b"b": CONTENT}, {b"a": REGULAR, b"b": REGULAR}, outcome)
-    assert (target.dirty.ready, target.failing(), target.worst(), target.code) == ({}, {b"a": "no"}, 1, 23)
+    assert (target.dirty.ready, target.failing(), target.worst(hopeless=True), target.code) == (
+        {},
+        {b"a": "no"},
+        1,
+        23,
+    )
     target.dirty.hurry()
     assert target.dirty.ready.keys() == {b"a"}
 

@@ -59,6 +59,8 @@ class Outcome:
     verdict: Verdict
     failed: Mapping[bytes, str] = field(default_factory=dict)
     """Path -> reason, for PARTIAL."""
+    hopeless: frozenset[bytes] = frozenset()
+    """Those of the failed paths that no other try can mend, because of their names: no reason for a daemon to give up."""
     again: frozenset[bytes] = frozenset()
     """Paths that may have been missed because they changed while they were handed over: to be sent again at once."""
     message: str = ""

@@ -15,12 +15,13 @@ class Signatures:
 
     def __init__(self, fields: Iterable[str]) -> None:
         """`fields`: names of `os.stat_result` without `st_`; times are compared to the nanosecond."""
-        self._names = [f"st_{name}_ns" if name.endswith("time") else f"st_{name}" for name in sorted(fields)]
+        self.names = [f"st_{name}_ns" if name.endswith("time") else f"st_{name}" for name in sorted(fields)]
+        """The fields, as `os.stat_result` names them."""
         self._known: dict[bytes, int] = {}
 
     def of(self, found: object) -> int:
         """Return the signature of what lstat found."""
-        return hash(tuple(getattr(found, name) for name in self._names))
+        return hash(tuple(getattr(found, name) for name in self.names))
 
     def unchanged(self, path: bytes, signature: int) -> bool:
         """Tell whether a path was handed over with this signature last time."""

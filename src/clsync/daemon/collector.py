@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from clsync.monitor.base import Changed, Monitor
 PART = 65_536
 """Changes that go into one batch: memory is bounded, here and in the handler."""
 _ARM_TURN = 0.02
+_CATCHING_UP = 10.0
+"""Seconds after which a queue that never gets empty is taken for read."""
 _REST = 0.01
 """Seconds between two reads while a window is open; the queue of inotify holds more than comes in that time."""
 
@@ -104,6 +107,17 @@ class Collector:
         if due is not None:
             self._due_timer = asyncio.get_running_loop().call_later(max(due - now, 0.001), self.drain)
         return filled
+
+    async def catch_up(self) -> None:
+        """Read all that the kernel has by now: one `drain` ends after some work, and neighbours may be busy."""
+        monitor, until = self.monitor, time.monotonic() + _CATCHING_UP
+        if monitor is None:
+            return
+        queue = select.poll()
+        queue.register(monitor.fileno(), select.POLLIN)
+        while queue.poll(0) and time.monotonic() < until:
+            self.drain()
+            await asyncio.sleep(0)
 
     def _rest(self, monitor: Monitor) -> None:
         """Let events gather in the kernel, which folds some of them: reading each as it comes costs far more."""

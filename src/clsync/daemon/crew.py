@@ -19,6 +19,7 @@ class Crew:
         """All are alike: what one says of itself holds for every one."""
         self._make, self.limit = make, limit
         self._all, self._free = [first], [first]
+        self._stopped = False
 
     @property
     def at_work(self) -> int:
@@ -42,6 +43,8 @@ class Crew:
         except (OperatorError, OSError) as error:
             return Outcome(Verdict.UNWELL, message=str(error))
         try:
+            if self._stopped:
+                return Outcome(Verdict.UNWELL, message="stopped")
             return await handler.sync(batch)
         finally:
             self._free.append(handler)
@@ -59,11 +62,18 @@ class Crew:
         return handler
 
     def stop(self) -> None:
-        """End the runs at work now."""
+        """End the runs at work now; there are no others after them."""
+        self._stopped = True
         for handler in self._all:
             handler.stop()
 
     async def aclose(self) -> None:
-        """Give back what all of them hold."""
+        """Give back what all of them hold. Raises OperatorError, the first one, where a handler says how it ended."""
+        trouble: OperatorError | None = None
         for handler in self._all:
-            await handler.aclose()
+            try:
+                await handler.aclose()
+            except OperatorError as error:
+                trouble = trouble or error
+        if trouble is not None:
+            raise trouble

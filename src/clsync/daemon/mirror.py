@@ -125,6 +125,8 @@ class Mirror:
         self._leaving: Leaving | None = None
         self._hurry = self._full_wanted = self._rules_wanted = self._flushing = self._following = False
         self._parts_wanted: tuple[Parts, Handler | None] | None = None
+        self._dismissed: list[Handler] = []
+        """Handlers that were made and never used."""
         self._initial_over = self._course.skip_initial
         self._hold_until: float | None = None
         self._interrupted = False
@@ -183,6 +185,13 @@ class Mirror:
 
     def exchange(self, parts: Parts, handler: Handler | None) -> None:
         """Go by other parts once no batch is in flight; `handler`: the first of theirs, None: it stays as it is."""
+        if self._parts_wanted is not None:
+            # These parts were made to follow the ones that have not been used yet.
+            before = self._parts_wanted[1]
+            if handler is None:
+                handler = before
+            elif before is not None:
+                self._dismissed.append(before)
         self._parts_wanted = parts, handler
         self._call()
 
@@ -220,16 +229,14 @@ class Mirror:
             due, last = collector.due(), collector.window.last_start
             if due is None:
                 return
-            before, dirty.ready = dirty.ready, {}
+            before = set(dirty.ready)
             try:
                 await self._take(time.monotonic())
                 while collector.half_taken:
                     await self._take(time.monotonic())
             finally:
-                collected, dirty.ready = dirty.ready, before
-                for path, bits in collected.items():
-                    dirty.postpone(path, bits, due)
-            collector.window.last_start = last
+                dirty.wait([path for path in dirty.ready if path not in before], due)
+                collector.window.last_start = last
 
     # -- phases ------------------------------------------------------------------------------------------------
 
@@ -314,10 +321,12 @@ class Mirror:
                 return
             self._hurry = True
             if await self._due_at(self._wake_at()):
+                before = self._number
                 done = await self._hand_over()
-                most -= done is not None
-                if not most and done is not None:
-                    return
+                if done is not None and self._number > before:
+                    most -= 1
+                    if not most:
+                        return
 
     async def _end(self) -> int:
         """Do what comes last; return the exit code."""
@@ -346,6 +355,7 @@ class Mirror:
         if self._parts.pre_exit is not None and self._collector.monitor is not None:
             self._set_status("preexit")
             await self._parts.pre_exit.run("preexit", self._number)
+            await self._collector.catch_up()
         elif not (quits and self._course.sync_on_quit):
             return
         if self._leaving is not Leaving.NOW and (not quits or self._course.sync_on_quit):
@@ -376,7 +386,13 @@ class Mirror:
         if self._flights:
             self._crew.stop()
             await asyncio.wait(self._flights)
+        for handler in self._unused():
+            await self._dismiss(handler)
         await self._crew.aclose()
+
+    def _unused(self) -> list[Handler]:
+        wanted = self._parts_wanted[1] if self._parts_wanted is not None else None
+        return self._dismissed if wanted is None else [*self._dismissed, wanted]
 
     # -- what is left ------------------------------------------------------------------------------------------
 
@@ -392,7 +408,7 @@ class Mirror:
     def _given_up(self) -> bool:
         """Tell whether something has failed as often as it may."""
         tries = self._course.tries
-        return tries > 0 and self._target.worst() >= tries
+        return tries > 0 and self._target.worst(hopeless=self._course.meant_to_end) >= tries
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
@@ -506,7 +522,7 @@ class Mirror:
                 os.close(root)
         if flight is None:
             return True
-        if self._parts.overlap == "off" or initial:
+        if self._parts.overlap == "off" or initial or not flight.resolved.entries:
             return await self._fly(flight)
         self._overlap.begin(flight.resolved.entries)
         task = asyncio.create_task(self._fly_beside_others(flight))
@@ -699,19 +715,26 @@ class Mirror:
             await self._change_rules()
 
     async def _change_parts(self, parts: Parts, handler: Handler | None) -> None:
-        rules, crew = self._rules, self._crew
-        if handler is not None:
-            crew = Crew(handler, parts.make_handler, parts.in_flight)
+        rules, old = self._rules, self._crew
+        if handler is None:
+            self._use(parts.keeping(self._parts), old)
         else:
-            crew.limit = parts.in_flight
-        old = self._crew
-        self._use(parts, crew)
-        if old is not crew:
-            await old.aclose()
+            self._use(parts, Crew(handler, parts.make_handler, parts.in_flight))
+            self._target.begin_tries()
+            await self._dismiss(old)
+        for unused in self._dismissed:
+            await self._dismiss(unused)
+        self._dismissed.clear()
         if parts.rules.source_text != rules.source_text:
             await self._use_rules(parts.rules)
         elif handler is not None:
             self._doubt_all()
+
+    async def _dismiss(self, handler: Handler | Crew) -> None:
+        try:
+            await handler.aclose()
+        except OperatorError as error:
+            self._log.error(error.message, error.hint)
 
     async def _change_rules(self) -> None:
         self._set_status("rehashing")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clsync.core.rules import Rules
 from clsync.core.signature import Signatures
@@ -45,6 +45,12 @@ class Parts:
     """A file that holds everything up."""
     overlap: str = "off"
     """Batches in flight: `off` one at a time, `safe` those that do not meet, `full` any."""
+
+    def keeping(self, old: Parts) -> Parts:
+        """Return these parts with what the old ones remember of the same handler."""
+        if self.signatures is None or old.signatures is None or self.signatures.names != old.signatures.names:
+            return self
+        return replace(self, signatures=old.signatures)
 
     @property
     def in_flight(self) -> int:

@@ -32,6 +32,7 @@ class Target:
         """Exit code of the last run that failed."""
         self._why = ""
         self._big: set[bytes] = set()
+        self._hopeless: set[bytes] = set()
         self._log, self._backoff = log, Backoff()
         self.big_delay = 0.0
         """Seconds that big files wait."""
@@ -49,9 +50,13 @@ class Target:
         """Tell why the target as a whole cannot be used; None if it can."""
         return self._why if self.unwell else None
 
-    def worst(self) -> int:
-        """Return the largest number of failures in a row, of a path or of the target."""
-        return max(self.unwell, max(self.dirty.failures.values(), default=0))
+    def worst(self, hopeless: bool) -> int:
+        """Return the largest number of failures in a row, of a path or of the target.
+
+        `hopeless`: of paths, too, that fail for their names alone.
+        """
+        left_out = frozenset() if hopeless else self._hopeless
+        return max(self.unwell, max((n for p, n in self.dirty.failures.items() if p not in left_out), default=0))
 
     def next_at(self, earliest: float, hurry: bool) -> float | None:
         """Return when there is something to hand over; None: not before something changes."""
@@ -97,6 +102,7 @@ class Target:
         if outcome.verdict is Verdict.PARTIAL:
             failed |= outcome.failed
             self.code = outcome.code
+        self._hopeless = (self._hopeless & self.dirty.failures.keys()) - taken.keys() | outcome.hopeless
         # What failed together is tried again together: one run for all of it.
         draw = random.random()
         failures = {

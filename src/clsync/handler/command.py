@@ -94,7 +94,7 @@ class CommandHandler:
     async def sync(self, batch: Batch) -> Outcome:
         """Run the program for all entries (see `handler.base.Handler`)."""
         self._stopping = False
-        failed: dict[bytes, str] = {}
+        failed, hopeless = dict[bytes, str](), set[bytes]()
         code = 0
         try:
             async for objects, argv, made in self._runs(batch):
@@ -110,11 +110,13 @@ class CommandHandler:
                 if why:
                     failed.update(dict.fromkeys(objects, why))
                 failed.update(dict.fromkeys(untold, _NO_LINE))
+                hopeless.update(untold)
         except OSError as error:
             message = f"cannot run {shown(self._program)}: {error.strerror}"
             return Outcome(Verdict.UNWELL, message=message, code=error.errno or 1)
         if failed:
-            return Outcome(Verdict.PARTIAL, failed, message=next(iter(failed.values())), code=code)
+            why = next(iter(failed.values()))
+            return Outcome(Verdict.PARTIAL, failed, frozenset(hopeless), message=why, code=code)
         return Outcome(Verdict.DONE)
 
     def stop(self) -> None:

@@ -128,7 +128,9 @@ class BatchRun:
         if self._failed or self._again:
             again = frozenset(self._again - self._failed.keys())
             message = "some paths could not be synced"
-            return Outcome(Verdict.PARTIAL, self._failed, again, message, _CODE_PARTIAL if self._failed else 0)
+            hopeless = frozenset(path for path, why in self._failed.items() if why == lists.TOO_LONG)
+            code = _CODE_PARTIAL if self._failed else 0
+            return Outcome(Verdict.PARTIAL, self._failed, hopeless, again, message, code)
         return Outcome(Verdict.DONE)
 
     async def _send_all(self, entries: Entries) -> Outcome | None:

@@ -448,6 +448,11 @@ def test_the_phase_is_told_without_an_event(world: World) -> None:
         recorder.wait_for_calls(daemon, 3)
         held.unlink()
         reaches("running")
+        for text, answer in (("-f[.]o$\n", "nothing has changed"), ("-q\n", "the old rules stay in force")):
+            rules.write_text(text)
+            os.kill(daemon.pid, signal.SIGHUP)
+            daemon.wait_for_log(answer)
+            reaches("running")
 
 
 # -- files -----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ TROUBLES = {
     "handler killed": Settings(kill_handler=True),
     "one file system": Settings(places="same-fs"),
     "attributes": Settings(xattrs=True),
+    "batches that overlap": Settings(extra=("-psafe",)),
 }
 
 pytestmark = [pytest.mark.churn, pytest.mark.root]

@@ -11,7 +11,9 @@ import pytest
 from clsync.core.batch import DIRECTORY, FORCE, LINKED, MISSING, RECURSIVE, REGULAR
 from clsync.handler.copy import content
 from clsync.handler.copy.content import Copier
-from clsync.handler.copy.place import temporary
+from clsync.handler.copy.place import Place, temporary
+from clsync.handler.copy.roots import Roots
+from clsync.handler.copy.settings import Context, Settings
 from clsync.handler.copy.trouble import Refused, Unwell, destination_trouble
 from clsync.handler.copy.units import Inode, Linked, Links, Listed, Tree, groups, phases
 from clsync.kernel import files
@@ -172,3 +174,28 @@ def test_the_probe_says_where_nothing_can_be_written(tmp_path: Path) -> None:
 def test_what_is_lacking_is_named() -> None:
     assert Capabilities().lacks() == []
     assert Capabilities(owner=False, acls=False).lacks() == ["owners", "ACLs"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_directory_whose_group_changes_while_files_are_made_in_it(tmp_path: Path) -> None:
+    """New files inherit it, and another process may have set it."""
+    source, destination = tmp_path / "source", tmp_path / "destination"
+    for directory in (source, destination):
+        directory.mkdir()
+        os.chown(directory, 0, 12)
+        directory.chmod(0o2755)
+    for name in ("first", "second"):
+        (source / name).write_text("text")
+    roots = [os.open(directory, FLAGS) for directory in (source, destination)]
+    plain = Settings(Capabilities(), None, 0, False, False, False, frozenset(), exact_modes=True)
+    context = Context(*roots, os.fstat(roots[0]).st_dev, plain)
+    place = Place(Roots(context), b"", *roots)
+    old = os.umask(0)
+    try:
+        for name in ("first", "second"):
+            place.make(name.encode(), (source / name).stat(), None, False)
+            os.chown(destination, 0, 34)
+    finally:
+        os.umask(old)
+        place.close()
+    assert [(destination / name).stat().st_gid for name in ("first", "second")] == [12, 12]

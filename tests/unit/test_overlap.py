@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from clsync.core.batch import DIRECTORY, LINKED, MISSING, RECURSIVE, REGULAR
+from clsync.core.changes import NAME
+from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.overlap import Overlap
 
 
@@ -44,3 +46,21 @@ def test_names_of_one_file_go_together() -> None:
     overlap.begin({b"a": REGULAR | LINKED})
     batch = dict.fromkeys((b"a", b"b", b"c", b"d"), REGULAR | LINKED)
     assert overlap.meets(batch, [(b"a", b"b", b"elsewhere"), (b"c", b"d")]) == {b"a", b"b"}
+
+
+def test_directories_whose_times_change_while_others_set_them() -> None:
+    overlap = Overlap()
+    new = REGULAR | NAME << CHANGE_SHIFT
+    assert overlap.shared_directories({b"a/new": new}) == set()
+    overlap.begin({b"a/b/f": REGULAR, b"c": REGULAR})
+    entries = {b"a/new": new, b"a/b/new": new, b"a/b/d/new": new, b"c2": new, b"a/old": REGULAR, b"a/b": DIRECTORY}
+    assert overlap.shared_directories(entries) == {b"", b"a"}
+
+
+def test_what_is_below_something_that_waits_has_no_place_before() -> None:
+    overlap = Overlap()
+    overlap.begin({b"d/old": REGULAR})
+    new = DIRECTORY | RECURSIVE | NAME << CHANGE_SHIFT
+    batch = {b"d": new, b"d/e/f": REGULAR | LINKED, b"g": REGULAR | LINKED, b"h": REGULAR, b"w/x": REGULAR}
+    assert overlap.meets(batch, [(b"d/e/f", b"g")], {b"w"}) == batch.keys() - {b"h"}
+    assert overlap.meets({b"": DIRECTORY, b"h": REGULAR}) == {b""}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.changes import DOUBT, NAME
+from clsync.core.changes import ATTRIB, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
 from clsync.core.links import LinkIndex, stands_for
 from clsync.core.overlap import Overlap
@@ -120,7 +120,11 @@ class Mirror:
         self._flights: set[asyncio.Task[None]] = set()
         self._in_air: dict[int, FlightState] = {}
         """What handlers are at work on, by the number of the batch."""
-        self._overlap, self._met = Overlap(), set[bytes]()
+        self._overlap = Overlap()
+        self._met: set[bytes] = set()
+        """What waits for a batch in flight."""
+        self._moved: set[bytes] = set()
+        """Those of them that came or went: what is below them waits, too."""
         self._wake, self._taking = asyncio.Event(), asyncio.Lock()
         self._leaving: Leaving | None = None
         self._hurry = self._full_wanted = self._rules_wanted = self._flushing = self._following = False
@@ -535,7 +539,7 @@ class Mirror:
             await self._fly(flight)
         finally:
             self._overlap.end(flight.resolved.entries)
-            met, self._met = self._met, set()
+            met, self._met, self._moved = self._met, set(), set()
             self._release(met)
 
     async def _landed(self) -> None:
@@ -618,11 +622,20 @@ class Mirror:
 
         Where all may overlap, it is handed over at once, and once more when they have ended.
         """
-        met = self._overlap.meets(resolved.entries, resolved.linked.values())
+        met = self._overlap.meets(resolved.entries, resolved.linked.values(), self._moved)
         for path in met:
-            self._target.dirty.postpone(path, bits_of(resolved.entries[path]), float("inf"))
+            bits = bits_of(resolved.entries[path])
+            self._target.dirty.postpone(path, bits, float("inf"))
+            if bits & (NAME | DOUBT):
+                self._moved.add(path)
             if self._parts.overlap == "safe":
                 del resolved.entries[path]
+        if self._crew.first.trusts_times:
+            # Runs set the attributes of the directories above what they send, as they found them.
+            shared = self._overlap.shared_directories(resolved.entries)
+            for path in shared:
+                self._target.dirty.postpone(path, ATTRIB, float("inf"))
+            met |= shared
         self._met |= met
         resolved.whole = [path for path in resolved.whole if path in resolved.entries]
 

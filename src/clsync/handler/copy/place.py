@@ -256,10 +256,11 @@ class Place:
                 self._roots.context.copied += seen.st_size
                 if seen.st_size:
                     seen = self._roots.copier.copy(source, file, seen, self._roots.device)
-                if plain:
+                have = os.fstat(file)
+                # Another process may have given the directory another group, which new files inherit.
+                if plain and have.st_gid == seen.st_gid:
                     os.utime(file, ns=(seen.st_atime_ns, seen.st_mtime_ns))
                 else:
-                    have = os.fstat(file)
                     self._learn(have)
                     attributes.settle(file, have, seen, source, written=True)
             finally:

@@ -15,6 +15,7 @@ import pytest
 
 from clsync.errors import Exit
 from tests.support.daemon import Daemon, installed
+from tests.support.recorder import Recorder
 from tests.support.trees import snapshot
 from tests.system.world import ROOT, SYNCED, World, mount, mounted, unmount
 
@@ -63,6 +64,17 @@ def test_destination_not_said(world: World) -> None:
     message, hint = refused(world, Exit.USAGE, "-W", world.source)
     assert message == "no destination"
     assert "-D DESTINATION" in hint
+
+
+@pytest.mark.parametrize("compat", ["off", "0.4"])
+def test_no_destination_in_mode_direct(world: World, compat: str) -> None:
+    """Its default arguments end with it: nothing must make `/` of them."""
+    recorder = Recorder(world.top)
+    options = ("-Mdirect", recorder.option, f"--compat={compat}", "--only-initialsync")
+    message, hint = refused(world, Exit.USAGE, "-W", world.source, *options)
+    assert message == "no destination"
+    assert "-D DESTINATION" in hint
+    assert recorder.calls == []
 
 
 def test_destination_missing(world: World) -> None:
@@ -212,6 +224,8 @@ def test_rules(world: World, text: str, line: int, word: str) -> None:
 def test_rules_missing(world: World) -> None:
     message, _ = refused(world, Exit.USAGE, *world.trees, "-R", world.top / "rules")
     assert message == f"--rules-file {world.top}/rules: No such file or directory"
+    message, _ = refused(world, Exit.USAGE, *world.trees, "-Rrules")
+    assert message == "--rules-file rules: No such file or directory"
 
 
 @pytest.mark.parametrize(

@@ -510,6 +510,23 @@ def test_the_end_of_the_daemon_is_that_of_the_module(world: World, probe: Probe)
         assert call.pid not in daemon.family()
 
 
+@pytest.mark.parametrize("how", ["safe", "full"])
+@pytest.mark.parametrize("mode", FUNCTIONS)
+def test_batches_may_overlap(world: World, probe: Probe, mode: str, how: str) -> None:
+    """One that takes long holds up no other, and ends with the daemon."""
+    function = FUNCTIONS[mode]
+    with started(world, probe, mode, f"-p{how}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        probe.act("wait")
+        world.write("a/file")
+        daemon.wait_until(lambda: probe.acted, what="a call that takes long")
+        world.write("b/file")
+        _, waiting, other = probe.wait_for(daemon, function, 3)[:3]
+        assert waiting.pid != other.pid
+        daemon.stop(code=Exit.INCOMPLETE, timeout=4)
+    assert [call.pid for call in probe.named("waited")] == [waiting.pid]
+
+
 # -- start and end ---------------------------------------------------------------------------------------------
 
 
@@ -526,6 +543,25 @@ def test_a_crash_in_init_ends_the_start(world: World, probe: Probe) -> None:
     done = world.run(f"-W{world.source}", "-Mso", probe.option, env={"PROBE_INIT": "crash"})
     assert done.code == Exit.HANDLER
     assert f"clsync: --sync-handler {probe.module} has ended in clsyncapi_init: killed by SIGABRT\n" in done.err
+
+
+FORKS = """
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int clsyncapi_init(void *ctx, void *indexes) {
+    if (!fork())
+        _exit(0);
+    return system("true") || waitpid(-1, NULL, 0) < 0;
+}
+int clsyncapi_sync(int n, void *elements) { return 0; }
+"""
+
+
+def test_a_child_that_ends_in_init_ends_nothing_else(world: World) -> None:
+    with world.daemon("-Mso", f"-S{compiled(world.top, FORKS)}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        daemon.stop()
 
 
 def test_background_tells_what_init_says(world: World, probe: Probe) -> None:

@@ -328,6 +328,25 @@ def test_a_directory_that_is_not_monitored(world: World, mode: str, monitor: str
         world.wait_for_equal(daemon)
 
 
+@pytest.mark.parametrize("monitor", ["inotify", pytest.param("fanotify", marks=[ROOT, pytest.mark.root])])
+def test_a_directory_that_a_walk_rule_permits_comes_later(world: World, mode: str, monitor: str) -> None:
+    """`W`, and `w`: it is watched like one that was there, whatever rejects the rest."""
+    rules = b"+f\\.txt$\n+W^$\n+W^sub$\n+w^sub/d$\n-*\n"
+    with world.daemon(*options(world, mode, rules, f"--monitor={monitor}")) as daemon:
+        settle(daemon)
+        plant(world.source, "ours", "sub/x.txt", "sub/x", "other/x.txt")
+        world.wait_for_copy(daemon, "sub/x.txt", "ours")
+        plant(world.source, "ours", "sub/y.txt", "sub/d/x.txt")
+        world.wait_for_copy(daemon, "sub/y.txt", "ours")
+        world.wait_for_copy(daemon, "sub/d/x.txt", "ours")
+        plant(world.source, "ours", "sub/d/y.txt")
+        world.wait_for_copy(daemon, "sub/d/y.txt", "ours")
+        daemon.stop(signal.SIGQUIT)
+    assert names(world.destination) == {
+        b"sub", b"sub/x.txt", b"sub/y.txt", b"sub/d", b"sub/d/x.txt", b"sub/d/y.txt"
+    }  # fmt: skip
+
+
 WAY = b"+*^a/b(/|$)\n+w^$\n+w^a$\n-*\n"
 """Only what is in a/b; `a` itself is walked and not synced."""
 

@@ -23,7 +23,7 @@ sync-handler = {handler}
 label = first
 delay-collect = 0.1
 delay-sync = 0
-custom-signals = 40:other,41:slow,42:bad,43:fixed,44:rules,45:gone,46:late,1:hup,47:handler
+custom-signals = 40:other,41:slow,42:bad,43:fixed,44:rules,45:gone,46:late,1:hup,47:handler,48:against
 -- = %label% %INCLUDE-LIST%
 
 [base]
@@ -54,6 +54,11 @@ label = never seen
 
 [late]
 sync-handler = /nowhere/handler
+
+[against]
+label = never seen
+skip-initialsync = 1
+only-initialsync = 1
 
 [hup]
 label = hup
@@ -121,6 +126,7 @@ def test_what_cannot_be_used_changes_nothing(world: World, recorder: Recorder) -
         send(daemon, 42, "signal 42, block [bad]: ")
         assert "retries: 'many' is not a number" in daemon.output
         send(daemon, 46, "signal 46, block [late]: --sync-handler /nowhere/handler does not exist")
+        send(daemon, 48, "--skip-initialsync and --only-initialsync exclude each other")
         config = world.top / "conf"
         text = config.read_text()
         config.write_text(text.replace("[gone]", "[went]"))

@@ -12,7 +12,8 @@ import pytest
 from clsync.daemon.parts import MOST_IN_FLIGHT
 from clsync.errors import Exit
 from tests.support.daemon import Daemon
-from tests.system.world import SYNCED, World
+from tests.support.recorder import Recorder
+from tests.system.world import SYNCED, WATCHING, World
 
 HELD = [str(number) for number in range(MOST_IN_FLIGHT)]
 
@@ -149,6 +150,24 @@ def test_a_handler_that_fails_is_called_again(world: World, held: Held, how: str
         held.let("b", "a")
         held.wait_for(daemon, "end b")
         daemon.wait_until(lambda: status.read_text() == "running", what="the end of the error")
+
+
+@pytest.mark.parametrize("how", ["safe", "full"])
+def test_a_handler_that_takes_too_long_is_ended(world: World, how: str) -> None:
+    """With all it has started; its list is removed, and the daemon goes on."""
+    lists, well = world.top / "lists", world.top / "well"
+    recorder = Recorder(world.top, f"[ -e {well} ] || {{ sleep 600 & wait; }}")
+    options = ("-Mdirect", recorder.option, f"-p{how}", "--timeout-sync=0.5", f"-L{lists}", "--skip-initialsync")
+    with world.daemon(*options, "--", "%INCLUDE-LIST-PATH%") as daemon:
+        daemon.wait_for_log(WATCHING)
+        world.write("file")
+        daemon.wait_for_log("took longer than --timeout-sync")
+        daemon.wait_until(lambda: not daemon.descendants() and not os.listdir(lists), what="the end of the handler")
+        well.touch()
+        calls = len(recorder.calls)
+        recorder.wait_for_calls(daemon, calls + 1)
+        assert daemon.stop(signal.SIGQUIT) == Exit.OK
+    assert os.listdir(lists) == []
 
 
 @pytest.mark.parametrize("how", ["safe", "full"])

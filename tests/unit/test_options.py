@@ -359,6 +359,9 @@ def test_defaults_of_the_original() -> None:
         assert (s.delay_collect, s.delay_sync, s.retries, s.monitor) == (30.0, 30.0, 1, "inotify")
     assert loaded(*BASE, b"--compat=0.4", b"-t2").delay_collect == 2.0
     assert loaded(*BASE, b"--compat=off", environ={b"CLSYNC_COMPAT": b"0.4"}).retries == 0
+    assert loaded(*BASE, b"-Hconf", config=b"[default]\ncompat = 0.4\n").retries == 1
+    block = b"[default]\ncompat = off\n"
+    assert loaded(*BASE, b"-Hconf", config=block, environ={b"CLSYNC_COMPAT": b"0.4"}).retries == 0
     assert refused(*BASE, environ={b"CLSYNC_COMPAT": b"9"}).message.startswith("CLSYNC_COMPAT: '9'")
 
 
@@ -368,6 +371,11 @@ def test_a_block_given_twice_is_merged_and_values_keep_their_signs() -> None:
         "x": (b"2=3 # no comment", 4),
         "y": (b"[z]", 5),
     }
+
+
+def test_blanks_around_values_do_not_count() -> None:
+    s = loaded(b"-Hconf", config=b"[default]\nwatch-dir =  /a b \t\ndestination-dir=/c \nmode = direct \nlabel = \n")
+    assert (s.watch_dir, s.destination_dir, s.mode, s.label) == (b"/a b", b"/c", "direct", b"")
 
 
 # -- macros and argument lines ---------------------------------------------------------------------------------

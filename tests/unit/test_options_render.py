@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 from clsync.errors import Exit
 from clsync.options import render, roff
 from clsync.options.manual import EXIT_TEXTS, manual
+from clsync.options.migration import migration
 from clsync.options.reference import reference
-from clsync.options.table import LATER, MONITORS, OPTIONS
+from clsync.options.table import LATER, MONITORS, OPTIONS, RETIRED
+from clsync.options.values import written
 
 TOP = Path(__file__).resolve().parents[2]
 SECTIONS = (
@@ -77,6 +80,24 @@ def test_every_option_is_described_everywhere() -> None:
         for make in (render.bash, render.zsh):
             assert f"--{option.name}" in make()
     assert all(name in reference() for name in LATER)
+
+
+def test_the_way_from_clsync_0_4_names_what_is_different_or_missing() -> None:
+    rows = [line for line in migration().splitlines() if line.startswith("| `")]
+    other = [option for option in OPTIONS if option.old_default is not None]
+    assert len(rows) == len(other) > 0
+    for row, option in zip(rows, other, strict=True):
+        assert f"--{option.name}=" in row
+        assert f"| `{written(option.default).decode()}` | `{written(option.old_default).decode()}` |" in row
+    for name in (*LATER, *(option.name for option in RETIRED)):
+        assert f"`--{name}`" in migration()
+
+
+def test_links_lead_to_files() -> None:
+    """In what is written by hand as well."""
+    for page in (TOP / "README.md", *(TOP / "docs").rglob("*.md")):
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
 def test_every_exit_code_is_described() -> None:

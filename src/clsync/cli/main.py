@@ -81,7 +81,8 @@ def _open_standard_files() -> None:
 def _be_ready_for_signals(custom: Iterable[int] = ()) -> None:
     """Until the loop runs: INT and TERM end us, and what only asks for work already ahead does not.
 
-    INT also where a shell has started us in the background, and so has it ignored: later it counts as well.
+    INT also where a shell has started us in the background, and so has it ignored: later it counts as well. What
+    started us may have signals blocked, or CHLD ignored, which hides exit codes: neither holds for us and our programs.
     """
 
     def end(number: int, frame: object) -> None:
@@ -91,6 +92,8 @@ def _be_ready_for_signals(custom: Iterable[int] = ()) -> None:
         signal.signal(number, end)
     for asking in (*_ASKING, *custom):
         signal.signal(asking, lambda number, frame: None)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _columns() -> int:

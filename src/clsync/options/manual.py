@@ -88,7 +88,7 @@ _LETTERS = {
     "`f`": "anything but a directory; all actions",
     "`d`": "a directory; all actions",
     "`*`": "both; all actions",
-    "`w`": "walking: whether a directory is entered at all",
+    "`w`": "walking: whether a directory is entered at all; it counts for monitoring, too",
     "`m`": "monitoring: whether changes of the names in a directory count",
     "`s`": "syncing of the directory itself",
 }

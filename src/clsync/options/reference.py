@@ -19,7 +19,8 @@ Every option is also a key of the configuration file, by its long name without d
 CONFIGURATION). An optional value has to be attached: `-d3`, `--debug=3`. A flag without a value adds one, and 0
 turns it off. Times are in seconds, decimals are allowed.
 
-The column "0.4" shows the default of clsync 0.4 where it was another one; `--compat=0.4` brings all of them back.
+The column "0.4" shows the default of clsync 0.4 where it was another one; `--compat=0.4` brings all of them back: see
+[from-clsync-0.4.md](from-clsync-0.4.md).
 """
 
 
@@ -28,7 +29,7 @@ NO_DEFAULT: Final = "-"
 
 def reference() -> str:
     """Return the text of docs/options.md."""
-    return "\n".join([_INTRODUCTION, *_groups(), *_retired(), *_later()]) + "\n"
+    return "\n".join([_INTRODUCTION, *_groups(), *retired_lines(), *later_lines()]) + "\n"
 
 
 def _groups() -> Iterator[str]:
@@ -63,7 +64,8 @@ def old_default_cell(option: Option) -> str:
     return f"`{text.decode()}`" if text else ""
 
 
-def _retired() -> Iterator[str]:
+def retired_lines() -> Iterator[str]:
+    """Yield the section on options that have no effect."""
     yield "## Options of clsync 0.4 that have no effect\n"
     yield "They are accepted with a warning, as old configurations have to start.\n"
     for option in RETIRED:
@@ -73,7 +75,8 @@ def _retired() -> Iterator[str]:
     yield ""
 
 
-def _later() -> Iterator[str]:
+def later_lines() -> Iterator[str]:
+    """Yield the section on options that are not available."""
     yield "## Options of clsync 0.4 that are not available\n"
     yield "They end the start with an error that names them.\n"
     yield from (f"`--{name}` {why}.\n" for name, why in ELSEWHERE.items())

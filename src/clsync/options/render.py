@@ -1,4 +1,4 @@
-"""Writes what is made from the option table: the manual page, the list of options, shell completion.
+"""Writes what is made from the option table: the manual page, documents about options, shell completion.
 
 python -m clsync.options.render --write     make the files
 python -m clsync.options.render --check     tell which are not current; exit code 1 if any
@@ -14,11 +14,13 @@ from typing import Final
 
 from clsync.options.completion import bash, zsh
 from clsync.options.manual import manual
+from clsync.options.migration import migration
 from clsync.options.reference import reference
 
 FILES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/clsync.1": manual,
     "docs/options.md": reference,
+    "docs/from-clsync-0.4.md": migration,
     "completions/clsync.bash": bash,
     "completions/_clsync": zsh,
 }

@@ -33,6 +33,7 @@ def run(settings: Settings, reload: Reload) -> int:
 
     `reload` makes the settings anew, with changes laid over them.
     """
+    _hear_signals()
     log = Log(settings.output, 0 if settings.quiet else settings.verbose, settings.debug)
     for warning in settings.warnings:
         log.warning(warning)
@@ -95,6 +96,12 @@ def _control(
     from clsync.daemon.instance import DaemonInstance
 
     return serving(listening, DaemonInstance(mirror, switch), log.info)
+
+
+def _hear_signals() -> None:
+    """Undo what the starter may have done to the signals that clsync and its handlers live by."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it takes the exit codes of handlers along
 
 
 class _Status:

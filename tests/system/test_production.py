@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -323,6 +323,17 @@ RULES = "-d^[Dd]ont[Ss]ync$\n+*.*\n"
 """What the scripts write to a file."""
 
 
+def process_named(daemon: Daemon, name: str) -> int:
+    """Return the id of the only process of a run that has a name (proc_pid_comm(5))."""
+    found = []
+    for pid in daemon.family():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n":
+                found.append(pid)
+    (only,) = found
+    return only
+
+
 @pytest.mark.parametrize("name", ["rsyncdirect", "rsyncshell", "so", "rsyncso"])
 def test_start_script(place: Site, name: str) -> None:
     """Run with nothing but delays added; the block it names is nowhere to be found."""
@@ -344,8 +355,7 @@ def test_start_script(place: Site, name: str) -> None:
             shutil.rmtree(source / "deep")
             wait_for_content(daemon, source, destination, ["dontSync"])
         assert not (destination / "dontSync").exists()
-        (clsync,) = [pid for pid in daemon.family() if Path(f"/proc/{pid}/comm").read_text() == "clsync\n"]
-        os.kill(clsync, signal.SIGQUIT)
+        os.kill(process_named(daemon, "clsync"), signal.SIGQUIT)
         daemon.wait()
         (said,) = troubles(daemon.output)
         assert said == "Warning: --config-block without a configuration file: the command line alone counts"

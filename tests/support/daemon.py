@@ -47,7 +47,7 @@ class Daemon:
         """Take what to run; `env` is added to the environment, `program` replaces `clsync` (argv head)."""
         self.command = [*(program or (installed(),)), *args]
         self._mark = uuid.uuid4().hex
-        self._env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {}), _MARK: self._mark}
+        self.environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {}), _MARK: self._mark}
         self._cwd = cwd
         self._log = tempfile.TemporaryFile()
         self.process: subprocess.Popen[bytes] | None = None
@@ -61,7 +61,7 @@ class Daemon:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            env=self._env,
+            env=self.environment,
             cwd=self._cwd,
             start_new_session=True,
         )

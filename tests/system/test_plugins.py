@@ -401,6 +401,29 @@ def test_a_child_that_cannot_run_its_program(world: World, probe: Probe) -> None
     ]
 
 
+ENDS_BY_ITSELF = """
+#include <stdlib.h>
+#include <string.h>
+#include <clsync/clsync.h>
+#include <clsync/malloc.h>
+int clsyncapi_init(struct ctx *ctx, struct indexes *indexes) {
+    char *text = malloc(40);
+    memset(text, 'x', 40);
+    free(text);
+    text = xmalloc(32);
+    memset(text, 'y', 32);
+    return strlen(text) != 32;
+}
+int clsyncapi_sync(int n, api_eventinfo_t *elements) { return 0; }
+"""
+
+
+def test_a_text_that_fills_its_memory_has_an_end(world: World) -> None:
+    """One of the examples needs it, for the name of a directory."""
+    module = compiled(world.top, ENDS_BY_ITSELF)
+    assert world.run(f"-W{world.source}", "-Mso", f"-S{module}", "--only-initialsync").code == Exit.OK
+
+
 # -- failures --------------------------------------------------------------------------------------------------
 
 
@@ -473,9 +496,13 @@ def test_codes(world: World, probe: Probe, mode: str) -> None:
 
 
 def test_what_fails_is_tried_again(world: World, probe: Probe) -> None:
+    """Nothing is named twice in a call: as a part of the tree, and because it changed meanwhile."""
+    world.write("f1")
     probe.act("7")
-    with started(world, probe, "so") as daemon:
+    with started(world, probe, "so", delays=("-t0.1", "-w0.1")) as daemon:
         first, second = probe.wait_for(daemon, "sync", 2)[:2]
+        paths = [seen.path for seen in second.objects]
+        assert len(paths) == len(set(paths)), paths
         assert first.pid == second.pid, "it has not ended"
         daemon.wait_until(lambda: "answers 7; it stays dirty" in daemon.output)
 

@@ -12,7 +12,7 @@ import pytest
 from clsync.errors import Exit
 from tests.support.recorder import Call, Recorder
 from tests.system.test_modes import PLANTED, RULES, plant, with_rejected
-from tests.system.world import SYNCED, World
+from tests.system.world import ROOT, SYNCED, World, mounted
 
 EXAMPLE = """
 ACTION="$1" LISTFILE="$3" EXCLISTFILE="$4"
@@ -251,3 +251,19 @@ def test_code_24_is_a_failure_of_mode_rsyncshell(world: World) -> None:
     options = (f"-W{world.source}", "-Mrsyncshell", recorder.option, "--only-initialsync", "--retries=1")
     assert world.run(*options).code == 24
     assert world.run(*options, "-x24").code == Exit.OK
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("rules", ["", "-d^rejected$\n"])
+@pytest.mark.parametrize("option", ["--one-file-system", "--exclude-mount-points"])
+def test_rsyncshell_without_other_file_systems(world: World, option: str, rules: str) -> None:
+    """Their content is excluded from runs that take all; those in rejected directories are so already."""
+    file = world.file("rules", rules)
+    recorder = keeping_lists(world, 4)
+    with mounted("tmpfs", world.source / "d/st*ar"), mounted("tmpfs", world.source / "rejected/other"):
+        options = ("-Mrsyncshell", recorder.option, f"-R{file}", option, "--only-initialsync")
+        assert world.run(f"-W{world.source}", *options).code == Exit.OK
+    (call,) = recorder.calls
+    expected = {b"/d/st\\*ar/**", b"/rejected" if rules else b"/rejected/other/**"}
+    assert lines(world, call) == expected

@@ -350,7 +350,17 @@ def test_a_file_that_cannot_be_read() -> None:
     assert (caught.value.message, caught.value.code) == ("configuration file /x: Permission denied", Exit.FILES)
     error = refused(*BASE, b"-H/missing")
     assert (error.message, error.code) == ("configuration file /missing does not exist", Exit.FILES)
-    assert refused(*BASE, b"-Kx").message == "--config-block without a configuration file"
+    assert refused(b"-Kx").message == "--config-block without a configuration file"
+
+
+def test_a_block_that_need_not_exist() -> None:
+    """Scripts name their instance by one; who names the file as well means what stands in it."""
+    s = loaded(*BASE, b"-Kx")
+    assert s.warnings == ("--config-block without a configuration file: the command line alone counts",)
+    s = load((*BASE, b"-Kx"), {}, lambda name: b"[default]\nretries = 4\n" if name == b"/etc/clsync.conf" else None)
+    assert s.warnings == ("/etc/clsync.conf has no block [x]: the command line alone counts",)
+    assert s.retries == 0
+    assert refused(*BASE, b"-Kx", b"-Hconf", config=b"[default]\n").message == "conf has no block [x]"
 
 
 def test_defaults_of_the_original() -> None:

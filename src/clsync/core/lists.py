@@ -121,9 +121,10 @@ def include_lists(entries: Mapping[bytes, int], limit: int) -> Iterator[tuple[di
         yield part, b"".join(line + b"\n" for line in lines)
 
 
-def exclude_list(rejected: Iterable[bytes]) -> bytes:
-    """Return the exclude list for paths that rules reject."""
-    return b"".join(pattern(path) + b"\n" for path in rejected)
+def exclude_list(rejected: Iterable[bytes], emptied: Iterable[bytes] = ()) -> bytes:
+    """Return the exclude list for paths that rules reject, and for directories of which only the content is left out."""
+    lines = [pattern(path) for path in rejected] + [pattern(path, b"/**") for path in emptied]
+    return b"".join(line + b"\n" for line in lines)
 
 
 def unescape(name: bytes) -> bytes:

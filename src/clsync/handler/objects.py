@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from clsync.core import lists
 from clsync.core.batch import Batch
 from clsync.core.changes import ATTRIB, CONTENT, MOVED, NAME, OF_DIRECTORY
 from clsync.core.classify import CHANGE_SHIFT
+from clsync.core.paths import is_below
 from clsync.handler.base import PathRules
+from clsync.kernel.mounts import mount_points_below
 from clsync.kernel.slices import in_slices
-from clsync.kernel.walk import walk
+from clsync.kernel.walk import lstat_below, walk
 
 CREATED, DELETED, IS_DIRECTORY = 0x100, 0x200, 0x40000000
 """Bits of inotify(7): IN_CREATE, IN_DELETE, IN_ISDIR."""
@@ -84,9 +87,10 @@ class Objects:
             if not flags & flag.RECURSIVE:
                 continue
             enter = rules.reaches if rules is not None else (lambda p: True)
+            # What is an entry itself is told as that.
             async for path, found in in_slices(walk(self.batch.root, entry, enter, self.one_file_system)):
                 is_dir = stat.S_ISDIR(found.st_mode)
-                if rules is None or rules.permits(path, is_dir):
+                if path not in self.batch.entries and (rules is None or rules.permits(path, is_dir)):
                     yield path, (flag.DIRECTORY if is_dir else 0) | NAME << CHANGE_SHIFT
 
     async def rsync_lists(
@@ -98,13 +102,14 @@ class Objects:
         """
         rules = self.rules
         entries = {p: f for p, f in self.batch.entries.items() if not _rejected_and_gone(p, f, rules)}
-        rejected: list[bytes] = []
+        excluded = b""
         if prefer_include:
             entries = {path: flags async for path, flags in self.listed()}
-        elif rules is not None:
-            rejected = [path async for path in self._rejected(rules)]
+        else:
+            rejected = [path async for path in self._rejected(rules)] if rules is not None else []
+            excluded = lists.exclude_list(rejected, self._elsewhere())
         for part, text in lists.include_lists(entries, limit):
-            yield part, text, lists.exclude_list(rejected)
+            yield part, text, excluded
 
     async def _rejected(self, rules: PathRules) -> AsyncIterator[bytes]:
         """Yield the topmost paths below recursive entries that rules reject."""
@@ -115,3 +120,17 @@ class Objects:
             async for path, found in in_slices(below):
                 if not rules.permits(path, stat.S_ISDIR(found.st_mode)):
                     yield path
+
+    def _elsewhere(self) -> list[bytes]:
+        """Return the permitted directories below recursive entries that are other file systems. Raises OSError."""
+        if not self.one_file_system:
+            return []
+        root, rules = self.batch.root, self.rules
+        device, look = os.fstat(root).st_dev, lstat_below(root)
+        deep = [entry for entry, flags in self.batch.entries.items() if flags & flag.RECURSIVE]
+        points = (
+            point
+            for point in mount_points_below(root)
+            if any(is_below(point, entry) for entry in deep) and (rules is None or rules.permits(point, True))
+        )
+        return [point for point in points if (found := look(point)) is not None and found.st_dev != device]

@@ -109,6 +109,13 @@ def mounts_at_and_below(root: bytes, mounts: list[Mount]) -> tuple[Mount, list[M
     return holder, list(below.values())
 
 
+def mount_points_below(root: int) -> list[bytes]:
+    """Return the directories below an open one on which something is mounted, relative to it. Raises OSError."""
+    path = os.readlink(b"/proc/self/fd/%d" % root)
+    _, below = mounts_at_and_below(path, read_mounts())
+    return [mount.point[len(path.rstrip(b"/")) + 1 :] for mount in below]
+
+
 def devices_shown_twice(root: int) -> set[int]:
     """Return the devices (st_dev) of which more than one mount stands at and below an open directory."""
     try:

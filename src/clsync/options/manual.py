@@ -276,7 +276,8 @@ def _configuration() -> str:
         roff.paragraph(
             "The block that is read is `default`, or the one that --config-block names, and then those it inherits"
             " from by `config-block-inherits`. The command line goes before the block, and the block before those it"
-            " inherits from."
+            " inherits from. A block that is not there is an error, unless the command line has --watch-dir and no"
+            " --config-file: then it counts alone, with a warning."
         ),
         roff.example(_CONFIGURATION),
     )

@@ -264,7 +264,7 @@ class _Layers:
         assert inherits is None or isinstance(inherits, bytes)
         if name not in config.blocks and "config-block" in self.given:
             known = ", ".join(shown(b) for b in config.blocks) or "no block"
-            raise OperatorError(f"{config.name} has no block [{shown(name)}]", f"the file has: {known}")
+            self._without_block(f"{config.name} has no block [{shown(name)}]", f"the file has: {known}")
         for block in list(config.chain(name, inherits)):
             self._add_block(config, block)
 
@@ -325,8 +325,17 @@ class _Layers:
             )
         if "config-block" in self.given:
             places = ", ".join(map(shown, searched))
-            raise OperatorError("--config-block without a configuration file", f"none of these exists: {places}")
+            self._without_block("--config-block without a configuration file", f"none of these exists: {places}")
         return None
+
+    def _without_block(self, what: str, hint: str) -> None:
+        """Go on without the block that was asked for, if the command line says itself what to do.
+
+        Scripts for clsync 0.4 name their instance by a block that need not exist. Raises OperatorError.
+        """
+        if "watch-dir" not in self.given or "config-file" in self.given:
+            raise OperatorError(what, hint)
+        self._warn(f"{what}: the command line alone counts")
 
     def value(self, name: str) -> object:
         """Return the value of an option, macros in it replaced. Raises OperatorError."""

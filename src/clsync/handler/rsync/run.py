@@ -24,7 +24,7 @@ from clsync.handler.rsync.clearing import Clearing, Stopped
 from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.runner import KEPT_OUTPUT, Result
 from clsync.kernel.files import opened
-from clsync.kernel.mounts import mounts_at_and_below, read_mounts
+from clsync.kernel.mounts import mount_points_below
 from clsync.kernel.process import exit_text
 from clsync.kernel.slices import in_slices
 from clsync.kernel.walk import list_directory, lstat_below, lstat_straight, walk
@@ -83,7 +83,7 @@ class BatchRun:
         """Filter file for the run at work, if it lists directories only to delete in them by name."""
         self._giving_way: set[bytes] = set()
         """Entries by which directories with content may go at a remote destination."""
-        self._spared = _mount_points(batch.root) if self._recipe.one_file_system > 1 else []
+        self._spared = mount_points_below(batch.root) if self._recipe.one_file_system > 1 else []
         self._stalls = 0
         self._look = lstat_below(batch.root)
         target = program.target
@@ -585,10 +585,3 @@ def _specials(root: int, top: bytes, spared: list[bytes]) -> Iterator[bytes]:
             elif not entry.is_file(follow_symlinks=False):
                 yield join(directory, entry.name)
         pending = [path for path in pending if path not in spared] if spared else pending
-
-
-def _mount_points(root: int) -> list[bytes]:
-    """Return the directories below an open one on which something is mounted, relative to it. Raises OSError."""
-    path = os.readlink(b"/proc/self/fd/%d" % root)
-    _, below = mounts_at_and_below(path, read_mounts())
-    return [mount.point[len(path.rstrip(b"/")) + 1 :] for mount in below]

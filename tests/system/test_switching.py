@@ -23,7 +23,7 @@ sync-handler = {handler}
 label = first
 delay-collect = 0.1
 delay-sync = 0
-custom-signals = 40:other,41:slow,42:bad,43:fixed,44:rules,45:gone,46:late,1:hup,47:handler,48:against
+custom-signals = 40:other,41:slow,42:bad,43:fixed,44:rules,45:gone,46:late,1:hup,47:handler,58:gap,59:tries,48:against
 -- = %label% %INCLUDE-LIST%
 
 [base]
@@ -62,6 +62,12 @@ only-initialsync = 1
 
 [hup]
 label = hup
+
+[gap]
+delay-sync = 0.01
+
+[tries]
+retries = 7
 
 [handler]
 mode = copy
@@ -157,6 +163,18 @@ def test_delays_rules_and_handlers_are_exchanged(world: World, recorder: Recorde
         os.kill(daemon.pid, signal.SIGQUIT)
         assert daemon.wait() == Exit.OK
         assert (world.destination / "late").exists()
+
+
+def test_a_handler_that_stays_the_same_goes_on(world: World, recorder: Recorder) -> None:
+    """Nothing is compared anew for another delay; arguments that name an option follow it."""
+    with run(world, "-K", "default", "--", "%retries%", "%INCLUDE-LIST%") as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert handed(world, daemon, recorder, "a")[0] == b"0"
+        send(daemon, 58)
+        assert handed(world, daemon, recorder, "b")[0] == b"0"
+        assert sum(b"." in call.arguments for call in recorder.calls) == 1
+        send(daemon, 59)
+        assert handed(world, daemon, recorder, "c")[0] == b"7"
 
 
 @pytest.mark.parametrize(

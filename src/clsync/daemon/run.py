@@ -17,8 +17,10 @@ from clsync.daemon import build
 from clsync.daemon.course import Leaving
 from clsync.daemon.dump import write_dump
 from clsync.daemon.files import SmallFile
+from clsync.daemon.handlers import make_handler
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
+from clsync.daemon.plan import Plan, make_plan
 from clsync.daemon.switch import Reload, Switch
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
@@ -36,9 +38,9 @@ def run(settings: Settings, reload: Reload) -> int:
     log = Log(settings.output, 0 if settings.quiet else settings.verbose, settings.debug)
     for warning in settings.warnings:
         log.warning(warning)
-    made = build.plan(settings, log)
+    made = make_plan(settings, log)
     listener = build.make_listener(settings)
-    handler = build.make_handler(made)
+    handler = make_handler(made)
     background = Background() if settings.background else None
     try:
         if background is not None and not background.split():
@@ -51,7 +53,7 @@ def run(settings: Settings, reload: Reload) -> int:
 
 
 def _run(
-    made: build.Plan,
+    made: Plan,
     handler: Handler,
     log: Log,
     background: Background | None,

@@ -8,9 +8,11 @@ from dataclasses import replace
 
 from clsync.core.paths import shown
 from clsync.daemon import build
+from clsync.daemon.handlers import make_handler
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
 from clsync.daemon.parts import Parts
+from clsync.daemon.plan import Plan, make_plan
 from clsync.errors import OperatorError
 from clsync.handler.base import Handler
 from clsync.options import Assignment, Block, Change, Settings
@@ -22,7 +24,7 @@ Reload = Callable[[Sequence[Change]], Settings]
 class Switch:
     """Exchanges what can be exchanged between two batches. What cannot be used changes nothing."""
 
-    def __init__(self, made: build.Plan, parts: Parts, reload: Reload, mirror: Mirror, log: Log) -> None:
+    def __init__(self, made: Plan, parts: Parts, reload: Reload, mirror: Mirror, log: Log) -> None:
         """`made` and `parts`: what the mirror goes by."""
         self._made, self._parts, self._reload, self._mirror, self._log = made, parts, reload, mirror, log
         self._changes: tuple[Change, ...] = ()
@@ -34,7 +36,7 @@ class Switch:
         return self._made.settings
 
     @property
-    def plan(self) -> build.Plan:
+    def plan(self) -> Plan:
         """What was found out about them."""
         return self._made
 
@@ -65,14 +67,14 @@ class Switch:
             self._log.level, self._log.debug_level = 0 if settings.quiet else settings.verbose, settings.debug
             self._mirror.exchange(parts, handler)
 
-    def _prepared(self, changes: Sequence[Change]) -> tuple[build.Plan, Parts, Handler | None]:
+    def _prepared(self, changes: Sequence[Change]) -> tuple[Plan, Parts, Handler | None]:
         """Make the new parts; no handler where the old one does the same. Raises OperatorError."""
         settings = self._with_what_stays(self._reload(changes))
-        made = build.plan(settings, self._log)
+        made = make_plan(settings, self._log)
         handler = None
         parts = build.make_parts(made)
         if parts.same_handler != self._parts.same_handler:
-            handler = build.make_handler(made)
+            handler = make_handler(made)
         return made, parts, handler
 
     def _with_what_stays(self, settings: Settings) -> Settings:

@@ -1,0 +1,308 @@
+"""From a plan to its sync handler."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+
+from clsync.core.paths import is_below, shown
+from clsync.daemon.plan import Plan, left_out, local_destination, lookup_of, one_file_system_level
+from clsync.daemon.root import Directory
+from clsync.errors import Exit, OperatorError
+from clsync.handler import command
+from clsync.handler.base import Handler
+from clsync.handler.command import CommandHandler, CommandStyle
+from clsync.handler.copy.handler import CopyHandler
+from clsync.handler.plugin.handler import PluginHandler, PluginStyle, PythonValues
+from clsync.handler.plugin.values import values_of
+from clsync.handler.rsync import RsyncHandler, Target
+from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
+from clsync.kernel.capabilities import Capabilities, probe_destination
+from clsync.options import MODULE_MODES
+from clsync.options.expansion import expand, macros
+
+_RECURSIVE_ARGUMENTS: dict[str, tuple[bytes, ...]] = {"shell": (b"initialsync", b"%label%", b"%INCLUDE-LIST%")}
+"""Of runs that take a whole directory, where these are not those of the others."""
+
+
+def make_handler(made: Plan) -> Handler:
+    """Make the handler of a plan. Raises OperatorError."""
+    if made.mode == "copy":
+        return _copy_handler(made)
+    if made.mode in MODULE_MODES:
+        return _plugin_handler(made)
+    return _rsync_handler(made) if is_exact(made) else _command_handler(made)
+
+
+def is_exact(made: Plan) -> bool:
+    """Tell whether clsync itself knows how to make the destination equal."""
+    return made.mode == "copy" or (made.mode == "rsyncdirect" and not _names_lists(made))
+
+
+def _copy_handler(made: Plan) -> CopyHandler:
+    s = made.settings
+    assert made.local is not None
+    return CopyHandler(
+        made.local,
+        capabilities=_capabilities(made, made.local),
+        rules=made.rules if made.rules else None,
+        full_initial=s.full_initialsync > 0,
+        one_file_system=one_file_system_level(s),
+        acls=s.acls > 0,
+        xattrs=s.xattrs > 0,
+        compares=bool(s.modification_signature),
+        timeout=s.timeout_sync,
+        destination_check=_destination_check(made.local),
+        show_progress=made.log.terminal and s.verbose >= 3,
+        log=made.log.info,
+    )
+
+
+def _capabilities(made: Plan, local: bytes) -> Capabilities:
+    """Try what a local destination can hold, and say once what it cannot. Raises OperatorError."""
+    try:
+        found = probe_destination(local)
+    except OSError as error:
+        what = f"destination {shown(local)} cannot be written: {error.strerror}"
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise OperatorError(what, "see its rights and mount options", Exit.DESTINATION) from None
+        # What is to be deleted there may make room.
+        made.log.warning(f"{what}; free some space there")
+        return Capabilities()
+    lacks = [what for what in found.lacks() if what not in ("extended attributes", "ACLs")]
+    lacks += ["extended attributes"] if made.settings.xattrs and not found.xattrs else []
+    lacks += ["ACLs"] if made.settings.acls and not found.acls else []
+    if found.time_grain_ns > 1:
+        lacks.append(f"times finer than {found.time_grain_ns / 1e9:g} s")
+    if lacks:
+        made.log.warning(f"the destination cannot hold {', '.join(lacks)}: left out, and not compared")
+    return found
+
+
+def _lacking(found: Capabilities) -> tuple[bytes, ...]:
+    """Return the rsync options that leave out what a destination cannot hold."""
+    options = (
+        (found.owner, (b"--no-owner",)),  # of groups rsync itself sets those that the user may give
+        (found.modes, (b"--no-perms",)),
+        (found.symlinks, (b"--no-links",)),
+        (found.hard_links, (b"--no-hard-links",)),
+        (found.devices, (b"--no-devices",)),
+        (found.specials, (b"--no-specials",)),
+        (found.symlink_times, (b"--omit-link-times",)),
+    )
+    return tuple(option for can, those in options if not can for option in those)
+
+
+def _rsync_handler(made: Plan) -> RsyncHandler:
+    s = made.settings
+    arguments = _own_arguments(made)
+    if s.arguments is not None:
+        made.destination = _target_in(arguments, made)
+        made.local = None
+        if made.destination.text and not made.destination.remote:
+            there = os.path.join(made.root, made.destination.text)  # rsync runs in the watched directory
+            made.local = local_destination(there, made, "the destination in the arguments,")
+            arguments = [made.local + b"/" if a == made.destination.text else a for a in arguments]
+            made.destination = Target(made.local)
+    target = made.destination or Target(b"")
+    check = _destination_check(made.local)
+    probed = made.local is not None and os.path.basename(made.program) == b"rsync"
+    found = _capabilities(made, made.local) if probed and made.local is not None else Capabilities()
+    recipe = Recipe(
+        acls=s.acls > 0 and found.acls,
+        xattrs=s.xattrs > 0 and found.xattrs,
+        one_file_system=one_file_system_level(s),
+        lacking=_lacking(found),
+        compares=bool(s.modification_signature),
+        # Where times are coarse, rsync's own comparison of whole seconds is all that can be had.
+        modify_window=-1 if found.time_grain_ns <= 100 else found.time_grain_ns // 10**9,
+    )
+    return RsyncHandler(
+        arguments,
+        target=target,
+        recipe=recipe,
+        program=made.program,
+        rules=made.rules if made.rules else None,
+        full_initial=s.full_initialsync > 0,
+        timeout=s.timeout_sync,
+        codes_done=s.ignore_exitcode,
+        destination_check=check,
+        show_progress=made.log.terminal and os.path.basename(made.program) == b"rsync" and s.verbose >= 3,
+        log=made.log.info,
+    )
+
+
+def _own_arguments(made: Plan) -> list[bytes]:
+    """Expand the arguments; the watched directory becomes `./`: the handler runs there, and no rename can mislead it."""
+    lookup = lookup_of(made)
+    expanded = [a if a == ARGUMENTS_MACRO else expand(a, lookup) for a in made.arguments]
+    return [b"./" if _is_root(a, made.root) else a for a in expanded]
+
+
+def _is_root(argument: bytes, root: bytes) -> bool:
+    # With a list rsync takes both spellings for the same; without one, as in the initial sync, it does not.
+    return argument.startswith(b"/") and os.path.realpath(argument) == root
+
+
+_SEPARATE = frozenset(
+    b"--rsh --rsync-path --filter --exclude --include --exclude-from --include-from --timeout --contimeout"
+    b" --port --password-file --log-file --log-file-format --out-format --bwlimit --temp-dir --partial-dir --backup-dir"
+    b" --suffix --compare-dest --copy-dest --link-dest --chmod --chown --usermap --groupmap --address --sockopts"
+    b" --max-size --min-size --max-delete --max-alloc --block-size --compress-level --skip-compress --iconv --info"
+    b" --debug --stop-after --stop-at --remote-option --checksum-choice --cc --compress-choice --zc --zl --checksum-seed"
+    b" --modify-window --protocol --copy-as --outbuf --stderr --files-from --early-input --log-format --config --dparam"
+    b" --only-write-batch --read-batch --write-batch --time-limit".split()
+)
+"""Options of rsync(1) whose value may be the next word."""
+_SEPARATE_LETTERS = b"eTBfM@"
+"""The same of short ones; they end a bundle."""
+
+
+def _takes_next(word: bytes) -> bool:
+    """Tell whether the word after an option of rsync is its value."""
+    if word.startswith(b"--") or not word.startswith(b"-") or len(word) < 2:
+        return word in _SEPARATE
+    return word[-1:] in _SEPARATE_LETTERS and not any(letter in _SEPARATE_LETTERS for letter in word[1:-1])
+
+
+def _target_in(arguments: list[bytes], made: Plan) -> Target:
+    """Return the destination that the arguments name: the last operand. Raises OperatorError."""
+    before = [b"", *arguments]
+    operands = [a for a, b in zip(arguments, before, strict=False) if not a.startswith(b"-") and not _takes_next(b)]
+    operands = [a for a in operands if a != ARGUMENTS_MACRO]
+    if len(operands) > 1:
+        return Target(operands[-1])
+    if os.path.basename(made.program) == b"rsync":
+        raise OperatorError(
+            "the arguments name no destination", "end them with: %RSYNC-ARGS% %watch-dir%/ %destination-dir%/"
+        )
+    return Target(b"")
+
+
+def _destination_check(local: bytes | None) -> Callable[[], str | None]:
+    if local is None:
+        return lambda: None
+    directory = Directory(local)
+
+    def check() -> str | None:
+        trouble = directory.trouble()
+        return (
+            f"destination {shown(local)}: {trouble}; mount it, or restart clsync if this is meant"
+            if trouble
+            else None
+        )
+
+    return check
+
+
+def _plugin_handler(made: Plan) -> PluginHandler:
+    s = made.settings
+    lookup = lookup_of(made)
+    style = PluginStyle(
+        python=made.mode == "python",
+        lists=made.mode == "rsyncso",
+        recursive=s.have_recursive_sync > 0,
+        prefer_include=s.rsync_prefer_include > 0,
+        include_limit=s.rsync_inclimit,
+        lists_dir=_lists_dir(made),
+        keep_lists=s.dont_unlink_lists > 0,
+    )
+    target = made.destination.text if made.destination is not None else None
+    told = (
+        PythonValues(s.label, target)
+        if style.python
+        else values_of(
+            s,
+            mode=made.mode,
+            module=made.program,
+            root=made.root,
+            destination=target,
+            remote=made.destination is not None and made.destination.remote,
+            arguments=[[expand(a, lookup) for a in given or ()] for given in (s.arguments, s.recursive_arguments)],
+        )
+    )
+    return PluginHandler(
+        made.program,
+        style=style,
+        root=made.root,
+        told=told,
+        log=made.log,
+        rules=made.rules if made.rules else None,
+        full_initial=s.full_initialsync > 0,
+        timeout=s.timeout_sync,
+        codes_done=s.ignore_exitcode,
+        one_file_system=s.one_file_system > 0 or s.exclude_mount_points > 0,
+        quiet=s.background > 0,
+    )
+
+
+def _command_handler(made: Plan) -> CommandHandler:
+    s = made.settings
+    style = CommandStyle(
+        one_per_run=made.mode == "simple",
+        root_name=b"." if made.mode == "direct" else b"",
+        rsync_lists=made.mode in ("rsyncdirect", "rsyncshell"),
+        plain_lists=s.synclist_simplify > 0,
+        vanished_is_done=made.mode == "rsyncdirect",
+        recursive=s.have_recursive_sync > 0,
+        prefer_include=s.rsync_prefer_include > 0,
+        include_limit=s.rsync_inclimit,
+        lists_dir=_lists_dir(made),
+        keep_lists=s.dont_unlink_lists > 0,
+    )
+    return CommandHandler(
+        made.program,
+        made.arguments,
+        recursive_arguments=_recursive_arguments(made),
+        style=style,
+        root=made.root,
+        lookup=lookup_of(made),
+        label=s.label,
+        rules=made.rules if made.rules else None,
+        full_initial=s.full_initialsync > 0,
+        timeout=s.timeout_sync,
+        codes_done=s.ignore_exitcode,
+        one_file_system=s.one_file_system > 0 or s.exclude_mount_points > 0,
+    )
+
+
+def _lists_dir(made: Plan) -> bytes | None:
+    """Return the directory for list files, made if it is missing. Raises OperatorError."""
+    if made.settings.lists_dir is None:
+        return None
+    path, root = os.path.abspath(made.settings.lists_dir), made.root
+    real = os.path.realpath(path)
+    inside = real == root or is_below(real, root if root != b"/" else b"")
+    if inside and not left_out(made, real):
+        raise OperatorError(
+            f"--lists-dir {shown(path)} lies inside the watched directory: each list would be a change",
+            "name a directory outside of it, or reject it by a rule (-d)",
+            Exit.FILES,
+        )
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        found = os.stat(path)
+    except OSError as error:
+        raise OperatorError(f"--lists-dir {shown(path)}: {error.strerror}", "name a directory", Exit.FILES) from None
+    if found.st_mode & 0o077:
+        raise OperatorError(
+            f"--lists-dir {shown(path)} can be read by others", f"close it: chmod 700 {shown(path)}", Exit.FILES
+        )
+    return path
+
+
+def _recursive_arguments(made: Plan) -> Sequence[bytes]:
+    """Return the arguments of runs that take a whole directory."""
+    own = made.settings.recursive_arguments
+    if own is not None:
+        return own
+    return (
+        made.arguments if made.settings.arguments is not None else _RECURSIVE_ARGUMENTS.get(made.mode, made.arguments)
+    )
+
+
+def _names_lists(made: Plan) -> bool:
+    """Tell whether the handler is to be given the list files of clsync 0.4."""
+    lists = {command.INCLUDE_FILE, command.EXCLUDE_FILE, command.OBJECTS}
+    return made.settings.compat or any(lists & set(macros(argument)) for argument in made.arguments)

@@ -1,0 +1,245 @@
+"""From settings to a plan: checks what can be checked before anything starts, and chooses what was left open."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from clsync.core.paths import is_below, shown
+from clsync.core.rules import Rules
+from clsync.daemon.log import Log
+from clsync.errors import Exit, OperatorError
+from clsync.handler.rsync import Target
+from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
+from clsync.kernel.process import started_ns
+from clsync.options import MODULE_MODES, PROGRAM_MODES, Settings
+
+_DEFAULT_PROGRAM = {"rsyncdirect": b"rsync", "direct": b"cp"}
+_DEFAULT_ARGUMENTS: dict[str, tuple[bytes, ...]] = {
+    "simple": (b"sync", b"%label%", b"%EVENT-MASK%", b"%INCLUDE-LIST%"),
+    "direct": (b"%INCLUDE-LIST%", b"%destination-dir%/"),
+    "rsyncdirect": (ARGUMENTS_MACRO, b"%watch-dir%/", b"%destination-dir%/"),
+    "shell": (b"synclist", b"%label%", b"%INCLUDE-LIST-PATH%"),
+    "rsyncshell": (b"rsynclist", b"%label%", b"%INCLUDE-LIST-PATH%", b"%EXCLUDE-LIST-PATH%"),
+}
+
+
+@dataclass
+class Plan:
+    """What was found out about the settings."""
+
+    settings: Settings
+    log: Log
+    root: bytes
+    """The watched directory, absolute, without symlinks."""
+    destination: Target | None
+    rules: Rules
+    started_ns: int
+    """Wall-clock time at which this run began, less a second for clocks that are set."""
+    mode: str = ""
+    why: str = ""
+    """Why this mode was chosen, if it was chosen here."""
+    program: bytes = b""
+    arguments: list[bytes] = field(default_factory=list)
+    local: bytes | None = None
+    """The destination, if it is a directory of this machine: absolute, without symlinks."""
+
+
+def make_plan(settings: Settings, log: Log) -> Plan:
+    """Check the settings against this machine. Raises OperatorError."""
+    root = _source(settings.watch_dir)
+    destination = _destination(settings.destination_dir)
+    made = Plan(settings, log, root, destination, read_rules(settings), started_ns() - 10**9)
+    if destination is not None and not destination.remote:
+        made.local = local_destination(destination.text, made, "--destination-dir")
+        made.destination = Target(made.local)
+    _choose_mode(made)
+    if made.mode == "python":
+        made.program = _reference(settings.sync_handler or b"")
+    elif made.mode in MODULE_MODES:
+        made.program = os.path.realpath(settings.sync_handler or b"")
+    elif made.mode != "copy":
+        made.program = find_program(settings.sync_handler or _DEFAULT_PROGRAM.get(made.mode, b""))
+        made.arguments = _arguments(made)
+    return made
+
+
+def _source(path: bytes) -> bytes:
+    where = f"--watch-dir {shown(path)}"
+    try:
+        root = os.path.realpath(path, strict=True)
+        if not stat.S_ISDIR(os.stat(root).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        with os.scandir(root) as entries:
+            next(entries, None)
+    except OSError as error:
+        hint = {
+            errno.ENOENT: "create it, or name another directory",
+            errno.ENOTDIR: "name a directory; a single file cannot be watched",
+            errno.EACCES: "run clsync as a user who may read it",
+        }.get(error.errno or 0, "see that it can be read")
+        raise OperatorError(f"{where}: {error.strerror}", hint, Exit.SOURCE) from None
+    return root
+
+
+def _destination(path: bytes | None) -> Target | None:
+    return Target(path) if path is not None else None
+
+
+def one_file_system_level(settings: Settings) -> int:
+    """Return how other file systems count: 0 as any, 1 as empty directories, 2 not at all."""
+    return 2 if settings.exclude_mount_points else int(settings.one_file_system > 0)
+
+
+def left_out(made: Plan, path: bytes) -> bool:
+    """Tell whether a real path inside the watched directory is neither watched nor synced. Raises OSError."""
+    settings, rules = made.settings, made.rules
+    there = path
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    if one_file_system_level(settings) and os.stat(there).st_dev != os.stat(made.root).st_dev:
+        return True
+    inside = path[len(made.root.rstrip(b"/")) + 1 :]
+    return not (settings.full_initialsync or rules.permits(inside, True) or rules.reaches(inside))
+
+
+def local_destination(path: bytes, made: Plan, option: str) -> bytes:
+    """Return the real path of a local destination. Raises OperatorError where it is unusable or overlaps."""
+    where, root = f"{option} {shown(path)}", made.root
+    try:
+        real = os.path.realpath(path, strict=True)
+        if not stat.S_ISDIR(os.stat(real).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    except OSError as error:
+        hint = f"create it: mkdir -p {shown(path)}" if error.errno == errno.ENOENT else "name a directory"
+        raise OperatorError(f"{where}: {error.strerror}", hint, Exit.DESTINATION) from None
+    if real == root:
+        raise OperatorError(f"{where} is the watched directory itself", "name another one", Exit.DESTINATION)
+    if is_below(real, root if root != b"/" else b"") and not left_out(made, real):
+        raise OperatorError(
+            f"{where} lies inside the watched directory: it would be copied into itself",
+            "name a directory outside of it, or reject it by a rule (-d)",
+            Exit.DESTINATION,
+        )
+    if is_below(root, real if real != b"/" else b""):
+        raise OperatorError(
+            f"{where} holds the watched directory: syncing would delete it",
+            "name a directory of its own",
+            Exit.DESTINATION,
+        )
+    return real
+
+
+def read_rules(settings: Settings) -> Rules:
+    """Read the rules file. Raises OperatorError."""
+    path = settings.rules_file
+    if path is None:
+        return Rules()
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+    except OSError as error:
+        raise OperatorError(
+            f"--rules-file {shown(path)}: {error.strerror}", "name a file that can be read", Exit.USAGE
+        ) from None
+    return Rules.parse(text, shown(path))
+
+
+# -- mode, program, arguments ----------------------------------------------------------------------------------
+
+
+def _choose_mode(made: Plan) -> None:
+    settings, destination = made.settings, made.destination
+    if settings.mode is not None:
+        made.mode = settings.mode
+        if made.mode == "copy" and (destination is None or destination.remote):
+            raise OperatorError(
+                "--mode=copy copies to a local directory only", "use --mode=rsyncdirect", Exit.DESTINATION
+            )
+        return
+    named = settings.sync_handler is not None or settings.arguments is not None or settings.compat
+    if named or (destination is not None and destination.remote):
+        made.mode, made.why = "rsyncdirect", "the destination or the handler asks for it"
+        return
+    trouble = _rsync_trouble()
+    if trouble:
+        made.mode, made.why = "copy", trouble
+    else:
+        made.mode, made.why = "rsyncdirect", "rsync is installed and fits"
+
+
+def _rsync_trouble() -> str:
+    """Tell why rsync cannot be used here; nothing if it can. It is really run, on an empty directory."""
+    import subprocess
+    import tempfile
+
+    program = shutil.which("rsync")
+    if program is None:
+        return "rsync is not installed"
+    with tempfile.TemporaryDirectory(prefix="clsync-trial-") as place:
+        os.mkdir(f"{place}/from")
+        os.mkdir(f"{place}/to")
+        argv = [program.encode(), *Recipe().listed(), b"./", f"{place}/to/".encode()]
+        run = subprocess.run(argv, input=b"./.absent\0", cwd=f"{place}/from", capture_output=True, check=False)
+    if run.returncode:
+        return f"rsync does not know what is needed (exit code {run.returncode}; 3.1.3 or later does)"
+    return ""
+
+
+def _reference(text: bytes) -> bytes:
+    """Return the name of a function in Python. Raises OperatorError."""
+    module, colon, function = text.partition(b":")
+    names = [*module.split(b"."), *function.split(b".")]
+    if not colon or not all(name.decode("utf-8", "replace").isidentifier() for name in names):
+        raise OperatorError(
+            f"--sync-handler {shown(text)} names no function", "write package.module:function", Exit.HANDLER
+        )
+    return text
+
+
+def find_program(name: bytes, option: str = "--sync-handler") -> bytes:
+    """Return the path of a program. Raises OperatorError."""
+    if b"/" in name:
+        path = os.path.abspath(name)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+        why = "cannot be executed" if os.path.exists(path) else "does not exist"
+        raise OperatorError(f"{option} {shown(name)} {why}", "name an executable file", Exit.HANDLER)
+    found = shutil.which(os.fsdecode(name))
+    if found is None:
+        hint = "install rsync, or use --mode=copy" if name == b"rsync" else "install it, or give its full path"
+        raise OperatorError(f"{option} {shown(name)} is not in PATH", hint, Exit.HANDLER)
+    return os.fsencode(found)
+
+
+def lookup_of(made: Plan) -> Callable[[bytes], bytes | None]:
+    """Return what `%name%` stands for in handler arguments, as far as it does not depend on a run."""
+
+    def value(name: bytes) -> bytes | None:
+        if name == b"watch-dir":
+            return made.root.rstrip(b"/")
+        if name == b"destination-dir":
+            return made.destination.text.rstrip(b"/") if made.destination is not None else b""
+        if name == b"PID":
+            return b"%d" % os.getpid()
+        return made.settings.text(name)
+
+    return value
+
+
+def _arguments(made: Plan) -> list[bytes]:
+    """Return the handler's arguments, macros left in them where they depend on a run."""
+    arguments = made.settings.arguments
+    if arguments is None:
+        arguments = _DEFAULT_ARGUMENTS[made.mode]
+        if made.mode == "rsyncshell" and made.settings.rsync_prefer_include:
+            arguments = arguments[:-1]  # nothing is excluded
+        if made.destination is None and made.mode not in PROGRAM_MODES:
+            raise OperatorError(
+                f"--mode={made.mode} without a destination", "add --destination-dir, or name it in the arguments"
+            )
+    return list(arguments)

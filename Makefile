@@ -67,7 +67,7 @@ proofs: $(VENV)/.stamp-dev
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/properties --timeout=0 $(PYTEST_ARGS)
 
 oracle: $(VENV)/.stamp-dev
-	@PYTHON=$(PYTHON) tools/need clsync
+	@PYTHON=$(PYTHON) tools/need clsync libclsync-dev $(NATIVE_PACKAGES)
 	$(BIN)/python -m tests.oracle.record $(ORACLE_ARGS)
 
 docs: $(VENV)/.stamp-dev

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-_SCRIPT = Path(__file__).with_name("recorder.sh")
+import pytest
+
+from tests.support.modules import compiled, debian_flags
+
+_SCRIPT, _MODULE = (Path(__file__).with_name(f"recorder.{kind}") for kind in ("sh", "c"))
 
 
 class Run(NamedTuple):
@@ -27,20 +32,40 @@ class Run(NamedTuple):
         return any(name in word for word in [*self.arguments, *self.lists.values()])
 
 
-class RecordingProgram:
-    """A program that writes down how it is called."""
+class Recorder:
+    """A program, or a module, that writes down how it is called."""
 
-    def __init__(self, place: Path, code: int = 0) -> None:
-        """Put it into the directory `place`; `code`: what it exits with."""
+    def __init__(self, place: Path, code: int = 0, *, module: bool = False) -> None:
+        """Put it into the directory `place`; `code`: what it exits with, or answers. Skips without a compiler."""
         self.path, self._record = place / "recorder", place / "record"
-        shutil.copy(_SCRIPT, self.path)
+        self.path.write_bytes(_module() if module else _SCRIPT.read_bytes())
+        self.path.chmod(0o755)
+        self._record.touch()
+        self._record.chmod(0o666)  # clsync 0.4 has its modules write as nobody when root has started it
         if code:
             (place / "code").write_text(f"{code}\n")
 
     def runs(self) -> list[Run]:
         """Return all runs that have ended."""
-        text = self._record.read_bytes() if self._record.exists() else b""
-        return list(_parsed(text.split(b"\0")[:-1]))
+        return list(_parsed(self._record.read_bytes().split(b"\0")[:-1]))
+
+
+@cache
+def why_no_module() -> str:
+    """Tell why there can be no module here; nothing if there can."""
+    try:
+        _module()
+    except pytest.skip.Exception as why:
+        return str(why)
+    return ""
+
+
+@cache
+def _module() -> bytes:
+    """Return the module as it is for Debian's clsync 0.4: both programs load the same. Skips without a compiler."""
+    with tempfile.TemporaryDirectory(prefix="clsync-oracle-") as name:
+        top = Path(name)
+        return compiled(top, _MODULE, ["-Wall", "-Werror", *debian_flags(top)]).read_bytes()
 
 
 def _parsed(words: list[bytes]) -> Iterator[Run]:

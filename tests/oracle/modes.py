@@ -1,8 +1,4 @@
-"""The modes that are compared, each with the arguments it has when none are given.
-
-Modes of a shared object come in by a row of their own: their handler is a module that writes the same record
-(see `recorder.sh`) with one word per element.
-"""
+"""The modes that are compared, each with the arguments it has when none are given."""
 
 from __future__ import annotations
 
@@ -27,10 +23,16 @@ class Mode(NamedTuple):
         """Whether its list files are the include and exclude lists of rsync."""
         return self.mode.startswith("rsync")
 
+    @property
+    def module(self) -> bool:
+        """Whether its handler is a module: what it is called with stands for arguments (see `recorder.c`)."""
+        return self.mode in ("so", "rsyncso")
+
 
 _SIMPLE = ("sync", "%label%", "%EVENT-MASK%", OBJECTS)
 _DIRECT = (OBJECTS, "%destination-dir%/")
 _SHELL = ("synclist", "%label%", "%INCLUDE-LIST-PATH%")
+_SO = ("clsyncapi_sync", OBJECTS)
 _INCLUDE = ("--rsync-prefer-include",)
 
 MODES = (
@@ -41,4 +43,7 @@ MODES = (
     Mode("rsyncshell-include", "rsyncshell", (), (), _INCLUDE),
     Mode("rsyncdirect", "rsyncdirect", (), ()),
     Mode("rsyncdirect-include", "rsyncdirect", (), (), _INCLUDE),
+    Mode("so", "so", _SO, _SO),
+    Mode("rsyncso", "rsyncso", (), ()),
+    Mode("rsyncso-include", "rsyncso", (), (), _INCLUDE),
 )

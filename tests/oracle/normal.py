@@ -26,6 +26,10 @@ _MASKS = {
 }  # fmt: skip
 """Names of inotify(7)."""
 _LIST = re.compile(rb"[^ =]*/\.clsync-(list|exclist)((?:\.[0-9]+){4})$")
+_TYPES = ("unknown", "missing", "file", "directory")
+_ELEMENT = re.compile(rb"([0-9]+) ([0-9]+) ([0-9]+) ([0-9]+) ([0-9]+) (.*)", re.DOTALL)
+"""As `recorder.c` writes it."""
+_AROUND = {b"clsyncapi_init", b"clsyncapi_deinit"}
 _LINE = re.compile(rb"sync (?P<label>\S*) (?P<mask>[0-9]+) (?P<path>.*)", re.DOTALL)
 
 
@@ -34,7 +38,7 @@ def normal(played: Played, mode: Mode, scenario: Scenario) -> Capture:
     reader = _Reader(played.place, mode, scenario)
     capture = {name: reader.step(runs) for name, runs in played.steps.items()}
     for earlier, later in pairwise(played.steps):
-        if played.steps[later] and capture[later]:
+        if "argv" in capture[later]:
             capture[later]["iteration"] = [_progress(played.steps[earlier], played.steps[later])]
     if played.code is not None:
         capture["end"] = {"exit code": [str(played.code)]}
@@ -89,6 +93,9 @@ class _Reader:
         return {kind: sorted(found[kind]) for kind in _ORDER if kind in found}
 
     def _facts(self, run: Run) -> Iterator[tuple[str, str]]:
+        if _AROUND.intersection(run.arguments):
+            yield "called", f"{self._shown(run.arguments[0])} in {self._shown(run.directory)}, status {run.status}"
+            return
         words, objects, mask = self._split(run)
         named = [o for o in objects if not MARK.search(o)]
         yield "argv", " ".join(map(self._shown, words))
@@ -97,7 +104,7 @@ class _Reader:
         if run.status == "initsync":
             yield "iteration", run.iteration
         for o in named:
-            yield from self._object(o, mask)
+            yield from self._element(o) if self._mode.module else self._object(o, mask)
         for word, content in run.lists.items():
             yield from self._listed(word, content)
         if not objects and not run.lists and not any(MARK.search(word) for word in run.arguments):
@@ -130,6 +137,18 @@ class _Reader:
         if mask is not None:
             yield from (("mask", f"{self._shown(name)}: {bit}") for bit in _bits(mask))
 
+    def _element(self, word: bytes) -> Iterator[tuple[str, str]]:
+        parts = _ELEMENT.fullmatch(word)
+        assert parts is not None, word
+        mask, flags, old, new, length = map(int, parts.groups()[:5])
+        name, shown = parts[6], self._shown(parts[6])
+        yield from self._object(name, mask)
+        yield "types", f"{shown}: {_TYPES[old]}, {_TYPES[new]}"
+        if flags:
+            yield "flags", f"{shown}: {flags}"
+        if length != len(name):
+            yield "length", f"{shown}: {length}"
+
     def _listed(self, word: bytes, content: bytes) -> Iterator[tuple[str, str]]:
         kind = "exclude" if b"/.clsync-exclist." in word else "include"
         lines = [line for line in content.split(b"\n")[:-1] if not MARK.search(line)]
@@ -151,8 +170,11 @@ class _Reader:
 
 
 _NOTHING = "<none>"
-_TOLD = ("object", "include")
-_ORDER = ("runs", "argv", "directory", "status", "iteration", "label", "object", "mask", "include", "exclude")
+_TOLD = ("object", "include", "called")
+_ORDER = (
+    "runs", "called", "argv", "directory", "status", "iteration", "label", "object", "mask", "types", "flags", "length",
+    "include", "exclude",
+)  # fmt: skip
 
 
 def _bits(mask: int) -> list[str]:

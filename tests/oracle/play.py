@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from tests.oracle.handler import RecordingProgram, Run
+from tests.oracle.handler import Recorder, Run
 from tests.oracle.modes import Mode
 from tests.oracle.scenarios import Place, Scenario
 from tests.support.daemon import Daemon, installed
@@ -79,7 +79,7 @@ def play(program: Program, mode: Mode, scenario: Scenario, top: Path) -> Played:
     with _emptied(top) as here:
         with _ALONE:
             place = Place(here)
-            recorder = RecordingProgram(here, scenario.code)
+            recorder = Recorder(here, scenario.code, module=mode.module)
             scenario.plant(place)
             _make_marks(place, scenario)
             daemon = Daemon(
@@ -101,7 +101,7 @@ def _make_marks(place: Place, scenario: Scenario) -> None:
             (place.source / f"~mark{number}{which}").touch(0o600)
 
 
-def _options(place: Place, mode: Mode, scenario: Scenario, recorder: RecordingProgram) -> list[str]:
+def _options(place: Place, mode: Mode, scenario: Scenario, recorder: Recorder) -> list[str]:
     options = [f"-W{place.source}", f"-D{place.destination}", f"-M{mode.mode}", f"-S{recorder.path}", "-llab"]
     options += [*mode.options, *scenario.options]
     if scenario.rules is not None:
@@ -126,7 +126,7 @@ def _lists_dir(path: Path) -> Path:
 class _Play:
     """A scenario at work."""
 
-    def __init__(self, place: Place, scenario: Scenario, recorder: RecordingProgram, daemon: Daemon) -> None:
+    def __init__(self, place: Place, scenario: Scenario, recorder: Recorder, daemon: Daemon) -> None:
         self._place, self._scenario, self._recorder, self._daemon = place, scenario, recorder, daemon
         self._steps: dict[str, list[Run]] = {}
         self._told = 0

@@ -604,6 +604,7 @@ def test_deinit_is_called_at_the_end(world: World, probe: Probe, mode: str, answ
     done = world.run(f"-W{world.source}", f"-M{mode}", probe.option, "--only-initialsync", env=env)
     assert done.code == answer
     assert [call.function for call in probe.calls] == ["init", FUNCTIONS[mode], "deinit"]
+    assert (probe.calls[-1].status, probe.calls[-1].state) == (b"exiting", 0)
     assert ("clsyncapi_deinit answers 6" in done.err) == (answer == 6)
 
 

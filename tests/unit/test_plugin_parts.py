@@ -8,7 +8,7 @@ import pytest
 
 from clsync import __version__
 from clsync.core import batch as flag
-from clsync.core.changes import ATTRIB, CONTENT, NAME
+from clsync.core.changes import ATTRIB, CONTENT, MOVED, NAME, OF_DIRECTORY
 from clsync.core.classify import CHANGE_SHIFT
 from clsync.handler.plugin.directories import Directories, Learned
 from clsync.handler.plugin.layout import DIRECTORY, FILE, MISSING, UNKNOWN
@@ -83,6 +83,15 @@ def test_events(flags: int, bits: int, told: Event) -> None:
     known = Directories()
     known.add(b"a")
     assert event(b"a", flags | bits << CHANGE_SHIFT, known) == told
+
+
+def test_a_directory_that_was_never_told_of_was_one_where_events_say_so() -> None:
+    """It came and went between two batches."""
+    known = Directories()
+    known.begin(complete=True)
+    came_and_went = flag.MISSING | (NAME | OF_DIRECTORY) << CHANGE_SHIFT
+    assert event(b"a", came_and_went, known) == Event(0x40000600, DIRECTORY, MISSING)
+    assert event(b"a", came_and_went | MOVED << CHANGE_SHIFT, known) == Event(0x40000040, DIRECTORY, MISSING)
 
 
 @pytest.mark.parametrize(("value", "code"), [(0, 0), (5, 5), (-1, 255), (256, 255), (257, 1)])

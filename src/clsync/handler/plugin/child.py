@@ -151,6 +151,7 @@ class Child:
             return self._module.init()
         assert self._module is not None and not isinstance(request, StartPython)  # noqa: PT018 - no test
         if isinstance(request, End):
+            os.environ["CLSYNC_STATUS"] = "exiting"
             self._module.context.state = STATES["exiting"]
             return self._module.deinit()
         self._note(self._module.context, request)

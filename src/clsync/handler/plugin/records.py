@@ -32,7 +32,7 @@ def event(path: bytes, flags: int, known: Directories) -> Event:
     """Return what a module is told of an entry with these flags (`core.batch`)."""
     mask = event_mask(flags)
     if flags & flag.MISSING:
-        was = known.was(path)
+        was = DIRECTORY if mask & IS_DIRECTORY else known.was(path)
         return Event(mask | (IS_DIRECTORY if was == DIRECTORY else 0), was, MISSING)
     new = DIRECTORY if flags & flag.DIRECTORY else FILE
     return Event(mask, MISSING if mask & (CREATED | MOVED_TO) else new, new)

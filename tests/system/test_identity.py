@@ -26,7 +26,7 @@ printf '%s\\0' "$@" >"{place}/arguments"
 : >"{place}/done"
 """
 """Notes how it is run, each thing in a file of its own. Unlike others, bash leaves the signal mask as it is."""
-SAME = "Uid Gid Groups CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Seccomp SigIgn Umask Cpus_allowed".split()
+SAME = "Uid Gid Groups CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Seccomp Umask Cpus_allowed".split()
 """Fields of proc_pid_status(5) that are those of the starter."""
 MODULE = """
 #include <stdlib.h>
@@ -101,6 +101,8 @@ def demand_same(look: Look, starter: Look, world: World, told: Mapping[str, str]
         assert theirs["Uid"].split() == theirs["Gid"].split() == ["0"] * 4
         assert theirs["CapEff"] == theirs["CapPrm"] == theirs["CapBnd"]
     assert int(theirs["SigBlk"], 16) == 0
+    # What clsync itself listens to is heard by its programs, too.
+    assert int(theirs["SigIgn"], 16) & ~int(mine["SigIgn"], 16) == 0
     for name in ("namespaces", "limits"):
         assert look.read(name) == starter.read(name)
     assert look.read("directory") == f"{world.source}\n"

@@ -250,6 +250,8 @@ MASKS = (
     'while read -r key mask; do case $key in SigBlk:|SigIgn:) echo "$mask" ;; esac; done </proc/self/status >>{log}'
 )
 """Which signals a shell blocks and ignores (proc_pid_status(5)); while it starts another program it blocks all."""
+ORDINARY = 0x7FFFFFFF
+"""Signals 1 to 31: the two after them belong to the C library, and may be inherited."""
 BLOCKING = (
     "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {1, 2, 3, 10, 12, 14, 15, 17, 29});"
     " signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
@@ -276,7 +278,7 @@ def test_programs_block_and_ignore_no_signal(world: World, options: tuple[str, .
         daemon.stop(signal.SIGQUIT)
     lines = log.read_text().splitlines()
     assert len(lines) >= 6
-    assert {int(line, 16) for line in lines} == {0}
+    assert {int(line, 16) & ORDINARY for line in lines} == {0}
 
 
 def test_exit_codes_count_whatever_clsync_was_started_with(world: World) -> None:

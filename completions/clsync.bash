@@ -25,7 +25,7 @@ _clsync() {
             --config-block|-K) return ;;
             --timeout) return ;;
             dump) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
-            set) mapfile -t COMPREPLY < <(compgen -W 'destination-dir mode sync-handler rules-file acls xattrs delay-collect delay-sync delay-collect-bigfile threshold-bigfile modification-signature cancel-syscalls timeout-sync retries ignore-failures ignore-exitcode lists-dir dont-unlink-lists rsync-inclimit rsync-prefer-include synclist-simplify have-recursive-sync skip-initialsync only-initialsync full-initialsync exit-on-no-events max-iterations sync-on-quit pre-exit-hook exit-hook standby-file label verbose debug quiet dump-dir config-block config-block-inherits' -- "$cur"); return ;;
+            set) mapfile -t COMPREPLY < <(compgen -W 'destination-dir mode sync-handler rules-file acls xattrs delay-collect delay-sync delay-collect-bigfile threshold-bigfile modification-signature cancel-syscalls timeout-sync retries ignore-failures ignore-exitcode lists-dir dont-unlink-lists rsync-inclimit rsync-prefer-include synclist-simplify have-recursive-sync full-initialsync exit-on-no-events max-iterations sync-on-quit pre-exit-hook exit-hook standby-file label verbose debug quiet dump-dir config-block config-block-inherits' -- "$cur"); return ;;
         esac
         mapfile -t COMPREPLY < <(compgen -W 'status info version dump set stop die --socket --config-file --config-block --json --timeout --help' -- "$cur")
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -232,3 +233,78 @@ def cpu_time(pid: int) -> float:
     """Return the processor time (s) that a process has taken."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_full_comes_to_rest(world: World, held: Held) -> None:
+    """What was in two runs at once is handed over once more, and not for ever."""
+    with run(world, held, "full") as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("a", "text")
+        held.wait_for(daemon, "begin a")
+        world.write("a", "other text")
+        held.wait_for(daemon, "begin a", 2)
+        held.let("a")
+        held.wait_for(daemon, "end a", 3)
+        for name in ("b", "c"):
+            world.write(name, "text")
+            held.let(name)
+            held.wait_for(daemon, f"end {name}")
+        assert held.journal.count("begin a") <= 4
+        assert daemon.stop(signal.SIGQUIT) == Exit.OK
+    assert held.journal.count("begin a") <= 4
+
+
+class Gated:
+    """rsync that waits until a gate is open."""
+
+    def __init__(self, world: World) -> None:
+        """Make it; the gate is open."""
+        self.gate = world.top / "gate"
+        wait = f"while test -e {self.gate}; do sleep 0.02; done"
+        self.program = world.file("rsync", f'#!/bin/sh\n{wait}\nexec rsync "$@"\n', 0o755)
+
+
+def overlapping(world: World, gated: Gated, *more: str) -> Daemon:
+    """Return a daemon that runs rsync beside others; it has two directories whose files can be rewritten."""
+    for name in ("d/first", "e/second"):
+        world.write(name, "old")
+    options = ("-Mrsyncdirect", "-psafe", "-d3", f"-S{gated.program}")
+    return world.daemon(*options, *more, delays=("-t0.1", "-w0"))
+
+
+def test_all_handlers_have_the_same_destination(world: World) -> None:
+    """Also where the arguments name it by what --destination-dir says."""
+    there = world.destination / "sub"
+    there.mkdir()
+    gated = Gated(world)
+    with overlapping(world, gated, "--", "%RSYNC-ARGS%", "%watch-dir%/", "%destination-dir%/sub/") as daemon:
+        daemon.wait_for_log("Info: batch 2: d/first and 1 more")  # young files are looked at once more
+        gated.gate.touch()
+        for name in ("d/first", "e/second"):
+            world.write(name, "new text")
+            daemon.wait_until(lambda name=name: daemon.output.count(f" {name}\n") == 2, what="a batch")
+        gated.gate.unlink()
+        for name in ("d/first", "e/second"):
+            daemon.wait_until(lambda name=name: (there / name).read_text() == "new text", what=name)
+        assert not (there / "sub").exists()
+        daemon.stop(signal.SIGQUIT)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_bare_mount_point_is_no_destination_for_another_handler(world: World) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "none", world.destination], check=True)
+    try:
+        gated = Gated(world)
+        with overlapping(world, gated) as daemon:
+            daemon.wait_for_log("Info: batch 2: d/first and 1 more")  # young files are looked at once more
+            gated.gate.touch()
+            world.write("d/first", "new text")
+            daemon.wait_until(lambda: daemon.output.count(" d/first\n") == 2, what="a batch")
+            subprocess.run(["umount", "-l", world.destination], check=True)
+            world.write("e/second", "new text")
+            daemon.wait_for_log("another directory stands there now")
+            gated.gate.unlink()
+            daemon.stop(signal.SIGTERM, code=None)
+        assert os.listdir(world.destination) == []
+    finally:
+        subprocess.run(["umount", "-l", world.destination], check=False, stderr=subprocess.DEVNULL)

@@ -62,6 +62,15 @@ class Overlap:
                     met.update(names)
         return met
 
+    def still(self, paths: Iterable[bytes]) -> set[bytes]:
+        """Return those of some paths that meet what is on its way."""
+        return {path for path in paths if self._meets(path)} if self._flights else set()
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything is on its way."""
+        return any(flight.get(b"", 0) & flag.RECURSIVE for flight in self._flights)
+
     def shared_directories(self, entries: Mapping[bytes, int]) -> set[bytes]:
         """Return the directories in which names come or go with these entries, and for which others set attributes."""
         if not self._flights:

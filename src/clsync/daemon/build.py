@@ -93,7 +93,9 @@ def _handler_key(made: Plan) -> object:
         bool(s.modification_signature),
     )  # fmt: skip
     lookup = lookup_of(made)
-    arguments = [[expand(a, lookup) for a in given or ()] for given in (made.arguments, s.recursive_arguments)]
+    arguments = [
+        [expand(a, lookup) for a in given or ()] for given in (made.arguments or s.arguments, s.recursive_arguments)
+    ]
     return made.mode, made.program, arguments, s.destination_dir, shaping
 
 

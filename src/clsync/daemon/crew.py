@@ -26,11 +26,6 @@ class Crew:
         """How many batches are being handed over."""
         return len(self._all) - len(self._free)
 
-    @property
-    def busy(self) -> bool:
-        """Whether no batch can be handed over now."""
-        return self.at_work >= self.limit
-
     def set_rules(self, rules: Rules) -> None:
         """Exchange the rules of all, while none is at work."""
         for handler in self._all:
@@ -55,7 +50,7 @@ class Crew:
         self._all.append(handler)
         try:
             await handler.open()
-        except OperatorError:
+        except BaseException:
             self._all.remove(handler)
             await handler.aclose()
             raise
@@ -69,11 +64,11 @@ class Crew:
 
     async def aclose(self) -> None:
         """Give back what all of them hold. Raises OperatorError, the first one, where a handler says how it ended."""
-        trouble: OperatorError | None = None
+        trouble: Exception | None = None
         for handler in self._all:
             try:
                 await handler.aclose()
-            except OperatorError as error:
+            except (OperatorError, OSError) as error:
                 trouble = trouble or error
         if trouble is not None:
             raise trouble

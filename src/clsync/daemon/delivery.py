@@ -91,6 +91,10 @@ class Delivery:
         """What waits for a batch in flight."""
         self._moved: set[bytes] = set()
         """Those of them that came or went: what is below them waits, too."""
+        self._looked_at: set[bytes] = set()
+        """What is in the dirty set only because somebody wanted to see it."""
+        self._ripe: set[bytes] = set()
+        """Big files that have waited, and wait now for a batch in flight."""
         self._flights: set[asyncio.Task[None]] = set()
         self._overlap = Overlap()
         self._taking = asyncio.Lock()
@@ -137,8 +141,26 @@ class Delivery:
             await self._fly(flight)
         finally:
             self._overlap.end(flight.resolved.entries)
-            met, self.met, self._moved = self.met, set(), set()
-            self._release(met)
+            still = self._overlap.still(self.met)
+            free, self.met, self._moved = self.met - still, still, self._moved & still
+            self._release(free)
+
+    def reap(self) -> None:
+        """Forget the flights that have ended. Raises what ended one that should not have ended so."""
+        for task in [task for task in self._flights if task.done()]:
+            self._flights.remove(task)
+            task.result()
+
+    @property
+    def busy(self) -> bool:
+        """Whether no batch can be made now, because of those on their way.
+
+        What waits for them and stands for much (everything, a new directory) would never have its turn, if others that
+        come later did not wait for it.
+        """
+        if self._overlap.whole or (self._moved and self._parts.overlap == "safe"):
+            return True
+        return max(self.crew.at_work, sum(not task.done() for task in self._flights)) >= self.crew.limit
 
     async def landed(self) -> None:
         """Wait until no batch is in flight."""
@@ -149,15 +171,18 @@ class Delivery:
 
     async def _prepared(self, root: int, initial: bool) -> Flight | None:
         """Make a batch of what is ready; None if nothing is. Raises OSError."""
-        for task in [task for task in self._flights if task.done()]:
-            self._flights.remove(task)
-            task.result()
+        self.reap()
         now, since = time.monotonic(), time.time()
         dirty = self.target.dirty
         async with self._taking:
+            # What a look into the window has set aside has not waited as a big file does.
             ripe = dirty.ripen(now)
+            ripe, self._looked_at = ripe - self._looked_at, self._looked_at - ripe
+            ripe |= self._ripe & dirty.ready.keys()
+            self._ripe -= ripe
             fresh_after = 0 if initial else await self._take(now)
             taken = dirty.take()
+            self._looked_at -= taken.keys()
         if not taken:
             return None
         try:
@@ -204,17 +229,19 @@ class Delivery:
         if initial:
             everything = flag.DIRECTORY | flag.RECURSIVE | DOUBT << CHANGE_SHIFT
             return Resolved({b"": everything}, 0, [b""])
-        freshness = Freshness(fresh_after, time.time_ns())
+        # Beside other batches, no time proves that a version was not sent.
+        alone = self._parts.overlap == "off"
+        freshness = Freshness(fresh_after, time.time_ns()) if alone else Freshness(0, 0)
         doubts = self.target.dirty.doubts
         resolved = await self._resolver.resolve(taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe)
         if any(bits & (NAME | DOUBT) for bits in set(taken.values())):
             self.search.note_new_names()
         async for file, names in in_slices(resolved.linked.items()):
             self._collector.watch_file(next(iter(names)), file)
-        self._set_apart(resolved)
+        self._set_apart(resolved, ripe)
         return resolved
 
-    def _set_apart(self, resolved: Resolved) -> None:
+    def _set_apart(self, resolved: Resolved, ripe: set[bytes]) -> None:
         """Let wait what meets a batch in flight: two runs that deal with it may end in any order.
 
         Where all may overlap, it is handed over at once, and once more when they have ended.
@@ -235,6 +262,7 @@ class Delivery:
                 self.target.dirty.postpone(path, ATTRIB, float("inf"))
             met |= shared
         self.met |= met
+        self._ripe |= met & ripe
         resolved.whole = [path for path in resolved.whole if path in resolved.entries]
 
     async def _fly(self, flight: Flight) -> bool | None:
@@ -246,9 +274,10 @@ class Delivery:
             outcome = Outcome(Verdict.UNWELL, message=f"{shown(self._root.path)}: {error}")
         finally:
             os.close(flight.root)
-        self.target.settle(flight.taken, resolved, outcome, flight.since)
+        self.target.settle(flight.taken, resolved, outcome, flight.since, flight.started)
         if self._parts.signatures is not None:
-            self._parts.signatures.confirm(resolved.signed_of(outcome))
+            signed = resolved.signed_of(outcome)
+            self._parts.signatures.confirm({path: sign for path, sign in signed.items() if path not in self.met})
         self.search.want(resolved.wanted, resolved.changed)
         if outcome.verdict is Verdict.UNWELL:
             self._arrived(outcome)
@@ -282,6 +311,9 @@ class Delivery:
         if self._log.debug_level >= 3:
             for path, flags in batch.entries.items():
                 self._log.debug(3, f"  {flags:#x} {shown(path)}")
+        if self._parts.signatures is not None:
+            # A run that fails may have written something else by then.
+            self._parts.signatures.confirm(dict.fromkeys(batch.entries))
         self.in_air[batch.number] = FlightState(batch.number, flight.since, batch.entries)
         try:
             outcome = await self.crew.sync(batch)
@@ -308,7 +340,9 @@ class Delivery:
                 while collector.half_taken:
                     await self._take(time.monotonic())
             finally:
-                dirty.wait([path for path in dirty.ready if path not in before], due)
+                new = [path for path in dirty.ready if path not in before]
+                dirty.wait(new, due)
+                self._looked_at.update(new)
                 collector.window.last_start = last
 
     async def close(self) -> None:

@@ -53,7 +53,7 @@ def _copy_handler(made: Plan) -> CopyHandler:
         xattrs=s.xattrs > 0,
         compares=bool(s.modification_signature),
         timeout=s.timeout_sync,
-        destination_check=_destination_check(made.local),
+        destination_check=_destination_check(made),
         show_progress=made.log.terminal and s.verbose >= 3,
         log=made.log.info,
     )
@@ -61,6 +61,8 @@ def _copy_handler(made: Plan) -> CopyHandler:
 
 def _capabilities(made: Plan, local: bytes) -> Capabilities:
     """Try what a local destination can hold, and say once what it cannot. Raises OperatorError."""
+    if local in made.held:
+        return made.held[local]
     try:
         found = probe_destination(local)
     except OSError as error:
@@ -77,6 +79,7 @@ def _capabilities(made: Plan, local: bytes) -> Capabilities:
         lacks.append(f"times finer than {found.time_grain_ns / 1e9:g} s")
     if lacks:
         made.log.warning(f"the destination cannot hold {', '.join(lacks)}: left out, and not compared")
+    made.held[local] = found
     return found
 
 
@@ -106,7 +109,7 @@ def _rsync_handler(made: Plan) -> RsyncHandler:
             arguments = [made.local + b"/" if a == made.destination.text else a for a in arguments]
             made.destination = Target(made.local)
     target = made.destination or Target(b"")
-    check = _destination_check(made.local)
+    check = _destination_check(made)
     probed = made.local is not None and os.path.basename(made.program) == b"rsync"
     found = _capabilities(made, made.local) if probed and made.local is not None else Capabilities()
     recipe = Recipe(
@@ -180,10 +183,13 @@ def _target_in(arguments: list[bytes], made: Plan) -> Target:
     return Target(b"")
 
 
-def _destination_check(local: bytes | None) -> Callable[[], str | None]:
+def _destination_check(made: Plan) -> Callable[[], str | None]:
+    local = made.local
     if local is None:
         return lambda: None
-    directory = Directory(local)
+    if local not in made.directories:
+        made.directories[local] = Directory(local)
+    directory = made.directories[local]
 
     def check() -> str | None:
         trouble = directory.trouble()

@@ -70,7 +70,7 @@ class DaemonInstance:
         option = BY_NAME.get(key)
         if option is not None and option.retired:
             raise OperatorError(f"{key} has no effect: {option.retired}", "leave it out")
-        if key in FIXED:
+        if key in FIXED or key.startswith("config-block"):
             raise OperatorError(f"{key} cannot be changed while clsync runs", "start it again with the option")
         await self._switch.set(key, value)
 

@@ -176,7 +176,15 @@ class Mirror:
 
     async def state(self) -> State:
         """Return what is going on. The window that is open is looked at, and goes on as before. Raises OSError."""
-        await self._delivery.look_into_window()
+        try:
+            # While everything is compared, what the window holds is to be named by the window.
+            if self._following:
+                await self._delivery.look_into_window()
+        except OSError as error:
+            self._note_window_lost(error)
+        except asyncio.CancelledError:
+            self._doubt_window()
+            raise
         dirty = self._target.dirty
         changes, big, searched, met = dict(dirty.ready), dict[bytes, int](), dict[bytes, int](), dict[bytes, int]()
         for path, (bits, until) in dirty.waiting().items():
@@ -221,6 +229,8 @@ class Mirror:
         glues = handler.glues if handler.glues and _holds_anything(handler.glues) else None
         self._doubt_all()
         while self._leaving is None and not self._given_up():
+            if self._rules_wanted or self._parts_wanted is not None:
+                await self._change()
             if not await self._due_at(self._target.next_at(0.0, hurry=True)):
                 continue
             done = await self._hand_over(initial=True)
@@ -242,6 +252,7 @@ class Mirror:
 
     async def _step(self) -> None:
         """Wait for something to do, and do it."""
+        self._delivery.reap()
         if self._rules_wanted or self._parts_wanted is not None:
             await self._delivery.landed()
             await self._change()
@@ -266,6 +277,7 @@ class Mirror:
         self._search.hurry()
         self._flushing = True
         while self._leaving is not Leaving.NOW and self._anything_left() and not self._given_up():
+            self._delivery.reap()
             if self._hold_until is not None and not await self._root_is_back():
                 return
             self._hurry = True
@@ -361,7 +373,7 @@ class Mirror:
 
     def _wake_at(self) -> float | None:
         """Return when the next batch is to be made (0: now); None: not before something happens."""
-        if self._delivery.crew.busy:
+        if self._delivery.busy:
             return None
         hurry = self._hurry or self._course.exit_on_no_events
         times = [self._target.next_at(self._collector.window.earliest(), hurry)]
@@ -395,9 +407,8 @@ class Mirror:
 
     def _called(self) -> bool:
         """Tell whether the main loop has something else to do than to wait."""
-        return self._leaving is not None or (
-            self._following and (self._rules_wanted or self._full_wanted or self._parts_wanted is not None)
-        )
+        wanted = self._rules_wanted or self._parts_wanted is not None
+        return self._leaving is not None or wanted or (self._following and self._full_wanted)
 
     def _show_idle(self) -> None:
         if self._hold_until is not None or self._standby.active:
@@ -459,12 +470,18 @@ class Mirror:
         try:
             return await self._delivery.hand_over(root, initial)
         except OSError as error:
-            # What the monitor would still have named is lost: everything is compared.
-            since = self._collector.lost_since()
-            self._collector.forget()
-            self._target.note_trouble(f"{shown(self._root.path)}: {error}")
-            self._target.dirty.add([(b"", DOUBT)], since)
+            self._note_window_lost(error)
             return None
+
+    def _note_window_lost(self, error: OSError) -> None:
+        self._target.note_trouble(f"{shown(self._root.path)}: {error}")
+        self._doubt_window()
+
+    def _doubt_window(self) -> None:
+        """Compare everything: what the monitor would still have named is lost."""
+        since = self._collector.lost_since()
+        self._collector.forget()
+        self._target.dirty.add([(b"", DOUBT)], since)
 
     def _arrived(self, outcome: Outcome) -> None:
         """Count an iteration that went well; end the run where that was enough, or one failed too often."""
@@ -512,6 +529,8 @@ class Mirror:
             await handler.aclose()
         except OperatorError as error:
             self._log.error(error.message, error.hint)
+        except OSError as error:
+            self._log.error(f"a handler that is not used any more: {error}", "it is left alone")
 
     async def _change_rules(self) -> None:
         self._set_status("rehashing")

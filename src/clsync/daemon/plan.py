@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from clsync.core.paths import is_below, shown
 from clsync.core.rules import Rules
 from clsync.daemon.log import Log
+from clsync.daemon.root import Directory
 from clsync.errors import Exit, OperatorError
 from clsync.handler.rsync import Target
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
+from clsync.kernel.capabilities import Capabilities
 from clsync.kernel.process import started_ns
 from clsync.options import MODULE_MODES, PROGRAM_MODES, Settings
 
@@ -47,16 +49,25 @@ class Plan:
     arguments: list[bytes] = field(default_factory=list)
     local: bytes | None = None
     """The destination, if it is a directory of this machine: absolute, without symlinks."""
+    given: Target | None = None
+    """What --destination-dir says; the destination may be another one, if the handler's arguments name it."""
+    directories: dict[bytes, Directory] = field(default_factory=dict)
+    """Local destinations as they were seen first: what stands there later may be a bare mount point."""
+    held: dict[bytes, Capabilities] = field(default_factory=dict)
+    """What they can hold."""
 
 
-def make_plan(settings: Settings, log: Log) -> Plan:
-    """Check the settings against this machine. Raises OperatorError."""
+def make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan:
+    """Check the settings against this machine; `before`: the plan in force. Raises OperatorError."""
     root = _source(settings.watch_dir)
     destination = _destination(settings.destination_dir)
     made = Plan(settings, log, root, destination, read_rules(settings), started_ns() - 10**9)
+    if before is not None:
+        made.directories, made.held = before.directories, before.held
     if destination is not None and not destination.remote:
         made.local = local_destination(destination.text, made, "--destination-dir")
         made.destination = Target(made.local)
+    made.given = made.destination
     _choose_mode(made)
     if made.mode == "python":
         made.program = _reference(settings.sync_handler or b"")
@@ -223,7 +234,7 @@ def lookup_of(made: Plan) -> Callable[[bytes], bytes | None]:
         if name == b"watch-dir":
             return made.root.rstrip(b"/")
         if name == b"destination-dir":
-            return made.destination.text.rstrip(b"/") if made.destination is not None else b""
+            return made.given.text.rstrip(b"/") if made.given is not None else b""
         if name == b"PID":
             return b"%d" % os.getpid()
         return made.settings.text(name)

@@ -15,7 +15,7 @@ from clsync.daemon.parts import Parts
 from clsync.daemon.plan import Plan, make_plan
 from clsync.errors import OperatorError
 from clsync.handler.base import Handler
-from clsync.options import Assignment, Block, Change, Settings
+from clsync.options import Assignment, Block, Change, Settings, check
 
 Reload = Callable[[Sequence[Change]], Settings]
 """Returns the settings with changes laid over them, the latest one last. Raises OperatorError."""
@@ -47,6 +47,8 @@ class Switch:
             await self._change(Block(name))
         except OperatorError as error:
             self._log.error(f"{what}: {error.message}", f"{error.hint}; the old settings stay in force")
+        except OSError as error:
+            self._log.error(f"{what}: {error}", "the old settings stay in force")
         else:
             self._log.info(f"{what}: in force from the next batch on")
 
@@ -70,7 +72,7 @@ class Switch:
     def _prepared(self, changes: Sequence[Change]) -> tuple[Plan, Parts, Handler | None]:
         """Make the new parts; no handler where the old one does the same. Raises OperatorError."""
         settings = self._with_what_stays(self._reload(changes))
-        made = make_plan(settings, self._log)
+        made = make_plan(settings, self._log, self._made)
         handler = None
         parts = build.make_parts(made)
         if parts.same_handler != self._parts.same_handler:
@@ -86,7 +88,9 @@ class Switch:
                 self._log.warning(warning)
         for key in kept:
             self._log.warning(f"{key.replace('_', '-')} cannot be changed while clsync runs: it stays as it is")
-        return replace(settings, **kept)
+        kept_settings = replace(settings, **kept)
+        check(kept_settings)
+        return kept_settings
 
 
 async def _opened(handler: Handler) -> None:

@@ -30,6 +30,8 @@ class Target:
         self.unwell_until = 0.0
         self.code = 0
         """Exit code of the last run that failed."""
+        self._failed_at = 0.0
+        """When the target was found unusable last."""
         self._why = ""
         self._big: set[bytes] = set()
         self._hopeless: set[bytes] = set()
@@ -81,16 +83,24 @@ class Target:
         """Tell whether a path waits because its file is big."""
         return path in self._big
 
-    def settle(self, taken: dict[bytes, int], resolved: Resolved, outcome: Outcome, since: float) -> None:
+    def settle(
+        self,
+        taken: dict[bytes, int],
+        resolved: Resolved,
+        outcome: Outcome,
+        since: float,
+        started: float = float("inf"),
+    ) -> None:
         """Take what a handler confirmed from the dirty set; the rest waits for another try.
 
-        `since`: when the run began (wall clock).
+        `since`: when the run began (wall clock); `started`: the same, if others may have met the same trouble meanwhile.
         """
         now = time.monotonic()
         if outcome.verdict is Verdict.UNWELL:
             self.dirty.abort(taken)
             self.code = outcome.code
-            self.note_trouble(outcome.message)
+            if started >= self._failed_at:  # one outage meets all that is on its way
+                self.note_trouble(outcome.message)
             # Other names of a file may be known by now only because of what was taken.
             linked = ((p, bits_of(f)) for p, f in resolved.entries.items() if f & LINKED and p not in taken)
             self.dirty.add(linked, since)
@@ -128,6 +138,7 @@ class Target:
     def note_trouble(self, message: str) -> None:
         """Give a target that cannot be used a rest, a longer one each time."""
         self.unwell += 1
+        self._failed_at = time.monotonic()
         self._why = message
         delay = self._backoff.delay(self.unwell, random.random())
         self.unwell_until = time.monotonic() + delay

@@ -9,6 +9,7 @@ from clsync.options.settings import (
     HelpRequested,
     Settings,
     VersionRequested,
+    check,
     load,
     value_of,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "HelpRequested",
     "Settings",
     "VersionRequested",
+    "check",
     "load",
     "value_of",
 ]

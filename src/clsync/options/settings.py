@@ -179,7 +179,7 @@ def load(
             given=frozenset(layers.given),
             warnings=tuple(layers.warnings),
         )
-        _check(settings)
+        check(settings)
     except OperatorError as error:
         error.warnings = tuple(layers.warnings)
         raise
@@ -407,7 +407,7 @@ def _demand_block(config: ConfigFile | None, block: bytes, where: str) -> Config
     return config
 
 
-def _check(settings: Settings) -> None:
+def check(settings: Settings) -> None:
     """Refuse what cannot be meant together. Raises OperatorError."""
     s = settings
     if not s.watch_dir:

@@ -568,7 +568,8 @@ ELSEWHERE: Final = {"exit-on-sync-skipping": "is about the audit trail of FreeBS
 
 FIXED: Final = frozenset(
     "watch-dir one-file-system exclude-mount-points poll-interval monitor threading output pid-file status-file"
-    " background config-file custom-signals compat socket socket-mod socket-own socket-auth".split()
+    " background skip-initialsync only-initialsync config-file custom-signals compat socket socket-mod"
+    " socket-own socket-auth".split()
 )
 """What cannot be changed while clsync runs."""
 

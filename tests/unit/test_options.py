@@ -377,7 +377,7 @@ def test_defaults_of_the_original() -> None:
 
 def test_a_block_given_twice_is_merged_and_values_keep_their_signs() -> None:
     parsed = parse_config(b"[a]\nx = 1\r\n[a]\n x=2=3 # no comment\ny=[z]\n", "f")
-    assert {key: tuple(value) for key, value in parsed.blocks[b"a"].items()} == {
+    assert {key: tuple(values[-1]) for key, values in parsed.blocks[b"a"].items()} == {
         "x": (b"2=3 # no comment", 4),
         "y": (b"[z]", 5),
     }

@@ -130,6 +130,9 @@ def _words(name: str, value: object) -> Iterator[str]:
             yield "yes" if value else "no"
         case int() | float() if name.endswith("_at"):
             yield datetime.fromtimestamp(value).astimezone().isoformat(sep=" ", timespec="seconds")
+        case list() if name == "targets":
+            for entry in value:
+                yield _target(entry)
         case list():
             for entry in value:
                 yield from _words(name, entry)
@@ -137,6 +140,12 @@ def _words(name: str, value: object) -> Iterator[str]:
             yield ": ".join(_printable(str(part)) for part in value.values())
         case _:
             yield _printable(str(value))
+
+
+def _target(entry: Answer) -> str:
+    counted = ", ".join(f"{entry[what]} {what.replace('_', ' ')}" for what in ("pending", "in_flight", "failing"))
+    trouble = f"; {entry['trouble']}" if entry["trouble"] else ""
+    return _printable(f"{entry['destination']}: {counted}{trouble}")
 
 
 def _printable(text: str) -> str:

@@ -111,9 +111,12 @@ class DirtySet:
         """Make everything that waits ready now."""
         self.ripen(float("inf"))
 
-    def take(self) -> dict[bytes, int]:
-        """Put what is ready in flight and return it."""
-        flight, self.ready = self.ready, {}
+    def take(self, only: Iterable[bytes] | None = None) -> dict[bytes, int]:
+        """Put what is ready in flight and return it; `only`: nothing but these paths."""
+        if only is None:
+            flight, self.ready = self.ready, {}
+        else:
+            flight = {path: self.ready.pop(path) for path in only if path in self.ready}
         if flight:
             self.flights.append(flight)
         return flight

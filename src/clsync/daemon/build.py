@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from clsync.control.listener import Listener
 from clsync.core.rules import Rules
@@ -12,7 +12,7 @@ from clsync.daemon.course import Course
 from clsync.daemon.handlers import is_exact, make_handler
 from clsync.daemon.hooks import Hook
 from clsync.daemon.mirror import Mirror
-from clsync.daemon.parts import Parts
+from clsync.daemon.parts import Outlet, Parts
 from clsync.daemon.plan import Plan, find_program, lookup_of, one_file_system_level, read_rules
 from clsync.daemon.root import Directory
 from clsync.handler.base import Handler
@@ -22,9 +22,14 @@ from clsync.options.expansion import expand
 
 
 def make_mirror(
-    made: Plan, handler: Handler, parts: Parts, set_status: Callable[[str], None], ready: Callable[[], None]
+    plans: Sequence[Plan],
+    handlers: Sequence[Handler],
+    parts: Parts,
+    set_status: Callable[[str], None],
+    ready: Callable[[], None],
 ) -> Mirror:
     """Put the stages together. Raises OperatorError."""
+    made = plans[0]  # what concerns the source is the same in all
     s, log = made.settings, made.log
 
     def open_monitor(rules: Rules) -> TreeMonitor:
@@ -40,7 +45,7 @@ def make_mirror(
     return Mirror(
         root=Directory(made.root),
         open_monitor=open_monitor,
-        handler=handler,
+        handlers=handlers,
         parts=parts,
         log=log,
         set_status=set_status,
@@ -50,12 +55,12 @@ def make_mirror(
     )
 
 
-def make_parts(made: Plan) -> Parts:
+def make_parts(plans: Sequence[Plan]) -> Parts:
     """Make what can be exchanged while the mirror runs. Raises OperatorError."""
+    made = plans[0]
     s = made.settings
     return Parts(
-        make_handler=lambda: make_handler(made),
-        same_handler=_handler_key(made),
+        outlets=tuple(map(_outlet, plans)),
         rules=made.rules,
         read_rules=lambda: read_rules(s),
         collect=max(s.delay_collect, 0.0),
@@ -63,10 +68,19 @@ def make_parts(made: Plan) -> Parts:
         course=_course(s),
         big=0 if s.cancel_syscalls else s.threshold_bigfile,
         big_delay=max(s.delay_collect_bigfile, 0.0),
-        signatures=Signatures(s.modification_signature) if s.modification_signature else None,
         pre_exit=_hook(made, s.pre_exit_hook, "pre-exit-hook"),
         at_exit=_hook(made, s.exit_hook, "exit-hook"),
         standby=os.path.abspath(s.standby_file) if s.standby_file is not None else None,
+    )
+
+
+def _outlet(made: Plan) -> Outlet:
+    s = made.settings
+    return Outlet(
+        name=made.name,
+        make_handler=lambda: make_handler(made),
+        same_handler=_handler_key(made),
+        signatures=Signatures(s.modification_signature) if s.modification_signature else None,
         # Two runs of our own at one path would delete each other's temporary files, and be repeated for that.
         overlap="safe" if s.threading == "full" and is_exact(made) else s.threading,
     )

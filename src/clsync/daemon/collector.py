@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import select
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from clsync.core.classify import LinkedFile
-from clsync.core.dirty import DirtySet
 from clsync.core.rules import Rules
 from clsync.core.windows import Window
 from clsync.daemon.log import Log
@@ -31,8 +30,6 @@ class Taking(NamedTuple):
     changes: Iterator[Changed]
     since: float
     """No change in it is older (wall-clock seconds)."""
-    fresh_after: int
-    """See `Freshness`: no version that was sent has a later mtime (wall-clock ns)."""
 
 
 class Collector:
@@ -152,29 +149,32 @@ class Collector:
         """When a window was closed last (wall clock)."""
         return self._last_take
 
-    async def take(self, now: float, dirty: DirtySet, proven: int, at_end: Callable[[float], Awaitable[None]]) -> int:
-        """Move what the window holds to the dirty set, as much of it as goes into one batch. Raises OSError.
+    async def take(
+        self,
+        now: float,
+        add: Callable[[Sequence[bytes], int, float], None],
+        enough: Callable[[], bool],
+        at_end: Callable[[float], Awaitable[None]],
+    ) -> None:
+        """Empty the window, or as much of it as is `enough`. Raises OSError.
 
-        Return the time (wall-clock ns) after which an mtime proves that a file was not sent yet: `proven`, or what it
-        was when the first part was taken. `at_end` is told since when, once all of a window is taken.
+        `add` is told paths, what has changed of them, and since when (wall-clock seconds). `at_end` is told since when,
+        once all of a window is taken.
         """
         if self.monitor is None:
-            return proven
+            return
         if self._taking is None:
             self.window.close(now)
             since, self._last_take = self._last_take, time.time()
-            self._taking = Taking(self.monitor.take(), since, proven)
+            self._taking = Taking(self.monitor.take(), since)
         taking, turn = self._taking, Turn()
         for paths, bits in taking.changes:
-            dirty.add_all(paths, bits, taking.since)
-            if len(dirty.ready) >= PART:
-                break
+            add(paths, bits, taking.since)
+            if enough():
+                return
             await turn.rest_if_due()
-        else:
-            await at_end(taking.since)
-            self._taking = None
-        # What is taken in several parts was not sent since the first of them.
-        return taking.fresh_after
+        await at_end(taking.since)
+        self._taking = None
 
     def survivors(self) -> AsyncIterator[tuple[LinkedFile, bytes | None, int] | None]:
         """Yield what was changed through names that are gone (see `Monitor.survivors`)."""

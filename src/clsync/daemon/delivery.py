@@ -5,30 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import ATTRIB, DOUBT, NAME
-from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
-from clsync.core.links import LinkIndex, stands_for
+from clsync.core.classify import CHANGE_SHIFT, Freshness
 from clsync.core.overlap import Overlap
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
-from clsync.daemon.collector import Collector
 from clsync.daemon.crew import Crew
-from clsync.daemon.dump import FlightState
-from clsync.daemon.linkfinder import LinkFinder
-from clsync.daemon.linksearch import LinkSearch
+from clsync.daemon.dump import FlightState, State
 from clsync.daemon.log import Log
-from clsync.daemon.parts import Parts
+from clsync.daemon.parts import Outlet, Parts
 from clsync.daemon.resolve import Resolved, Resolver, bits_of
-from clsync.daemon.root import Directory
+from clsync.daemon.source import Source
 from clsync.daemon.target import Target
-from clsync.kernel.files import opened
 from clsync.kernel.slices import in_slices
-from clsync.kernel.walk import lstat_below
 
 TICK_NS = 20_000_000
 """No file system clock is coarser than this, where it counts nanoseconds at all (CONFIG_HZ=100 makes 10 ms)."""
@@ -58,31 +52,38 @@ class Delivery:
 
     def __init__(
         self,
-        root: Directory,
-        collector: Collector,
+        source: Source,
         log: Log,
-        parts: Parts,
+        outlet: Outlet,
         crew: Crew,
         *,
         one_file_system: int,
         phase: Callable[[], str],
         stopped: Callable[[], bool],
-        arrived: Callable[[Outcome], None],
+        arrived: Callable[[Delivery, Outcome], None],
         wake: Callable[[], None],
     ) -> None:
         """`phase` says what handlers are told; `stopped` whether nothing is handed over any more.
 
         `arrived` is told the outcome of each batch that a handler was given. `wake` is called when there may be more.
         """
-        self._root, self._collector, self._log = root, collector, log
+        self._source, self._log = source, log
         self._phase, self._stopped, self._arrived, self._wake = phase, stopped, arrived, wake
-        self.target = Target(log)
-        self._links = LinkIndex()
-        self._resolver = Resolver(self._links, one_file_system=one_file_system)
-        finder, searches = LinkFinder(self._links, root.open), self._resolver.searches
-        self.search = LinkSearch(finder, searches, self._release, self._revive, collector.watch_file, log)
+        self.target = Target(log, outlet.name)
+        source.targets.append(self.target)
+        self._resolver = Resolver(source.links, source.searches, one_file_system=one_file_system)
+        self.initial_over = False
+        """Everything was compared once."""
+        self.glues: bytes | None = None
+        """A destination at which the initial sync may leave files hanging together (see `handler.base.Handler`)."""
+        self.hurry = False
+        """The next batch does not wait for the delays."""
         self.number = 0
         """Batches that were handed over."""
+        self.answered = 0
+        """Those of them that the target has dealt with, well or not."""
+        self.confirmed = 0
+        """Those that went well."""
         self.last_sync: float | None = None
         """When the last batch was confirmed (wall-clock seconds)."""
         self.in_air: dict[int, FlightState] = {}
@@ -91,21 +92,21 @@ class Delivery:
         """What waits for a batch in flight."""
         self._moved: set[bytes] = set()
         """Those of them that came or went: what is below them waits, too."""
-        self._looked_at: set[bytes] = set()
-        """What is in the dirty set only because somebody wanted to see it."""
         self._ripe: set[bytes] = set()
         """Big files that have waited, and wait now for a batch in flight."""
         self._flights: set[asyncio.Task[None]] = set()
         self._overlap = Overlap()
-        self._taking = asyncio.Lock()
         self._last_end_ns = time.time_ns()
-        self.use(parts, crew)
+        self._fresh_after = 0
+        self._earliest = 0.0
+        """No batch before that (monotonic seconds)."""
+        self._gap = 0.0
+        self.outlet, self.crew = outlet, crew
 
-    def use(self, parts: Parts, crew: Crew) -> None:
+    def use(self, parts: Parts, outlet: Outlet, crew: Crew) -> None:
         """Go by these parts from now on; no batch is in flight."""
-        self._parts, self.crew = parts, crew
-        self._collector.window.collect, self._collector.window.gap = parts.collect, parts.gap
-        self._resolver.big, self._resolver.signatures = parts.big, parts.signatures
+        self.outlet, self.crew, self._gap = outlet, crew, parts.gap
+        self._resolver.big, self._resolver.signatures = parts.big, outlet.signatures
         self.target.big_delay = parts.big_delay
         self.use_rules(parts.rules)
 
@@ -114,7 +115,7 @@ class Delivery:
         self._resolver.rules = rules if rules else None
         self.crew.set_rules(rules)
 
-    async def hand_over(self, root: int, initial: bool = False) -> bool | None:
+    async def hand_over(self, root: int) -> bool | None:
         """Make one batch and hand it over: True if all is confirmed or on its way, False if some, None if nothing is.
 
         `root`: descriptor of the watched directory, which is closed here. Raises OSError, and then what the window held
@@ -122,13 +123,14 @@ class Delivery:
         """
         flight = None
         try:
-            flight = await self._prepared(root, initial)
+            flight = await self._prepared(root)
         finally:
             if flight is None:
                 os.close(root)
         if flight is None:
             return True
-        if self._parts.overlap == "off" or initial or not flight.resolved.entries:
+        beside = self._source.shared or (self.outlet.overlap != "off" and not flight.initial)
+        if not beside or not flight.resolved.entries:
             return await self._fly(flight)
         self._overlap.begin(flight.resolved.entries)
         task = asyncio.create_task(self._fly_beside_others(flight))
@@ -143,7 +145,8 @@ class Delivery:
             self._overlap.end(flight.resolved.entries)
             still = self._overlap.still(self.met)
             free, self.met, self._moved = self.met - still, still, self._moved & still
-            self._release(free)
+            self.target.dirty.release(free)
+            self._wake()
 
     def reap(self) -> None:
         """Forget the flights that have ended. Raises what ended one that should not have ended so."""
@@ -158,7 +161,7 @@ class Delivery:
         What waits for them and stands for much (everything, a new directory) would never have its turn, if others that
         come later did not wait for it.
         """
-        if self._overlap.whole or (self._moved and self._parts.overlap == "safe"):
+        if self._overlap.whole or (self._moved and self.outlet.overlap == "safe"):
             return True
         return max(self.crew.at_work, sum(not task.done() for task in self._flights)) >= self.crew.limit
 
@@ -169,75 +172,69 @@ class Delivery:
             for task in done:
                 task.result()
 
-    async def _prepared(self, root: int, initial: bool) -> Flight | None:
+    async def _prepared(self, root: int) -> Flight | None:
         """Make a batch of what is ready; None if nothing is. Raises OSError."""
         self.reap()
         now, since = time.monotonic(), time.time()
-        dirty = self.target.dirty
-        async with self._taking:
-            # What a look into the window has set aside has not waited as a big file does.
-            ripe = dirty.ripen(now)
-            ripe, self._looked_at = ripe - self._looked_at, self._looked_at - ripe
-            ripe |= self._ripe & dirty.ready.keys()
+        initial, dirty = not self.initial_over, self.target.dirty
+        if initial:
+            # What has changed meanwhile comes after it: sizes and times alone do not tell all of that.
+            taken, ripe = dirty.take((b"",)), set[bytes]()
+        else:
+            ripe = self.target.ripen(now) | self._ripe & dirty.ready.keys()
             self._ripe -= ripe
-            fresh_after = 0 if initial else await self._take(now)
-            taken = dirty.take()
-            self._looked_at -= taken.keys()
+            self._note_freshness()
+            await self._source.take(now, self.target)
+            taken = self.target.take()
         if not taken:
             return None
         try:
-            resolved = await self._resolved(taken, ripe, root, fresh_after, initial)
+            resolved = await self._resolved(taken, ripe, root, initial)
         except BaseException:
             dirty.abort(taken)
             raise
-        self.number += bool(resolved.entries)
+        if resolved.entries:
+            self.number += 1
+            self._earliest = now + self._gap
         return Flight(self.number, taken, resolved, root, now, since, initial)
 
-    async def _take(self, now: float) -> int:
-        """Move what the window holds to the dirty set (see `Collector.take`)."""
-        proven = self._last_end_ns + TICK_NS + self.crew.first.coarse_ns
-        return await self._collector.take(now, self.target.dirty, proven, self._look_for_survivors)
+    def _note_freshness(self) -> None:
+        """Note after which time an mtime proves that a file was not sent yet (see `Freshness`)."""
+        # What is taken in several parts was not sent since the first of them; others may take parts in between.
+        if self._source.shared or not self._source.collector.half_taken:
+            self._fresh_after = self._last_end_ns + TICK_NS + self.crew.first.coarse_ns
 
-    async def _look_for_survivors(self, since: float) -> None:
-        """Find the other names of files that were changed through a name that is gone."""
-        unseen: dict[LinkedFile, int] = {}
-        with opened(self._root.path) as root:
-            stands = Classifier(lstat_below(root), Freshness(0, 0)).stands
-            async for survivor in self._collector.survivors():
-                if survivor is None:
-                    continue
-                file, path, bits = survivor
-                inode = file.dev, file.ino
-                if path is not None and stands_for(stands(path), inode):
-                    continue
-                known = [name for name in self._links.paths_of(inode) if stands_for(stands(name), inode)]
-                if known:
-                    self.target.dirty.add(((name, bits) for name in known), since)
-                else:
-                    unseen[file] = unseen.get(file, 0) | bits
-        self.search.want_unseen(unseen)
+    def due_at(self, hurry: bool) -> float | None:
+        """Return when (monotonic seconds) the next batch is to be made; None: not before something happens.
 
-    def _revive(self, names: Mapping[bytes, int]) -> None:
-        """Note that files were changed, though no event named them."""
-        self.target.dirty.add(names.items(), self._collector.last_take)
-        self._wake()
+        `hurry`: without the delays.
+        """
+        if self.busy:
+            return None
+        if not self.initial_over:
+            return self.target.next_at(0.0, hurry=True)
+        hurry = hurry or self.hurry
+        times = [self.target.next_at(max(self._earliest, self._source.collector.window.earliest()), hurry)]
+        due = self._source.collector.due()
+        if due is not None:
+            times.append(max(0.0 if hurry else due, 0.0 if hurry else self._earliest, self.target.unwell_until))
+        return min((at for at in times if at is not None), default=None)
 
-    async def _resolved(
-        self, taken: dict[bytes, int], ripe: set[bytes], root: int, fresh_after: int, initial: bool
-    ) -> Resolved:
+    async def _resolved(self, taken: dict[bytes, int], ripe: set[bytes], root: int, initial: bool) -> Resolved:
         """Find out what is to be handed over now. Raises OSError."""
         if initial:
             everything = flag.DIRECTORY | flag.RECURSIVE | DOUBT << CHANGE_SHIFT
             return Resolved({b"": everything}, 0, [b""])
         # Beside other batches, no time proves that a version was not sent.
-        alone = self._parts.overlap == "off"
-        freshness = Freshness(fresh_after, time.time_ns()) if alone else Freshness(0, 0)
+        alone = self.outlet.overlap == "off"
+        freshness = Freshness(self._fresh_after, time.time_ns()) if alone else Freshness(0, 0)
         doubts = self.target.dirty.doubts
         resolved = await self._resolver.resolve(taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe)
         if any(bits & (NAME | DOUBT) for bits in set(taken.values())):
-            self.search.note_new_names()
+            self._source.search.note_new_names()
         async for file, names in in_slices(resolved.linked.items()):
-            self._collector.watch_file(next(iter(names)), file)
+            self._source.collector.watch_file(next(iter(names)), file)
+        self._source.tell_others(self.target, resolved)
         self._set_apart(resolved, ripe)
         return resolved
 
@@ -253,7 +250,7 @@ class Delivery:
             if bits & (NAME | DOUBT):
                 self._moved.add(path)
             resolved.signed.pop(path, None)
-            if self._parts.overlap == "safe":
+            if self.outlet.overlap == "safe":
                 del resolved.entries[path]
         if self.crew.first.trusts_times:
             # Runs set the attributes of the directories above what they send, as they found them.
@@ -271,25 +268,27 @@ class Delivery:
         try:
             outcome = await self._handed(flight)
         except OSError as error:
-            outcome = Outcome(Verdict.UNWELL, message=f"{shown(self._root.path)}: {error}")
+            outcome = Outcome(Verdict.UNWELL, message=f"{shown(self._source.root.path)}: {error}")
         finally:
             os.close(flight.root)
         self.target.settle(flight.taken, resolved, outcome, flight.since, flight.started)
-        if self._parts.signatures is not None:
+        if self.outlet.signatures is not None:
             signed = resolved.signed_of(outcome)
-            self._parts.signatures.confirm({path: sign for path, sign in signed.items() if path not in self.met})
-        self.search.want(resolved.wanted, resolved.changed)
+            self.outlet.signatures.confirm({path: sign for path, sign in signed.items() if path not in self.met})
+        self._source.search.want(resolved.wanted, resolved.changed)
         if outcome.verdict is Verdict.UNWELL:
-            self._arrived(outcome)
+            self._arrived(self, outcome)
             return None
-        if self._collector.monitor is not None:
-            self._collector.monitor.compared(resolved.whole, int(flight.since * 1e9))
+        if self._source.collector.monitor is not None:
+            self._source.collector.monitor.compared(resolved.whole, int(flight.since * 1e9))
         if resolved.entries:
+            self.answered += 1
+            self.confirmed += outcome.verdict is Verdict.DONE
             took = time.monotonic() - flight.started
             self._log.progress(f"batch {flight.number}: {_named(resolved.entries)} in {took:.3f} s")
             if outcome.verdict is Verdict.DONE:
                 self.last_sync = self._last_end_ns / 1e9
-            self._arrived(outcome)
+            self._arrived(self, outcome)
         return outcome.verdict is Verdict.DONE and not resolved.unreadable
 
     async def _handed(self, flight: Flight) -> Outcome:
@@ -303,7 +302,7 @@ class Delivery:
             resolved.entries,
             flight.root,
             initial=flight.initial,
-            status=phase if (phase := self._phase()) in _TOLD else "running",
+            status=self._told(flight),
             linked=[name for names in resolved.linked.values() for name in names],
             attribute_bytes=resolved.attribute_bytes,
         )
@@ -311,9 +310,9 @@ class Delivery:
         if self._log.debug_level >= 3:
             for path, flags in batch.entries.items():
                 self._log.debug(3, f"  {flags:#x} {shown(path)}")
-        if self._parts.signatures is not None:
+        if self.outlet.signatures is not None:
             # A run that fails may have written something else by then.
-            self._parts.signatures.confirm(dict.fromkeys(batch.entries))
+            self.outlet.signatures.confirm(dict.fromkeys(batch.entries))
         self.in_air[batch.number] = FlightState(batch.number, flight.since, batch.entries)
         try:
             outcome = await self.crew.sync(batch)
@@ -322,28 +321,24 @@ class Delivery:
         self._last_end_ns = time.time_ns()
         return outcome
 
-    def _release(self, names: Iterable[bytes]) -> None:
-        """Let the names of searched files go on."""
-        self.target.dirty.release(names)
-        self._wake()
+    def _told(self, flight: Flight) -> str:
+        """Return the phase that handlers are told."""
+        phase = self._phase()
+        if self._source.shared and flight.initial:
+            return "initsync"
+        return phase if phase in _TOLD else "running"
 
-    async def look_into_window(self) -> None:
-        """Name what has changed; it waits until the time at which it would have been handed over."""
-        collector, dirty = self._collector, self.target.dirty
-        async with self._taking:
-            due, last = collector.due(), collector.window.last_start
-            if due is None:
-                return
-            before = set(dirty.ready)
-            try:
-                await self._take(time.monotonic())
-                while collector.half_taken:
-                    await self._take(time.monotonic())
-            finally:
-                new = [path for path in dirty.ready if path not in before]
-                dirty.wait(new, due)
-                self._looked_at.update(new)
-                collector.window.last_start = last
+    def state(self, status: str) -> State:
+        """Return what waits and what is on its way; `status`: of the whole."""
+        dirty = self.target.dirty
+        changes, big, searched, met = dict(dirty.ready), dict[bytes, int](), dict[bytes, int](), dict[bytes, int]()
+        for path, (bits, until) in dirty.waiting().items():
+            endless = searched if until == float("inf") else changes
+            queue = met if path in self.met else big if self.target.is_big(path) else endless
+            queue[path] = bits
+        queues = changes, big, searched, met
+        overlapping = self.outlet.overlap != "off"
+        return State(status, [*self.in_air.values()], queues, self.target.failing(), self.target.name, overlapping)
 
     async def close(self) -> None:
         """End what is on its way."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,17 +35,32 @@ class State:
     queues: tuple[Mapping[bytes, int], Mapping[bytes, int], Mapping[bytes, int], Mapping[bytes, int]]
     """Change bits of what waits: changes; big files; names in search of others; what meets a batch on its way."""
     failing: Mapping[bytes, str]
+    target: str
+    """Its name; empty where there is only one."""
     overlapping: bool
     """Batches may be in flight beside others."""
 
 
-def write_dump(directory: bytes, state: State) -> None:
-    """Write a directory that does not exist yet, in the layout of clsync 0.4. Raises OSError."""
+def write_dump(directory: bytes, states: Sequence[State]) -> None:
+    """Write a directory that does not exist yet, in the layout of clsync 0.4. Raises OSError.
+
+    With several targets it has such a directory for each, named by number.
+    """
+    if len(states) == 1:
+        _write_state(directory, states[0])
+        return
+    os.mkdir(directory, 0o750)
+    for number, state in enumerate(states, 1):
+        _write_state(directory + b"/%d" % number, state)
+
+
+def _write_state(directory: bytes, state: State) -> None:
     os.mkdir(directory, 0o750)
     for name in (b"queue", b"threads"):
         os.mkdir(directory + b"/" + name, 0o750)
     together = {} if state.overlapping else {p: f for flight in state.flights for p, f in flight.entries.items()}
-    lines = [f"status == {state.status}", *_objects(together, 1)]
+    named = [f"target == {state.target}"] if state.target else []
+    lines = [f"status == {state.status}", *named, *_objects(together, 1)]
     lines += [f"failing\t{shown(path)}\t{why}" for path, why in sorted(state.failing.items())]
     _write(directory + b"/instance", lines)
     for number in range(_QUEUES):

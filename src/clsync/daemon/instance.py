@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from itertools import islice
 from typing import Final
 
 from clsync import __version__
 from clsync.daemon.course import Leaving
 from clsync.daemon.dump import write_dump
-from clsync.daemon.mirror import Mirror
+from clsync.daemon.mirror import Mirror, TargetHealth
+from clsync.daemon.plan import Plan
 from clsync.daemon.switch import Switch
 from clsync.errors import OperatorError
 from clsync.options.table import BY_NAME, FIXED
@@ -36,34 +36,38 @@ class DaemonInstance:
     def status(self) -> Mapping[str, object]:
         """Return what goes on; times are in seconds since 1970, None for what has not been."""
         block, label = self.info()
-        made, health = self._switch.plan, self._mirror.health()
+        plans, health = self._switch.plans, self._mirror.health()
+        targets = health.targets
+        synced = [target.last_sync for target in targets if target.last_sync is not None]
+        failing = [(target, path, why) for target in targets for path, why in target.failing.items()]
         return {
             "version": __version__,
             "pid": os.getpid(),
             "started_at": self._started,
             "config_block": _text(block),
             "label": _text(label),
-            "mode": made.mode,
-            "source": _text(made.root),
-            "destination": _text(made.destination.text) if made.destination is not None else None,
+            "mode": plans[0].mode,
+            "source": _text(plans[0].root),
+            "destination": _destination(plans[0]),
             "monitor": health.monitor,
             "phase": health.phase,
-            "iteration": health.iteration,
-            "last_sync_at": health.last_sync,
+            "iteration": max(target.iteration for target in targets),
+            "last_sync_at": min(synced) if len(synced) == len(targets) else None,
             "collecting": health.collecting,
-            "pending": health.pending,
-            "in_flight": health.in_flight,
-            "trouble": health.trouble,
-            "failing": len(health.failing),
+            "pending": sum(target.pending for target in targets),
+            "in_flight": sum(target.in_flight for target in targets),
+            "trouble": next((target.trouble for target in targets if target.trouble), None),
+            "failing": len(failing),
             "failures": [
-                {"path": _text(path) or ".", "reason": reason}
-                for path, reason in islice(health.failing.items(), _NAMED)
+                {"path": _text(path) or ".", "reason": f"{target.name}: {why}" if target.name else why}
+                for target, path, why in failing[:_NAMED]
             ],
+            "targets": [_target(*pair) for pair in zip(plans, targets, strict=True)] if len(plans) > 1 else [],
         }
 
     async def dump(self, directory: bytes) -> None:
         """Write the queues to a new directory. Raises OSError."""
-        write_dump(directory, await self._mirror.state())
+        write_dump(directory, await self._mirror.states())
 
     async def set(self, key: str, value: bytes) -> None:
         """Change an option. Raises OperatorError."""
@@ -77,6 +81,23 @@ class DaemonInstance:
     def end(self) -> None:
         """End the daemon, as SIGTERM does."""
         self._mirror.leave(Leaving.NOW)
+
+
+def _destination(made: Plan) -> str | None:
+    return _text(made.destination.text) if made.destination is not None else None
+
+
+def _target(made: Plan, health: TargetHealth) -> Mapping[str, object]:
+    return {
+        "destination": _destination(made),
+        "mode": made.mode,
+        "iteration": health.iteration,
+        "last_sync_at": health.last_sync,
+        "pending": health.pending,
+        "in_flight": health.in_flight,
+        "failing": len(health.failing),
+        "trouble": health.trouble,
+    }
 
 
 def _text(raw: bytes) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from clsync.core.batch import Outcome, Verdict
@@ -21,26 +22,25 @@ from clsync.daemon.dump import State
 from clsync.daemon.log import Log
 from clsync.daemon.parts import Parts
 from clsync.daemon.root import Directory
+from clsync.daemon.source import Source
 from clsync.daemon.standby import Standby
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
 from clsync.monitor.base import Monitor
 
+Handlers = Sequence[Handler | None]
+"""One for each target; None: the one at work stays."""
 _ROOT_CHECK = 1.0
 """Seconds between two looks for a root that is gone."""
 
 
-class Health(NamedTuple):
-    """A mirror seen from outside."""
+class TargetHealth(NamedTuple):
+    """A target seen from outside."""
 
-    phase: str
-    monitor: str
-    """How changes are noticed; empty before the tree is watched."""
+    name: str
     iteration: int
     last_sync: float | None
     """When the last batch was confirmed (wall-clock seconds)."""
-    collecting: bool
-    """Changes have come that no batch was made of yet; with fanotify they may be elsewhere on the file system."""
     pending: int
     """Paths that are not known to be equal, with those in flight."""
     in_flight: int
@@ -50,15 +50,26 @@ class Health(NamedTuple):
     """Path -> why it failed last."""
 
 
+class Health(NamedTuple):
+    """A mirror seen from outside."""
+
+    phase: str
+    monitor: str
+    """How changes are noticed; empty before the tree is watched."""
+    collecting: bool
+    """Changes have come that no batch was made of yet; with fanotify they may be elsewhere on the file system."""
+    targets: Sequence[TargetHealth]
+
+
 class Mirror:
-    """Keeps one target equal to one tree."""
+    """Keeps one target equal to one tree, or several."""
 
     def __init__(
         self,
         *,
         root: Directory,
         open_monitor: Callable[[Rules], Monitor],
-        handler: Handler,
+        handlers: Sequence[Handler],
         parts: Parts,
         log: Log,
         set_status: Callable[[str], None],
@@ -66,7 +77,7 @@ class Mirror:
         started_ns: int = 0,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
-        """`handler`: the first one of those that `parts` makes.
+        """`handlers`: the first ones of those that `parts` makes, one for each target.
 
         `started_ns`: wall-clock time since which files may have changed unseen in spite of equal size and mtime.
 
@@ -76,37 +87,43 @@ class Mirror:
         self._status = ""
         self._wake = asyncio.Event()
         self._collector = Collector(open_monitor, Window(), log, wake=self._call, root_gone=self._note_root_gone)
-        self._delivery = Delivery(
-            root,
-            self._collector,
-            log,
-            parts,
-            Crew(handler, parts.make_handler, parts.in_flight),
-            one_file_system=one_file_system,
-            phase=lambda: self._status,
-            stopped=lambda: self._leaving is Leaving.NOW,
-            arrived=self._arrived,
-            wake=self._call,
-        )
-        self._target, self._search = self._delivery.target, self._delivery.search
+        self._source = Source(root, self._collector, log, self._call)
+        self._search = self._source.search
+        self._deliveries = [
+            Delivery(
+                self._source,
+                log,
+                outlet,
+                Crew(handler, outlet.make_handler, outlet.in_flight),
+                one_file_system=one_file_system,
+                phase=lambda: self._status,
+                stopped=lambda: self._leaving is Leaving.NOW,
+                arrived=self._arrived,
+                wake=self._call,
+            )
+            for outlet, handler in zip(parts.outlets, handlers, strict=True)
+        ]
+        for delivery in self._deliveries:
+            delivery.use(parts, delivery.outlet, delivery.crew)
         self._note_parts(parts)
         if self._course.exit_on_no_events:
             self._search.hurry()
         self._leaving: Leaving | None = None
-        self._hurry = self._full_wanted = self._rules_wanted = self._flushing = self._following = False
-        self._parts_wanted: tuple[Parts, Handler | None] | None = None
+        self._full_wanted = self._rules_wanted = self._flushing = self._following = False
+        self._parts_wanted: tuple[Parts, Handlers] | None = None
         self._dismissed: list[Handler] = []
         """Handlers that were made and never used."""
-        self._initial_over = self._course.skip_initial
+        self._started = 0.0
+        """When the initial sync began (monotonic seconds)."""
         self._hold_until: float | None = None
         self._interrupted = False
         self._trouble = ""
-        self._confirmed = 0
         self._started_ns = started_ns
 
     def _note_parts(self, parts: Parts) -> None:
         self._parts, self._course, self._rules = parts, parts.course, parts.rules
         self._standby = Standby(parts.standby, self._log)
+        self._collector.window.collect, self._collector.window.gap = parts.collect, parts.gap
 
     def _set_status(self, word: str) -> None:
         self._status = word
@@ -120,12 +137,13 @@ class Mirror:
 
     def leave(self, how: Leaving) -> None:
         """End the run."""
-        if how is Leaving.NOW and (self._delivery.crew.at_work or self._course.meant_to_end):
+        if how is Leaving.NOW and (self._course.meant_to_end or any(d.crew.at_work for d in self._deliveries)):
             self._interrupted = True
         if self._leaving is None or how is Leaving.NOW:
             self._leaving = how
         if how is Leaving.NOW:
-            self._delivery.crew.stop()
+            for delivery in self._deliveries:
+                delivery.crew.stop()
             for hook in (self._parts.pre_exit, self._parts.at_exit):
                 if hook is not None:
                     hook.stop()
@@ -134,8 +152,12 @@ class Mirror:
     def hand_over_now(self) -> None:
         """Do not wait for the delays this time."""
         self._collector.drain()  # what changed before this was asked for is to be handed over
-        self._hurry = True
+        self._hurry_all()
         self._call()
+
+    def _hurry_all(self) -> None:
+        for delivery in self._deliveries:
+            delivery.hurry = True
 
     def sync_all(self) -> None:
         """Do a full sync again."""
@@ -147,66 +169,67 @@ class Mirror:
         self._rules_wanted = True
         self._call()
 
-    def exchange(self, parts: Parts, handler: Handler | None) -> None:
-        """Go by other parts once no batch is in flight; `handler`: the first of theirs, None: it stays as it is."""
+    def exchange(self, parts: Parts, handlers: Handlers) -> None:
+        """Go by other parts once no batch is in flight; `handlers`: the first ones of theirs, None: it stays as it is."""
         if self._parts_wanted is not None:
             # These parts were made to follow the ones that have not been used yet.
             before = self._parts_wanted[1]
-            if handler is None:
-                handler = before
-            elif before is not None:
-                self._dismissed.append(before)
-        self._parts_wanted = parts, handler
+            self._dismissed += [old for old, new in zip(before, handlers, strict=True) if old and new]
+            handlers = [new or old for old, new in zip(before, handlers, strict=True)]
+        self._parts_wanted = parts, handlers
         self._call()
 
     def health(self) -> Health:
         """Return how things stand."""
-        target, collector = self._target, self._collector
+        collector = self._collector
         return Health(
             phase=self._status or "starting",
             monitor=collector.monitor.describe() if collector.monitor is not None else "",
-            iteration=self._delivery.number,
-            last_sync=self._delivery.last_sync,
             collecting=collector.due() is not None,
+            targets=[self._health_of(delivery) for delivery in self._deliveries],
+        )
+
+    def _health_of(self, delivery: Delivery) -> TargetHealth:
+        target = delivery.target
+        return TargetHealth(
+            name=target.name,
+            iteration=delivery.number,
+            last_sync=delivery.last_sync,
             pending=len(target.dirty),
             in_flight=sum(map(len, target.dirty.flights)),
             trouble=self._trouble if self._hold_until is not None else target.trouble(),
             failing=target.dirty.failing(),
         )
 
-    async def state(self) -> State:
-        """Return what is going on. The window that is open is looked at, and goes on as before. Raises OSError."""
+    async def states(self) -> list[State]:
+        """Return what is going on, for each target. The window that is open is looked at, and goes on as before.
+
+        Raises OSError.
+        """
         try:
             # While everything is compared, what the window holds is to be named by the window.
             if self._following:
-                await self._delivery.look_into_window()
+                await self._source.look_into_window()
         except OSError as error:
-            self._note_window_lost(error)
+            self._note_window_lost(error, *self._deliveries)
         except asyncio.CancelledError:
             self._doubt_window()
             raise
-        dirty = self._target.dirty
-        changes, big, searched, met = dict(dirty.ready), dict[bytes, int](), dict[bytes, int](), dict[bytes, int]()
-        for path, (bits, until) in dirty.waiting().items():
-            endless = searched if until == float("inf") else changes
-            queue = met if path in self._delivery.met else big if self._target.is_big(path) else endless
-            queue[path] = bits
-        flights, failing = [*self._delivery.in_air.values()], self._target.failing()
-        return State(self._status, flights, (changes, big, searched, met), failing, self._parts.overlap != "off")
+        return [delivery.state(self._status) for delivery in self._deliveries]
 
     # -- phases ------------------------------------------------------------------------------------------------
 
     async def run(self) -> int:
         """Arm, sync, follow; return the exit code. Raises OperatorError where the tree cannot be watched."""
         try:
-            await self._delivery.crew.first.open()
+            await self._open()
             if not self._course.only_initial:
                 await self._arm()
             self._ready()
-            if not self._course.skip_initial:
-                await self._initial()
-            elif self._collector.monitor is not None and self._delivery.crew.first.trusts_times:
-                self._search.begin_catalogue(time.time_ns())  # what is older is skipped
+            if self._course.skip_initial:
+                self._skip_initial()
+            else:
+                self._begin_initial()
             self._following = True
             while self._leaving is None:
                 await self._step()
@@ -214,100 +237,130 @@ class Mirror:
         finally:
             await self._close()
 
+    async def _open(self) -> None:
+        """Be ready for the first batches. Raises OperatorError."""
+        opened = await asyncio.gather(*(d.crew.first.open() for d in self._deliveries), return_exceptions=True)
+        for error in opened:
+            if error is not None:
+                raise error
+
     async def _arm(self) -> None:
         """Watch the tree: from now on no change is missed."""
         await self._collector.arm(self._rules, lambda: self._leaving is Leaving.NOW)
         if self._collector.monitor is not None:
             self._log.info(f"watching {shown(self._root.path)}: {self._collector.monitor.describe()}")
 
-    async def _initial(self) -> None:
-        """Make everything equal once; go on to follow changes as soon as the target has answered."""
+    def _skip_initial(self) -> None:
+        for delivery in self._deliveries:
+            delivery.initial_over = True
+        if self._collector.monitor is not None and any(d.crew.first.trusts_times for d in self._deliveries):
+            self._search.begin_catalogue(time.time_ns())  # what is older is skipped
+
+    def _begin_initial(self) -> None:
+        """Let everything be made equal once; changes are followed as soon as the target has answered."""
         self._set_status("initsync")
         self._log.progress("initial sync: making the destination equal; changes are collected meanwhile")
-        started = time.monotonic()
-        handler = self._delivery.crew.first
-        glues = handler.glues if handler.glues and _holds_anything(handler.glues) else None
+        self._started = time.monotonic()
+        for delivery in self._deliveries:
+            handler = delivery.crew.first
+            delivery.glues = handler.glues if handler.glues and _holds_anything(handler.glues) else None
         self._doubt_all()
-        while self._leaving is None and not self._given_up():
-            if self._rules_wanted or self._parts_wanted is not None:
-                await self._change()
-            if not await self._due_at(self._target.next_at(0.0, hurry=True)):
-                continue
-            done = await self._hand_over(initial=True)
-            if done is not None:
-                break
-        else:
-            return
-        self._initial_over = True
+
+    def _end_initial(self, delivery: Delivery, well: bool) -> None:
+        """Follow the changes, now that a target has answered."""
+        delivery.initial_over = True
         self._show_idle()
-        if self._collector.monitor is not None and self._delivery.crew.first.trusts_times:
+        if self._collector.monitor is not None and delivery.crew.first.trusts_times:
             self._search.begin_catalogue(self._started_ns)
-        if glues is not None:
-            self._search.begin_parting(glues)
-        if done:
-            self._log.info(f"initial sync done in {time.monotonic() - started:.2f} s")
-        if self._course.only_initial and self._leaving is None:
-            await self._drain_dry()
-            self._leaving = self._leaving or Leaving.DONE
+        if delivery.glues is not None:
+            self._search.begin_parting(delivery.glues)
+        if well:
+            name = f"{delivery.target.name}: " if delivery.target.name else ""
+            self._log.info(f"{name}initial sync done in {time.monotonic() - self._started:.2f} s")
+
+    @property
+    def _begun(self) -> bool:
+        """Whether everything was compared once, somewhere."""
+        return any(delivery.initial_over for delivery in self._deliveries)
 
     async def _step(self) -> None:
         """Wait for something to do, and do it."""
-        self._delivery.reap()
+        self._reap()
         if self._rules_wanted or self._parts_wanted is not None:
-            await self._delivery.landed()
+            await self._landed()
             await self._change()
         if self._full_wanted:
             self._full_wanted = False
             if self._hold_until is None:
                 self._set_status("initsync")
             self._doubt_all()
-            self._hurry = True
+            self._hurry_all()
+        if self._course.only_initial and self._over(lambda delivery: delivery.initial_over):
+            await self._drain_dry()
+            self._leaving = self._leaving or Leaving.DONE
+            return
         held = self._hold_until is not None
-        if self._course.exit_on_no_events and (held or not self._anything_left()):
+        if (
+            self._course.exit_on_no_events
+            and self._over(lambda d: d.initial_over)
+            and (held or not self._anything_left())
+        ):
             self._leaving = Leaving.DONE
             return
-        if await self._due_at(self._wake_at()):
-            await self._hand_over()
+        for delivery in await self._due():
+            await self._hand_over(delivery)
             # The next batch may be due at once, and its handler is told the phase.
             self._show_idle()
 
+    def _reap(self) -> None:
+        for delivery in self._deliveries:
+            delivery.reap()
+
+    async def _landed(self) -> None:
+        """Wait until no batch is in flight."""
+        for delivery in self._deliveries:
+            await delivery.landed()
+
     async def _drain_dry(self, most: int = 0) -> None:
-        """Hand over until nothing is left, or a try too many has failed; `most`: batches, 0 for as many as it takes."""
-        self._target.hurry_big()
+        """Hand over until nothing is left, or a try too many has failed.
+
+        `most`: batches for each target, 0 for as many as it takes.
+        """
+        for delivery in self._deliveries:
+            delivery.target.hurry_big()
         self._search.hurry()
         self._flushing = True
+        enough = {delivery: delivery.answered + most for delivery in self._deliveries}
         while self._leaving is not Leaving.NOW and self._anything_left() and not self._given_up():
-            self._delivery.reap()
+            self._reap()
             if self._hold_until is not None and not await self._root_is_back():
                 return
-            self._hurry = True
-            if await self._due_at(self._wake_at()):
-                before = self._delivery.number
-                done = await self._hand_over()
-                if done is not None and self._delivery.number > before:
-                    most -= 1
-                    if not most:
-                        return
+            self._hurry_all()
+            for delivery in await self._due():
+                await self._hand_over(delivery)
+            if most and self._over(lambda delivery: delivery.answered >= enough[delivery]):
+                return
 
     async def _end(self) -> int:
         """Do what comes last; return the exit code."""
         if self._leaving is Leaving.FLUSH:
             await self._flush()
-        await self._delivery.landed()
-        if self._leaving is not Leaving.NOW and self._initial_over and not self._given_up():
+        await self._landed()
+        if self._leaving is not Leaving.NOW and self._begun and not self._given_up():
             await self._prepare_exit()
         code = self._verdict()
         at_exit = self._parts.at_exit
-        if at_exit is not None and self._initial_over and (code == Exit.OK or self._interrupted):
+        if at_exit is not None and self._begun and (code == Exit.OK or self._interrupted):
             self._set_status("exiting")
-            await at_exit.run("exiting", self._delivery.number)
+            await at_exit.run("exiting", self._number)
         return code
 
     async def _flush(self, most: int = 0) -> None:
         """Hand over what is left, as `_drain_dry` does."""
         self._set_status("lastsync")
         self._course = self._course.last()
-        self._target.begin_tries()
+        for delivery in self._deliveries:
+            delivery.target.begin_tries()
         await self._drain_dry(most)
 
     async def _prepare_exit(self) -> None:
@@ -315,7 +368,7 @@ class Mirror:
         quits, bounded = self._leaving is Leaving.FLUSH, self._course.max_iterations > 0
         if self._parts.pre_exit is not None and self._collector.monitor is not None:
             self._set_status("preexit")
-            await self._parts.pre_exit.run("preexit", self._delivery.number)
+            await self._parts.pre_exit.run("preexit", self._number)
             await self._collector.catch_up()
         elif not (quits and self._course.sync_on_quit):
             return
@@ -335,52 +388,80 @@ class Mirror:
             where = shown(self._root.path)
             self._log.error(f"watch directory {where} is away", "what changed is synced by the next start")
             return Exit.INCOMPLETE
-        if not self._target.failing():
+        failing = [delivery.target for delivery in self._deliveries if delivery.target.failing()]
+        if not failing:
             return Exit.OK
-        self._target.name_failing()
-        code = self._target.code if self._course.retries else 0
+        for target in failing:
+            target.name_failing()
+        code = failing[0].code if self._course.retries else 0
         return code if code > 0 else Exit.INCOMPLETE
+
+    @property
+    def _number(self) -> int:
+        """The number of the last batch."""
+        return max(delivery.number for delivery in self._deliveries)
 
     async def _close(self) -> None:
         await self._search.close()
         self._collector.close()
-        await self._delivery.close()
+        for delivery in self._deliveries:
+            await delivery.close()
         for handler in self._unused():
             await self._dismiss(handler)
-        await self._delivery.crew.aclose()
+        trouble: list[OperatorError | OSError] = []
+        for delivery in self._deliveries:
+            try:
+                await delivery.crew.aclose()
+            except (OperatorError, OSError) as error:
+                trouble.append(error)
+        if trouble:
+            raise trouble[0]
 
     def _unused(self) -> list[Handler]:
-        wanted = self._parts_wanted[1] if self._parts_wanted is not None else None
-        return self._dismissed if wanted is None else [*self._dismissed, wanted]
+        wanted = self._parts_wanted[1] if self._parts_wanted is not None else ()
+        return [*self._dismissed, *(handler for handler in wanted if handler is not None)]
 
     # -- what is left ------------------------------------------------------------------------------------------
 
     def _anything_left(self) -> bool:
         searching = self._search.busy and not (self._search.failing and self._leaving is not None)
         unknown = self._hold_until is not None or self._collector.half_taken
-        return unknown or self._target.pending() or searching or self._collector.drain()
+        pending = any(d.target.pending() for d in self._deliveries if not self._given_up_on(d))
+        return unknown or pending or searching or self._collector.drain()
 
     def _doubt_all(self) -> None:
         """Compare everything with the next batch; by content only what changes from now on."""
-        self._target.dirty.add([(b"", DOUBT)], time.time())
+        self._source.doubt(time.time())
+
+    def _given_up_on(self, delivery: Delivery) -> bool:
+        """Tell whether something of a target has failed as often as it may."""
+        tries = self._course.tries
+        return tries > 0 and delivery.target.worst(hopeless=self._course.meant_to_end) >= tries
 
     def _given_up(self) -> bool:
-        """Tell whether something has failed as often as it may."""
-        tries = self._course.tries
-        return tries > 0 and self._target.worst(hopeless=self._course.meant_to_end) >= tries
+        """Tell whether there is no target left that may go on."""
+        return all(map(self._given_up_on, self._deliveries))
+
+    def _over(self, done: Callable[[Delivery], bool]) -> bool:
+        """Tell whether all targets that may go on are `done`."""
+        return all(done(delivery) or self._given_up_on(delivery) for delivery in self._deliveries)
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
-    def _wake_at(self) -> float | None:
-        """Return when the next batch is to be made (0: now); None: not before something happens."""
-        if self._delivery.busy:
-            return None
-        hurry = self._hurry or self._course.exit_on_no_events
-        times = [self._target.next_at(self._collector.window.earliest(), hurry)]
-        due = self._collector.due()
-        if due is not None:
-            times.append(max(0.0 if hurry else due, self._target.unwell_until))
-        return min((at for at in times if at is not None), default=None)
+    async def _due(self) -> list[Delivery]:
+        """Wait until a batch is to be made, or something happens; return the targets for which one is due."""
+        hurry, most = self._course.exit_on_no_events, self._course.max_iterations
+        times: dict[Delivery, float] = {}
+        for delivery in self._deliveries:
+            if self._given_up_on(delivery) or (most and delivery.confirmed >= most):
+                continue
+            at = delivery.due_at(hurry)
+            if at is not None:
+                times[delivery] = at
+        if not await self._due_at(min(times.values(), default=None)):
+            return []
+        now = time.monotonic()
+        return [delivery for delivery, at in times.items() if at <= now]
 
     async def _due_at(self, at: float | None) -> bool:
         """Sleep until the monotonic time `at`, or until something happens; tell whether a batch may be made."""
@@ -414,7 +495,7 @@ class Mirror:
         if self._hold_until is not None or self._standby.active:
             self._set_status("hold on")
         elif not self._leaving:
-            self._set_status("synchandler error" if self._target.failing() else "running")
+            self._set_status("synchandler error" if any(d.target.failing() for d in self._deliveries) else "running")
 
     # -- the root comes and goes -------------------------------------------------------------------------------
 
@@ -447,53 +528,56 @@ class Mirror:
         self._hold_until = None
         self._log.info(f"watch directory {shown(self._root.path)} is back: comparing everything")
         # What happened meanwhile was not seen.
-        self._target.dirty.add([(b"", DOUBT)], since)
+        self._source.doubt(since)
         return True
 
     # -- handing over ------------------------------------------------------------------------------------------
 
-    async def _hand_over(self, initial: bool = False) -> bool | None:
-        """Make one batch and hand it over: True if all is confirmed or on its way, False if some, None if nothing is."""
+    async def _hand_over(self, delivery: Delivery) -> None:
+        """Make a batch for a target, and hand it over."""
         if self._standby.holds(time.monotonic()):
-            return None
+            return
         try:
             root = self._root.open()
         except OSError as error:
             self._hold(error.strerror or str(error))
-            return None
+            return
         trouble = self._root.trouble_at(root)
         if trouble is not None:
             os.close(root)
             self._hold(trouble)
-            return None
-        self._hurry = False
+            return
+        delivery.hurry = False
         try:
-            return await self._delivery.hand_over(root, initial)
+            await delivery.hand_over(root)
         except OSError as error:
-            self._note_window_lost(error)
-            return None
+            self._note_window_lost(error, delivery)
 
-    def _note_window_lost(self, error: OSError) -> None:
-        self._target.note_trouble(f"{shown(self._root.path)}: {error}")
+    def _note_window_lost(self, error: OSError, *concerned: Delivery) -> None:
+        for delivery in concerned:
+            delivery.target.note_trouble(f"{shown(self._root.path)}: {error}")
         self._doubt_window()
 
     def _doubt_window(self) -> None:
         """Compare everything: what the monitor would still have named is lost."""
         since = self._collector.lost_since()
         self._collector.forget()
-        self._target.dirty.add([(b"", DOUBT)], since)
+        self._source.doubt(since)
 
-    def _arrived(self, outcome: Outcome) -> None:
-        """Count an iteration that went well; end the run where that was enough, or one failed too often."""
-        if outcome.verdict is Verdict.DONE:
-            self._confirmed += 1
-            limit = self._course.max_iterations
-            if limit and self._confirmed >= limit and self._leaving is None:
-                self._leaving = Leaving.DONE
-                if self._parts.pre_exit is None and self._target.pending() and not self._target.failing():
-                    self._log.warning(f"--max-iterations={limit} is reached; what changed since is not synced")
+    def _arrived(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Follow a target that has answered; end the run where it has gone well often enough, or failed too often."""
+        if not delivery.initial_over and outcome.verdict is not Verdict.UNWELL:
+            self._end_initial(delivery, outcome.verdict is Verdict.DONE)
+        limit = self._course.max_iterations
+        if limit and self._leaving is None and self._over(lambda other: other.confirmed >= limit):
+            self._leaving = Leaving.DONE
+            left = any(d.target.pending() and not d.target.failing() for d in self._deliveries)
+            if self._parts.pre_exit is None and left:
+                self._log.warning(f"--max-iterations={limit} is reached; what changed since is not synced")
         if self._given_up():
             self._leaving = self._leaving or Leaving.DONE
+        elif self._given_up_on(delivery):
+            self._log.error(f"{delivery.target.called} is given up: it failed too often", "the others go on")
 
     # -- other settings ----------------------------------------------------------------------------------------
 
@@ -506,14 +590,19 @@ class Mirror:
             self._rules_wanted = False
             await self._change_rules()
 
-    async def _change_parts(self, parts: Parts, handler: Handler | None) -> None:
-        rules, crew = self._rules, self._delivery.crew
-        if handler is None:
-            parts = parts.keeping(self._parts)
-            self._delivery.use(parts, crew)
-        else:
-            self._delivery.use(parts, Crew(handler, parts.make_handler, parts.in_flight))
-            self._target.begin_tries()
+    async def _change_parts(self, parts: Parts, handlers: Handlers) -> None:
+        changes = list(zip(parts.outlets, self._deliveries, handlers, strict=True))
+        rules = self._rules
+        parts = replace(
+            parts, outlets=tuple(new.keeping(d.outlet) if handler is None else new for new, d, handler in changes)
+        )
+        for outlet, (_, delivery, handler) in zip(parts.outlets, changes, strict=True):
+            crew = delivery.crew
+            if handler is None:
+                delivery.use(parts, outlet, crew)
+                continue
+            delivery.use(parts, outlet, Crew(handler, outlet.make_handler, outlet.in_flight))
+            delivery.target.begin_tries()
             await self._dismiss(crew)
         self._note_parts(parts)
         for unused in self._dismissed:
@@ -521,8 +610,10 @@ class Mirror:
         self._dismissed.clear()
         if parts.rules.source_text != rules.source_text:
             await self._use_rules(parts.rules)
-        elif handler is not None:
-            self._doubt_all()
+            return
+        for _, delivery, handler in changes:
+            if handler is not None:
+                delivery.target.dirty.add([(b"", DOUBT)], time.time())
 
     async def _dismiss(self, handler: Handler | Crew) -> None:
         try:
@@ -548,14 +639,15 @@ class Mirror:
     async def _use_rules(self, rules: Rules) -> None:
         """Watch, and compare everything, by other rules."""
         self._rules = rules
-        self._delivery.use_rules(rules)
+        for delivery in self._deliveries:
+            delivery.use_rules(rules)
         since = self._collector.lost_since()
         if self._collector.monitor is not None:
             try:
                 await self._arm()
             except (OperatorError, OSError) as error:
                 self._hold(str(error))
-        self._target.dirty.add([(b"", DOUBT)], since)
+        self._source.doubt(since)
 
 
 def _holds_anything(directory: bytes) -> bool:

@@ -16,13 +16,38 @@ MOST_IN_FLIGHT = 8
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The exchangeable parts of a mirror."""
+class Outlet:
+    """The exchangeable parts of one target."""
 
+    name: str
+    """What messages call it; empty where there is only one."""
     make_handler: Callable[[], Handler]
     """Raises OperatorError."""
     same_handler: object
     """Equal for parts whose handlers do the same."""
+    signatures: Signatures | None = None
+    """What of a path has to change; None: anything."""
+    overlap: str = "off"
+    """Batches in flight: `off` one at a time, `safe` those that do not meet, `full` any."""
+
+    def keeping(self, old: Outlet) -> Outlet:
+        """Return these parts with what the old ones remember of the same handler."""
+        if self.signatures is None or old.signatures is None or self.signatures.names != old.signatures.names:
+            return self
+        return replace(self, signatures=old.signatures)
+
+    @property
+    def in_flight(self) -> int:
+        """How many batches may be in flight."""
+        return 1 if self.overlap == "off" else MOST_IN_FLIGHT
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The exchangeable parts of a mirror."""
+
+    outlets: tuple[Outlet, ...]
+    """One for each target."""
     rules: Rules
     read_rules: Callable[[], Rules]
     """Raises OperatorError."""
@@ -35,24 +60,9 @@ class Parts:
     """Size in bytes above which changed files wait; 0: none."""
     big_delay: float = 0.0
     """Seconds that they wait."""
-    signatures: Signatures | None = None
-    """What of a path has to change; None: anything."""
     pre_exit: Hook | None = None
     """Run before the last batch."""
     at_exit: Hook | None = None
     """Run after it."""
     standby: bytes | None = None
     """A file that holds everything up."""
-    overlap: str = "off"
-    """Batches in flight: `off` one at a time, `safe` those that do not meet, `full` any."""
-
-    def keeping(self, old: Parts) -> Parts:
-        """Return these parts with what the old ones remember of the same handler."""
-        if self.signatures is None or old.signatures is None or self.signatures.names != old.signatures.names:
-            return self
-        return replace(self, signatures=old.signatures)
-
-    @property
-    def in_flight(self) -> int:
-        """How many batches may be in flight."""
-        return 1 if self.overlap == "off" else MOST_IN_FLIGHT

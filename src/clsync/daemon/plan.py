@@ -6,8 +6,8 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from clsync.core.paths import is_below, shown
 from clsync.core.rules import Rules
@@ -42,6 +42,8 @@ class Plan:
     rules: Rules
     started_ns: int
     """Wall-clock time at which this run began, less a second for clocks that are set."""
+    name: str = ""
+    """What messages call the destination; empty where there is only one."""
     mode: str = ""
     why: str = ""
     """Why this mode was chosen, if it was chosen here."""
@@ -57,8 +59,35 @@ class Plan:
     """What they can hold."""
 
 
-def make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan:
-    """Check the settings against this machine; `before`: the plan in force. Raises OperatorError."""
+def make_plans(settings: Settings, log: Log, before: Sequence[Plan] = ()) -> list[Plan]:
+    """Check the settings against this machine; `before`: the plans in force. Return a plan for each destination.
+
+    Raises OperatorError.
+    """
+    each = [replace(settings, destination_dir=one, destinations=(one,)) for one in settings.destinations]
+    made = [_make_plan(one, log, before[0] if before else None) for one in each or [settings]]
+    for plan in made if len(made) > 1 else ():
+        assert plan.destination is not None
+        plan.name = shown(plan.destination.text)
+    return made
+
+
+def demand_apart(plans: Sequence[Plan]) -> None:
+    """See that no destination is, or lies in, another one. Raises OperatorError."""
+    for number, one in enumerate(plans):
+        for other in plans[number + 1 :]:
+            same = one.destination == other.destination
+            a, b = one.local, other.local
+            if same or (a is not None and b is not None and (is_below(a, b) or is_below(b, a))):
+                raise OperatorError(
+                    f"--destination-dir {other.name}: it is, holds or lies in the other destination {one.name}",
+                    "name directories that are apart, and let the handler's arguments say %destination-dir%",
+                    Exit.DESTINATION,
+                )
+
+
+def _make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan:
+    """Check the settings for one destination against this machine. Raises OperatorError."""
     root = _source(settings.watch_dir)
     destination = _destination(settings.destination_dir)
     made = Plan(settings, log, root, destination, read_rules(settings), started_ns() - 10**9)

@@ -51,6 +51,8 @@ class Resolved:
     """All files with several names that were met -> these names."""
     unsure: dict[bytes, int] = field(default_factory=dict)
     """Names of files whose names are to be searched for once more -> change bits."""
+    survivors: dict[bytes, int] = field(default_factory=dict)
+    """Other names of files that were written through a name that is gone -> change bits."""
     signed: dict[bytes, int | None] = field(default_factory=dict)
     """Path -> its signature (see `core.signature`)."""
 
@@ -65,15 +67,17 @@ class Resolved:
 class Resolver:
     """Makes batches out of changed paths."""
 
-    def __init__(self, links: LinkIndex, *, one_file_system: int = 0) -> None:
-        """`one_file_system`: 1: mount points count without what is below them, 2: they do not count."""
+    def __init__(self, links: LinkIndex, searches: dict[LinkedFile, int], *, one_file_system: int = 0) -> None:
+        """`searches`: how often the names of a file were searched for in vain.
+
+        `one_file_system`: 1: mount points count without what is below them, 2: they do not count.
+        """
         self.big = 0
         """Bytes above which a changed file is postponed, 0 for never."""
         self.signatures: Signatures | None = None
         """What was handed over already."""
         self.rules: PathRules | None = None
-        self.searches: dict[LinkedFile, int] = {}
-        """How often the names of a file were searched for in vain."""
+        self.searches = searches
         self._held: set[bytes] = set()
         """New directories that have waited for the names of files in them."""
         self._links, self._one_file_system = links, one_file_system
@@ -109,10 +113,11 @@ class Resolver:
         )
         async for part in in_parts(changes.items()):
             classifier.add(part)
-        classifier.add(self._survivors(changes, classifier))
+        survivors = self._survivors(changes, classifier)
+        classifier.add(survivors.items())
         for path in classifier.recursive():
             await self._look_below(path, classifier, root, doubts.get(path))
-        resolved = Resolved({}, 0, linked=classifier.linked)
+        resolved = Resolved({}, 0, linked=classifier.linked, survivors=survivors)
         if classifier.linked:
             self._complete_links(classifier, changes, resolved, devices_shown_twice(root))
         resolved.entries = classifier.finish()
@@ -208,7 +213,7 @@ class Resolver:
         self._held |= tops
         return list(tops)
 
-    def _survivors(self, changes: Mapping[bytes, int], classifier: Classifier) -> list[tuple[bytes, int]]:
+    def _survivors(self, changes: Mapping[bytes, int], classifier: Classifier) -> dict[bytes, int]:
         """Return the other names of files that were written through a name that is gone since then."""
         found: dict[bytes, int] = {}
         for path, bits in changes.items() if self._links else ():
@@ -217,7 +222,7 @@ class Resolver:
                 continue
             for name in siblings[1]:
                 found[name] = found.get(name, 0) | bits & (CONTENT | ATTRIB)
-        return list(found.items())
+        return found
 
 
 def bits_of(flags: int) -> int:

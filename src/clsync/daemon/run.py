@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
@@ -20,7 +20,7 @@ from clsync.daemon.files import SmallFile
 from clsync.daemon.handlers import make_handler
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
-from clsync.daemon.plan import Plan, make_plan
+from clsync.daemon.plan import Plan, demand_apart, make_plans
 from clsync.daemon.switch import Reload, Switch
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
@@ -38,14 +38,15 @@ def run(settings: Settings, reload: Reload) -> int:
     log = Log(settings.output, 0 if settings.quiet else settings.verbose, settings.debug)
     for warning in settings.warnings:
         log.warning(warning)
-    made = make_plan(settings, log)
+    plans = make_plans(settings, log)
     listener = build.make_listener(settings)
-    handler = make_handler(made)
+    handlers = [make_handler(made) for made in plans]
+    demand_apart(plans)
     background = Background() if settings.background else None
     try:
         if background is not None and not background.split():
             return background.wait()
-        return _run(made, handler, log, background, reload, listener)
+        return _run(settings, plans, handlers, log, background, reload, listener)
     except OperatorError as error:
         if background is not None and background.tell(error):
             return error.code
@@ -53,32 +54,33 @@ def run(settings: Settings, reload: Reload) -> int:
 
 
 def _run(
-    made: Plan,
-    handler: Handler,
+    settings: Settings,
+    plans: Sequence[Plan],
+    handlers: Sequence[Handler],
     log: Log,
     background: Background | None,
     reload: Reload,
     listener: Listener | None,
 ) -> int:
-    settings = made.settings
     pid_file = SmallFile(settings.pid_file, "pid-file")
     status_file = SmallFile(settings.status_file, "status-file")
     status = _Status(status_file, log)
-    if made.why:
-        log.info(f"mode {made.mode}: {made.why}")
-    to = shown(made.destination.text) if made.destination is not None else "where the handler's arguments say"
-    log.info(f"syncing {shown(made.root)} to {to} in mode {made.mode}")
+    for made in plans:
+        if made.why:
+            log.info(f"mode {made.mode}: {made.why}")
+        to = shown(made.destination.text) if made.destination is not None else "where the handler's arguments say"
+        log.info(f"syncing {shown(made.root)} to {to} in mode {made.mode}")
     # First, so that nothing of another daemon that answers there is touched.
     listening = listener.open() if listener is not None else None
     try:
         status_file.write("starting")
         pid_file.write(str(os.getpid()))
-        parts = build.make_parts(made)
+        parts = build.make_parts(plans)
         ready = background.ready if background else lambda: None
-        mirror = build.make_mirror(made, handler, parts, status.set, ready)
+        mirror = build.make_mirror(plans, handlers, parts, status.set, ready)
         if background is not None:
             background.let_go = lambda: _let_go_of_terminal(log)
-        switch = Switch(made, parts, reload, mirror, log)
+        switch = Switch(settings, plans, parts, reload, mirror, log)
         return asyncio.run(_follow(mirror, switch, log, _control(listening, mirror, switch, log)))
     finally:
         if listener is not None:
@@ -147,7 +149,7 @@ async def _dump(mirror: Mirror, directory: bytes | None, log: Log) -> None:
         log.error("signal IO: --dump-dir is empty", "name a directory that does not exist")
         return
     try:
-        write_dump(directory, await mirror.state())
+        write_dump(directory, await mirror.states())
     except OSError as error:
         hint = "remove it" if error.errno == errno.EEXIST else "see that its parent is there and may be written"
         log.error(f"--dump-dir {shown(directory)}: {error.strerror}", hint)

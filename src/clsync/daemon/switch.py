@@ -10,9 +10,9 @@ from clsync.core.paths import shown
 from clsync.daemon import build
 from clsync.daemon.handlers import make_handler
 from clsync.daemon.log import Log
-from clsync.daemon.mirror import Mirror
+from clsync.daemon.mirror import Handlers, Mirror
 from clsync.daemon.parts import Parts
-from clsync.daemon.plan import Plan, make_plan
+from clsync.daemon.plan import Plan, demand_apart, make_plans
 from clsync.errors import OperatorError
 from clsync.handler.base import Handler
 from clsync.options import Assignment, Block, Change, Settings, check
@@ -24,8 +24,11 @@ Reload = Callable[[Sequence[Change]], Settings]
 class Switch:
     """Exchanges what can be exchanged between two batches. What cannot be used changes nothing."""
 
-    def __init__(self, made: Plan, parts: Parts, reload: Reload, mirror: Mirror, log: Log) -> None:
-        """`made` and `parts`: what the mirror goes by."""
+    def __init__(
+        self, settings: Settings, made: Sequence[Plan], parts: Parts, reload: Reload, mirror: Mirror, log: Log
+    ) -> None:
+        """`settings`, `made` and `parts`: what the mirror goes by."""
+        self._settings = settings
         self._made, self._parts, self._reload, self._mirror, self._log = made, parts, reload, mirror, log
         self._changes: tuple[Change, ...] = ()
         self._turn = asyncio.Lock()
@@ -33,11 +36,11 @@ class Switch:
     @property
     def settings(self) -> Settings:
         """The settings in force, or about to be."""
-        return self._made.settings
+        return self._settings
 
     @property
-    def plan(self) -> Plan:
-        """What was found out about them."""
+    def plans(self) -> Sequence[Plan]:
+        """What was found out about them, for each target."""
         return self._made
 
     async def to_block(self, number: int, name: bytes) -> None:
@@ -61,23 +64,27 @@ class Switch:
         async with self._turn:
             others = (old for old in self._changes if not _replaces(change, old))
             changes = (*others, change)
-            made, parts, handler = await asyncio.to_thread(self._prepared, changes)
-            if handler is not None:
-                await _opened(handler)
-            self._changes, self._made, self._parts = changes, made, parts
-            settings = made.settings
+            settings, made, parts, handlers = await asyncio.to_thread(self._prepared, changes)
+            await _opened([handler for handler in handlers if handler is not None])
+            self._changes, self._settings, self._made, self._parts = changes, settings, made, parts
             self._log.level, self._log.debug_level = 0 if settings.quiet else settings.verbose, settings.debug
-            self._mirror.exchange(parts, handler)
+            self._mirror.exchange(parts, handlers)
 
-    def _prepared(self, changes: Sequence[Change]) -> tuple[Plan, Parts, Handler | None]:
+    def _prepared(self, changes: Sequence[Change]) -> tuple[Settings, Sequence[Plan], Parts, Handlers]:
         """Make the new parts; no handler where the old one does the same. Raises OperatorError."""
         settings = self._with_what_stays(self._reload(changes))
-        made = make_plan(settings, self._log, self._made)
-        handler = None
+        made = make_plans(settings, self._log, self._made)
+        if len(made) != len(self._made):
+            raise OperatorError(
+                "the number of destinations cannot be changed while clsync runs", "restart clsync with these"
+            )
         parts = build.make_parts(made)
-        if parts.same_handler != self._parts.same_handler:
-            handler = make_handler(made)
-        return made, parts, handler
+        same = [
+            new.same_handler == old.same_handler for new, old in zip(parts.outlets, self._parts.outlets, strict=True)
+        ]
+        handlers = [None if stays else make_handler(plan) for stays, plan in zip(same, made, strict=True)]
+        demand_apart(made)
+        return settings, made, parts, handlers
 
     def _with_what_stays(self, settings: Settings) -> Settings:
         """Return settings with the old values of what cannot be changed now."""
@@ -93,11 +100,13 @@ class Switch:
         return kept_settings
 
 
-async def _opened(handler: Handler) -> None:
+async def _opened(handlers: Sequence[Handler]) -> None:
     try:
-        await handler.open()
+        for handler in handlers:
+            await handler.open()
     except OperatorError:
-        await handler.aclose()
+        for handler in handlers:
+            await handler.aclose()
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterable, Mapping
 from itertools import chain
 
 from clsync.core.batch import LINKED, Outcome, Verdict
@@ -23,7 +24,9 @@ _NAMED = 20
 class Target:
     """The dirty set of a target and the state of its health. All times are monotonic seconds."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, name: str = "") -> None:
+        """`name`: what messages call it where there are several."""
+        self.name = name
         self.dirty = DirtySet()
         self.unwell = 0
         """How often in a row the target could not be used."""
@@ -34,10 +37,21 @@ class Target:
         """When the target was found unusable last."""
         self._why = ""
         self._big: set[bytes] = set()
+        self._set_aside: set[bytes] = set()
+        """What is in the dirty set only because somebody wanted to see it."""
         self._hopeless: set[bytes] = set()
         self._log, self._backoff = log, Backoff()
         self.big_delay = 0.0
         """Seconds that big files wait."""
+
+    @property
+    def called(self) -> str:
+        """What a sentence calls it."""
+        return f"target {self.name}" if self.name else "the target"
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.name}: " if self.name else ""
 
     def pending(self) -> bool:
         """Tell whether anything is not known to be equal."""
@@ -67,6 +81,25 @@ class Target:
         if self.dirty.ready:
             times.append(0.0 if hurry else earliest)
         return max(min(times), self.unwell_until) if times else None
+
+    def set_aside(self, paths: Iterable[bytes], until: float) -> None:
+        """Let paths wait that are ready only because somebody wanted to see what a window holds."""
+        paths = list(paths)
+        self.dirty.wait(paths, until)
+        self._set_aside.update(paths)
+
+    def ripen(self, now: float) -> set[bytes]:
+        """Make ready what has waited long enough; return what has waited because its file is big."""
+        ripe = self.dirty.ripen(now)
+        # What a look into the window has set aside has not waited as a big file does.
+        ripe, self._set_aside = ripe - self._set_aside, self._set_aside - ripe
+        return ripe
+
+    def take(self) -> dict[bytes, int]:
+        """Put what is ready in flight and return it."""
+        taken = self.dirty.take()
+        self._set_aside -= taken.keys()
+        return taken
 
     def begin_tries(self) -> None:
         """Count failures anew, and try everything at once."""
@@ -106,7 +139,7 @@ class Target:
             self.dirty.add(linked, since)
             return
         if self.unwell:
-            self._log.info("the target can be used again")
+            self._log.info(f"{self.called} can be used again")
         self.unwell, self.unwell_until = 0, 0.0
         failed = dict(resolved.unreadable)
         if outcome.verdict is Verdict.PARTIAL:
@@ -129,11 +162,16 @@ class Target:
             self.dirty.postpone(path, bits, now + self.big_delay)
         if self._big or resolved.postponed:
             self._big = self._big - taken.keys() | resolved.postponed.keys()
-        for path, bits in resolved.unsure.items():
-            self.dirty.postpone(path, bits, now + _SECOND_LOOK)
+        self.look_again(resolved.unsure)
         for path, bits in resolved.unlinked.items():
             self.dirty.postpone(path, bits, float("inf"))
         self._tell(failures)
+
+    def look_again(self, unsure: Mapping[bytes, int]) -> None:
+        """Let names of files be searched for once more, in a moment."""
+        until = time.monotonic() + _SECOND_LOOK
+        for path, bits in unsure.items():
+            self.dirty.postpone(path, bits, until)
 
     def note_trouble(self, message: str) -> None:
         """Give a target that cannot be used a rest, a longer one each time."""
@@ -143,7 +181,7 @@ class Target:
         delay = self._backoff.delay(self.unwell, random.random())
         self.unwell_until = time.monotonic() + delay
         if message != "stopped":
-            self._log.error(message, f"nothing is lost, next try in {delay:.1f} s")
+            self._log.error(f"{self._prefix}{message}", f"nothing is lost, next try in {delay:.1f} s")
 
     def _delay(self, path: bytes, draw: float) -> float:
         return self._backoff.delay(self.dirty.failures.get(path, 0) + 1, draw)
@@ -152,17 +190,21 @@ class Target:
         """Name failing paths the first time."""
         fresh = [path for path in failures if self.dirty.failures.get(path) == 1]
         for path in fresh[:_NAMED]:
-            self._log.error(f"{shown(path)}: {failures[path].reason}", "it stays dirty and is tried again")
+            self._log.error(
+                f"{self._prefix}{shown(path)}: {failures[path].reason}", "it stays dirty and is tried again"
+            )
         if len(fresh) > _NAMED:
-            self._log.error(f"{len(fresh) - _NAMED} more paths failed", "they stay dirty and are tried again")
+            self._log.error(
+                f"{self._prefix}{len(fresh) - _NAMED} more paths failed", "they stay dirty and are tried again"
+            )
 
     def name_failing(self) -> None:
         """Name what a run that ends leaves behind."""
         failing = self.failing()
         for path, why in list(failing.items())[:_NAMED]:
-            self._log.error(f"not synced: {shown(path)}: {why}")
+            self._log.error(f"{self._prefix}not synced: {shown(path)}: {why}")
         if len(failing) > _NAMED:
-            self._log.error(f"not synced: {len(failing) - _NAMED} more paths")
+            self._log.error(f"{self._prefix}not synced: {len(failing) - _NAMED} more paths")
 
 
 def _bits_again(bits: int) -> int:

@@ -19,7 +19,8 @@ class Value(NamedTuple):
     line: int
 
 
-Block = dict[str, Value]
+Block = dict[str, list[Value]]
+"""A key may be written several times."""
 
 
 class ConfigFile(NamedTuple):
@@ -54,7 +55,7 @@ class ConfigFile(NamedTuple):
 
 def _parent(block: Block) -> bytes | None:
     value = block.get(INHERITS)
-    return value.text if value is not None else None
+    return value[-1].text if value is not None else None
 
 
 def parse_config(text: bytes, name: str) -> ConfigFile:
@@ -74,5 +75,5 @@ def parse_config(text: bytes, name: str) -> ConfigFile:
             raise OperatorError(f"{where}: '{shown(line)}' is neither a [block] nor key = value", "mend the line")
         if block is None:
             raise OperatorError(f"{where}: a key before the first [block]", "write [default] above it")
-        block[shown(key.strip(_BLANKS))] = Value(value.strip(_BLANKS), number)
+        block.setdefault(shown(key.strip(_BLANKS)), []).append(Value(value.strip(_BLANKS), number))
     return ConfigFile(name, blocks)

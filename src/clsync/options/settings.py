@@ -36,6 +36,7 @@ CONFIG_FILES: Final = (
     b"/usr/local/etc/clsync/clsync.conf",
     b"/usr/local/etc/clsync.conf",
 )
+DESTINATIONS_KEY: Final = "destination-dir"
 NO_CONFIG_FILE: Final = b"/NULL/"
 MODULE_MODES: Final = ("so", "rsyncso", "python")
 """Modes that load a module."""
@@ -106,6 +107,8 @@ class Settings:
     """Arguments of the handler, not expanded; None: the mode's own."""
     recursive_arguments: tuple[bytes, ...] | None = None
     """The same of recursive runs (`--have-recursive-sync`)."""
+    destinations: tuple[bytes, ...] = ()
+    """All that `destination_dir` was set to, which has the last one."""
     given: frozenset[str] = frozenset()
     """Names of the options somebody has set."""
     warnings: tuple[str, ...] = field(default=())
@@ -176,6 +179,7 @@ def load(
             **by_key,
             arguments=layers.arguments.get(ARGUMENTS_KEY),
             recursive_arguments=layers.arguments.get(RECURSIVE_ARGUMENTS_KEY),
+            destinations=layers.destinations(),
             given=frozenset(layers.given),
             warnings=tuple(layers.warnings),
         )
@@ -248,7 +252,7 @@ class _Layers:
         for change in reversed(changes):
             if isinstance(change, Assignment):
                 _demand_option(change.key)
-                self._add(change.key, change.text, f"set {change.key}")
+                self._add(change.key, change.text, f"set {change.key}", change.key in self.given)
                 continue
             for block in _demand_block(config, change.name, "the signal's block").chain(change.name, None):
                 assert config is not None
@@ -269,10 +273,14 @@ class _Layers:
             self._add_block(config, block)
 
     def _add_block(self, config: ConfigFile, block: ConfigBlock) -> None:
-        for key, (text, number) in block.items():
-            self._add(key, text, f"{config.name}, line {number}: {key}")
+        for key, lines in block.items():
+            known = key in self.given
+            # Destinations add up, of anything else the last line counts.
+            for text, number in lines if key == DESTINATIONS_KEY else lines[-1:]:
+                self._add(key, text, f"{config.name}, line {number}: {key}", known)
 
-    def _add(self, key: str, text: bytes, where: str) -> None:
+    def _add(self, key: str, text: bytes, where: str, known: bool) -> None:
+        """Take a key, unless it is `known` from something more important. Raises OperatorError."""
         if key in (ARGUMENTS_KEY, RECURSIVE_ARGUMENTS_KEY):
             self.note_arguments(key, text, where)
             return
@@ -286,8 +294,8 @@ class _Layers:
             self._warn(f"{where}: there is no such option" + (f", did you mean {guess}?" if guess else ""))
             return
         given = Given(option, text, where)
-        if option.name not in self.given and not self._retired(given):
-            self.given[option.name] = [given]
+        if not known and not self._retired(given):
+            self.given.setdefault(option.name, []).append(given)
 
     def _retired(self, given: Given) -> bool:
         """Tell whether an option has no effect any more; say so."""
@@ -353,9 +361,7 @@ class _Layers:
         if isinstance(value, bytes):
             value = expand(value, lambda name: self._macro(name, f"default of --{option.name}"))
         for given in self.given.get(option.name, ()):
-            text = given.text
-            if text is not None:
-                text = expand(text, lambda n, where=given.where: self._macro(n, where))  # type: ignore[misc]
+            text = self._expanded(given)
             try:
                 value = option.parse(text, value)
             except Invalid as error:
@@ -366,6 +372,21 @@ class _Layers:
                 value, instead = RETIRED_VALUES[option.name, value]
                 self._warn(f"{given.where}: there is no {option.name} {old} any more; {instead}")
         return value
+
+    def _expanded(self, given: Given) -> bytes | None:
+        """Return the text of a value, macros in it replaced."""
+        return expand(given.text, lambda name: self._macro(name, given.where)) if given.text is not None else None
+
+    def destinations(self) -> tuple[bytes, ...]:
+        """Return all destinations. Raises OperatorError."""
+        if self.value("compat"):
+            last = self.value(DESTINATIONS_KEY)
+            return (last,) if isinstance(last, bytes) else ()
+        found: list[bytes] = []
+        for given in self.given.get(DESTINATIONS_KEY, ()):
+            text = self._expanded(given)
+            found = [*found, text] if text else []
+        return tuple(found)
 
     def _default(self, option: Option) -> object:
         if option.name == "compat":
@@ -454,5 +475,5 @@ def check(settings: Settings) -> None:
 
 def table_matches() -> bool:
     """Tell whether `Settings` has a field for every option with a value, and no other."""
-    extra = {"arguments", "recursive_arguments", "given", "warnings"}
+    extra = {"destinations", "arguments", "recursive_arguments", "given", "warnings"}
     return {f.name for f in fields(Settings)} - extra == {o.key for o in OPTIONS if o.takes is not Takes.NOTHING}

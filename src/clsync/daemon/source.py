@@ -1,0 +1,115 @@
+"""The watched tree: what changes in it is made known to every target."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from clsync.core.changes import DOUBT
+from clsync.core.classify import Classifier, Freshness, LinkedFile
+from clsync.core.links import LinkIndex, stands_for
+from clsync.daemon.collector import PART, Collector
+from clsync.daemon.linkfinder import LinkFinder
+from clsync.daemon.linksearch import LinkSearch
+from clsync.daemon.log import Log
+from clsync.daemon.resolve import Resolved
+from clsync.daemon.root import Directory
+from clsync.daemon.target import Target
+from clsync.kernel.files import opened
+from clsync.kernel.walk import lstat_below
+
+
+class Source:
+    """One tree, its window of changes, and what is known of its hard links; for one target or for many."""
+
+    def __init__(self, root: Directory, collector: Collector, log: Log, wake: Callable[[], None]) -> None:
+        """`wake` is called when there may be more to hand over."""
+        self.root, self.collector, self._wake = root, collector, wake
+        self.targets: list[Target] = []
+        self.links = LinkIndex()
+        self.searches: dict[LinkedFile, int] = {}
+        """How often the names of a file were searched for in vain."""
+        finder = LinkFinder(self.links, root.open)
+        self.search = LinkSearch(finder, self.searches, self.release, self.revive, collector.watch_file, log)
+        self._taking = asyncio.Lock()
+
+    @property
+    def shared(self) -> bool:
+        """Whether there are several targets."""
+        return len(self.targets) > 1
+
+    async def take(self, now: float, puller: Target) -> None:
+        """Move what the window holds to the dirty set of each target, as much as goes into one batch of `puller`.
+
+        Raises OSError, and then what the window held is lost.
+        """
+        async with self._taking:
+            await self._take(now, lambda: len(puller.dirty.ready) >= PART)
+
+    async def _take(self, now: float, enough: Callable[[], bool]) -> None:
+        await self.collector.take(now, self._add, enough, self._look_for_survivors)
+
+    def _add(self, paths: Sequence[bytes], bits: int, since: float) -> None:
+        for target in self.targets:
+            target.dirty.add_all(paths, bits, since)
+
+    async def look_into_window(self) -> None:
+        """Name what has changed; it waits until the time at which it would have been handed over. Raises OSError."""
+        collector = self.collector
+        async with self._taking:
+            due, last = collector.due(), collector.window.last_start
+            if due is None:
+                return
+            before = [set(target.dirty.ready) for target in self.targets]
+            try:
+                await self._take(time.monotonic(), lambda: False)
+            finally:
+                for target, had in zip(self.targets, before, strict=True):
+                    target.set_aside([path for path in target.dirty.ready if path not in had], due)
+                collector.window.last_start = last
+
+    def tell_others(self, target: Target, resolved: Resolved) -> None:
+        """Let the other targets know what this one found out about names of files: it is found out once."""
+        for other in self.targets if self.shared else ():
+            if other is not target:
+                other.dirty.add(resolved.survivors.items(), self.collector.last_take)
+                other.look_again(resolved.unsure)
+
+    def doubt(self, since: float) -> None:
+        """Let everything be compared; by content only what has changed `since` then (wall clock)."""
+        for target in self.targets:
+            target.dirty.add([(b"", DOUBT)], since)
+
+    def release(self, names: Iterable[bytes]) -> None:
+        """Let the names of searched files go on."""
+        names = list(names)
+        for target in self.targets:
+            target.dirty.release(names)
+        self._wake()
+
+    def revive(self, names: Mapping[bytes, int]) -> None:
+        """Note that files were changed, though no event named them."""
+        for target in self.targets:
+            target.dirty.add(names.items(), self.collector.last_take)
+        self._wake()
+
+    async def _look_for_survivors(self, since: float) -> None:
+        """Find the other names of files that were changed through a name that is gone."""
+        unseen: dict[LinkedFile, int] = {}
+        with opened(self.root.path) as root:
+            stands = Classifier(lstat_below(root), Freshness(0, 0)).stands
+            async for survivor in self.collector.survivors():
+                if survivor is None:
+                    continue
+                file, path, bits = survivor
+                inode = file.dev, file.ino
+                if path is not None and stands_for(stands(path), inode):
+                    continue
+                known = [name for name in self.links.paths_of(inode) if stands_for(stands(name), inode)]
+                if known:
+                    for target in self.targets:
+                        target.dirty.add(((name, bits) for name in known), since)
+                else:
+                    unseen[file] = unseen.get(file, 0) | bits
+        self.search.want_unseen(unseen)

@@ -19,6 +19,7 @@ class Exit(IntEnum):
     FILES = 7  # pid file, status file or control socket cannot be used
     UNREACHABLE = 8  # clsync ctl: no daemon answers
     REFUSED = 9  # clsync ctl: the daemon says no
+    LATE = 10  # clsync wait: not everything has arrived in time
 
 
 class OperatorError(Exception):

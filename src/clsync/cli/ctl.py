@@ -18,21 +18,23 @@ from clsync.options.values import shown
 Answer = Mapping[str, object]
 
 
-def ctl(arguments: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: ReadFile) -> str:
-    """Do what the arguments after `ctl` ask for; return what is to be printed. Raises OperatorError."""
+def ctl(arguments: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: ReadFile) -> tuple[str, int]:
+    """Do what the arguments after `ctl` ask for; return what is to be printed, and the exit code.
+
+    Raises OperatorError.
+    """
     line = read_ctl_line(arguments)
     if line.help:
-        return ctl_help()
+        return ctl_help(), Exit.OK
     with connected(_socket(line, environ, read_file), line.timeout) as client:
         try:
-            answer = _COMMANDS[line.command](client, line.operands)
+            answer = _COMMANDS[line.command](client, line)
         except Unknown:
             raise OperatorError(
                 f"the daemon does not know '{line.command}'", "it is of an older version", Exit.REFUSED
             ) from None
-    if line.json:
-        return json.dumps(answer) + "\n"
-    return "".join(f"{row}\n" for row in _rows(answer))
+    text = json.dumps(answer) + "\n" if line.json else "".join(f"{row}\n" for row in _rows(answer))
+    return text, Exit.INCOMPLETE if line.command == "wait" and answer["failing"] else Exit.OK
 
 
 def _socket(line: CtlLine, environ: Mapping[bytes, bytes], read_file: ReadFile) -> bytes:
@@ -54,30 +56,35 @@ def _socket(line: CtlLine, environ: Mapping[bytes, bytes], read_file: ReadFile) 
 # -- commands --------------------------------------------------------------------------------------------------
 
 
-def _status(client: Client, operands: list[bytes]) -> Answer:
+def _status(client: Client, line: CtlLine) -> Answer:
     try:
         return client.status()
     except Unknown:
-        return {**_version(client, []), **_info(client, []), "note": "clsync 0.4 tells no more"}
+        return {**_version(client, line), **_info(client, line), "note": "clsync 0.4 tells no more"}
 
 
-def _info(client: Client, operands: list[bytes]) -> Answer:
+def _info(client: Client, line: CtlLine) -> Answer:
     block, label = client.info()
     return {"config_block": _text(block), "label": _text(label)}
 
 
-def _version(client: Client, operands: list[bytes]) -> Answer:
+def _version(client: Client, line: CtlLine) -> Answer:
     return {"version": client.version()[1]}
 
 
-def _dump(client: Client, operands: list[bytes]) -> Answer:
-    directory = os.path.abspath(operands[0])
+def _wait(client: Client, line: CtlLine) -> Answer:
+    targets = [_text(target) for target in line.targets]
+    return client.wait(targets, line.until_synced, line.timeout if "timeout" in line.given else None)
+
+
+def _dump(client: Client, line: CtlLine) -> Answer:
+    directory = os.path.abspath(line.operands[0])
     client.dump(directory)
     return {"dump": _text(directory)}
 
 
-def _set(client: Client, operands: list[bytes]) -> Answer:
-    key, value = operands
+def _set(client: Client, line: CtlLine) -> Answer:
+    key, value = line.operands
     major, version = client.version()
     if not major:
         raise OperatorError(
@@ -89,7 +96,7 @@ def _set(client: Client, operands: list[bytes]) -> Answer:
     return {_text(key): _text(value)}
 
 
-def _stop(client: Client, operands: list[bytes]) -> Answer:
+def _stop(client: Client, line: CtlLine) -> Answer:
     client.die()
     return {"stopped": True}
 
@@ -98,6 +105,7 @@ _COMMANDS: Final = {
     "status": _status,
     "info": _info,
     "version": _version,
+    "wait": _wait,
     "dump": _dump,
     "set": _set,
     "stop": _stop,

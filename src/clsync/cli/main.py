@@ -12,6 +12,7 @@ from typing import Final
 from clsync import __version__
 from clsync.errors import Exit, OperatorError
 from clsync.options import Change, HelpRequested, Settings, VersionRequested, load
+from clsync.options.ctl import WAIT
 from clsync.options.ctl import WORD as CTL
 
 _ASKING: Final = (
@@ -32,10 +33,11 @@ def main() -> int:
     _be_ready_for_signals()
     arguments = [os.fsencode(a) for a in sys.argv[1:]]
     try:
-        if arguments[:1] == [CTL]:
+        if arguments[:1] in ([CTL], [WAIT]):
             from clsync.cli.ctl import ctl
 
-            return _show(ctl(arguments[1:], os.environb, _read_file))
+            text, code = ctl(arguments[arguments[0] == CTL :], os.environb, _read_file)
+            return _show(text) or code
         environ, pid = dict(os.environb), os.getpid()
 
         def reload(changes: Sequence[Change]) -> Settings:

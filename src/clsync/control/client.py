@@ -9,7 +9,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -29,6 +29,9 @@ from clsync.errors import Exit, OperatorError
 from clsync.options.values import shown
 
 _CHUNK: Final = 65_536
+_FOR_EVER: Final = 10.0**9
+_LONGEST_SLEEP: Final = 10.0**6
+"""Seconds; the system's own limit is 2^31 ms."""
 _FIRST_NUMBER: Final = 1000
 """Of requests: the server numbers its own lines from 0."""
 
@@ -69,7 +72,9 @@ class Client:
 
     def status(self) -> Mapping[str, object]:
         """Return what goes on in the daemon. Raises Unknown where it is clsync 0.4."""
-        answer = self._ask(Id.STATUS, Id.STATUS_IS)
+        return self._object(self._ask(Id.STATUS, Id.STATUS_IS))
+
+    def _object(self, answer: Line) -> Mapping[str, object]:
         try:
             found = json.loads(answer.strings()[0])
         except ValueError:
@@ -77,6 +82,25 @@ class Client:
         if not isinstance(found, dict):
             raise self._strange()
         return found
+
+    def wait(self, targets: Sequence[str], until_synced: bool, timeout: float | None) -> Mapping[str, object]:
+        """Return what has become of what had changed; `timeout`: seconds that may take, None: any.
+
+        Raises Unknown where the daemon is clsync 0.4.
+        """
+        asked = json.dumps({"targets": targets, "until_synced": until_synced}).encode()
+        usual = self._timeout
+        self._timeout = _FOR_EVER if timeout is None else timeout
+        try:
+            return self._object(self._ask(Id.WAIT, Id.ARRIVED, asked))
+        except _Late:
+            raise OperatorError(
+                f"not everything has arrived within {self._timeout:g} s",
+                "see clsync ctl status, or give it more time with --timeout",
+                Exit.LATE,
+            ) from None
+        finally:
+            self._timeout = usual
 
     def dump(self, directory: bytes) -> None:
         """Have the queues written to a new directory, an absolute path."""
@@ -143,9 +167,11 @@ class Client:
     def _line(self, deadline: float) -> Line:
         while not self._lines:
             try:
-                self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+                self._socket.settimeout(min(max(deadline - time.monotonic(), 0.001), _LONGEST_SLEEP))
                 data = self._socket.recv(_CHUNK)
             except TimeoutError:
+                if time.monotonic() < deadline:
+                    continue
                 raise self._late("no answer") from None
             except OSError:
                 data = b""
@@ -161,12 +187,8 @@ class Client:
             raise OperatorError(f"{self._where}: the daemon has too many connections", "try again", Exit.UNREACHABLE)
         return line
 
-    def _late(self, what: str) -> OperatorError:
-        return OperatorError(
-            f"{self._where}: {what} within {self._timeout:g} s",
-            "see what the daemon does, or give it more time with --timeout",
-            Exit.UNREACHABLE,
-        )
+    def _late(self, what: str) -> _Late:
+        return _Late(f"{self._where}: {what} within {self._timeout:g} s")
 
     def _send(self, data: bytes) -> None:
         try:
@@ -205,6 +227,13 @@ class _Closed(OperatorError):
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message, hint, Exit.UNREACHABLE)
+
+
+class _Late(OperatorError):
+    """There was no answer in time."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "see what the daemon does, or give it more time with --timeout", Exit.UNREACHABLE)
 
 
 @contextmanager

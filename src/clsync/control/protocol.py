@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 
 class Id(IntEnum):
-    """What a line means. 400 and 500 are ours, all others are those of clsync 0.4."""
+    """What a line means. Those from 400 on are ours, all others are those of clsync 0.4."""
 
     NEGOTIATE = 0
     NEGOTIATED = 1
@@ -36,7 +36,9 @@ class Id(IntEnum):
     BYE = 350
     LEAVING = 351
     STATUS = 400
+    WAIT = 401
     STATUS_IS = 500
+    ARRIVED = 501
 
 
 PROTOCOL: Final = 0
@@ -58,9 +60,11 @@ _ARGUMENTS: Final[dict[int, str]] = {
     Id.FAILED: "ssns",
     Id.DUMP: "p",
     Id.SET: "kv",
+    Id.WAIT: "s",
     Id.VERSION_IS: "nnw",
     Id.INFO_IS: "ssxx",
     Id.STATUS_IS: "s",
+    Id.ARRIVED: "s",
 }
 """Kinds of arguments: n number, x hexadecimal number, s string, w word, p path, k key, v value."""
 _TEXTS: Final[dict[int, bytes]] = {
@@ -78,6 +82,7 @@ _TEXTS: Final[dict[int, bytes]] = {
     Id.BYE: b"Bye.",
     Id.LEAVING: b"Too many connections: this one has rested longest.",
     Id.STATUS_IS: b"Status.",
+    Id.ARRIVED: b"Arrived.",
 }
 
 Argument = int | bytes

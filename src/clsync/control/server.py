@@ -10,7 +10,7 @@ import re
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
@@ -31,6 +31,8 @@ from clsync.options.values import shown
 
 MOST_CONNECTIONS: Final = 64
 _CHUNK: Final = 4096
+_GONE_CHECK: Final = 0.5
+"""Seconds between two looks whether a client that waits is still there."""
 
 
 class Instance(Protocol):
@@ -41,6 +43,9 @@ class Instance(Protocol):
 
     def status(self) -> Mapping[str, object]:
         """Return what goes on, as it is to be written in JSON."""
+
+    async def wait(self, targets: Collection[str], until_synced: bool) -> Mapping[str, object]:
+        """Wait until what has changed by now has arrived; return what became of it, for JSON. Raises OperatorError."""
 
     async def dump(self, directory: bytes) -> None:
         """Write the queues to a new directory. Raises OSError."""
@@ -124,7 +129,7 @@ class _Clients:
             lines.feed(data)
             for line in lines.lines():
                 client.asked_at, client.busy = time.monotonic(), True
-                writer.write(await self._answer(line, peer))
+                writer.write(await (self._wait(line, reader) if line.id == Id.WAIT else self._answer(line, peer)))
                 await writer.drain()
                 await asyncio.sleep(0)  # many requests at once are not to hold up anything else
                 client.busy = False
@@ -158,6 +163,25 @@ class _Clients:
         except Malformed as error:
             return answer(line.number, Id.INVALID_ARGUMENTS, line.id, line.number, reason=str(error).encode())
         return answer(line.number, Id.UNKNOWN, line.id, line.number)
+
+    async def _wait(self, line: Line, reader: asyncio.StreamReader) -> bytes:
+        """Answer when everything has arrived, or be cancelled when the client has gone."""
+        try:
+            asked = json.loads(line.strings()[0])
+            targets, until_synced = [str(name) for name in asked["targets"]], bool(asked["until_synced"])
+        except (Malformed, ValueError, TypeError, LookupError):
+            return answer(line.number, Id.INVALID_ARGUMENTS, line.id, line.number, reason=b"No such JSON.")
+        task = asyncio.ensure_future(self._instance.wait(targets, until_synced))
+        try:
+            while not task.done():
+                await asyncio.wait((task,), timeout=_GONE_CHECK)
+                if reader.at_eof() and not task.done():
+                    raise ConnectionResetError
+            return answer(line.number, Id.ARRIVED, json.dumps(task.result()).encode())
+        except OperatorError as error:
+            return _failed(line, b"wait", b"", errno.EINVAL, f"{error.message}; {error.hint}")
+        finally:
+            task.cancel()
 
     async def _dump(self, line: Line, peer: str) -> bytes:
         directory = line.strings()[0]

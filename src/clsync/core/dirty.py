@@ -100,6 +100,21 @@ class DirtySet:
         """Return what waits: path -> change bits, until when (infinite: for a word)."""
         return dict(self._waiting)
 
+    def waits(self, path: bytes) -> bool:
+        """Tell whether a path waits."""
+        return path in self._waiting
+
+    def bits_of(self, path: bytes) -> int:
+        """Return the change bits of a path; 0: it is not in the set."""
+        bits = self.ready.get(path, 0) | self._waiting.get(path, (0, 0.0))[0]
+        for flight in self.flights:
+            bits |= flight.get(path, 0)
+        return bits
+
+    def paths(self) -> set[bytes]:
+        """Return all paths of the set."""
+        return {*self.ready, *self._waiting, *(path for flight in self.flights for path in flight)}
+
     def release(self, paths: Iterable[bytes]) -> None:
         """Make ready some of the paths that wait."""
         for path in paths:
@@ -131,7 +146,7 @@ class DirtySet:
             if path not in failed:
                 self.failures.pop(path, None)
                 self.reasons.pop(path, None)
-                if not self._holds(path):
+                if not self.holds(path):
                     self.doubts.pop(path, None)
         for path, failure in failed.items():
             self.failures[path] = self.failures.get(path, 0) + 1
@@ -165,10 +180,11 @@ class DirtySet:
 
     def _drop_folded(self) -> None:
         """Forget the failures of paths that are no longer dirty by their own names."""
-        for path in [p for p in self.failures if not self._holds(p)]:
+        for path in [p for p in self.failures if not self.holds(p)]:
             del self.failures[path], self.reasons[path]
 
-    def _holds(self, path: bytes) -> bool:
+    def holds(self, path: bytes) -> bool:
+        """Tell whether a path is in the set."""
         return path in self.ready or path in self._waiting or any(path in flight for flight in self.flights)
 
     def _folded(self, paths: dict[bytes, int]) -> dict[bytes, int]:

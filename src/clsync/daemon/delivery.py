@@ -272,6 +272,7 @@ class Delivery:
         finally:
             os.close(flight.root)
         self.target.settle(flight.taken, resolved, outcome, flight.since, flight.started)
+        self.target.note_settled(flight.taken, outcome, flight.started)
         if self.outlet.signatures is not None:
             signed = resolved.signed_of(outcome)
             self.outlet.signatures.confirm({path: sign for path, sign in signed.items() if path not in self.met})

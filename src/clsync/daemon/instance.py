@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import islice
 from typing import Final
 
 from clsync import __version__
@@ -16,6 +17,8 @@ from clsync.daemon.switch import Switch
 from clsync.errors import OperatorError
 from clsync.options.table import BY_NAME, FIXED
 
+_WAIT_NAMED: Final = 1000
+"""Paths of a target that are named to somebody who waits."""
 _NAMED: Final = 20
 """Failing paths named in one answer; all are counted."""
 
@@ -63,6 +66,29 @@ class DaemonInstance:
                 for target, path, why in failing[:_NAMED]
             ],
             "targets": [_target(*pair) for pair in zip(plans, targets, strict=True)] if len(plans) > 1 else [],
+        }
+
+    async def wait(self, targets: Collection[str], until_synced: bool) -> Mapping[str, object]:
+        """Wait until what has changed by now has arrived. Raises OperatorError where there is no such target."""
+        plans = self._switch.plans
+        known = {one.settings.destination_dir or b"": one.name for one in plans} | {
+            one.destination.text: one.name for one in plans if one.destination is not None
+        }
+        names = set()
+        for target in targets:
+            name = known.get(target.encode("utf-8", "surrogateescape"))
+            if name is None:
+                these = ", ".join(one.name for one in plans if one.name) or "one alone"
+                raise OperatorError(f"there is no target {target}", f"the targets are: {these}")
+            names.add(name)
+        failed = await self._mirror.arrival(names - {""}, until_synced)
+        return {
+            "failed": [
+                {"target": target, "path": _text(path) or ".", "reason": why}
+                for target, paths in failed.items()
+                for path, why in islice(paths.items(), _WAIT_NAMED)
+            ],
+            "failing": sum(map(len, failed.values())),
         }
 
     async def dump(self, directory: bytes) -> None:

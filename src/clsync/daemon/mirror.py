@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -30,6 +30,8 @@ from clsync.monitor.base import Monitor
 
 Handlers = Sequence[Handler | None]
 """One for each target; None: the one at work stays."""
+_SECOND_LOOK = 0.05
+"""Seconds between two looks whether everything is at rest."""
 _ROOT_CHECK = 1.0
 """Seconds between two looks for a root that is gone."""
 
@@ -109,7 +111,8 @@ class Mirror:
         if self._course.exit_on_no_events:
             self._search.hurry()
         self._leaving: Leaving | None = None
-        self._full_wanted = self._rules_wanted = self._flushing = self._following = False
+        self._full_wanted = self._rules_wanted = self._flushing = False
+        self._following = asyncio.Event()
         self._parts_wanted: tuple[Parts, Handlers] | None = None
         self._dismissed: list[Handler] = []
         """Handlers that were made and never used."""
@@ -206,16 +209,44 @@ class Mirror:
 
         Raises OSError.
         """
+        await self._look_into_window()
+        return [delivery.state(self._status) for delivery in self._deliveries]
+
+    async def _look_into_window(self) -> None:
         try:
             # While everything is compared, what the window holds is to be named by the window.
-            if self._following:
+            if self._following.is_set():
                 await self._source.look_into_window()
         except OSError as error:
             self._note_window_lost(error, *self._deliveries)
         except asyncio.CancelledError:
             self._doubt_window()
             raise
-        return [delivery.state(self._status) for delivery in self._deliveries]
+
+    async def arrival(self, names: Collection[str], until_synced: bool) -> dict[str, dict[bytes, str]]:
+        """Wait until everything that has changed before this call has arrived; return what has failed, by target.
+
+        `names`: of the targets, none for all of them. `until_synced`: until nothing at all is left there.
+        """
+        chosen = [delivery for delivery in self._deliveries if not names or delivery.target.name in names]
+        failed: dict[str, dict[bytes, str]] = {}
+        await self._following.wait()
+        for delivery in chosen:
+            delivery.target.hurry_failed()
+        while True:
+            await self._collector.catch_up()
+            await self._look_into_window()
+            if until_synced and not self._search.busy and all(d.target.at_rest() for d in chosen):
+                return failed
+            for delivery in chosen:
+                delivery.target.hurry_seen()
+                delivery.hurry = True
+            self._call()
+            arrivals = await asyncio.gather(*(delivery.target.arrival() for delivery in chosen))
+            failed |= {d.target.name: found for d, found in zip(chosen, arrivals, strict=True) if found}
+            if not until_synced:
+                return failed
+            await asyncio.sleep(_SECOND_LOOK)
 
     # -- phases ------------------------------------------------------------------------------------------------
 
@@ -230,7 +261,7 @@ class Mirror:
                 self._skip_initial()
             else:
                 self._begin_initial()
-            self._following = True
+            self._following.set()
             while self._leaving is None:
                 await self._step()
             return await self._end()
@@ -489,7 +520,7 @@ class Mirror:
     def _called(self) -> bool:
         """Tell whether the main loop has something else to do than to wait."""
         wanted = self._rules_wanted or self._parts_wanted is not None
-        return self._leaving is not None or wanted or (self._following and self._full_wanted)
+        return self._leaving is not None or wanted or (self._following.is_set() and self._full_wanted)
 
     def _show_idle(self) -> None:
         if self._hold_until is not None or self._standby.active:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Iterable, Mapping
 from itertools import chain
 
+from clsync.core.barrier import Barrier
 from clsync.core.batch import LINKED, Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.dirty import DirtySet, Failure
@@ -40,6 +42,8 @@ class Target:
         self._set_aside: set[bytes] = set()
         """What is in the dirty set only because somebody wanted to see it."""
         self._hopeless: set[bytes] = set()
+        self._barriers: dict[Barrier, asyncio.Event] = {}
+        """What is waited for, and whom to tell."""
         self._log, self._backoff = log, Backoff()
         self.big_delay = 0.0
         """Seconds that big files wait."""
@@ -81,6 +85,19 @@ class Target:
         if self.dirty.ready:
             times.append(0.0 if hurry else earliest)
         return max(min(times), self.unwell_until) if times else None
+
+    def hurry_seen(self) -> None:
+        """Let what was set aside wait no longer."""
+        self.dirty.release(self._set_aside)
+        self._set_aside.clear()
+
+    def hurry_failed(self) -> None:
+        """Try again now what has failed."""
+        self.dirty.release(list(self.dirty.reasons))
+
+    def at_rest(self) -> bool:
+        """Tell whether nothing is dirty but what has failed."""
+        return self.dirty.paths() <= self.dirty.reasons.keys()
 
     def set_aside(self, paths: Iterable[bytes], until: float) -> None:
         """Let paths wait that are ready only because somebody wanted to see what a window holds."""
@@ -172,6 +189,25 @@ class Target:
         until = time.monotonic() + _SECOND_LOOK
         for path, bits in unsure.items():
             self.dirty.postpone(path, bits, until)
+
+    def note_settled(self, taken: dict[bytes, int], outcome: Outcome, started: float) -> None:
+        """Tell those who wait what a batch has brought that began at `started`."""
+        if outcome.verdict is not Verdict.UNWELL:
+            for barrier, over in self._barriers.items():
+                barrier.note(taken, started, outcome.again, self.dirty)
+                if barrier.over:
+                    over.set()
+
+    async def arrival(self) -> dict[bytes, str]:
+        """Wait until all that is dirty now has arrived; return what has failed, with reasons."""
+        barrier = Barrier(self.dirty, time.monotonic())
+        if not barrier.over:
+            self._barriers[barrier] = asyncio.Event()
+            try:
+                await self._barriers[barrier].wait()
+            finally:
+                del self._barriers[barrier]
+        return barrier.failed
 
     def note_trouble(self, message: str) -> None:
         """Give a target that cannot be used a rest, a longer one each time."""

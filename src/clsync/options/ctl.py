@@ -11,7 +11,9 @@ from clsync.errors import OperatorError
 from clsync.options.values import Invalid, nearest, seconds, shown
 
 WORD: Final = b"ctl"
-"""First argument of the command line that asks for this; all others are options of the daemon."""
+"""First argument of the command line that asks for this."""
+WAIT: Final = b"wait"
+"""The same for the command of this name alone; all others are options of the daemon."""
 USAGE: Final = "Usage: clsync ctl [OPTION]... COMMAND [ARGUMENT]..."
 TIMEOUT: Final = 10.0
 """Seconds."""
@@ -36,6 +38,8 @@ class CtlOption(NamedTuple):
     """Empty: it has no value."""
     help: str
     completes: str = ""
+    command: str = ""
+    """The only one that takes it."""
 
 
 COMMANDS: Final = (
@@ -55,6 +59,13 @@ COMMANDS: Final = (
         "KEY is the long name without dashes. In force from the next batch on. What --custom-signals cannot change"
         " cannot be set either. Refused for a daemon of clsync 0.4, which would set an empty value.",
     ),
+    Command(
+        "wait",
+        (),
+        "wait until everything that has changed by now has arrived",
+        "In that version or a later one, at all destinations or at those of --target. `clsync wait` is the same. Exit"
+        " code 3, with a list, if something failed; 10 if it takes longer than --timeout; without it there is no limit.",
+    ),
     Command("stop", (), "end it, as SIGTERM does", "The command returns when the daemon has ended."),
     Command("die", (), "the same", "The name of clsync 0.4."),
 )
@@ -65,6 +76,8 @@ OPTIONS: Final = (
     CtlOption("config-block", "K", "NAME", "its block"),
     CtlOption("json", "j", "", "answer in JSON"),
     CtlOption("timeout", "", "SECONDS", f"longest wait for an answer [{TIMEOUT:g}]"),
+    CtlOption("target", "", "DEST", "a destination, as it was named to the daemon; may be repeated", "dir", "wait"),
+    CtlOption("until-synced", "", "", "wait until nothing at all is left to be synced", "", "wait"),
     CtlOption("help", "h", "", "show this text"),
 )
 
@@ -84,7 +97,11 @@ class CtlLine:
     """Options with values, by their names."""
     json: bool = False
     help: bool = False
+    until_synced: bool = False
+    targets: list[bytes] = field(default_factory=list)
     timeout: float = TIMEOUT
+    given: set[str] = field(default_factory=set)
+    """Names of the options that were given."""
 
     def daemon_line(self) -> list[bytes]:
         """Return the options from which the daemon has its configuration."""
@@ -126,6 +143,11 @@ def _check(line: CtlLine, words: list[bytes]) -> None:
             f"write: {usage}",
         )
     line.command = name
+    for option in OPTIONS:
+        if option.command and option.name in line.given and option.command != name:
+            raise OperatorError(
+                f"clsync ctl --{option.name} has no meaning for {name}", f"it is for: {option.command}"
+            )
 
 
 def _note(line: CtlLine, argument: bytes, rest: Iterator[bytes]) -> None:
@@ -135,16 +157,19 @@ def _note(line: CtlLine, argument: bytes, rest: Iterator[bytes]) -> None:
     else:
         option, value = _lettered(argument), argument[2:] or None
     where = f"clsync ctl --{option.name}"
+    line.given.add(option.name)
     if not option.metavar:
         if value is not None:
             raise OperatorError(f"{where} takes no value, but got '{shown(value)}'", f"write --{option.name} alone")
-        setattr(line, option.name, True)
+        setattr(line, option.name.replace("-", "_"), True)
         return
     value = next(rest, None) if value is None else value
     if not value or b"\0" in value:
         raise OperatorError(f"{where} needs a value", f"write --{option.name} {option.metavar}")
     if option.name == "timeout":
         line.timeout = _seconds(value, where)
+    elif option.name == "target":
+        line.targets.append(value)
     else:
         line.values[option.name] = value
 

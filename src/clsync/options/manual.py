@@ -26,6 +26,7 @@ EXIT_TEXTS: Final = {
     Exit.FILES: "The configuration file, pid file, status file, control socket or list directory cannot be used.",
     Exit.UNREACHABLE: "clsync ctl: no daemon answers at the control socket, or not in time, or there is no right to ask.",
     Exit.REFUSED: "clsync ctl: the daemon has answered that it cannot do this.",
+    Exit.LATE: "clsync wait: not everything has arrived within --timeout.",
     Exit.USAGE: "An option, a value, a rule or a line of the configuration is wrong.",
 }
 
@@ -295,6 +296,8 @@ STATUS_TEXTS: Final = {
     "`collecting`": "Whether changes have come that no batch was made of yet; with fanotify they may be elsewhere on the"
     " file system.",
     "`pending`, `in_flight`": "How many paths are not known to be equal, and how many of them are being handed over.",
+    "`targets`": "Where there are several destinations: an object for each, with `destination`, `mode`, `iteration`,"
+    " `last_sync_at`, `pending`, `in_flight`, `failing` and `trouble`. The numbers beside it are those of all of them.",
     "`trouble`": "Why nothing at all can be synced now, or null.",
     "`failing`, `failures`": "How many paths failed last time, and `path` and `reason` of the first 20. Bytes that are no"
     " text are lone surrogates.",

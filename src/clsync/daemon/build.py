@@ -50,6 +50,7 @@ def make_mirror(
         log=log,
         set_status=set_status,
         one_file_system=one_file_system_level(s),
+        max_parallel=s.max_parallel,
         started_ns=made.started_ns,
         ready=ready,
     )

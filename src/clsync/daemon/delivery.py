@@ -58,16 +58,18 @@ class Delivery:
         crew: Crew,
         *,
         one_file_system: int,
+        slots: asyncio.Semaphore,
         phase: Callable[[], str],
         stopped: Callable[[], bool],
         arrived: Callable[[Delivery, Outcome], None],
         wake: Callable[[], None],
     ) -> None:
-        """`phase` says what handlers are told; `stopped` whether nothing is handed over any more.
+        """`slots`: how many batches may be on their way, of all targets. `phase` says what handlers are told; `stopped` whether nothing is handed over any more.
 
         `arrived` is told the outcome of each batch that a handler was given. `wake` is called when there may be more.
         """
         self._source, self._log = source, log
+        self._slots = slots
         self._phase, self._stopped, self._arrived, self._wake = phase, stopped, arrived, wake
         self.target = Target(log, outlet.name)
         source.targets.append(self.target)
@@ -314,11 +316,14 @@ class Delivery:
         if self.outlet.signatures is not None:
             # A run that fails may have written something else by then.
             self.outlet.signatures.confirm(dict.fromkeys(batch.entries))
-        self.in_air[batch.number] = FlightState(batch.number, flight.since, batch.entries)
-        try:
-            outcome = await self.crew.sync(batch)
-        finally:
-            del self.in_air[batch.number]
+        async with self._slots:
+            if self._stopped():
+                return Outcome(Verdict.UNWELL, message="stopped")
+            self.in_air[batch.number] = FlightState(batch.number, flight.since, batch.entries)
+            try:
+                outcome = await self.crew.sync(batch)
+            finally:
+                del self.in_air[batch.number]
         self._last_end_ns = time.time_ns()
         return outcome
 

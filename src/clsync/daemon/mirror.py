@@ -76,10 +76,13 @@ class Mirror:
         log: Log,
         set_status: Callable[[str], None],
         one_file_system: int = 0,
+        max_parallel: int = 1,
         started_ns: int = 0,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
         """`handlers`: the first ones of those that `parts` makes, one for each target.
+
+        `max_parallel`: batches that may be on their way, of all targets.
 
         `started_ns`: wall-clock time since which files may have changed unseen in spite of equal size and mtime.
 
@@ -91,6 +94,7 @@ class Mirror:
         self._collector = Collector(open_monitor, Window(), log, wake=self._call, root_gone=self._note_root_gone)
         self._source = Source(root, self._collector, log, self._call)
         self._search = self._source.search
+        slots = asyncio.Semaphore(max_parallel)
         self._deliveries = [
             Delivery(
                 self._source,
@@ -98,6 +102,7 @@ class Mirror:
                 outlet,
                 Crew(handler, outlet.make_handler, outlet.in_flight),
                 one_file_system=one_file_system,
+                slots=slots,
                 phase=lambda: self._status,
                 stopped=lambda: self._leaving is Leaving.NOW,
                 arrived=self._arrived,

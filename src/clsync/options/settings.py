@@ -67,6 +67,7 @@ class Settings:
     monitor: str
     timeout_sync: float
     threading: str
+    max_parallel: int
     retries: int
     ignore_failures: int
     ignore_exitcode: frozenset[int]

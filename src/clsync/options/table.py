@@ -74,7 +74,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "where it is copied to",
         "DEST",
         "A local directory, `[user@]host:path` (ssh), or `rsync://host/module/path`. It must exist. It may be"
-        " missing when the handler's arguments name the destination.",
+        " missing when the handler's arguments name the destination. May be repeated, also in a block of the"
+        " configuration file: the tree is watched once, and each destination is kept equal by itself; one that is slow"
+        " or away keeps no other one waiting. An empty value forgets those before it. With --compat=0.4 the last one"
+        " counts.",
         completes="dir",
     ),
     Option(
@@ -260,6 +263,17 @@ OPTIONS: Final[tuple[Option, ...]] = (
         " runs at once is handed over once more when both have ended. Mode copy, and rsync without list files, take"
         " `full` for `safe`. Up to 8 handlers run; the initial sync runs alone.",
         completes=" ".join(OVERLAPS),
+    ),
+    Option(
+        "max-parallel",
+        "",
+        _V,
+        values.integer(1),
+        16,
+        _HOW,
+        "most batches on their way at a time",
+        "N",
+        "Of all destinations together, where there are several.",
     ),
     Option(
         "retries",
@@ -567,7 +581,7 @@ ELSEWHERE: Final = {"exit-on-sync-skipping": "is about the audit trail of FreeBS
 """Options of clsync 0.4 that mean nothing here -> why."""
 
 FIXED: Final = frozenset(
-    "watch-dir one-file-system exclude-mount-points poll-interval monitor threading output pid-file status-file"
+    "watch-dir one-file-system exclude-mount-points poll-interval monitor threading max-parallel output pid-file status-file"
     " background skip-initialsync only-initialsync config-file custom-signals compat socket socket-mod"
     " socket-own socket-auth".split()
 )

@@ -1,0 +1,341 @@
+"""One watched tree and many destinations: each at its own pace, none held up by another."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from clsync.errors import Exit
+from tests.support.daemon import Daemon, installed
+from tests.support.remotes import RsyncHost, SshHost, missing
+from tests.support.trees import compare_trees
+from tests.system.world import MODES, QUICK, SYNCED, WATCHING, World
+
+LIMIT = 20.0
+
+
+def places(world: World, *names: str) -> list[Path]:
+    """Make destinations."""
+    made = [world.top / name for name in names]
+    for place in made:
+        place.mkdir()
+    return made
+
+
+def many(world: World, targets: list[Path], *args: str) -> Daemon:
+    """Return a daemon with these destinations, not started."""
+    options = [f"-D{target}" for target in targets]
+    return world.bare(f"-W{world.source}", *options, *QUICK, f"-s{world.top}/socket", *args)
+
+
+def wait_for_equal(world: World, daemon: Daemon, targets: list[Path], timeout: float = LIMIT) -> None:
+    for target in targets:
+        daemon.wait_for_equal(bytes(world.source), bytes(target), timeout)
+
+
+def wait(world: World, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [installed(), "wait", f"-s{world.top}/socket", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def status(world: World) -> dict[str, object]:
+    command = [installed(), "ctl", f"-s{world.top}/socket", "-j", "status"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize("monitor", ["auto", "inotify"])
+@pytest.mark.parametrize("mode", MODES)
+def test_each_is_kept_equal(world: World, mode: str, monitor: str) -> None:
+    targets = places(world, "one", "two", "three")
+    for n in range(20):
+        world.write(f"tree/{n}/file")
+    (world.source / "linked").hardlink_to(world.source / "tree/0/file")
+    with many(world, targets, f"-M{mode}", f"--monitor={monitor}") as daemon:
+        for target in targets:
+            daemon.wait_for_log(f"{target}: initial sync done")
+        wait_for_equal(world, daemon, targets)
+        (world.source / "linked").write_text("through another name")
+        world.write("tree/3/new")
+        (world.source / "tree/4").rename(world.source / "moved")
+        (world.source / "tree/0/file").unlink()
+        wait_for_equal(world, daemon, targets)
+        assert daemon.stop(signal.SIGQUIT) == Exit.OK
+
+
+def test_a_write_through_a_name_that_goes_away_reaches_all(world: World) -> None:
+    """What one target finds out about the names of a file, it does not keep from the others."""
+    targets = places(world, "one", "two", "three", "four")
+    world.write("a", "old").with_name("b").hardlink_to(world.source / "a")
+    with many(world, targets) as daemon:
+        for target in targets:
+            daemon.wait_for_log(f"{target}: initial sync done")
+        for turn in range(5):
+            before = (world.source / "b").stat()
+            (world.source / "a").write_text(f"{turn:03}")
+            os.utime(world.source / "b", ns=(before.st_atime_ns, before.st_mtime_ns))
+            (world.source / "a").unlink()
+            wait_for_equal(world, daemon, targets)
+            (world.source / "a").hardlink_to(world.source / "b")
+            wait_for_equal(world, daemon, targets)
+
+
+def test_one_that_hangs_keeps_nobody_waiting(world: World) -> None:
+    targets = places(world, "one", "two")
+    hang = world.file(
+        "handler", f'#!/bin/sh\ncase "$*" in *{targets[0]}*) exec sleep 600;; esac\nexec rsync "$@"\n', 0o755
+    )
+    with many(world, targets, "-Mrsyncdirect", f"-S{hang}") as daemon:
+        daemon.wait_for_log(f"{targets[1]}: initial sync done")
+        for n in range(3):
+            world.write(f"file{n}")
+            wait_for_equal(world, daemon, targets[1:])
+        assert not list(targets[0].iterdir())
+        daemon.stop(code=None)
+
+
+def test_one_that_is_away_gets_everything_when_it_is_back(world: World) -> None:
+    """Also what has changed with equal size and time while its initial sync had not succeeded yet."""
+    targets = places(world, "one", "two")
+    gate = world.top / "closed"
+    gate.touch()
+    script = f'#!/bin/sh\ncase "$*" in *{targets[0]}*) test -e {gate} && exit 12;; esac\nexec rsync "$@"\n'
+    handler = world.file("handler", script, 0o755)
+    file = world.write("file", "old")
+    (targets[0] / "file").write_text("OLD")
+    stamp = file.stat()
+    os.utime(targets[0] / "file", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with many(world, targets, "-Mrsyncdirect", f"-S{handler}") as daemon:
+        daemon.wait_for_log(f"{targets[1]}: initial sync done")
+        file.write_text("new")
+        os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        wait_for_equal(world, daemon, targets[1:])
+        world.write("more/below")
+        wait_for_equal(world, daemon, targets[1:])
+        found = status(world)
+        one, two = found["targets"]  # type: ignore[misc]
+        assert (one["destination"], two["destination"]) == (str(targets[0]), str(targets[1]))
+        assert one["trouble"]
+        assert (two["trouble"], two["pending"], two["failing"]) == (None, 0, 0)
+        gate.unlink()
+        wait_for_equal(world, daemon, targets, 60)
+
+
+def test_at_most_so_many_handlers_run(world: World) -> None:
+    """All are served though there is room for two."""
+    targets = places(world, *map(str, range(6)))
+    log = world.top / "log"
+    handler = world.file(
+        "handler", f'#!/bin/sh\necho + >>{log}\nrsync "$@"; code=$?\nsleep 0.05\necho - >>{log}\nexit $code\n', 0o755
+    )
+    with many(world, targets, "-Mrsyncdirect", f"-S{handler}", "--max-parallel=2") as daemon:
+        for target in targets:
+            daemon.wait_for_log(f"{target}: initial sync done")
+        world.write("file")
+        wait_for_equal(world, daemon, targets)
+        assert daemon.stop(signal.SIGQUIT) == Exit.OK
+    running = most = 0
+    for line in log.read_text().split():
+        running += 1 if line == "+" else -1
+        most = max(most, running)
+    assert most == 2
+
+
+def test_runs_that_are_meant_to_end_end_when_all_have_it(world: World) -> None:
+    targets = places(world, "one", "two")
+    world.write("dir/file")
+    options = [f"-D{target}" for target in targets]
+    for ending in ("--only-initialsync", "--exit-on-no-events", "--max-iterations=1"):
+        world.write(f"dir/{ending}")
+        done = world.run(f"-W{world.source}", *options, ending)
+        assert done.code == Exit.OK, done.err
+        for target in targets:
+            assert not compare_trees(bytes(world.source), bytes(target))
+
+
+@pytest.mark.parametrize("ending", ["--only-initialsync", "--exit-on-no-events"])
+def test_one_that_fails_for_good_does_not_keep_the_others_from_their_end(world: World, ending: str) -> None:
+    targets = places(world, "one", "two")
+    script = f'#!/bin/sh\ncase "$*" in *{targets[0]}*) exit 12;; esac\nexec rsync "$@"\n'
+    handler = world.file("handler", script, 0o755)
+    world.write("file")
+    options = [f"-D{target}" for target in targets]
+    done = world.run(f"-W{world.source}", *options, "-Mrsyncdirect", f"-S{handler}", ending, "--retries=2")
+    assert done.code == 12, done.err
+    assert any(f"target {targets[0]} is given up" in line for line in done.troubles)
+    assert not compare_trees(bytes(world.source), bytes(targets[1]))
+
+
+def test_the_configuration_file_lists_them(world: World) -> None:
+    targets = places(world, "one", "two")
+    lines = "".join(f"destination-dir = {target}\n" for target in targets)
+    config = world.file(
+        "conf", f"[default]\nwatch-dir = {world.source}\n{lines}[old]\ncompat = 0.4\nmode = rsyncdirect\n{lines}"
+    )
+    world.write("file")
+    done = world.run(f"-H{config}", "--only-initialsync")
+    assert done.code == Exit.OK, done.err
+    assert all((target / "file").exists() for target in targets)
+    (targets[0] / "file").unlink()
+    done = world.run(f"-W{world.source}", f"-H{config}", "-Kold", "--only-initialsync")
+    assert done.code == Exit.OK, done.err
+    assert not (targets[0] / "file").exists(), "clsync 0.4 takes the last one"
+
+
+@pytest.mark.parametrize("second", ["one", "one/below", "link"])
+def test_destinations_that_are_not_apart(world: World, second: str) -> None:
+    places(world, "one", "one/below")
+    (world.top / "link").symlink_to("one")
+    done = world.run(f"-W{world.source}", f"-D{world.top}/one", f"-D{world.top}/{second}")
+    message, _ = done.complaint(Exit.DESTINATION)
+    assert "--destination-dir" in message
+
+
+def test_signals_and_settings_concern_all(world: World) -> None:
+    targets = places(world, "one", "two")
+    rules = world.file("rules", "-*\\.skip$\n")
+    with many(world, targets, f"-R{rules}") as daemon:
+        for target in targets:
+            daemon.wait_for_log(f"{target}: initial sync done")
+        for target in targets:
+            (target / "stray").touch()
+        os.kill(daemon.pid, signal.SIGUSR2)
+        wait_for_equal(world, daemon, targets)
+        world.write("file.skip")
+        world.write("file")
+        daemon.wait_until(lambda: all((t / "file").exists() for t in targets), what="the file everywhere")
+        assert not any((t / "file.skip").exists() for t in targets)
+        rules.write_text("")
+        os.kill(daemon.pid, signal.SIGHUP)
+        wait_for_equal(world, daemon, targets)
+        done = subprocess.run([installed(), "ctl", f"-s{world.top}/socket", "set", "xattrs", "1"], check=False)
+        assert done.returncode == 0
+        world.write("later")
+        wait_for_equal(world, daemon, targets)
+        target_set = [installed(), "ctl", f"-s{world.top}/socket", "set", "destination-dir", str(targets[0])]
+        refused = subprocess.run(target_set, capture_output=True, text=True, check=False)
+        assert refused.returncode == Exit.REFUSED
+        assert "the number of destinations cannot be changed" in refused.stderr
+
+
+# -- waiting ---------------------------------------------------------------------------------------------------
+
+
+def test_wait_returns_when_what_has_changed_has_arrived(world: World) -> None:
+    targets = places(world, "one", "two")
+    slow = world.file("handler", '#!/bin/sh\nsleep 0.3\nexec rsync "$@"\n', 0o755)
+    with many(world, targets, "-Mrsyncdirect", f"-S{slow}", "-t20") as daemon:
+        daemon.wait_for_log(WATCHING)
+        for n in range(3):
+            world.write(f"file{n}")
+            began = time.monotonic()
+            done = wait(world)
+            assert done.returncode == Exit.OK, done.stderr
+            assert time.monotonic() - began < 15, "it does not wait for the delays"
+            for target in targets:
+                assert (target / f"file{n}").read_text() == f"file{n}"
+
+
+def test_a_file_that_never_rests_has_arrived_in_some_later_version(world: World) -> None:
+    script = f"i=0; while :; do i=$((i+1)); echo $i >{shlex.quote(str(world.source))}/restless; done"
+    with many(world, [world.destination], "-t0.02") as daemon:
+        daemon.wait_for_log(SYNCED)
+        with subprocess.Popen(["/bin/sh", "-c", script]) as writer:
+            try:
+                daemon.wait_until((world.destination / "restless").exists)
+                for n in range(3):
+                    world.write(f"file{n}")
+                    done = wait(world, "--timeout=30")
+                    assert done.returncode == Exit.OK, done.stderr
+                    assert world.copied(f"file{n}") == f"file{n}"
+                late = wait(world, "--until-synced", "--timeout=1")
+                assert late.returncode == Exit.LATE, "it never rests"
+            finally:
+                writer.kill()
+        assert wait(world, "--until-synced").returncode == Exit.OK
+        world.demand_equal()
+
+
+def test_wait_for_one_target(world: World) -> None:
+    targets = places(world, "one", "two")
+    script = f'#!/bin/sh\ncase "$*" in *{targets[0]}*) exec sleep 600;; esac\nexec rsync "$@"\n'
+    with many(world, targets, "-Mrsyncdirect", f"-S{world.file('handler', script, 0o755)}") as daemon:
+        daemon.wait_for_log(WATCHING)
+        world.write("file")
+        assert wait(world, f"--target={targets[1]}").returncode == Exit.OK
+        assert (targets[1] / "file").exists()
+        late = wait(world, "--timeout=1")
+        assert late.returncode == Exit.LATE
+        assert "within 1 s" in late.stderr
+        unknown = wait(world, "--target=/nowhere")
+        assert unknown.returncode == Exit.REFUSED
+        assert str(targets[1]) in unknown.stderr, "it names what there is"
+        daemon.stop(code=None)
+
+
+def test_wait_names_what_has_failed(world: World) -> None:
+    script = '#!/bin/sh\ncase "$*" in *bad*) exit 1;; esac\nexit 0\n'
+    handler = world.file("handler", script, 0o755)
+    with world.bare(
+        f"-W{world.source}", "-Msimple", f"-S{handler}", *QUICK, f"-s{world.top}/socket", "--", "%INCLUDE-LIST%"
+    ) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("good")
+        assert wait(world).returncode == Exit.OK
+        world.write("bad")
+        done = wait(world)
+        assert done.returncode == Exit.INCOMPLETE, done.stdout
+        assert "bad" in done.stdout
+        answer = json.loads(wait(world, "--json").stdout)
+        assert answer["failing"] == 1
+        assert [entry["path"] for entry in answer["failed"]] == ["bad"]
+
+
+def test_who_waits_and_leaves_is_forgotten(world: World) -> None:
+    slow = world.file("handler", "#!/bin/sh\nexec sleep 600\n", 0o755)
+    with many(world, [world.destination], "-Mrsyncdirect", f"-S{slow}") as daemon:
+        daemon.wait_for_log(WATCHING)
+        for _ in range(80):  # more than may be connected at a time
+            with subprocess.Popen(
+                [installed(), "wait", f"-s{world.top}/socket"], stderr=subprocess.DEVNULL
+            ) as waiter:
+                waiter.kill()
+        assert status(world)["phase"] == "initsync"
+        daemon.stop(code=None)
+
+
+# -- at other hosts --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
+def test_hosts_of_every_kind_side_by_side(world: World) -> None:
+    """One of them is down for a while."""
+    targets = places(world, "here", "behind-ssh", "module")
+    hosts = [SshHost(world.top, targets[1]), RsyncHost(world.top, targets[2])]
+    world.environment |= hosts[0].environment
+    world.write("dir/file")
+    options = [f"-D{to}" for to in (targets[0], *(host.destination for host in hosts))]
+    try:
+        for host in hosts:
+            host.start()
+        with world.bare(f"-W{world.source}", *options, *QUICK, f"-s{world.top}/socket") as daemon:
+            wait_for_equal(world, daemon, targets)
+            assert wait(world).returncode == Exit.OK
+            hosts[1].stop()
+            world.write("dir/later")
+            wait_for_equal(world, daemon, targets[:2])
+            assert wait(world, f"--target={targets[0]}", "--target=" + hosts[0].destination).returncode == Exit.OK
+            hosts[1].start()
+            wait_for_equal(world, daemon, targets, 60)
+    finally:
+        for host in hosts:
+            host.stop()

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.changes import ATTRIB, DOUBT, NAME
+from clsync.core.changes import DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
 from clsync.core.links import LinkIndex, stands_for
-from clsync.core.overlap import Overlap
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.daemon.collector import Collector
@@ -23,9 +22,10 @@ from clsync.daemon.linkfinder import LinkFinder
 from clsync.daemon.linksearch import LinkSearch
 from clsync.daemon.log import Log
 from clsync.daemon.parts import Parts
-from clsync.daemon.resolve import Resolved, Resolver, bits_of
+from clsync.daemon.resolve import Resolved, Resolver
 from clsync.daemon.root import Directory
 from clsync.daemon.target import Target
+from clsync.daemon.traffic import Traffic
 from clsync.kernel.files import opened
 from clsync.kernel.slices import in_slices
 from clsync.kernel.walk import lstat_below
@@ -87,16 +87,10 @@ class Delivery:
         """When the last batch was confirmed (wall-clock seconds)."""
         self.in_air: dict[int, FlightState] = {}
         """What handlers are at work on, by the number of the batch."""
-        self.met: set[bytes] = set()
-        """What waits for a batch in flight."""
-        self._moved: set[bytes] = set()
-        """Those of them that came or went: what is below them waits, too."""
         self._looked_at: set[bytes] = set()
         """What is in the dirty set only because somebody wanted to see it."""
-        self._ripe: set[bytes] = set()
-        """Big files that have waited, and wait now for a batch in flight."""
         self._flights: set[asyncio.Task[None]] = set()
-        self._overlap = Overlap()
+        self._traffic = Traffic(self.target.dirty)
         self._taking = asyncio.Lock()
         self._last_end_ns = time.time_ns()
         self.use(parts, crew)
@@ -130,7 +124,7 @@ class Delivery:
             return True
         if self._parts.overlap == "off" or initial or not flight.resolved.entries:
             return await self._fly(flight)
-        self._overlap.begin(flight.resolved.entries)
+        await self._traffic.begin(flight.resolved.entries)
         task = asyncio.create_task(self._fly_beside_others(flight))
         self._flights.add(task)
         task.add_done_callback(lambda _: self._wake())
@@ -140,10 +134,8 @@ class Delivery:
         try:
             await self._fly(flight)
         finally:
-            self._overlap.end(flight.resolved.entries)
-            still = self._overlap.still(self.met)
-            free, self.met, self._moved = self.met - still, still, self._moved & still
-            self._release(free)
+            await self._traffic.land(flight.resolved.entries)
+            self._wake()
 
     def reap(self) -> None:
         """Forget the flights that have ended. Raises what ended one that should not have ended so."""
@@ -158,7 +150,7 @@ class Delivery:
         What waits for them and stands for much (everything, a new directory) would never have its turn, if others that
         come later did not wait for it.
         """
-        if self._overlap.whole or (self._moved and self._parts.overlap == "safe"):
+        if self._traffic.standing or (self._traffic.much_waits and self._parts.overlap == "safe"):
             return True
         return max(self.crew.at_work, sum(not task.done() for task in self._flights)) >= self.crew.limit
 
@@ -178,8 +170,7 @@ class Delivery:
             # What a look into the window has set aside has not waited as a big file does.
             ripe = dirty.ripen(now)
             ripe, self._looked_at = ripe - self._looked_at, self._looked_at - ripe
-            ripe |= self._ripe & dirty.ready.keys()
-            self._ripe -= ripe
+            ripe |= self._traffic.ripe()
             fresh_after = 0 if initial else await self._take(now)
             taken = dirty.take()
             self._looked_at -= taken.keys()
@@ -238,32 +229,9 @@ class Delivery:
             self.search.note_new_names()
         async for file, names in in_slices(resolved.linked.items()):
             self._collector.watch_file(next(iter(names)), file)
-        self._set_apart(resolved, ripe)
+        safe, shares = self._parts.overlap == "safe", self.crew.first.trusts_times
+        await self._traffic.set_apart(resolved, ripe, safe=safe, shares=shares)
         return resolved
-
-    def _set_apart(self, resolved: Resolved, ripe: set[bytes]) -> None:
-        """Let wait what meets a batch in flight: two runs that deal with it may end in any order.
-
-        Where all may overlap, it is handed over at once, and once more when they have ended.
-        """
-        met = self._overlap.meets(resolved.entries, resolved.linked.values(), self._moved)
-        for path in met:
-            bits = bits_of(resolved.entries[path])
-            self.target.dirty.postpone(path, bits, float("inf"))
-            if bits & (NAME | DOUBT):
-                self._moved.add(path)
-            resolved.signed.pop(path, None)
-            if self._parts.overlap == "safe":
-                del resolved.entries[path]
-        if self.crew.first.trusts_times:
-            # Runs set the attributes of the directories above what they send, as they found them.
-            shared = self._overlap.shared_directories(resolved.entries)
-            for path in shared:
-                self.target.dirty.postpone(path, ATTRIB, float("inf"))
-            met |= shared
-        self.met |= met
-        self._ripe |= met & ripe
-        resolved.whole = [path for path in resolved.whole if path in resolved.entries]
 
     async def _fly(self, flight: Flight) -> bool | None:
         """Hand a batch over, and take note of what became of it."""
@@ -276,8 +244,8 @@ class Delivery:
             os.close(flight.root)
         self.target.settle(flight.taken, resolved, outcome, flight.since, flight.started)
         if self._parts.signatures is not None:
-            signed = resolved.signed_of(outcome)
-            self._parts.signatures.confirm({path: sign for path, sign in signed.items() if path not in self.met})
+            signed, met = resolved.signed_of(outcome), self.target.dirty.met
+            self._parts.signatures.confirm({path: sign for path, sign in signed.items() if path not in met})
         self.search.want(resolved.wanted, resolved.changed)
         if outcome.verdict is Verdict.UNWELL:
             self._arrived(outcome)

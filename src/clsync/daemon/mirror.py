@@ -186,10 +186,10 @@ class Mirror:
             self._doubt_window()
             raise
         dirty = self._target.dirty
-        changes, big, searched, met = dict(dirty.ready), dict[bytes, int](), dict[bytes, int](), dict[bytes, int]()
+        changes, big, searched, met = dict(dirty.ready), dict[bytes, int](), dict[bytes, int](), dict(dirty.met)
         for path, (bits, until) in dirty.waiting().items():
             endless = searched if until == float("inf") else changes
-            queue = met if path in self._delivery.met else big if self._target.is_big(path) else endless
+            queue = big if self._target.is_big(path) else endless
             queue[path] = bits
         flights, failing = [*self._delivery.in_air.values()], self._target.failing()
         return State(self._status, flights, (changes, big, searched, met), failing, self._parts.overlap != "off")

@@ -49,6 +49,8 @@ class Resolved:
     """What has changed of these files, by whatever name: that name may be gone when the others are found."""
     linked: dict[LinkedFile, dict[bytes, int]] = field(default_factory=dict)
     """All files with several names that were met -> these names."""
+    groups: list[list[bytes]] = field(default_factory=list)
+    """Those of the entries that are names of one file, all of them."""
     unsure: dict[bytes, int] = field(default_factory=dict)
     """Names of files whose names are to be searched for once more -> change bits."""
     signed: dict[bytes, int | None] = field(default_factory=dict)
@@ -191,6 +193,7 @@ class Resolver:
                 classifier.add((name, bits) for name in permitted)
             if len(permitted) > 1:
                 classifier.add_links(permitted)
+                resolved.groups.append(permitted)
 
     def _hold(self, names: Iterable[bytes], classifier: Classifier) -> list[bytes]:
         """Return the new directories that hold some of the names: sent now, files in them would be parted.

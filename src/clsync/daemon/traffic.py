@@ -49,7 +49,7 @@ class Traffic:
         runs set the attributes of the directories above what they send, as they found them.
         """
         async with self._turn:
-            met = await in_steps(self._overlap.meets(resolved.entries, resolved.linked.values(), self._moved))
+            met = await in_steps(self._overlap.meets(resolved.entries, resolved.groups, self._moved))
             async for path in in_slices(met):
                 bits = bits_of(resolved.entries[path])
                 self._dirty.meet(path, bits)

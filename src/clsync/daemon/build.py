@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 from clsync.control.listener import Listener
 from clsync.core.rules import Rules
@@ -54,7 +55,7 @@ def make_parts(made: Plan) -> Parts:
     """Make what can be exchanged while the mirror runs. Raises OperatorError."""
     s = made.settings
     return Parts(
-        make_handler=lambda: make_handler(made),
+        make_handler=lambda: make_handler(replace(made)),  # of its own: handlers are made in threads
         same_handler=_handler_key(made),
         rules=made.rules,
         read_rules=lambda: read_rules(s),

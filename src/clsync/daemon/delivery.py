@@ -87,11 +87,8 @@ class Delivery:
         """When the last batch was confirmed (wall-clock seconds)."""
         self.in_air: dict[int, FlightState] = {}
         """What handlers are at work on, by the number of the batch."""
-        self._looked_at: set[bytes] = set()
-        """What is in the dirty set only because somebody wanted to see it."""
         self._flights: set[asyncio.Task[None]] = set()
         self._traffic = Traffic(self.target.dirty)
-        self._taking = asyncio.Lock()
         self._last_end_ns = time.time_ns()
         self.use(parts, crew)
 
@@ -166,14 +163,9 @@ class Delivery:
         self.reap()
         now, since = time.monotonic(), time.time()
         dirty = self.target.dirty
-        async with self._taking:
-            # What a look into the window has set aside has not waited as a big file does.
-            ripe = dirty.ripen(now)
-            ripe, self._looked_at = ripe - self._looked_at, self._looked_at - ripe
-            ripe |= self._traffic.ripe()
-            fresh_after = 0 if initial else await self._take(now)
-            taken = dirty.take()
-            self._looked_at -= taken.keys()
+        ripe = dirty.ripen(now) | self._traffic.ripe()
+        fresh_after = 0 if initial else await self._take(now)
+        taken = dirty.take()
         if not taken:
             return None
         try:
@@ -294,24 +286,6 @@ class Delivery:
         """Let the names of searched files go on."""
         self.target.dirty.release(names)
         self._wake()
-
-    async def look_into_window(self) -> None:
-        """Name what has changed; it waits until the time at which it would have been handed over."""
-        collector, dirty = self._collector, self.target.dirty
-        async with self._taking:
-            due, last = collector.due(), collector.window.last_start
-            if due is None:
-                return
-            before = set(dirty.ready)
-            try:
-                await self._take(time.monotonic())
-                while collector.half_taken:
-                    await self._take(time.monotonic())
-            finally:
-                new = [path for path in dirty.ready if path not in before]
-                dirty.wait(new, due)
-                self._looked_at.update(new)
-                collector.window.last_start = last
 
     async def close(self) -> None:
         """End what is on its way."""

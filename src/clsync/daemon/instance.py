@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Mapping
@@ -63,7 +64,7 @@ class DaemonInstance:
 
     async def dump(self, directory: bytes) -> None:
         """Write the queues to a new directory. Raises OSError."""
-        write_dump(directory, await self._mirror.state())
+        await asyncio.to_thread(write_dump, directory, await self._mirror.state())
 
     async def set(self, key: str, value: bytes) -> None:
         """Change an option. Raises OperatorError."""

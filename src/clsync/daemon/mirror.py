@@ -24,6 +24,7 @@ from clsync.daemon.root import Directory
 from clsync.daemon.standby import Standby
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
+from clsync.kernel.slices import in_slices
 from clsync.monitor.base import Monitor
 
 _ROOT_CHECK = 1.0
@@ -175,23 +176,21 @@ class Mirror:
         )
 
     async def state(self) -> State:
-        """Return what is going on. The window that is open is looked at, and goes on as before. Raises OSError."""
+        """Return what is going on, as copies. The window that is open is looked at, and goes on as before."""
         try:
-            # While everything is compared, what the window holds is to be named by the window.
-            if self._following:
-                await self._delivery.look_into_window()
+            seen = await self._collector.look()
         except OSError as error:
             self._note_window_lost(error)
-        except asyncio.CancelledError:
-            self._doubt_window()
-            raise
-        dirty = self._target.dirty
-        changes, big, searched, met = dict(dirty.ready), dict[bytes, int](), dict[bytes, int](), dict(dirty.met)
-        for path, (bits, until) in dirty.waiting().items():
+            seen = {}
+        dirty, flights, failing = self._target.dirty, [*self._delivery.in_air.values()], self._target.failing()
+        changes, met, waiting = dict(dirty.ready), dict(dirty.met), dirty.waiting()
+        big, searched = dict[bytes, int](), dict[bytes, int]()
+        async for path, bits in in_slices(seen.items()):
+            changes[path] = changes.get(path, 0) | bits
+        async for path, (bits, until) in in_slices(waiting.items()):
             endless = searched if until == float("inf") else changes
             queue = big if self._target.is_big(path) else endless
             queue[path] = bits
-        flights, failing = [*self._delivery.in_air.values()], self._target.failing()
         return State(self._status, flights, (changes, big, searched, met), failing, self._parts.overlap != "off")
 
     # -- phases ------------------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ async def _dump(mirror: Mirror, directory: bytes | None, log: Log) -> None:
         log.error("signal IO: --dump-dir is empty", "name a directory that does not exist")
         return
     try:
-        write_dump(directory, await mirror.state())
+        await asyncio.to_thread(write_dump, directory, await mirror.state())
     except OSError as error:
         hint = "remove it" if error.errno == errno.EEXIST else "see that its parent is there and may be written"
         log.error(f"--dump-dir {shown(directory)}: {error.strerror}", hint)

@@ -64,7 +64,7 @@ def make_parts(made: Plan) -> Parts:
         course=_course(s),
         big=0 if s.cancel_syscalls else s.threshold_bigfile,
         big_delay=max(s.delay_collect_bigfile, 0.0),
-        signatures=Signatures(s.modification_signature) if s.modification_signature else None,
+        signatures=_signatures(made),
         pre_exit=_hook(made, s.pre_exit_hook, "pre-exit-hook"),
         at_exit=_hook(made, s.exit_hook, "exit-hook"),
         standby=os.path.abspath(s.standby_file) if s.standby_file is not None else None,
@@ -83,6 +83,13 @@ def _course(s: Settings) -> Course:
         ignore_failures=s.ignore_failures > 0,
         sync_on_quit=s.sync_on_quit > 0,
     )
+
+
+def _signatures(made: Plan) -> Signatures | None:
+    """Return the memory of what was handed over, if what is unchanged is not to be handed over again."""
+    fields = made.settings.modification_signature
+    own = made.mode == "copy" or (is_exact(made) and os.path.basename(made.program) == b"rsync")
+    return Signatures(fields, leaves_alone=own) if fields else None
 
 
 def _handler_key(made: Plan) -> object:

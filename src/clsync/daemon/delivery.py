@@ -28,7 +28,7 @@ from clsync.daemon.target import Target
 from clsync.daemon.traffic import Traffic
 from clsync.kernel.files import opened
 from clsync.kernel.slices import in_slices
-from clsync.kernel.walk import lstat_below
+from clsync.kernel.walk import lstat_below, lstat_straight
 
 TICK_NS = 20_000_000
 """No file system clock is coarser than this, where it counts nanoseconds at all (CONFIG_HZ=100 makes 10 ms)."""
@@ -230,14 +230,12 @@ class Delivery:
         resolved = flight.resolved
         try:
             outcome = await self._handed(flight)
+            await self._sign(flight, outcome)
         except OSError as error:
             outcome = Outcome(Verdict.UNWELL, message=f"{shown(self._root.path)}: {error}")
         finally:
             os.close(flight.root)
         self.target.settle(flight.taken, resolved, outcome, flight.since, flight.started)
-        if self._parts.signatures is not None:
-            signed, met = resolved.signed_of(outcome), self.target.dirty.met
-            self._parts.signatures.confirm({path: sign for path, sign in signed.items() if path not in met})
         self.search.want(resolved.wanted, resolved.changed)
         if outcome.verdict is Verdict.UNWELL:
             self._arrived(outcome)
@@ -251,6 +249,20 @@ class Delivery:
                 self.last_sync = self._last_end_ns / 1e9
             self._arrived(outcome)
         return outcome.verdict is Verdict.DONE and not resolved.unreadable
+
+    async def _sign(self, flight: Flight, outcome: Outcome) -> None:
+        """Remember what was confirmed, as far as it is still what it was before."""
+        signatures, look = self._parts.signatures, lstat_straight(flight.root)
+        if signatures is None:
+            return
+        settled_ns = int(flight.since * 1e9) - TICK_NS
+        async for path, signed in in_slices(flight.resolved.signed_of(outcome).items()):
+            try:
+                found = look(path)
+            except OSError:
+                continue  # it is handed over once too often
+            if path not in self.target.dirty.met:
+                signatures.confirm(path, signed, found, settled_ns)
 
     async def _handed(self, flight: Flight) -> Outcome:
         resolved = flight.resolved
@@ -273,7 +285,7 @@ class Delivery:
                 self._log.debug(3, f"  {flags:#x} {shown(path)}")
         if self._parts.signatures is not None:
             # A run that fails may have written something else by then.
-            self._parts.signatures.confirm(dict.fromkeys(batch.entries))
+            self._parts.signatures.forget(batch.entries)
         self.in_air[batch.number] = FlightState(batch.number, flight.since, batch.entries)
         try:
             outcome = await self.crew.sync(batch)

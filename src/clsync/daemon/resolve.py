@@ -14,7 +14,7 @@ from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
 from clsync.core.links import LinkIndex, stands_for
 from clsync.core.paths import ancestors
-from clsync.core.signature import Signatures
+from clsync.core.signature import Signatures, Signed
 from clsync.handler.base import PathRules
 from clsync.kernel.mounts import devices_shown_twice
 from clsync.kernel.slices import in_parts, in_slices
@@ -53,10 +53,10 @@ class Resolved:
     """Those of the entries that are names of one file, all of them."""
     unsure: dict[bytes, int] = field(default_factory=dict)
     """Names of files whose names are to be searched for once more -> change bits."""
-    signed: dict[bytes, int | None] = field(default_factory=dict)
+    signed: dict[bytes, Signed] = field(default_factory=dict)
     """Path -> its signature (see `core.signature`)."""
 
-    def signed_of(self, outcome: Outcome) -> dict[bytes, int | None]:
+    def signed_of(self, outcome: Outcome) -> dict[bytes, Signed]:
         """Return the signatures of what was handed over by its own name, and confirmed."""
         if outcome.verdict is Verdict.UNWELL:
             return {}

@@ -279,6 +279,8 @@ class Mirror:
             self._delivery.reap()
             if self._hold_until is not None and not await self._root_is_back():
                 return
+            if self._leaving is Leaving.FLUSH and self._standby.holds(time.monotonic()):
+                return  # whoever wants the run to end does not want it to wait, nor to sync against the file's word
             self._hurry = True
             if await self._due_at(self._wake_at()):
                 before = self._delivery.number
@@ -333,6 +335,9 @@ class Mirror:
         if self._hold_until is not None:
             where = shown(self._root.path)
             self._log.error(f"watch directory {where} is away", "what changed is synced by the next start")
+            return Exit.INCOMPLETE
+        if self._leaving is Leaving.FLUSH and self._standby.active and self._anything_left():
+            self._log.error("the standby file is there", "what changed is synced by the next start")
             return Exit.INCOMPLETE
         if not self._target.failing():
             return Exit.OK

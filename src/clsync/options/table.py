@@ -398,7 +398,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _RUN,
         "nothing is synced while this file exists",
         "FILE",
-        "It is looked for before each batch, and then every second. Changes are collected meanwhile.",
+        "It is looked for before each batch, and then every second. Changes are collected meanwhile. QUIT and ALRM end"
+        " the run without syncing while it exists, with exit code 3 if anything may have changed.",
         completes="file",
     ),
     _flag(

@@ -198,6 +198,7 @@ class Mirror:
     async def run(self) -> int:
         """Arm, sync, follow; return the exit code. Raises OperatorError where the tree cannot be watched."""
         try:
+            self._warn_of_rules()
             await self._delivery.crew.first.open()
             if not self._course.only_initial:
                 await self._arm()
@@ -552,6 +553,7 @@ class Mirror:
     async def _use_rules(self, rules: Rules) -> None:
         """Watch, and compare everything, by other rules."""
         self._rules = rules
+        self._warn_of_rules()
         self._delivery.use_rules(rules)
         since = self._collector.lost_since()
         if self._collector.monitor is not None:
@@ -560,6 +562,12 @@ class Mirror:
             except (OperatorError, OSError) as error:
                 self._hold(str(error))
         self._target.dirty.add([(b"", DOUBT)], since)
+
+    def _warn_of_rules(self) -> None:
+        rule = self._rules.barring()
+        if rule is not None:
+            what = "rejects the watched directory itself: nothing in it is ever synced"
+            self._log.warning(f"rules, {rule}: {what}; write +d^$ before it")
 
 
 def _holds_anything(directory: bytes) -> bool:

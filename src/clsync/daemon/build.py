@@ -58,6 +58,7 @@ def make_parts(made: Plan) -> Parts:
         make_handler=lambda: make_handler(replace(made)),  # of its own: handlers are made in threads
         same_handler=_handler_key(made),
         rules=made.rules,
+        rules_read=made.rules_read,
         read_rules=lambda: read_rules(s),
         collect=max(s.delay_collect, 0.0),
         gap=s.delay_sync,

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from clsync.core.batch import Outcome, Verdict
@@ -29,6 +30,7 @@ from clsync.monitor.base import Monitor
 
 _ROOT_CHECK = 1.0
 """Seconds between two looks for a root that is gone."""
+_RULES_READ = "rules: read again, comparing everything"
 
 
 class Health(NamedTuple):
@@ -95,6 +97,8 @@ class Mirror:
             self._search.hurry()
         self._leaving: Leaving | None = None
         self._hurry = self._full_wanted = self._rules_wanted = self._flushing = self._following = False
+        self._rules_asked = 0.0
+        """When somebody wanted the rules to be read again last (monotonic seconds)."""
         self._parts_wanted: tuple[Parts, Handler | None] | None = None
         self._dismissed: list[Handler] = []
         """Handlers that were made and never used."""
@@ -145,7 +149,7 @@ class Mirror:
 
     def reread_rules(self) -> None:
         """Read the rules file again."""
-        self._rules_wanted = True
+        self._rules_wanted, self._rules_asked = True, time.monotonic()
         self._call()
 
     def exchange(self, parts: Parts, handler: Handler | None) -> None:
@@ -513,6 +517,11 @@ class Mirror:
 
     async def _change_parts(self, parts: Parts, handler: Handler | None) -> None:
         rules, crew = self._rules, self._delivery.crew
+        stale = parts.rules_read < self._rules_asked
+        if stale:
+            # They were read before somebody changed the file, and said so: what was read since is not to be undone.
+            parts = replace(parts, rules=self._read_rules(parts) or rules)
+            self._rules_wanted = False
         if handler is None:
             parts = parts.keeping(self._parts)
             self._delivery.use(parts, crew)
@@ -526,6 +535,8 @@ class Mirror:
         self._dismissed.clear()
         if parts.rules.source_text != rules.source_text:
             await self._use_rules(parts.rules)
+            if stale:
+                self._log.info(_RULES_READ)
         elif handler is not None:
             self._doubt_all()
 
@@ -539,16 +550,22 @@ class Mirror:
 
     async def _change_rules(self) -> None:
         self._set_status("rehashing")
-        try:
-            rules = self._parts.read_rules()
-        except OperatorError as error:
-            self._log.error(error.message, f"{error.hint}; the old rules stay in force")
+        rules = self._read_rules(self._parts)
+        if rules is None:
             return
         if rules.source_text == self._rules.source_text:
             self._log.info("rules: nothing has changed")
             return
         await self._use_rules(rules)
-        self._log.info("rules: read again, comparing everything")
+        self._log.info(_RULES_READ)
+
+    def _read_rules(self, parts: Parts) -> Rules | None:
+        """Read the rules file again; None if that cannot be done."""
+        try:
+            return parts.read_rules()
+        except OperatorError as error:
+            self._log.error(error.message, f"{error.hint}; the old rules stay in force")
+            return None
 
     async def _use_rules(self, rules: Rules) -> None:
         """Watch, and compare everything, by other rules."""

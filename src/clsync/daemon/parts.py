@@ -24,6 +24,8 @@ class Parts:
     same_handler: object
     """Equal for parts whose handlers do the same."""
     rules: Rules
+    rules_read: float
+    """When reading them began (monotonic seconds)."""
     read_rules: Callable[[], Rules]
     """Raises OperatorError."""
     collect: float

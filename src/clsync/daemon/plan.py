@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -40,6 +41,8 @@ class Plan:
     """The watched directory, absolute, without symlinks."""
     destination: Target | None
     rules: Rules
+    rules_read: float
+    """When reading the rules began (monotonic seconds)."""
     started_ns: int
     """Wall-clock time at which this run began, less a second for clocks that are set."""
     mode: str = ""
@@ -61,7 +64,8 @@ def make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan:
     """Check the settings against this machine; `before`: the plan in force. Raises OperatorError."""
     root = _source(settings.watch_dir)
     destination = _destination(settings.destination_dir)
-    made = Plan(settings, log, root, destination, read_rules(settings), started_ns() - 10**9)
+    now = time.monotonic()
+    made = Plan(settings, log, root, destination, read_rules(settings), now, started_ns() - 10**9)
     if before is not None:
         made.directories, made.held = before.directories, before.held
     if destination is not None and not destination.remote:

@@ -8,6 +8,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from clsync.core.paths import is_below, shown
@@ -58,6 +59,14 @@ class Plan:
     """Local destinations as they were seen first: what stands there later may be a bare mount point."""
     held: dict[bytes, Capabilities] = field(default_factory=dict)
     """What they can hold."""
+    made_directories: list[bytes] = field(default_factory=list)
+    """Directories that were made for list files, those above first."""
+
+    def clear_away(self) -> None:
+        """Remove the directories that were made, where nothing is in them."""
+        for path in reversed(self.made_directories):
+            with suppress(OSError):
+                os.rmdir(path)
 
 
 def make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan:
@@ -67,7 +76,7 @@ def make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan:
     now = time.monotonic()
     made = Plan(settings, log, root, destination, read_rules(settings), now, started_ns() - 10**9)
     if before is not None:
-        made.directories, made.held = before.directories, before.held
+        made.directories, made.held, made.made_directories = before.directories, before.held, before.made_directories
     if destination is not None and not destination.remote:
         made.local = local_destination(destination.text, made, "--destination-dir")
         made.destination = Target(made.local)

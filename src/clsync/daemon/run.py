@@ -40,13 +40,15 @@ def run(settings: Settings, reload: Reload) -> int:
         log.warning(warning)
     made = make_plan(settings, log)
     listener = build.make_listener(settings)
-    handler = make_handler(made)
-    background = Background() if settings.background else None
+    background = None
     try:
+        handler = make_handler(made)
+        background = Background() if settings.background else None
         if background is not None and not background.split():
             return background.wait()
         return _run(made, handler, log, background, reload, listener)
     except OperatorError as error:
+        made.clear_away()
         if background is not None and background.tell(error):
             return error.code
         raise
@@ -85,6 +87,7 @@ def _run(
             listener.remove()
         pid_file.remove()
         status_file.remove()
+        made.clear_away()
 
 
 def _control(

@@ -172,10 +172,11 @@ class PluginHandler:
     async def _list_calls(self, objects: Objects) -> AsyncGenerator[_Call]:
         style, batch = self._style, objects.batch
         async for part, included, excluded in objects.rsync_lists(style.include_limit, style.prefer_include):
-            made = [self._lists.write(listfiles.INCLUDE, included)]
+            if style.prefer_include:
+                made = [self._lists.write(listfiles.INCLUDE, included)]
+            else:
+                made = self._lists.write_both(included, excluded)
             try:
-                if not style.prefer_include:
-                    made.append(self._lists.write(listfiles.EXCLUDE, excluded))
                 yield _Call(list(part), Rsync(batch.status, batch.number, *made))
             finally:
                 self._lists.drop(made)

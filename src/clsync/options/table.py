@@ -301,7 +301,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _HOW,
         "directory for list files",
         "DIR",
-        "List files are written when the handler's arguments ask for them. Default: a private temporary one.",
+        "List files are written when the handler's arguments ask for them. It is made if it is missing, and then removed"
+        " at the end if nothing is left in it. Default: a private temporary one.",
         completes="dir",
     ),
     _flag("dont-unlink-lists", "U", _HOW, "keep list files"),

@@ -162,7 +162,7 @@ def on_node(place: Site, node: str) -> dict[str, str]:
 
 
 def test_hpc(nodes: Site) -> None:
-    """Its rules reject the watched directory itself: nothing is synced, by clsync 0.4.5 neither.
+    """Its rules reject the watched directory itself: nothing is synced, by clsync 0.4.5 neither. A warning says so.
 
     A rule that lets the directory be walked is what the files of the cluster need, from elsewhere.
     """
@@ -170,7 +170,9 @@ def test_hpc(nodes: Site) -> None:
         daemon.wait_for_log(SYNCED)
         nodes.write("/etc/machines", "node1 node2\n")
         daemon.stop(signal.SIGQUIT)
-        demand_no_troubles(daemon.output, "hpc")
+        *others, warning = troubles(daemon.output)
+        assert "-*.*: rejects the watched directory itself: nothing in it is ever synced" in warning
+        demand_no_troubles("\n".join(others), "hpc")
     assert nodes.read("/run/pdcp") is None
     rules = nodes.read("/etc/clsync/rules/hpc")
     nodes.write("/etc/clsync/rules/hpc-walked", f"+w^$\n{rules}")

@@ -287,7 +287,7 @@ def _lists_dir(made: Plan) -> bytes | None:
             Exit.FILES,
         )
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        made.made_directories += _made_with_parents(path)
         found = os.stat(path)
     except OSError as error:
         raise OperatorError(f"--lists-dir {shown(path)}: {error.strerror}", "name a directory", Exit.FILES) from None
@@ -296,6 +296,16 @@ def _lists_dir(made: Plan) -> bytes | None:
             f"--lists-dir {shown(path)} can be read by others", f"close it: chmod 700 {shown(path)}", Exit.FILES
         )
     return path
+
+
+def _made_with_parents(path: bytes) -> list[bytes]:
+    """Make a directory if it is missing; return what was made, the topmost first. Raises OSError."""
+    missing, at = list[bytes](), path
+    while not os.path.lexists(at):
+        missing.insert(0, at)
+        at = os.path.dirname(at)
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    return missing
 
 
 def _recursive_arguments(made: Plan) -> Sequence[bytes]:

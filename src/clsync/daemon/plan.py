@@ -6,7 +6,9 @@ import errno
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from clsync.core.paths import is_below, shown
@@ -40,6 +42,8 @@ class Plan:
     """The watched directory, absolute, without symlinks."""
     destination: Target | None
     rules: Rules
+    rules_read: float
+    """When reading the rules began (monotonic seconds)."""
     started_ns: int
     """Wall-clock time at which this run began, less a second for clocks that are set."""
     name: str = ""
@@ -57,6 +61,14 @@ class Plan:
     """Local destinations as they were seen first: what stands there later may be a bare mount point."""
     held: dict[bytes, Capabilities] = field(default_factory=dict)
     """What they can hold."""
+    made_directories: list[bytes] = field(default_factory=list)
+    """Directories that were made for list files, those above first."""
+
+    def clear_away(self) -> None:
+        """Remove the directories that were made, where nothing is in them."""
+        for path in reversed(self.made_directories):
+            with suppress(OSError):
+                os.rmdir(path)
 
 
 def make_plans(settings: Settings, log: Log, before: Sequence[Plan] = ()) -> list[Plan]:
@@ -65,7 +77,10 @@ def make_plans(settings: Settings, log: Log, before: Sequence[Plan] = ()) -> lis
     Raises OperatorError.
     """
     each = [replace(settings, destination_dir=one, destinations=(one,)) for one in settings.destinations]
-    made = [_make_plan(one, log, before[0] if before else None) for one in each or [settings]]
+    made: list[Plan] = []
+    for one in each or [settings]:
+        # What was found out about directories is known to all.
+        made.append(_make_plan(one, log, (*before, *made, None)[0]))
     for plan in made if len(made) > 1 else ():
         assert plan.destination is not None
         plan.name = shown(plan.destination.text)
@@ -90,9 +105,10 @@ def _make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan
     """Check the settings for one destination against this machine. Raises OperatorError."""
     root = _source(settings.watch_dir)
     destination = _destination(settings.destination_dir)
-    made = Plan(settings, log, root, destination, read_rules(settings), started_ns() - 10**9)
+    now = time.monotonic()
+    made = Plan(settings, log, root, destination, read_rules(settings), now, started_ns() - 10**9)
     if before is not None:
-        made.directories, made.held = before.directories, before.held
+        made.directories, made.held, made.made_directories = before.directories, before.held, before.made_directories
     if destination is not None and not destination.remote:
         made.local = local_destination(destination.text, made, "--destination-dir")
         made.destination = Target(made.local)

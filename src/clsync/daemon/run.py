@@ -40,14 +40,16 @@ def run(settings: Settings, reload: Reload) -> int:
         log.warning(warning)
     plans = make_plans(settings, log)
     listener = build.make_listener(settings)
-    handlers = [make_handler(made) for made in plans]
-    demand_apart(plans)
-    background = Background() if settings.background else None
+    background = None
     try:
+        handlers = [make_handler(made) for made in plans]
+        demand_apart(plans)
+        background = Background() if settings.background else None
         if background is not None and not background.split():
             return background.wait()
         return _run(settings, plans, handlers, log, background, reload, listener)
     except OperatorError as error:
+        plans[0].clear_away()
         if background is not None and background.tell(error):
             return error.code
         raise
@@ -87,6 +89,7 @@ def _run(
             listener.remove()
         pid_file.remove()
         status_file.remove()
+        plans[0].clear_away()
 
 
 def _control(
@@ -149,7 +152,7 @@ async def _dump(mirror: Mirror, directory: bytes | None, log: Log) -> None:
         log.error("signal IO: --dump-dir is empty", "name a directory that does not exist")
         return
     try:
-        write_dump(directory, await mirror.states())
+        await asyncio.to_thread(write_dump, directory, await mirror.states())
     except OSError as error:
         hint = "remove it" if error.errno == errno.EEXIST else "see that its parent is there and may be written"
         log.error(f"--dump-dir {shown(directory)}: {error.strerror}", hint)

@@ -26,9 +26,22 @@ class ListFiles:
         name = b"%s.%d.0.%d.%d" % (kind, os.getpid(), int(time.time()), random.getrandbits(31))
         path = os.path.join(self._directory, name)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(text)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(text)
+        except OSError:
+            os.unlink(path)
+            raise
         return path
+
+    def write_both(self, included: bytes, excluded: bytes) -> list[bytes]:
+        """Write the two lists of rsync; return their paths. Raises OSError, and then neither is left."""
+        include = self.write(INCLUDE, included)
+        try:
+            return [include, self.write(EXCLUDE, excluded)]
+        except OSError:
+            os.unlink(include)
+            raise
 
     def drop(self, names: Iterable[bytes]) -> None:
         """Remove lists that were used. Raises OSError."""

@@ -315,7 +315,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _HOW,
         "directory for list files",
         "DIR",
-        "List files are written when the handler's arguments ask for them. Default: a private temporary one.",
+        "List files are written when the handler's arguments ask for them. It is made if it is missing, and then removed"
+        " at the end if nothing is left in it. Default: a private temporary one.",
         completes="dir",
     ),
     _flag("dont-unlink-lists", "U", _HOW, "keep list files"),
@@ -412,7 +413,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _RUN,
         "nothing is synced while this file exists",
         "FILE",
-        "It is looked for before each batch, and then every second. Changes are collected meanwhile.",
+        "It is looked for before each batch, and then every second. Changes are collected meanwhile. QUIT and ALRM end"
+        " the run without syncing while it exists, with exit code 3 if anything may have changed.",
         completes="file",
     ),
     _flag(
@@ -581,8 +583,8 @@ ELSEWHERE: Final = {"exit-on-sync-skipping": "is about the audit trail of FreeBS
 """Options of clsync 0.4 that mean nothing here -> why."""
 
 FIXED: Final = frozenset(
-    "watch-dir one-file-system exclude-mount-points poll-interval monitor threading max-parallel output pid-file status-file"
-    " background skip-initialsync only-initialsync config-file custom-signals compat socket socket-mod"
+    "watch-dir one-file-system exclude-mount-points poll-interval monitor threading max-parallel output pid-file"
+    " status-file background skip-initialsync only-initialsync config-file custom-signals compat socket socket-mod"
     " socket-own socket-auth".split()
 )
 """What cannot be changed while clsync runs."""

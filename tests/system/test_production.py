@@ -225,7 +225,7 @@ def test_hpc_backup(nodes: Site) -> None:
         assert nodes.read("/mnt/backup/decrement/srv/data/deep/er/file") == "deep/er/file"
         daemon.stop(signal.SIGQUIT)
         demand_no_troubles(daemon.output, "hpc-backup")
-    assert os.listdir(nodes.path("/dev/shm/clsync")) == []
+    assert not nodes.path("/dev/shm/clsync").exists()
 
 
 # -- the blocks of the containers: handlers in bash, rsync daemons at the other end ----------------------------
@@ -243,7 +243,7 @@ def demand_clean_end(place: Site, daemon: Daemon, name: str) -> None:
     assert place.read("/run/brotherssh") == f"rm -f {status}\n"
     assert place.read(status) is None
     assert place.read(f"/var/run/clsync-{LABEL}-{name}.pid") is None
-    assert os.listdir(place.path(f"/dev/shm/clsync-{LABEL}-{name}")) == []
+    assert not place.path(f"/dev/shm/clsync-{LABEL}-{name}").exists()
 
 
 def test_lxc_brother(place: Site) -> None:

@@ -27,7 +27,7 @@ def resolved(top: Path, since: float) -> dict[bytes, int]:
     """Return the entries that a doubt about everything since a time (s) comes to."""
     root = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        doing = resolve.Resolver(LinkIndex()).resolve(
+        doing = resolve.Resolver(LinkIndex(), {}).resolve(
             {b"": DOUBT}, root=root, freshness=Freshness(0, 0), doubts={b"": since}
         )
         return asyncio.run(doing).entries
@@ -82,7 +82,7 @@ def test_all_names_of_a_file_are_one_group_though_one_was_named(tmp_path: Path) 
     links.learn((found.st_dev, found.st_ino), [b"known", b"other", b"seen"], 3)
     root = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        doing = resolve.Resolver(links).resolve({b"seen": NAME}, root=root, freshness=Freshness(0, 0), doubts={})
+        doing = resolve.Resolver(links, {}).resolve({b"seen": NAME}, root=root, freshness=Freshness(0, 0), doubts={})
         made = asyncio.run(doing)
     finally:
         os.close(root)

@@ -19,6 +19,7 @@ class Exit(IntEnum):
     FILES = 7  # pid file, status file or control socket cannot be used
     UNREACHABLE = 8  # clsync ctl: no daemon answers
     REFUSED = 9  # clsync ctl: the daemon says no
+    PRIVILEGE = 10  # an identity or a confinement that was asked for cannot be had
 
 
 class OperatorError(Exception):

@@ -18,7 +18,8 @@ from clsync.handler.plugin.handler import PluginHandler, PluginStyle, PythonValu
 from clsync.handler.plugin.values import values_of
 from clsync.handler.rsync import RsyncHandler, Target
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
-from clsync.kernel.capabilities import Capabilities, probe_destination
+from clsync.kernel import roles
+from clsync.kernel.capabilities import Capabilities, probe_for_programs
 from clsync.options import MODULE_MODES
 from clsync.options.expansion import expand, macros
 
@@ -64,7 +65,7 @@ def _capabilities(made: Plan, local: bytes) -> Capabilities:
     if local in made.held:
         return made.held[local]
     try:
-        found = probe_destination(local)
+        found = probe_for_programs(local)
     except OSError as error:
         what = f"destination {shown(local)} cannot be written: {error.strerror}"
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -287,7 +288,11 @@ def _lists_dir(made: Plan) -> bytes | None:
             Exit.FILES,
         )
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        if not os.path.isdir(path):
+            roles.by_somebody(lambda: os.makedirs(path, mode=0o700))
+            who = roles.programs_ids()
+            if os.stat(path).st_uid != who.uid:
+                os.chown(path, who.uid, who.gid)
         found = os.stat(path)
     except OSError as error:
         raise OperatorError(f"--lists-dir {shown(path)}: {error.strerror}", "name a directory", Exit.FILES) from None

@@ -16,6 +16,7 @@ from clsync.daemon.root import Directory
 from clsync.errors import Exit, OperatorError
 from clsync.handler.rsync import Target
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
+from clsync.kernel import roles
 from clsync.kernel.capabilities import Capabilities
 from clsync.kernel.process import started_ns
 from clsync.options import MODULE_MODES, PROGRAM_MODES, Settings
@@ -216,15 +217,21 @@ def find_program(name: bytes, option: str = "--sync-handler") -> bytes:
     """Return the path of a program. Raises OperatorError."""
     if b"/" in name:
         path = os.path.abspath(name)
-        if os.path.isfile(path) and os.access(path, os.X_OK):
+        if _may_run(path):
             return path
         why = "cannot be executed" if os.path.exists(path) else "does not exist"
         raise OperatorError(f"{option} {shown(name)} {why}", "name an executable file", Exit.HANDLER)
-    found = shutil.which(os.fsdecode(name))
+    with roles.as_programs():
+        found = shutil.which(os.fsdecode(name))
     if found is None:
         hint = "install rsync, or use --mode=copy" if name == b"rsync" else "install it, or give its full path"
         raise OperatorError(f"{option} {shown(name)} is not in PATH", hint, Exit.HANDLER)
     return os.fsencode(found)
+
+
+def _may_run(path: bytes) -> bool:
+    with roles.as_programs():
+        return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def lookup_of(made: Plan) -> Callable[[bytes], bytes | None]:

@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
@@ -24,7 +25,9 @@ from clsync.daemon.plan import Plan, make_plan
 from clsync.daemon.switch import Reload, Switch
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
-from clsync.options import Settings
+from clsync.kernel import roles
+from clsync.options import MODULE_MODES, Settings
+from clsync.privilege.carry import Confinement
 
 _SIGNAL_HAND_OVER = 16
 """SIGSTKFLT on Linux; clsync 0.4 wakes its blocking calls with it."""
@@ -38,18 +41,43 @@ def run(settings: Settings, reload: Reload) -> int:
     log = Log(settings.output, 0 if settings.quiet else settings.verbose, settings.debug)
     for warning in settings.warnings:
         log.warning(warning)
-    made = make_plan(settings, log)
-    listener = build.make_listener(settings)
-    handler = make_handler(made)
-    background = Background() if settings.background else None
+    confinement = Confinement(settings, lambda text: log.debug(1, text))
+    background: Background | None = None
     try:
+        confinement.enter()
+        made = make_plan(settings, log)
+        _look_for_python(made, confinement)
+        listener = build.make_listener(settings)
+        handler = make_handler(made)
+        background = Background() if settings.background else None
         if background is not None and not background.split():
+            confinement.forget()
             return background.wait()
-        return _run(made, handler, log, background, reload, listener)
+        return _run(made, handler, log, background, reload, listener, confinement)
     except OperatorError as error:
         if background is not None and background.tell(error):
             return error.code
         raise
+    finally:
+        _leave(confinement, log)
+
+
+def _leave(confinement: Confinement, log: Log) -> None:
+    try:
+        confinement.leave()
+    except OSError as error:
+        log.warning(f"the process group is left behind: {error.strerror}")
+
+
+def _look_for_python(made: Plan, confinement: Confinement) -> None:
+    """See that all processes that this mode needs can be started in the new root. Raises OperatorError."""
+    needed = made.mode in MODULE_MODES or (made.mode == "copy" and roles.programs_are_others())
+    if needed and confinement.without_python:
+        raise OperatorError(
+            f"mode {made.mode} needs Python in the new root: {sys.executable}",
+            "let it be seen there, with clsync itself, or use another mode",
+            Exit.PRIVILEGE,
+        )
 
 
 def _run(
@@ -59,6 +87,7 @@ def _run(
     background: Background | None,
     reload: Reload,
     listener: Listener | None,
+    confinement: Confinement,
 ) -> int:
     settings = made.settings
     pid_file = SmallFile(settings.pid_file, "pid-file")
@@ -74,6 +103,10 @@ def _run(
         status_file.write("starting")
         pid_file.write(str(os.getpid()))
         parts = build.make_parts(made)
+        if confinement.plan.identity is not None:
+            for file in (status_file, pid_file):
+                file.give_away()
+        confinement.drop()
         ready = background.ready if background else lambda: None
         mirror = build.make_mirror(made, handler, parts, status.set, ready)
         if background is not None:
@@ -147,7 +180,8 @@ async def _dump(mirror: Mirror, directory: bytes | None, log: Log) -> None:
         log.error("signal IO: --dump-dir is empty", "name a directory that does not exist")
         return
     try:
-        write_dump(directory, await mirror.state())
+        state = await mirror.state()
+        roles.by_somebody(lambda: write_dump(directory, state))
     except OSError as error:
         hint = "remove it" if error.errno == errno.EEXIST else "see that its parent is there and may be written"
         log.error(f"--dump-dir {shown(directory)}: {error.strerror}", hint)

@@ -26,6 +26,7 @@ EXIT_TEXTS: Final = {
     Exit.FILES: "The configuration file, pid file, status file, control socket or list directory cannot be used.",
     Exit.UNREACHABLE: "clsync ctl: no daemon answers at the control socket, or not in time, or there is no right to ask.",
     Exit.REFUSED: "clsync ctl: the daemon has answered that it cannot do this.",
+    Exit.PRIVILEGE: "An identity or a confinement that was asked for cannot be had.",
     Exit.USAGE: "An option, a value, a rule or a line of the configuration is wrong.",
 }
 

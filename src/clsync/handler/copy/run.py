@@ -17,6 +17,7 @@ from clsync.handler.copy.pool import Pool, Unavailable
 from clsync.handler.copy.settings import Context, Settings
 from clsync.handler.copy.trouble import Stopped, Unwell, destination_trouble
 from clsync.handler.copy.units import Inode, Linked, Listed, Unit, groups, phases
+from clsync.kernel import roles
 from clsync.kernel.walk import lstat_below
 
 ALONE: Final = 2000
@@ -38,6 +39,8 @@ class Run:
         self._control, self._show_progress = control, show_progress
         self._pool: Pool | None = None
         self._alone = False
+        self._apart = roles.programs_are_others()
+        """Only other processes may write to the destination."""
         self._shown_at = 0.0
 
     def outcome(self) -> Outcome:
@@ -86,7 +89,7 @@ class Run:
         """Do units here, or with other processes if there is much to do. Raises Unwell, Stopped or OSError."""
         pending = engine.context.pending
         pending.extend(reversed(units))
-        if self._pool is None and not (self._batch.initial or _size(units) > ALONE):
+        if self._pool is None and not (self._batch.initial or self._apart or _size(units) > ALONE):
             until = time.monotonic() + PATIENCE
             while pending and (self._alone or time.monotonic() < until):
                 engine.do(pending.pop())
@@ -103,6 +106,8 @@ class Run:
                 tick = partial(self._show, context) if self._show_progress else None
                 self._pool = Pool(context, self._control, tick)
             except Unavailable as why:
+                if self._apart:
+                    raise Unwell(f"nothing can be copied as user {roles.programs_ids().uid}: {why}") from None
                 self._alone = True
                 self.notes.append(f"copying in one process: {why}")
         return self._pool is not None

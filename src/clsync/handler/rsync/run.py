@@ -23,6 +23,7 @@ from clsync.handler.rsync.blame import Blame, blame, first_line
 from clsync.handler.rsync.clearing import Clearing, Stopped
 from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.runner import KEPT_OUTPUT, Result
+from clsync.kernel import roles
 from clsync.kernel.files import opened
 from clsync.kernel.mounts import mount_points_below
 from clsync.kernel.process import exit_text
@@ -87,7 +88,9 @@ class BatchRun:
         self._stalls = 0
         self._look = lstat_below(batch.root)
         target = program.target
-        self._local = None if target.remote or not target.text else target.text
+        # What others may do at a local destination, and we may not, is theirs to do, as at a remote one.
+        ours = not (target.remote or not target.text or roles.programs_are_others())
+        self._local = target.text if ours else None
         self._began_ns = time.time_ns() - _TICK_NS
 
     async def outcome(self) -> Outcome:
@@ -100,12 +103,12 @@ class BatchRun:
         finally:
             for name in (self._filter, self._by_name):
                 if name is not None:
-                    os.unlink(name)
+                    permitted.remove_file(name)
 
     def _protect(self, paths: list[bytes]) -> None:
         """Let no run delete these paths at the destination, and none that has to be left alone anyway."""
         if self._filter is not None:
-            os.unlink(self._filter)
+            permitted.remove_file(self._filter)
         spared = [*self._spared, *paths]
         self._filter = permitted.filter_file(spared) if spared else None
 
@@ -459,7 +462,7 @@ class BatchRun:
         guard = [b"--filter=merge " + self._filter] if self._filter is not None else []
         if self._rules is not None and not self._recipe.missing_args:
             if self._by_name is not None:
-                os.unlink(self._by_name)
+                permitted.remove_file(self._by_name)
                 self._by_name = None
             if all(f & flag.MISSING or not p for p, f in entries.items()):
                 self._by_name = permitted.deletion_file(entries)
@@ -547,7 +550,7 @@ class BatchRun:
         finally:
             self._filter = before
             if own is not None:
-                os.unlink(own)
+                permitted.remove_file(own)
         return None if self._program.done(result) else first_line(result.messages)
 
     async def _doomed(self, entries: Entries) -> permitted.Doomed:

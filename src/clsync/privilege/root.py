@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import importlib
+import importlib.util
 import os
 import pkgutil
 import stat
@@ -33,7 +33,9 @@ _LATE: Final = (
 def import_everything() -> None:
     """Load all code now: its files may be out of reach later. So may be the time zone."""
     for module in pkgutil.walk_packages(clsync.__path__, "clsync."):
-        importlib.import_module(module.name)
+        found = importlib.util.find_spec(module.name)
+        if found is not None and (found.origin or "").endswith(".py"):  # libraries for modules in C are none
+            importlib.import_module(module.name)
     for name in _LATE:
         importlib.import_module(name)
     time.localtime()

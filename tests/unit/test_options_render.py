@@ -171,7 +171,9 @@ def completed(*words: str, cwd: Path = TOP) -> set[str]:
 
 def test_bash_offers_options() -> None:
     assert completed("--watch") == {"--watch-dir="}
-    assert {"--mode=", "--monitor=", "--max-iterations=", "--modification-signature="} == completed("--m")
+    assert {"--mode=", "--monitor=", "--max-iterations=", "--modification-signature=", "--mountpoints="} == completed(
+        "--m"
+    )
     assert "-W" in completed("-")
 
 

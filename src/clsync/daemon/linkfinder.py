@@ -109,7 +109,7 @@ async def _child(open_root: Callable[[], int], options: list[bytes], wishes: byt
     try:
         argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.kernel.linkscan", *options]
         if not os.path.exists(linkscan.__file__):
-            return await asyncio.to_thread(_scanned_here, root, options, wishes)  # out of reach in another root
+            return await asyncio.to_thread(_scanned_here, root, options, wishes)  # out of reach: another root
         child = spawn(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, scanner=True)
     finally:
         os.close(root)

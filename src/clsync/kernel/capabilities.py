@@ -96,16 +96,17 @@ def probe_destination(path: bytes) -> Capabilities:
 
 def probe_for_programs(path: bytes) -> Capabilities:
     """Try what the directory `path` can hold for who runs handlers. Raises as `probe_destination`."""
-    if not roles.programs_are_others() or not os.path.exists(__file__):
-        with roles.as_programs():
-            return probe_destination(path)
     argv = [sys.executable, "-I", "-m", "clsync.kernel.capabilities", os.fsdecode(path)]
     with roles.as_programs():
-        done = subprocess.run(argv, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if not roles.programs_are_others():
+            return probe_destination(path)
+        try:
+            done = subprocess.run(argv, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return probe_destination(path)  # Python is out of reach: for root this may show less than there is
     number, _, text = done.stdout.partition(b"\n")
-    if done.returncode or int(number):
-        code = int(number or errno.EIO)
-        raise OSError(code, os.strerror(code), path)
+    if int(number):
+        raise OSError(int(number), os.strerror(int(number)), path)
     return Capabilities(**json.loads(text))
 
 

@@ -69,7 +69,7 @@ def make_read_only(target: bytes) -> None:
 def change_root() -> None:
     """Make the current directory, a mount point, the root, and let go of the old one. Raises OSError.
 
-    Nothing of the old root is in reach then, not for root either, in contrast to chroot(2).
+    No path leads to the old root then, in contrast to chroot(2), but for those of /proc that root may follow.
     """
     # With the same directory twice the old root lies over the new one, and no directory for it is needed.
     checked(_pivot_root(b".", b"."), os.getcwdb())

@@ -55,6 +55,9 @@ class Confinement:
         self._debug = debug
         self._group: DeviceGroup | None = None
         self._hides_code = any(isinstance(step, ChangeRoot | KeepMounts) for step in self.plan.confinement)
+        identity = self.plan.identity
+        self._blind = identity is not None and not identity.kept & credentials.mask(("CAP_DAC_READ_SEARCH",))
+        """Our own files may be closed to who we are going to be."""
 
     @property
     def without_python(self) -> bool:
@@ -64,7 +67,7 @@ class Confinement:
     def enter(self) -> None:
         """Take the steps that come before any path is looked at. Raises OperatorError."""
         self._assign(others=self.plan.identity is not None or self.plan.roles.others)
-        if self._hides_code:
+        if self._hides_code or self._blind:
             root.import_everything()
         for step in self.plan.confinement:
             self._take(step)

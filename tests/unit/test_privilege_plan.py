@@ -31,14 +31,15 @@ AS_ROOT = Machine(ROOT, ALL)
 AS_BACKUP = Machine(BACKUP, 0)
 
 
+USERS = {b"root": (0, 0), b"backup": (34, 34), b"nobody": (65534, 65534)}
+
+
 class FewAccounts:
     """Three users, one of whom is in another group, too."""
 
-    users = {b"root": (0, 0), b"backup": (34, 34), b"nobody": (65534, 65534)}
-
     def user(self, text: bytes, option: str) -> User:
         """Return a user."""
-        for name, (uid, gid) in self.users.items():
+        for name, (uid, gid) in USERS.items():
             if text in (name, b"%d" % uid):
                 return User(uid, name.decode(), gid)
         if text.isdigit():

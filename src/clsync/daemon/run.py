@@ -59,14 +59,7 @@ def run(settings: Settings, reload: Reload) -> int:
             return error.code
         raise
     finally:
-        _leave(confinement, log)
-
-
-def _leave(confinement: Confinement, log: Log) -> None:
-    try:
         confinement.leave()
-    except OSError as error:
-        log.warning(f"the process group is left behind: {error.strerror}")
 
 
 def _look_for_python(made: Plan, confinement: Confinement) -> None:

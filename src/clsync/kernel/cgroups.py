@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
+import signal
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+from clsync.kernel.credentials import CapabilitySets, capabilities, mask, set_capabilities
 from clsync.kernel.libc import LIBC, checked
-from clsync.kernel.mounts import MOUNTINFO, private_view
+from clsync.kernel.mounts import MOUNTINFO
 
 READ: Final = 2
 WRITE: Final = 4
@@ -24,7 +25,6 @@ _PROG_ATTACH: Final = 8
 _PROG_TYPE_CGROUP_DEVICE: Final = 15
 _ATTACH_CGROUP_DEVICE: Final = 6
 _ALLOW_MULTI: Final = 2
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Device(NamedTuple):
@@ -76,57 +76,64 @@ def _below(point: bytes, root: bytes, path: bytes) -> bytes:
 
 
 class DeviceGroup:
-    """A group of its own below the present one, in which only some devices can be opened."""
+    """A group of its own below the present one, in which only some devices can be opened.
+
+    A process of its own waits for the end of this one, however it comes, and removes the group then: only root with
+    CAP_DAC_OVERRIDE may do that in the topmost group, and this process may be about to become somebody else, who sees
+    other mounts.
+    """
 
     def __init__(self, hierarchy: Hierarchy, name: bytes, devices: Iterable[Device]) -> None:
         """Make the group, limit it and enter it. Raises OSError (EEXIST where another process is in it).
 
         `name`: relative; directories that are missing are made.
         """
-        # A view that leads nowhere else: this process may be about to leave the root that it lies in.
-        self._home = private_view(hierarchy.here)
+        self._home, self._group = hierarchy.here, os.path.join(hierarchy.here, name)
         self._made: list[bytes] = []
-        self._name = name
+        self._caretaker: _Caretaker | None = None
         try:
-            self._make()
+            self._make(name)
             if hierarchy.version == 2:
                 self._filter(devices)
             else:
                 self._list(devices)
-            self._write(name + b"/cgroup.procs", b"0" if hierarchy.version == 2 else b"%d" % os.getpid())
+            self._caretaker = _Caretaker(self._remove)
+            _write(self._group + b"/cgroup.procs", b"%d" % os.getpid())
         except OSError:
             self.leave()
             raise
 
     def leave(self) -> None:
-        """Go back to the old group with all that is in this one, and remove it. Raises OSError."""
-        if self._name in self._made:
-            for pid in self._read(self._name + b"/cgroup.procs").split():
-                with suppress(ProcessLookupError):
-                    self._write(b"cgroup.procs", pid)
-        for made in reversed(self._made):
-            try:
-                os.rmdir(made, dir_fd=self._home)
-            except OSError as error:
-                if error.errno not in (errno.EBUSY, errno.ENOTEMPTY) or made == self._name:
-                    raise  # another instance has a group in the directories above
-        self._made.clear()
-        os.close(self._home)
+        """Have this process, and all that is in the group with it, put back, and the group removed."""
+        if self._caretaker is not None:
+            self._caretaker.act()
+        else:
+            self._remove()
 
-    def _make(self) -> None:
-        parts = self._name.split(b"/")
-        for path in (b"/".join(parts[:count]) for count in range(1, len(parts))):
+    def _remove(self) -> None:
+        if self._group in self._made:
+            for pid in _read(self._group + b"/cgroup.procs").split():
+                with suppress(ProcessLookupError):
+                    _write(self._home + b"/cgroup.procs", pid)
+        for made in reversed(self._made):
+            with suppress(OSError):  # another instance may have a group in the directories above
+                os.rmdir(made)
+
+    def _make(self, name: bytes) -> None:
+        parts = name.split(b"/")
+        for count in range(1, len(parts)):
+            path = os.path.join(self._home, *parts[:count])
             with suppress(FileExistsError):
-                os.mkdir(path, 0o755, dir_fd=self._home)
+                os.mkdir(path, 0o755)
             self._made.append(path)
         with suppress(OSError):
-            os.rmdir(self._name, dir_fd=self._home)  # what a process that was killed has left
-        os.mkdir(self._name, 0o755, dir_fd=self._home)
-        self._made.append(self._name)
+            os.rmdir(self._group)  # what a process that was killed with its caretaker has left
+        os.mkdir(self._group, 0o755)
+        self._made.append(self._group)
 
     def _filter(self, devices: Iterable[Device]) -> None:
         program = _load(instructions(devices))
-        group = os.open(self._name, _DIRECTORY, dir_fd=self._home)
+        group = os.open(self._group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             _bpf(_PROG_ATTACH, struct.pack("=IIII", group, program, _ATTACH_CGROUP_DEVICE, _ALLOW_MULTI))
         finally:
@@ -134,23 +141,71 @@ class DeviceGroup:
             os.close(program)
 
     def _list(self, devices: Iterable[Device]) -> None:
-        self._write(self._name + b"/devices.deny", b"a")
+        _write(self._group + b"/devices.deny", b"a")
         for major, minor, access in devices:
             how = b"r" * bool(access & READ) + b"w" * bool(access & WRITE)
-            self._write(self._name + b"/devices.allow", b"c %d:%d %s" % (major, minor, how))
+            _write(self._group + b"/devices.allow", b"c %d:%d %s" % (major, minor, how))
 
-    def _write(self, name: bytes, text: bytes) -> None:
-        # Not by a buffered file: what the kernel says to it must not be lost.
-        file = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._home)
+
+class _Caretaker:
+    """A process that does something as soon as no process holds this object any more."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        """Start it; there must be one thread only. Raises OSError."""
+        outlet, self._life = os.pipe2(os.O_CLOEXEC)
+        self._done, inlet = os.pipe2(os.O_CLOEXEC)
+        self._pid = os.fork()
+        if self._pid:
+            os.close(outlet)
+            os.close(inlet)
+            return
         try:
-            os.write(file, text)
+            self._wait(outlet, inlet)
+            act()
         finally:
-            os.close(file)
+            os._exit(0)
 
-    def _read(self, name: bytes) -> bytes:
-        file = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._home)
-        with open(file, "rb") as stream:
-            return stream.read()
+    def act(self) -> None:
+        """Have it done now, and wait for it."""
+        if self._life >= 0:
+            os.close(self._life)
+            self._life = -1
+            os.read(self._done, 1)
+            os.close(self._done)
+            with suppress(ChildProcessError):  # it is the child of who has split off the background
+                os.waitpid(self._pid, 0)
+
+    def _wait(self, outlet: int, inlet: int) -> None:
+        """Wait for the end of all others, deaf to signals, with nothing else in hand, and no rights but one."""
+        os.setsid()
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            with suppress(OSError):
+                signal.signal(number, signal.SIG_IGN)
+        os.chdir(b"/")
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (int(name) for name in os.listdir(b"/proc/self/fd")):
+            if descriptor < 3:
+                os.dup2(nowhere, descriptor)
+            elif descriptor not in (outlet, inlet):
+                with suppress(OSError):
+                    os.close(descriptor)
+        kept = mask(("CAP_DAC_OVERRIDE",)) & capabilities().permitted
+        set_capabilities(CapabilitySets(kept, kept, 0))
+        os.read(outlet, 1)
+
+
+def _write(name: bytes, text: bytes) -> None:
+    # Not by a buffered file: what the kernel says to it must not be lost.
+    file = os.open(name, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(file, text)
+    finally:
+        os.close(file)
+
+
+def _read(name: bytes) -> bytes:
+    with open(name, "rb") as stream:
+        return stream.read()
 
 
 # -- the filter of version 2 (bpf(2), linux/bpf.h) -----------------------------------------------------------------

@@ -548,7 +548,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _PRIVILEGE,
         "let go of the old root altogether",
         "HOW",
-        "A --chroot alone can be left by any root. `direct`: the new root is a mount point. `auto`: any directory; where its"
+        "Root can leave a mere --chroot. `direct`: the new root is a mount point. `auto`: any directory; where its"
         " `proc` or `dev` are empty, /proc and a small /dev are put there, for clsync alone. `auto-ro`: nothing can be"
         " written inside, but for /tmp, which is empty and in memory.",
         completes=" ".join(PIVOTS),

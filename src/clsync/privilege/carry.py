@@ -79,9 +79,9 @@ class Confinement:
             self._assign(others=self.plan.roles.others)
 
     def leave(self) -> None:
-        """Remove what was made for this process. Raises OSError."""
+        """Remove what was made for this process."""
         if self._group is not None:
-            roles.by_somebody(self._group.leave)
+            self._group.leave()
             self._group = None
 
     def forget(self) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from clsync.errors import Exit
+from clsync.kernel.cgroups import hierarchies
 from clsync.kernel.credentials import mask
 from tests.support.daemon import Daemon, installed
 from tests.support.modules import compiled
@@ -219,7 +220,7 @@ def test_capabilities_alone(world: World) -> None:
         (("-unoone",), "--uid noone: there is no such user"),
         (("-gnogroups",), "--gid nogroups: there is no such group"),
         (("--sync-handler-uid=noone",), "--sync-handler-uid noone: there is no such user"),
-        (("-C", "FOO"), "-C: 'CAP_FOO' is not known here"),
+        (("-C", "FOO"), "-C: 'CAP_FOO' is no capability"),
         (("--inherit-capabilities=all",), "--inherit-capabilities: 'all' is not known here"),
     ],
 )
@@ -232,6 +233,17 @@ def test_a_destination_that_the_new_user_may_not_write(world: World) -> None:
         path.chmod(0o755)
     message, _ = world.run(*world.trees, "-unobody", "-C", "", "-Mcopy").complaint(Exit.DESTINATION)
     assert message == f"destination {world.destination} cannot be written: Permission denied"
+
+
+def test_a_source_that_the_new_user_may_not_read(world: World) -> None:
+    """Though who starts clsync may."""
+    for path in (world.top, *world.top.parents[:2]):
+        path.chmod(0o755)
+    world.source.chmod(0o700)
+    os.chown(world.destination, NOBODY, NOBODY)
+    message, hint = world.run(*world.trees, "-v1", "-unobody", "-C", "").complaint(Exit.SOURCE)
+    assert message == f"--watch-dir {world.source}: Permission denied"
+    assert "a user who may read it" in hint
 
 
 def test_handlers_are_ended_that_belong_to_others(world: World) -> None:
@@ -561,7 +573,10 @@ def left(name: str) -> list[str]:
     return found.stdout.split()
 
 
-@pytest.mark.skipif(not Path("/sys/fs/cgroup").is_dir(), reason="needs groups of processes")
+NEEDS_GROUPS = pytest.mark.skipif(not hierarchies(), reason="needs groups of processes")
+
+
+@NEEDS_GROUPS
 @pytest.mark.parametrize("options", [(), ("-unobody",), ("-b",)], ids=str)
 def test_few_devices(world: World, options: tuple[str, ...]) -> None:
     """For clsync and its handlers; the group is theirs alone and gone at the end."""
@@ -600,21 +615,18 @@ def test_few_devices(world: World, options: tuple[str, ...]) -> None:
         until(lambda: left(name) == [], daemon)
 
 
-def test_a_group_of_a_daemon_that_was_killed_is_taken_over(world: World) -> None:
-    """But not one in which another daemon is; where the daemon alone was killed, none is left."""
+@NEEDS_GROUPS
+def test_a_group_that_is_there(world: World) -> None:
+    """It is taken over from a daemon that was killed, but not from one that runs; a killed one has its group removed."""
     name = f"clsync-test-{os.getpid()}"
     options = ("-Mcopy", "--forbid-devices", f"--cgroup-group-name={name}")
+    Path(os.fsdecode(hierarchies()[0].here), name).mkdir()
     with world.daemon(*options) as daemon:
         daemon.wait_for_log(SYNCED)
         message, _ = world.run(*world.trees, *options).complaint(Exit.PRIVILEGE)
         assert message == f"--cgroup-group-name {name}: this group is there already"
-        daemon.kill()
-    assert left(name)
-    with world.daemon(*options) as daemon:
-        daemon.wait_for_log(SYNCED)
         os.kill(daemon.pid, signal.SIGKILL)
         until(lambda: left(name) == [], daemon)
-        daemon.kill()
 
 
 # -- users who have no rights ----------------------------------------------------------------------------------

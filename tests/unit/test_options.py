@@ -183,7 +183,7 @@ def test_help_and_version_come_first() -> None:
         ((b"--uid=",), "--uid: no name and no number", "0 is root"),
         ((b"--sync-handler-gid= ",), "--sync-handler-gid: no name and no number", "0 is root"),
         ((b"-u4294967295",), "-u: 4294967295 is too large", "4294967294"),
-        ((b"-C", b"FOO"), "-C: 'CAP_FOO' is not known here", "CAP_CHOWN"),
+        ((b"-C", b"FOO"), "-C: 'CAP_FOO' is no capability", "capabilities(7)"),
         ((b"--inherit-capabilities=al",), "--inherit-capabilities: 'al' is not known here", "dont-touch"),
         ((b"--pivot-root=auto",), "--pivot-root=auto without a new root", "--chroot"),
         ((b"--mountpoints=/a,b",), "--mountpoints: 'b' is not an absolute path", "from / on"),

@@ -193,7 +193,8 @@ def _destination_check(made: Plan) -> Callable[[], str | None]:
     directory = made.directories[local]
 
     def check() -> str | None:
-        trouble = directory.trouble()
+        with roles.as_programs():
+            trouble = directory.trouble()
         return (
             f"destination {shown(local)}: {trouble}; mount it, or restart clsync if this is meant"
             if trouble

@@ -60,7 +60,7 @@ class Plan:
 
 def make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan:
     """Check the settings against this machine; `before`: the plan in force. Raises OperatorError."""
-    root = _source(settings.watch_dir)
+    root = source_directory(settings.watch_dir)
     destination = _destination(settings.destination_dir)
     made = Plan(settings, log, root, destination, read_rules(settings), started_ns() - 10**9)
     if before is not None:
@@ -80,7 +80,8 @@ def make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan:
     return made
 
 
-def _source(path: bytes) -> bytes:
+def source_directory(path: bytes) -> bytes:
+    """Return the real path of the watched directory. Raises OperatorError where it cannot be read."""
     where = f"--watch-dir {shown(path)}"
     try:
         root = os.path.realpath(path, strict=True)

@@ -21,7 +21,7 @@ from clsync.daemon.files import SmallFile
 from clsync.daemon.handlers import make_handler
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
-from clsync.daemon.plan import Plan, make_plan
+from clsync.daemon.plan import Plan, make_plan, source_directory
 from clsync.daemon.switch import Reload, Switch
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
@@ -44,9 +44,12 @@ def run(settings: Settings, reload: Reload) -> int:
     confinement = Confinement(settings, lambda text: log.debug(1, text))
     background: Background | None = None
     try:
+        log.reach_system_log()
         confinement.enter()
         made = make_plan(settings, log)
         _look_for_python(made, confinement)
+        if settings.detach_network != "off" and made.destination is not None and made.destination.remote:
+            log.warning(f"{shown(made.destination.text)} lies behind a network, and there is none (--detach-network)")
         listener = build.make_listener(settings)
         handler = make_handler(made)
         background = Background() if settings.background else None
@@ -100,6 +103,7 @@ def _run(
             for file in (status_file, pid_file):
                 file.give_away()
         confinement.drop()
+        source_directory(made.root)  # also for who we are now
         ready = background.ready if background else lambda: None
         mirror = build.make_mirror(made, handler, parts, status.set, ready)
         if background is not None:

@@ -219,8 +219,12 @@ def capabilities(*known: str) -> Parser:
 
     def parse(text: bytes | None, current: object) -> frozenset[str]:
         words = {word.strip() for word in (text or b"").upper().split(b",")} - {b""}
-        full = (word if word.startswith(b"CAP_") else b"CAP_" + word for word in words)
-        return frozenset(str(choice(*known)(word, None)) for word in full)
+        full = {shown(word if word.startswith(b"CAP_") else b"CAP_" + word) for word in words}
+        for name in sorted(full.difference(known)):
+            guess = nearest(name, known)
+            meant = f"did you mean {guess}? " if guess else ""
+            raise Invalid(f"'{name}' is no capability", f"{meant}names are those of capabilities(7)")
+        return frozenset(full)
 
     return parse
 
@@ -310,7 +314,7 @@ def written(value: object) -> bytes | None:
         case dict():
             return b",".join(b"%d:%s" % pair for pair in sorted(value.items())) or None
         case tuple():
-            return b" ".join(value) or None
+            return b",".join(value) or None
         case float():
             return repr(value).removesuffix(".0").encode()
         case _:

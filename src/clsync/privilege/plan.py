@@ -193,7 +193,7 @@ def _confinement(s: Settings) -> Iterator[Step]:
 
 def _own(s: Settings, machine: Machine, accounts: Accounts) -> Ids:
     """Return who clsync itself is to be."""
-    old_default = s.compat and not machine.ids.uid and not _BECOMING & ~machine.permitted
+    old_default = s.compat and not machine.ids.uid and not (_BECOMING | _READING) & ~machine.permitted
     if s.uid is None and s.gid is None and not old_default:
         return machine.ids
     if s.uid is not None:

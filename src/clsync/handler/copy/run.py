@@ -46,7 +46,8 @@ class Run:
     def outcome(self) -> Outcome:
         """Do the work. Raises nothing that file systems cause."""
         try:
-            destination = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with roles.as_programs():
+                destination = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             text = f"the destination {shown(self._path)} cannot be opened: {error.strerror}"
             return Outcome(Verdict.UNWELL, message=f"{text}; create or mount it, and give us access")

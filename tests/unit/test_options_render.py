@@ -29,6 +29,7 @@ SECTIONS = (
     "RULES",
     "CONFIGURATION",
     "CONTROL",
+    "PRIVILEGES",
     "SIGNALS",
     "FILES",
     "EXIT STATUS",

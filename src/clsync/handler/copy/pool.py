@@ -123,7 +123,7 @@ class Pool:
             except OSError:
                 ours.close()
                 raise
-        self._workers[ours.fileno()] = _Worker(process, ours, Inbox(ours))
+        self._workers[ours.fileno()] = _Worker(process, ours, Inbox(ours, of_worker=True))
         self._poll.register(ours, select.POLLIN)
 
     # -- at work -----------------------------------------------------------------------------------------------
@@ -163,6 +163,8 @@ class Pool:
         try:
             while (message := worker.inbox.take()) is not None:
                 self._heed(worker, message)
+        except pickle.UnpicklingError as error:
+            raise Unwell(f"a copy worker does not speak as one: {error}") from None
         except EOFError:
             # A worker that ends by itself has said why; this one was ended.
             signal_group(worker.process.pid, signal.SIGKILL)

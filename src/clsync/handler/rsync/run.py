@@ -20,7 +20,7 @@ from clsync.core.paths import ancestors, join, parent
 from clsync.handler.base import PathRules, may_go
 from clsync.handler.rsync import permitted
 from clsync.handler.rsync.blame import Blame, blame, first_line
-from clsync.handler.rsync.clearing import Clearing, Stopped
+from clsync.handler.rsync.clearing import clear
 from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.runner import KEPT_OUTPUT, Result
 from clsync.kernel import roles
@@ -88,9 +88,7 @@ class BatchRun:
         self._stalls = 0
         self._look = lstat_below(batch.root)
         target = program.target
-        # What others may do at a local destination, and we may not, is theirs to do, as at a remote one.
-        ours = not (target.remote or not target.text or roles.programs_are_others())
-        self._local = target.text if ours else None
+        self._local = None if target.remote or not target.text else target.text
         self._began_ns = time.time_ns() - _TICK_NS
 
     async def outcome(self) -> Outcome:
@@ -284,13 +282,13 @@ class BatchRun:
             return
         try:
             with opened(self._local) as root:
-                clearing = Clearing(root, rules, self._spared, lambda: self._program.stopping)
-                with suppress(Stopped):
-                    await asyncio.to_thread(clearing.clear, paths)
+                failed = await asyncio.to_thread(
+                    clear, paths, root, rules, self._spared, lambda: self._program.stopping
+                )
         except OSError as error:
             self._failed.update(dict.fromkeys(paths, error.strerror or str(error)))
             return
-        for path, why in clearing.failed.items():
+        for path, why in failed.items():
             owner = next((p for p in (path, *reversed([*ancestors(path)])) if p in self._batch.entries), path)
             self._failed[owner] = why
 
@@ -392,7 +390,8 @@ class BatchRun:
             links = 1 if here is None or anew else here.st_nlink
             special = found.st_nlink > links and not stat.S_ISREG(found.st_mode)
             if not stat.S_ISDIR(found.st_mode) and (special or unholdable):
-                os.unlink(name, dir_fd=directory)
+                with roles.as_programs():
+                    os.unlink(name, dir_fd=directory)
 
     def _unobstructed(self, entries: Entries) -> Entries:
         """Leave out what would need a file that rules protect to give way to a directory."""

@@ -444,6 +444,18 @@ def test_a_root_that_is_read_only(small_root: World) -> None:
     assert message == "destination /destination cannot be written: Read-only file system"
 
 
+def test_the_root_there_is_made_read_only() -> None:
+    """Without another one: a handler can write nowhere, and reads what it always did."""
+    with tempfile.TemporaryDirectory(prefix="clsync-ro-", dir="/var/tmp") as name:
+        above = World(Path(name))
+        above.write("file", "what is read\n")
+        handler = above.file("handler", f"#!/bin/sh\n(: >{name}/x) && echo wrote\ncat {name}/source/file\n", 0o755)
+        options = ("-Wsource", "-Ddestination", "-Mdirect", f"-S{handler}", "--chroot=/", "--pivot-root=auto-ro")
+        done = above.run(*options, "--only-initialsync")
+        assert (done.code, done.out) == (0, "what is read\n"), done.err
+        assert "Read-only file system" in done.err
+
+
 def test_handlers_cannot_leave(small_root: World) -> None:
     """By no path, as long as they are not root."""
     world = small_root

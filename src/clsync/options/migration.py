@@ -59,6 +59,7 @@ Besides, with `--compat=0.4` in brackets where that changes it:
 
 - Mode rsyncdirect gives rsync arguments and a list of our own on standard input (include and exclude lists in files).
 - Without `-M` the mode is chosen (rsyncdirect). Without `--retries` runs that are meant to end try three times (once).
+- clsync stays who starts it (started as root it becomes `nobody`, its handlers do not).
 - The control socket is for its owner alone (the same): clsync 0.4 left its mode to the umask.
 """
 

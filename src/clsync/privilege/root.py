@@ -78,7 +78,8 @@ def change_root(path: bytes, how: str) -> None:
         _pivot(new, how, where)
     # Relative paths mean what they meant outside, where they can.
     try:
-        os.chdir(b"/" + os.path.relpath(started, new) if started == new or is_below(started, new) else b"/")
+        inside = started == new or is_below(started, new.rstrip(b"/"))
+        os.chdir(b"/" + os.path.relpath(started, new) if inside else b"/")
     except OSError:
         os.chdir(b"/")
 
@@ -91,7 +92,7 @@ def _pivot(new: bytes, how: str, where: str) -> None:
                 "use --pivot-root=auto, which takes any directory",
                 Exit.PRIVILEGE,
             )
-    else:
+    elif new != b"/":
         namespaces.bind(new, new)
         os.chdir(new)  # what has just been mounted there
         _fill(new)
@@ -99,8 +100,9 @@ def _pivot(new: bytes, how: str, where: str) -> None:
     if how == "auto-ro":
         namespaces.make_read_only(new)
         if os.path.isdir(b"tmp"):
-            namespaces.mount_memory(new + b"/tmp", b"mode=1777")
-    namespaces.change_root()
+            namespaces.mount_memory(os.path.join(new, b"tmp"), b"mode=1777")
+    if new != b"/":
+        namespaces.change_root()
 
 
 def _fill(new: bytes) -> None:

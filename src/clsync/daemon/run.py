@@ -18,7 +18,7 @@ from clsync.daemon import build
 from clsync.daemon.course import Leaving
 from clsync.daemon.dump import write_dump
 from clsync.daemon.files import SmallFile
-from clsync.daemon.handlers import make_handler
+from clsync.daemon.handlers import is_exact, make_handler
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
 from clsync.daemon.plan import Plan, make_plan, source_directory
@@ -67,11 +67,13 @@ def run(settings: Settings, reload: Reload) -> int:
 
 def _look_for_python(made: Plan, confinement: Confinement) -> None:
     """See that all processes that this mode needs can be started in the new root. Raises OperatorError."""
-    needed = made.mode in MODULE_MODES or (made.mode == "copy" and roles.programs_are_others())
+    here = made.destination is None or not made.destination.remote
+    ours = made.mode == "copy" or (here and bool(made.rules) and is_exact(made))
+    needed = made.mode in MODULE_MODES or (ours and roles.programs_are_others())
     if needed and confinement.without_python:
         raise OperatorError(
             f"mode {made.mode} needs Python in the new root: {sys.executable}",
-            "let it be seen there, with clsync itself, or use another mode",
+            "let it be seen there, with clsync itself; or use another mode, or do without --uid",
             Exit.PRIVILEGE,
         )
 

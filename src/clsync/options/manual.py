@@ -372,8 +372,8 @@ def _privileges() -> str:
             " file, and the users and groups of these options. --pivot-root lets go of the rest of the system. A handler"
             " that runs as root can find its way out all the same, by /proc or by mounting something: give it another"
             " user. Programs have to be there: rsync, ssh, and what they need. Python, with clsync, is needed by modes"
-            " so, rsyncso and python, and by mode copy with --uid; without it a search for hard links takes time from the"
-            " rest."
+            " so, rsyncso and python, and with --uid by mode copy, and by rules in mode rsyncdirect; without it the search"
+            " for hard links takes time from the rest."
         ),
         roff.paragraph(
             "Out of reach: Mounts are hidden by --mountpoints, the network by --detach-network, shared memory and the"

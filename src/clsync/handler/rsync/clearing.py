@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final
 
 from clsync.core.paths import is_below, parent, shown
 from clsync.handler.base import PathRules
@@ -85,25 +85,19 @@ def clear(
     Arguments are those of `Clearing`. Raises OSError where no process can be started for that.
     """
     if roles.programs_are_others():
-        return _cleared_by_others(Work(list(paths), rules, list(spared)), root, stopping)
+        return _cleared_by_others(list(paths), root, rules, list(spared), stopping)
     clearing = Clearing(root, rules, spared, stopping)
     with suppress(Stopped):
         clearing.clear(paths)
     return clearing.failed
 
 
-class Work(NamedTuple):
-    """What another process is to do."""
-
-    paths: list[bytes]
-    rules: PathRules
-    spared: list[bytes]
-
-
-def _cleared_by_others(work: Work, root: int, stopping: Callable[[], bool]) -> dict[bytes, str]:
-    argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.handler.rsync.clearing"]
+def _cleared_by_others(
+    paths: list[bytes], root: int, rules: PathRules, spared: list[bytes], stopping: Callable[[], bool]
+) -> dict[bytes, str]:
+    argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.handler.rsync.cleaner"]
     with spawn(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        text: bytes | None = pickle.dumps(work)
+        text: bytes | None = pickle.dumps((paths, rules, spared))
         while True:
             try:
                 answer, _ = child.communicate(text, timeout=_TICK)
@@ -114,19 +108,9 @@ def _cleared_by_others(work: Work, root: int, stopping: Callable[[], bool]) -> d
                     signal_group(child.pid, signal.SIGKILL)
     if child.returncode:
         why = "stopped" if stopping() else f"the process that deletes has ended ({exit_text(child.returncode)})"
-        return dict.fromkeys(work.paths, why)
+        return dict.fromkeys(paths, why)
     words = answer.split(b"\0")[:-1]
-    return {path: shown(why) for path, why in zip(words[::2], words[1::2], strict=True)}
-
-
-def main() -> None:
-    """Take work from standard input, do it in the current directory, and write what failed, and why, to standard output."""
-    work = pickle.load(sys.stdin.buffer)
-    root = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    clearing = Clearing(root, work.rules, work.spared, lambda: False)
-    clearing.clear(work.paths)
-    for path, why in clearing.failed.items():
-        sys.stdout.buffer.write(b"%s\0%s\0" % (path, why.encode()))
+    return {path: shown(why) for path, why in zip(words[::2], words[1::2], strict=False)}
 
 
 class _Sparing:
@@ -145,10 +129,3 @@ class _Sparing:
         if any(spared == path or is_below(spared, path) for spared in self._spared):
             return False
         return self._rules.recursion_is_free(path)
-
-
-if __name__ == "__main__":
-    # By its name, not as __main__: that is what was pickled.
-    from clsync.handler.rsync import clearing
-
-    clearing.main()

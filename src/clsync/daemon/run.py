@@ -44,7 +44,8 @@ def run(settings: Settings, reload: Reload) -> int:
     confinement = Confinement(settings, lambda text: log.debug(1, text))
     background: Background | None = None
     try:
-        log.reach_system_log()
+        if settings.chroot is not None or settings.mountpoints:
+            log.reach_system_log()
         confinement.enter()
         made = make_plan(settings, log)
         _look_for_python(made, confinement)
@@ -69,7 +70,7 @@ def _look_for_python(made: Plan, confinement: Confinement) -> None:
     """See that all processes that this mode needs can be started in the new root. Raises OperatorError."""
     here = made.destination is None or not made.destination.remote
     ours = made.mode == "copy" or (here and bool(made.rules) and is_exact(made))
-    needed = made.mode in MODULE_MODES or (ours and roles.programs_are_others())
+    needed = made.mode in MODULE_MODES or (ours and confinement.plan.roles.others)
     if needed and confinement.without_python:
         raise OperatorError(
             f"mode {made.mode} needs Python in the new root: {sys.executable}",

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from clsync.core.paths import is_below, shown
 from clsync.core.rules import Rules
@@ -18,6 +19,7 @@ from clsync.daemon.root import Directory
 from clsync.errors import Exit, OperatorError
 from clsync.handler.rsync import Target
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
+from clsync.kernel import roles
 from clsync.kernel.capabilities import Capabilities
 from clsync.kernel.process import started_ns
 from clsync.options import MODULE_MODES, PROGRAM_MODES, Settings
@@ -68,7 +70,7 @@ class Plan:
         """Remove the directories that were made, where nothing is in them."""
         for path in reversed(self.made_directories):
             with suppress(OSError):
-                os.rmdir(path)
+                roles.by_somebody(partial(os.rmdir, path))
 
 
 def make_plans(settings: Settings, log: Log, before: Sequence[Plan] = ()) -> list[Plan]:
@@ -103,7 +105,7 @@ def demand_apart(plans: Sequence[Plan]) -> None:
 
 def _make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan:
     """Check the settings for one destination against this machine. Raises OperatorError."""
-    root = _source(settings.watch_dir)
+    root = source_directory(settings.watch_dir)
     destination = _destination(settings.destination_dir)
     now = time.monotonic()
     made = Plan(settings, log, root, destination, read_rules(settings), now, started_ns() - 10**9)
@@ -124,7 +126,8 @@ def _make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan
     return made
 
 
-def _source(path: bytes) -> bytes:
+def source_directory(path: bytes) -> bytes:
+    """Return the real path of the watched directory. Raises OperatorError where it cannot be read."""
     where = f"--watch-dir {shown(path)}"
     try:
         root = os.path.realpath(path, strict=True)
@@ -261,15 +264,21 @@ def find_program(name: bytes, option: str = "--sync-handler") -> bytes:
     """Return the path of a program. Raises OperatorError."""
     if b"/" in name:
         path = os.path.abspath(name)
-        if os.path.isfile(path) and os.access(path, os.X_OK):
+        if _may_run(path):
             return path
         why = "cannot be executed" if os.path.exists(path) else "does not exist"
         raise OperatorError(f"{option} {shown(name)} {why}", "name an executable file", Exit.HANDLER)
-    found = shutil.which(os.fsdecode(name))
+    with roles.as_programs():
+        found = shutil.which(os.fsdecode(name))
     if found is None:
         hint = "install rsync, or use --mode=copy" if name == b"rsync" else "install it, or give its full path"
         raise OperatorError(f"{option} {shown(name)} is not in PATH", hint, Exit.HANDLER)
     return os.fsencode(found)
+
+
+def _may_run(path: bytes) -> bool:
+    with roles.as_programs():
+        return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def lookup_of(made: Plan) -> Callable[[bytes], bytes | None]:

@@ -7,6 +7,9 @@ import random
 import tempfile
 import time
 from collections.abc import Iterable
+from functools import partial
+
+from clsync.kernel import roles
 
 INCLUDE, EXCLUDE = b".clsync-list", b".clsync-exclist"
 
@@ -21,6 +24,9 @@ class ListFiles:
 
     def write(self, kind: bytes, text: bytes) -> bytes:
         """Write a list; return its path. Raises OSError."""
+        return roles.by_somebody(lambda: self._write(kind, text))
+
+    def _write(self, kind: bytes, text: bytes) -> bytes:
         if self._directory is None:
             self._directory = os.fsencode(tempfile.mkdtemp(prefix="clsync-"))
         name = b"%s.%d.0.%d.%d" % (kind, os.getpid(), int(time.time()), random.getrandbits(31))
@@ -47,12 +53,12 @@ class ListFiles:
         """Remove lists that were used. Raises OSError."""
         if not self._keep:
             for name in names:
-                os.unlink(name)
+                roles.by_somebody(partial(os.unlink, name))
 
     def close(self) -> None:
         """Remove the private directory."""
         if self._directory is not None and self._directory != self._given:
             try:
-                os.rmdir(self._directory)
+                roles.by_somebody(partial(os.rmdir, self._directory))
             except OSError:
                 pass  # lists that were to be kept are in it

@@ -313,6 +313,50 @@ def test_who_waits_and_leaves_is_forgotten(world: World) -> None:
         daemon.stop(code=None)
 
 
+# -- pauses ----------------------------------------------------------------------------------------------------
+
+
+def ctl(world: World, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [installed(), "ctl", f"-s{world.top}/socket", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_a_pause_of_one_target(world: World) -> None:
+    targets = places(world, "one", "two")
+    with many(world, targets) as daemon:
+        for target in targets:
+            daemon.wait_for_log(f"{target}: initial sync done")
+        assert ctl(world, "pause", f"--target={targets[0]}").returncode == Exit.OK
+        world.write("file")
+        wait_for_equal(world, daemon, targets[1:])
+        assert wait(world, f"--target={targets[1]}").returncode == Exit.OK
+        assert not (targets[0] / "file").exists()
+        one, two = status(world)["targets"]  # type: ignore[misc]
+        assert (one["paused"], two["paused"]) == (True, False)
+        assert one["pending"] > 0
+        assert f"{targets[0]}: " in ctl(world, "status").stdout
+        assert ctl(world, "resume").returncode == Exit.OK
+        wait_for_equal(world, daemon, targets)
+        assert ctl(world, "pause", "--target=/nowhere").returncode == Exit.REFUSED
+        assert daemon.stop(signal.SIGQUIT) == Exit.OK
+
+
+@pytest.mark.parametrize("word", [signal.SIGQUIT, signal.SIGALRM])
+def test_quit_does_not_wait_for_the_end_of_a_pause(world: World, word: int) -> None:
+    with many(world, [world.destination]) as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert ctl(world, "pause").returncode == Exit.OK
+        world.write("file")
+        daemon.wait_until(
+            lambda: bool(status(world)["collecting"]) or status(world)["pending"] != 0, what="the change"
+        )
+        daemon.stop(word, code=Exit.INCOMPLETE)
+        assert "the target is paused" in daemon.output
+    assert world.copied("file") is None
+    assert world.run(*world.trees, "--only-initialsync").code == Exit.OK
+    assert world.copied("file") == "file"
+
+
 # -- at other hosts --------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
@@ -76,6 +77,8 @@ class Delivery:
         self.target = Target(log, outlet.name)
         source.targets.append(self.target)
         self._resolver = Resolver(source.links, source.searches, one_file_system=one_file_system)
+        self.paused = False
+        """Nothing is handed over until somebody lets it go on."""
         self.initial_over = False
         """Everything was compared once."""
         self.glues: bytes | None = None
@@ -105,7 +108,7 @@ class Delivery:
         """Go by these parts from now on; no batch is in flight."""
         self.outlet, self.crew, self._gap = outlet, crew, parts.gap
         self._resolver.big, self._resolver.signatures = parts.big, outlet.signatures
-        self.target.big_delay = parts.big_delay
+        self.target.big_delay, self.target.big_longest = parts.big_delay, parts.big_longest
         self.use_rules(parts.rules)
 
     def use_rules(self, rules: Rules) -> None:
@@ -176,7 +179,8 @@ class Delivery:
             # What has changed meanwhile comes after it: sizes and times alone do not tell all of that.
             taken, ripe = dirty.take((b"",)), set[bytes]()
         else:
-            ripe = dirty.ripen(now) | self._traffic.ripe()
+            ripe = dirty.ripen(now)
+            ripe = ripe - self.target.growing(ripe, partial(_written, root), since) | self._traffic.ripe()
             self._note_freshness()
             await self._source.take(now, self.target)
             taken = dirty.take()
@@ -203,7 +207,7 @@ class Delivery:
 
         `hurry`: without the delays.
         """
-        if self.busy:
+        if self.busy or self.paused:
             return None
         if not self.initial_over:
             return self.target.next_at(0.0, hurry=True)
@@ -334,6 +338,14 @@ class Delivery:
         if self._flights:
             self.crew.stop()
             await asyncio.wait(self._flights)
+
+
+def _written(root: int, path: bytes) -> float | None:
+    """Return when a file was written last (wall clock); None where that cannot be told."""
+    try:
+        return os.stat(path, dir_fd=root, follow_symlinks=False).st_mtime
+    except OSError:
+        return None
 
 
 def _named(entries: dict[bytes, int]) -> str:

@@ -49,6 +49,8 @@ class TargetHealth(NamedTuple):
     in_flight: int
     trouble: str | None
     """Why nothing at all can be synced now."""
+    paused: bool
+    """Nothing is handed over, because somebody wants it so."""
     failing: Mapping[bytes, str]
     """Path -> why it failed last."""
 
@@ -133,7 +135,7 @@ class Mirror:
 
     def _note_parts(self, parts: Parts) -> None:
         self._parts, self._course, self._rules = parts, parts.course, parts.rules
-        self._standby = Standby(parts.standby, self._log)
+        self._standby = Standby(parts.standby, parts.hours, self._log)
         self._collector.window.collect, self._collector.window.gap = parts.collect, parts.gap
 
     def _set_status(self, word: str) -> None:
@@ -208,7 +210,8 @@ class Mirror:
             last_sync=delivery.last_sync,
             pending=len(target.dirty),
             in_flight=sum(map(len, target.dirty.flights)),
-            trouble=self._trouble if self._hold_until is not None else target.trouble(),
+            trouble=self._trouble if self._hold_until is not None else self._standby.why or target.trouble(),
+            paused=delivery.paused,
             failing=target.dirty.failing(),
         )
 
@@ -247,6 +250,13 @@ class Mirror:
             if not until_synced:
                 return failed
             await asyncio.sleep(_SECOND_LOOK)
+
+    def pause(self, names: Collection[str], paused: bool) -> None:
+        """Hand over nothing to some targets (`names`; none: all), or go on; what is on its way arrives."""
+        for delivery in self._deliveries:
+            if not names or delivery.target.name in names:
+                delivery.paused = paused
+        self._call()
 
     # -- phases ------------------------------------------------------------------------------------------------
 
@@ -367,8 +377,8 @@ class Mirror:
             self._reap()
             if self._hold_until is not None and not await self._root_is_back():
                 return
-            if self._leaving is Leaving.FLUSH and self._standby.holds(time.monotonic()):
-                return  # whoever wants the run to end does not want it to wait, nor to sync against the file's word
+            if self._leaving is Leaving.FLUSH and (self._standby.holds(time.monotonic()) or self._resting()):
+                return  # whoever wants the run to end does not want it to wait, nor to sync against the other word
             self._hurry_all()
             for delivery in await self._due():
                 await self._hand_over(delivery)
@@ -423,9 +433,15 @@ class Mirror:
             self._log.error(f"watch directory {where} is away", "what changed is synced by the next start")
             return Exit.INCOMPLETE
         if self._leaving is Leaving.FLUSH and self._standby.active and self._anything_left():
-            self._log.error("the standby file is there", "what changed is synced by the next start")
+            self._log.error(self._standby.why, "what changed is synced by the next start")
             return Exit.INCOMPLETE
+        asleep = all(delivery.paused for delivery in self._deliveries) and self._anything_left()
+        paused = [d.target for d in self._deliveries if d.paused and (asleep or d.target.pending())]
+        for target in paused:
+            self._log.error(f"{target.called} is paused", "what changed is synced by the next start")
         failing = [delivery.target for delivery in self._deliveries if delivery.target.failing()]
+        if paused and not failing:
+            return Exit.INCOMPLETE
         if not failing:
             return Exit.OK
         for target in failing:
@@ -459,6 +475,11 @@ class Mirror:
         return [*self._dismissed, *(handler for handler in wanted if handler is not None)]
 
     # -- what is left ------------------------------------------------------------------------------------------
+
+    def _resting(self) -> bool:
+        """Tell whether all that waits is for targets that are paused."""
+        going = [delivery for delivery in self._deliveries if not delivery.paused]
+        return not going or (len(going) < len(self._deliveries) and not any(d.target.pending() for d in going))
 
     def _anything_left(self) -> bool:
         searching = self._search.busy and not (self._search.failing and self._leaving is not None)

@@ -13,6 +13,7 @@ from clsync.options.commandline import Given, means_nothing, not_yet, read_comma
 from clsync.options.configfile import Block as ConfigBlock
 from clsync.options.configfile import ConfigFile, parse_config
 from clsync.options.expansion import expand
+from clsync.options.hours import Hours
 from clsync.options.table import (
     ARGUMENTS_KEY,
     BY_NAME,
@@ -86,6 +87,7 @@ class Settings:
     pre_exit_hook: bytes | None
     exit_hook: bytes | None
     standby_file: bytes | None
+    sync_hours: Hours
     background: int
     uid: bytes | None
     gid: bytes | None

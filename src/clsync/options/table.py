@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Final
 
 from clsync.options import values
+from clsync.options.hours import Hours
 from clsync.options.values import Parser
 
 
@@ -433,6 +434,19 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "It is looked for before each batch, and then every second. Changes are collected meanwhile. QUIT and ALRM end"
         " the run without syncing while it exists, with exit code 3 if anything may have changed.",
         completes="file",
+    ),
+    Option(
+        "sync-hours",
+        "",
+        _V,
+        values.hours,
+        Hours(),
+        _RUN,
+        "when batches may be handed over",
+        "HOURS",
+        "Spans with commas between them: `22:00-06:00`, `Mon-Fri 12:00-13:00,Sat 00:00-24:00`, by the clock of this"
+        " machine. Changes are collected meanwhile; a batch that is on its way may end later. QUIT and ALRM end the run"
+        " without syncing at any other time, with exit code 3 if anything may have changed. Empty: always.",
     ),
     _flag(
         "background",

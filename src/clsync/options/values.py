@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from clsync.options.hours import Hours
+from clsync.options.hours import parse as parse_hours
+
 Parser = Callable[[bytes | None, Any], object]
 
 INT_MAX: Final = 2**31 - 1
@@ -244,6 +247,16 @@ def group_name(text: bytes | None, current: object) -> bytes:
     if not name or b"\0" in name or not {b"", b".", b".."}.isdisjoint(name.split(b"/")):
         raise Invalid(f"'{shown(text or b'')}' is no name of a group", "write a relative path without dots")
     return name
+
+
+def hours(text: bytes | None, current: object) -> Hours:
+    """Parse spans of hours; empty means always."""
+    try:
+        return parse_hours(shown((text or b"").strip(_BLANKS)))
+    except ValueError as error:
+        raise Invalid(
+            str(error), "write spans as 22:00-06:00 or Mon-Fri 12:00-13:00, with commas between them"
+        ) from None
 
 
 def signal_blocks(text: bytes | None, current: Mapping[int, bytes]) -> Mapping[int, bytes]:

@@ -70,6 +70,8 @@ class Mirror:
         self.store._rows.set_trace_callback(lambda statement: step())
         self.root = os.open(source, os.O_RDONLY | os.O_DIRECTORY)
         self.events: dict[bytes, int] = {}
+        self.recent: dict[bytes, int] = {}
+        """What was changed during the last sync."""
 
     # -- the source --------------------------------------------------------------------------------------------
 
@@ -86,6 +88,7 @@ class Mirror:
 
     def churn(self, many: int) -> None:
         for _ in range(many):
+            self.step()
             try:
                 self.change()
             except OSError:
@@ -96,7 +99,7 @@ class Mirror:
         directories = [p for p in paths if os.path.isdir(self.at(p)) and not os.path.islink(self.at(p))]
         new = join(self.random.choice(directories), self.random.choice(NAMES))
         old = self.random.choice(paths)
-        kind = self.random.randrange(8)
+        kind = self.random.randrange(9)
         if kind == 0:
             os.mkdir(self.at(new))
             self.note(new, NAME | OF_DIRECTORY)
@@ -104,7 +107,9 @@ class Mirror:
             with open(self.at(new), "wb") as file:
                 file.write(self.random.randbytes(3))
             self.note(new, NAME | CONTENT)
-        elif kind == 3 and old:
+        elif kind in (3, 8) and old:
+            if kind == 8:  # what came a moment ago goes again
+                old = self.random.choice([p for p in paths if p and self.recent.get(p, 0) & NAME] or [old])
             self.note(old, NAME)
             if os.path.isdir(self.at(old)) and not os.path.islink(self.at(old)):
                 shutil.rmtree(self.at(old))
@@ -150,7 +155,7 @@ class Mirror:
                 trees[path] = listed
             else:
                 signatures[path] = self.signature(path)
-        self.events = {}
+        self.events = self.recent = {}
         self.churn(meanwhile)
         for path in entries:
             self.carry(path, path in trees)
@@ -213,7 +218,7 @@ class Mirror:
             self.age()
             for path, bits in self.events.items():
                 pending[path] = pending.get(path, 0) | bits
-            self.sync(pending, self.random.randrange(3))
+            self.sync(pending, self.random.randrange(4))
             pending = self.events
 
     def age(self) -> None:

@@ -71,4 +71,6 @@ class Mark:
 
     def close(self) -> None:
         """Let others have it."""
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1

@@ -73,7 +73,7 @@ class Store:
         self._durable = 0
         self._targets: dict[bytes, int] = {}
         self._turn = threading.RLock()
-        self._disowned = False
+        self._disowned = self._closed = False
 
     # -- opening and closing -----------------------------------------------------------------------------------
 
@@ -135,8 +135,9 @@ class Store:
     def close(self) -> None:
         """End the use of the state."""
         with self._turn:
-            if not self.lost:
+            if not self._closed and not self.lost:
                 self._rows.close()
+            self._closed = True
             self._mark.close()
 
     # -- the journal -------------------------------------------------------------------------------------------
@@ -300,6 +301,8 @@ class Store:
     def _try(self, work: Callable[[], T], otherwise: T) -> T:
         """Do something with the state; where it is lost, or is by this, the answer is another one."""
         with self._turn:
+            if self._closed:
+                return otherwise
             if not self.lost:
                 try:
                     return work()
@@ -329,6 +332,8 @@ class Store:
     def give_up(self, why: str) -> None:
         """Keep the state no longer, because a scan has found it damaged or could not write it."""
         with self._turn:
+            if self._closed:
+                return
             if not self.lost:
                 self._lose(why)
             self._disown()

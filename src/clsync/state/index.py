@@ -21,9 +21,10 @@ Parts = list[tuple[bytes, bytes]]
 """(first name, packed part); the first one begins with the directory itself."""
 
 _PARTS = "SELECT first, entries FROM listing WHERE path = ? ORDER BY first"
-_PART = "SELECT first, entries FROM listing WHERE path = ? AND first <= ? ORDER BY first DESC LIMIT 1"
+_PART = "SELECT rowid, first, entries FROM listing WHERE path = ? AND first <= ? ORDER BY first DESC LIMIT 1"
 _PUT = "INSERT INTO listing VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET entries = excluded.entries"
-_DROP_PART = "DELETE FROM listing WHERE path = ? AND first = ?"
+_CHANGE = "UPDATE listing SET entries = ? WHERE rowid = ?"
+_DROP_PART = "DELETE FROM listing WHERE rowid = ?"
 _DROP = "DELETE FROM listing WHERE path = ?"
 _DROP_BELOW = "DELETE FROM listing WHERE path >= ? AND path < ?"
 
@@ -63,7 +64,7 @@ def update(rows: sqlite3.Connection, path: bytes, names: Mapping[bytes, bytes | 
         found = rows.execute(_PART, (path, todo[-1])).fetchone()
         if found is None:
             break
-        first, part = found
+        row, first, part = found
         entries = unpack_part(path, part)
         known = len(before)
         while todo and todo[-1] >= first:
@@ -77,21 +78,24 @@ def update(rows: sqlite3.Connection, path: bytes, names: Mapping[bytes, bytes | 
             else:
                 entries[name] = new
         if len(before) > known:
-            _write_part(rows, path, first, entries)
+            _write_part(rows, row, path, first, entries)
     return before
 
 
-def _write_part(rows: sqlite3.Connection, path: bytes, first: bytes, entries: Mapping[bytes, bytes]) -> None:
+def _write_part(
+    rows: sqlite3.Connection, row: int, path: bytes, first: bytes, entries: Mapping[bytes, bytes]
+) -> None:
     names = sorted(entries)
     if not names and first != SELF:
-        rows.execute(_DROP_PART, (path, first))
+        rows.execute(_DROP_PART, (row,))
         return
-    # A part keeps the key it has; what is cut off begins with its own first name.
+    # The part keeps the key it has; what is cut off begins with its own first name.
     size = PART if len(names) > 2 * PART else max(len(names), 1)
-    for at in range(0, max(len(names), 1), size):
+    head = names[:size]
+    rows.execute(_CHANGE, (pack_part(path, head, [entries[name] for name in head]), row))
+    for at in range(size, len(names), size):
         cut = names[at : at + size]
-        key = cut[0] if at else first
-        rows.execute(_PUT, (path, key, pack_part(path, cut, [entries[name] for name in cut])))
+        rows.execute(_PUT, (path, cut[0], pack_part(path, cut, [entries[name] for name in cut])))
 
 
 def confirm(rows: sqlite3.Connection, signatures: Mapping[bytes, Signature | None]) -> list[bytes]:

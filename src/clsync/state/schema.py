@@ -10,9 +10,9 @@ from urllib.parse import quote
 APPLICATION: Final = 0x636C736E
 """What SQLite's header says of whose file it is."""
 VERSION: Final = 1
-_PAGE: Final = 8192
-"""Measured: 60 bytes a file, 8 kB written for a changed directory. Larger ones save 4 bytes and write twice as much."""
-_LOG_PAGES: Final = 2048
+_PAGE: Final = 4096
+"""A changed directory costs a page or two. Larger ones save 7 bytes an object, and take twice as long to write."""
+_LOG_PAGES: Final = 4096
 _CACHE_KIB: Final = 4096
 _PATIENCE: Final = 60.0
 """Seconds that a writer waits for another one: none of them writes for longer than some 10 ms at a time."""

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,10 @@ import pytest
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.listing import Signature, pack_part, packed
 from clsync.errors import Exit, OperatorError
+from clsync.kernel.durable import boot_id, flush_file_system
+from clsync.state.place import default_directory, directory_of
 from clsync.state.store import Confirmed, Dirty, Store
+from tests.system.world import mounted
 
 A, B = b"target a", b"target b"
 BOOT, LATER = b"0" * 16, b"1" * 16
@@ -275,9 +279,88 @@ def test_a_state_that_cannot_be_written_is_given_up_and_not_trusted(store: Store
     store.close()
 
 
-def test_a_start_is_not_confused_by_what_a_crash_has_left(place: Path) -> None:
-    place.mkdir()
-    for name in ("state.db.new", "state.db.new-wal", "state.db-wal"):
-        (place / name).write_bytes(b"half")
+def test_a_start_is_not_confused_by_what_a_crash_has_left(place: Path, tmp_path: Path) -> None:
     store = equal(opened(place))
-    assert again(store, place).dirty(A) == []
+    shutil.copytree(place, tmp_path / "copy")
+    store.close()
+    (place / "state.db").unlink()
+    shutil.copy(tmp_path / "copy" / "state.db-wal", place / "state.db-wal")  # a log that is whole, of another file
+    (place / "state.db.new").write_bytes(b"half")
+    (place / "state.db.new-wal").write_bytes(b"half")
+    store = opened(place)
+    assert store.dirty(A) == EVERYTHING
+    assert again(equal(store), place).dirty(A) == []
+
+
+@pytest.mark.root
+def test_a_full_disk_ends_the_state_and_nothing_else(tmp_path: Path) -> None:
+    said: list[str] = []
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with mounted("tmpfs", disk, "size=400k"):
+        store = equal(opened(disk / "state"))
+        store.on_lost = said.append
+        for number in range(40):
+            store.hand_over(A, {b"%d/%d" % (number, name): NAME for name in range(500)}, 0)
+        assert store.lost
+        assert len(said) == 1
+        assert store.dirty(A) == EVERYTHING
+        store.close()
+        store = opened(disk / "state")
+        assert store.dirty(A) == EVERYTHING
+        store.close()
+
+
+@pytest.mark.root
+def test_a_directory_that_cannot_be_written_is_an_error_at_once(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with mounted("tmpfs", disk):
+        equal(opened(disk / "state")).close()
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        with pytest.raises((OSError, sqlite3.Error)):
+            opened(disk / "state")
+        with pytest.raises((OSError, sqlite3.Error)):
+            opened(disk / "another")
+
+
+@pytest.mark.root
+def test_a_disk_that_turns_read_only_ends_the_state(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    image = tmp_path / "image"
+    with open(image, "wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    with mounted("ext4", disk, "loop", str(image)):
+        store = equal(opened(disk / "state"))
+        subprocess.run(["mount", "-o", "remount,abort", disk], check=False, capture_output=True)
+        store.hand_over(A, {b"f": NAME}, 0)
+        assert store.lost
+        store.confirm(A, Confirmed({b"f": FILE}))
+        store.close()
+
+
+# -- places ------------------------------------------------------------------------------------------------------
+
+
+def test_states_have_places_of_their_own() -> None:
+    assert default_directory(True, {b"XDG_STATE_HOME": b"/x"}) == b"/var/lib/clsync"
+    assert default_directory(False, {b"XDG_STATE_HOME": b"/x"}) == b"/x/clsync"
+    assert default_directory(False, {b"XDG_STATE_HOME": b"x"}).endswith(b"/.local/state/clsync")
+    places = {
+        directory_of(b"/s", source, instance) for source in (b"/a/b", b"/a_b", b"/") for instance in (b"", b"2")
+    }
+    assert len(places) == 6
+    assert all(os.path.dirname(place) == b"/s" for place in places)
+    assert len(os.path.basename(directory_of(b"/s", b"/" + b"\n" * 5000))) < 200
+
+
+def test_what_is_durable() -> None:
+    assert boot_id() == boot_id()
+    assert len(boot_id()) == 16
+    directory = os.open("/", os.O_RDONLY)
+    flush_file_system(directory)
+    os.close(directory)
+    with pytest.raises(OSError, match="descriptor"):
+        flush_file_system(directory)

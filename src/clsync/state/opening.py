@@ -114,13 +114,18 @@ def _set_aside(directory: bytes) -> None:
 
 
 def _made(directory: bytes, identity: bytes, boot: bytes) -> sqlite3.Connection:
-    new = os.path.join(directory, _NEW)
-    for log in _LOGS:
-        _remove(new + log)
+    new, path = os.path.join(directory, _NEW), os.path.join(directory, FILE)
+    remove(new)
+    remove(path)  # SQLite takes any log that lies beside a file for its own
     schema.create(new)
-    path = os.path.join(directory, FILE)
     os.rename(new, path)
     return schema.connect(path, write=True)
+
+
+def remove(path: bytes) -> None:
+    """Remove a database and its logs, as far as they are there. Raises OSError."""
+    for log in _LOGS:
+        _remove(path + log)
 
 
 def _remove(path: bytes) -> None:

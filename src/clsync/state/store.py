@@ -356,7 +356,7 @@ class Store:
         except OSError:
             pass
         try:
-            os.unlink(self.path)
+            opening.remove(self.path)  # a full disk has use for its room
             self._disowned = True
         except OSError:
             pass

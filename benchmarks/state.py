@@ -80,7 +80,7 @@ async def _measured(source: Path, copy: Path, disk: Path, shape: trees.Shape) ->
     tree = scan.Source(lambda: os.open(source, os.O_RDONLY | os.O_DIRECTORY), Scope(Rules()), store.path)
 
     async def record() -> None:
-        store.begin_record([_TARGET], b"", 0.0)
+        store.begin_record(b"", 0.0)
         await scan.record(tree)
         store.end_record(_TARGET, b"", {}, 0.0)
 

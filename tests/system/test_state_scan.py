@@ -46,7 +46,7 @@ class Tree:
     def record(self, rules: bytes = b"", one_file_system: int = 0) -> Scanned:
         """Make the index, when nothing in the tree is young."""
         age()
-        self.store.begin_record([TARGET], b"", 0.0)
+        self.store.begin_record(b"", 0.0)
         scanned = asyncio.run(scan.record(self.source(rules, one_file_system)))
         self.store.end_record(TARGET, b"", {}, 0.0)
         assert not self.store.lost
@@ -334,7 +334,7 @@ def test_what_changes_during_a_scan_does_no_harm(tree: Tree) -> None:
     draw = random.Random(4)
 
     async def churn() -> None:
-        tree.store.begin_record([TARGET], b"", 0.0)
+        tree.store.begin_record(b"", 0.0)
         recording = asyncio.create_task(scan.record(tree.source()))
         while not recording.done():
             before = tree.snapshot()
@@ -372,6 +372,50 @@ def test_many_differences_wait_for_who_takes_them(tree: Tree) -> None:
         return count
 
     assert asyncio.run(take()) == 20_002
+
+
+def test_a_part_of_a_tree_is_recorded_by_itself(tree: Tree) -> None:
+    (tree.root / "old").mkdir()
+    tree.record()
+    (tree.root / "new" / "deep").mkdir(parents=True)
+    os.mknod(tree.root / "new" / "file")
+    age()
+    assert tree.compare() == {b"": ATTRIB, b"new": NAME | OF_DIRECTORY}
+    tree.store.begin_record(b"new", 0.0)
+    asyncio.run(scan.record(tree.source(), [b"new"]))
+    tree.store.end_record(TARGET, b"new", {}, 0.0)
+    assert tree.compare() == {b"": ATTRIB}
+
+
+def test_small_trees_are_listed_at_once(tree: Tree) -> None:
+    tree.record()
+    (tree.root / "new").mkdir()
+    grow(tree.at + b"/new", random.Random(5), 100)
+    age()
+    root = os.open(tree.at, os.O_RDONLY)
+    many = len(tree.snapshot()) * 2
+    assert scan.listings(root, tree.source().scope, b"new", 50) is None
+    listed = scan.listings(root, tree.source().scope, b"new", many)
+    os.close(root)
+    assert listed is not None
+    tree.store.confirm(TARGET, Confirmed({}, {b"new": listed}))
+    assert tree.compare() == {b"": ATTRIB}
+
+
+def test_files_with_several_names_are_told(tree: Tree) -> None:
+    (tree.root / "d\n").mkdir()
+    os.mknod(tree.root / "one")
+    os.link(tree.root / "one", tree.root / "d\n" / "two ")
+    os.mknod(tree.root / "alone")
+    found: list[scan.Linked] = []
+
+    async def compare() -> list[scan.Changes]:
+        return [changes async for changes in scan.compare(tree.source(), linked=found.append)]
+
+    tree.record()
+    assert asyncio.run(compare()) == []
+    seen = os.lstat(tree.root / "one")
+    assert sorted(found) == [(seen.st_dev, seen.st_ino, 2, path) for path in (b"d\n/two ", b"one")]
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def store(place: Path) -> Iterator[Store]:
 
 
 def equal(store: Store, *targets: bytes) -> Store:
-    store.begin_record(targets or (A,), b"", 0.0)
+    store.begin_record(b"", 0.0)
     for target in targets or (A,):
         store.end_record(target, b"", {}, 0.0)
     store.flushed(A, store.begin_flush())
@@ -126,7 +126,7 @@ def test_a_flush_is_for_what_was_confirmed_before_it_began(store: Store) -> None
 
 
 def test_a_tree_that_is_being_recorded_is_in_doubt(store: Store, place: Path) -> None:
-    store.begin_record([A], b"d", 4.0)
+    store.begin_record(b"d", 4.0)
     store = again(store, place)
     assert store.dirty(A)[-1].path == b"d"
     assert store.dirty(A)[-1].bits & DOUBT

@@ -139,6 +139,8 @@ class Observed(NamedTuple):
     records: list[bytes]
     directories: list[bytes]
     """Those of the names that are directories'."""
+    linked: list[tuple[int, int, bytes]]
+    """Files with several names: inode, links, name."""
 
 
 def observe(
@@ -152,7 +154,7 @@ def observe(
     Raises the OSError of `look`, but for what is gone.
     """
     pack = _RECORD.pack
-    kept, records, directories = Observed([], [], [])
+    kept, records, directories, linked = Observed([], [], [], [])
     # Millions of turns: this loop is what a scan costs.
     for name in names:
         try:
@@ -161,7 +163,7 @@ def observe(
             continue
         if keep is not None and not keep(name, found):
             continue
-        mode, ctime = found.st_mode, found.st_ctime_ns
+        mode, ctime, links = found.st_mode, found.st_ctime_ns, found.st_nlink
         if mode & 0o170000 == 0o040000:
             directories.append(name)
             records.append(A_DIRECTORY)
@@ -175,13 +177,15 @@ def observe(
                     found.st_mtime_ns,
                     ctime if ctime < young_ns else _YOUNG,
                     mode,
-                    found.st_nlink,
+                    links,
                     found.st_uid,
                     found.st_gid,
                 )
             )
+            if links > 1:
+                linked.append((found.st_ino, links, name))
         kept.append(name)
-    return Observed(kept, records, directories)
+    return Observed(kept, records, directories, linked)
 
 
 def pack_part(path: bytes, names: list[bytes], records: list[bytes]) -> bytes:

@@ -19,6 +19,8 @@ class Seen(NamedTuple):
 
     directories: list[bytes]
     """Names of directories to look into."""
+    linked: list[tuple[int, int, bytes]]
+    """Files with several names: inode, links, name."""
     entries: int
 
 
@@ -29,12 +31,14 @@ def compare(rows: sqlite3.Connection, directory: Directory, tell: Callable[[byte
     Raises sqlite3.Error, DamagedListing, or OSError where the directory cannot be looked at.
     """
     below: list[bytes] = []
+    linked: list[tuple[int, int, bytes]] = []
     entries = 0
     known = False
     for part, low, high in _ranges(rows, directory):
         known = True
         seen = directory.observe(low, high)
         entries += len(seen.names)
+        linked += seen.linked
         if pack_part(directory.path, seen.names, seen.records) == part:
             below += seen.directories
             continue
@@ -43,13 +47,13 @@ def compare(rows: sqlite3.Connection, directory: Directory, tell: Callable[[byte
         if own:
             tell(directory.path, own)
             if own & NAME:
-                return Seen([], entries)
+                return Seen([], linked, entries)
         for name, bits in differing.items():
             tell(join(directory.path, name), bits)
         below += [name for name in seen.directories if name not in differing]
     if not known:
         tell(directory.path, DOUBT)
-    return Seen(below, entries)
+    return Seen(below, linked, entries)
 
 
 def _ranges(rows: sqlite3.Connection, directory: Directory) -> Iterator[tuple[bytes, int, int]]:
@@ -75,6 +79,7 @@ def pack(directory: Directory, put: Callable[[bytes, bytes], None]) -> Seen:
     names = len(directory.names)
     size = PART if names > 2 * PART else max(names, 1)
     below: list[bytes] = []
+    linked: list[tuple[int, int, bytes]] = []
     entries = 0
     for low in range(0, max(names, 1), size):
         seen = directory.observe(low, low + size)
@@ -82,4 +87,5 @@ def pack(directory: Directory, put: Callable[[bytes, bytes], None]) -> Seen:
             put(seen.names[0], pack_part(directory.path, seen.names, seen.records))
         below += seen.directories
         entries += len(seen.names)
-    return Seen(below, entries)
+        linked += seen.linked
+    return Seen(below, linked, entries)

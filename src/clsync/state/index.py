@@ -123,5 +123,10 @@ def graft(rows: sqlite3.Connection, top: bytes, listings: Iterable[tuple[bytes, 
     """Replace all that is known at and below a directory. Raises sqlite3.Error or DamagedListing."""
     forget(rows, top)
     put(rows, listings)
+    enter(rows, top)
+
+
+def enter(rows: sqlite3.Connection, top: bytes) -> None:
+    """Let the listing that holds a directory say that there is one. Raises sqlite3.Error or DamagedListing."""
     if top:
         update(rows, parent(top), {top.rpartition(b"/")[2]: A_DIRECTORY})

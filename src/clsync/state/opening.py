@@ -16,6 +16,19 @@ FILE: Final = b"state.db"
 _MARK: Final = b"state.mark"
 _NEW: Final = b"state.db.new"
 _ASIDE: Final = b"state.db.aside"
+_OF_THE_PLACE: Final = frozenset(
+    (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    )
+)
+"""Errors that say nothing of the file: another one would meet them as well."""
 _LOGS: Final = (b"", b"-wal", b"-shm")
 
 
@@ -45,7 +58,7 @@ def open_or_make(directory: bytes, mark: Mark, identity: bytes, boot: bytes) -> 
         except Unusable as unusable:
             found = str(unusable)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            if isinstance(error, sqlite3.OperationalError) and not os.access(path, os.R_OK | os.W_OK):
+            if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in _OF_THE_PLACE:
                 raise
             found = f"it is damaged ({error})"
         _set_aside(directory)

@@ -7,7 +7,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -15,9 +16,9 @@ from clsync.core.paths import join
 from clsync.kernel.process import exit_text, spawn
 from clsync.state import index
 from clsync.state.difference import pack
-from clsync.state.messages import FAILED, FOUND, IDLE, SETTINGS, SHARE, WORK, Inbox, message
+from clsync.state.messages import FAILED, FOUND, IDLE, LINKED, SETTINGS, SHARE, WORK, Inbox, message
 from clsync.state.scanner import COMPARE, RECORD
-from clsync.state.walker import Scope, Walker
+from clsync.state.walker import Directory, Scope, Walker
 
 Changes = list[tuple[bytes, int]]
 """Paths, and what may have changed (`core.changes`)."""
@@ -38,6 +39,15 @@ class Scanned(NamedTuple):
     entries: int
 
 
+class Linked(NamedTuple):
+    """A name of a file that has several."""
+
+    dev: int
+    ino: int
+    nlink: int
+    path: bytes
+
+
 class Source(NamedTuple):
     """What is scanned, and beside what."""
 
@@ -48,27 +58,35 @@ class Source(NamedTuple):
     """The file (`Store.path`)."""
 
 
-async def compare(source: Source, tops: Iterable[bytes] = (b"",)) -> AsyncIterator[Changes]:
+async def compare(
+    source: Source, tops: Iterable[bytes] = (b"",), linked: Callable[[Linked], None] = lambda file: None
+) -> AsyncIterator[Changes]:
     """Yield what differs from the index at and below directories.
 
-    Directories that are new are told as a whole. The processes wait while what they have found is not taken. Raises
-    OSError, or ScanFailed.
+    Directories that are new are told as a whole. The processes wait while what they have found is not taken. `linked`
+    is told every file with several names, but for those in new directories. Raises OSError, or ScanFailed.
     """
-    scan = _Scan(source, COMPARE, tops)
-    async for found in scan.run():
-        yield found
+    async with aclosing(_Scan(source, COMPARE, tops, linked).run()) as scan:
+        async for found in scan:
+            yield found
 
 
-async def record(source: Source, tops: Iterable[bytes] = (b"",)) -> Scanned:
-    """Write into the index what is at and below directories (`Store.begin_record`). Raises OSError, or ScanFailed."""
-    scan = _Scan(source, RECORD, tops)
-    async for _ in scan.run():
-        pass
+async def record(
+    source: Source, tops: Iterable[bytes] = (b"",), linked: Callable[[Linked], None] = lambda file: None
+) -> Scanned:
+    """Write into the index what is at and below directories (`Store.begin_record`); for `linked` see `compare`.
+
+    Raises OSError, or ScanFailed.
+    """
+    scan = _Scan(source, RECORD, tops, linked)
+    async with aclosing(scan.run()) as running:
+        async for _ in running:
+            pass
     return scan.seen()
 
 
 def listings(root: int, scope: Scope, top: bytes, most: int) -> list[tuple[bytes, index.Parts]] | None:
-    """Return all listings at and below a directory (for `Confirmed.trees`); None: more than `most` entries.
+    """Return all listings at and below a directory (for `Confirmed.trees`); None: more than `most` names.
 
     For small trees: it is done at once, in this process. What cannot be looked at is left out.
     """
@@ -77,23 +95,23 @@ def listings(root: int, scope: Scope, top: bytes, most: int) -> list[tuple[bytes
     pending = [top]
     while pending:
         path = pending.pop()
-        for names, listing in _listed(walker, path):
-            most -= len(names) + 1
-            if most < 0:
-                return None
-            found.append((path, listing))
-            pending += filter(walker.enters, [join(path, name) for name in names])
+        try:
+            for directory in walker.visit(path):
+                most -= len(directory.names) + 1
+                if most < 0:
+                    return None
+                below, listing = _listed(directory)
+                found.append((path, listing))
+                pending += filter(walker.enters, (join(path, name) for name in below))
+        except OSError:
+            continue
     return found
 
 
-def _listed(walker: Walker, path: bytes) -> Iterator[tuple[list[bytes], index.Parts]]:
+def _listed(directory: Directory) -> tuple[list[bytes], index.Parts]:
     parts: index.Parts = []
-    try:
-        for directory in walker.visit(path):
-            seen = pack(directory, lambda first, part: parts.append((first, part)))
-            yield seen.directories, parts
-    except OSError:
-        return
+    seen = pack(directory, lambda first, part: parts.append((first, part)))
+    return seen.directories, parts
 
 
 @dataclass(eq=False)
@@ -116,8 +134,8 @@ class _Scanner:
 class _Scan:
     """One scan at work."""
 
-    def __init__(self, source: Source, mode: bytes, tops: Iterable[bytes]) -> None:
-        self._source, self._mode, self._pending = source, mode, list(tops)
+    def __init__(self, source: Source, mode: bytes, tops: Iterable[bytes], linked: Callable[[Linked], None]) -> None:
+        self._source, self._mode, self._pending, self._linked = source, mode, list(tops), linked
         self._scanners: list[_Scanner] = []
         self._said: asyncio.Queue[tuple[_Scanner, bytes, list[bytes]] | BaseException] = asyncio.Queue(8)
 
@@ -126,7 +144,7 @@ class _Scan:
         seen = [scanner.seen for scanner in self._scanners]
         return Scanned(sum(one.directories for one in seen), sum(one.entries for one in seen))
 
-    async def run(self) -> AsyncIterator[Changes]:
+    async def run(self) -> AsyncGenerator[Changes, None]:
         """Scan, and yield what is found."""
         listeners: list[asyncio.Task[None]] = []
         try:
@@ -185,6 +203,11 @@ class _Scan:
         await self._said.put(ChildProcessError(f"the scan has ended ({exit_text(code)})"))
 
     def _heed(self, scanner: _Scanner, letter: bytes, parts: list[bytes]) -> None:
+        if letter == LINKED:
+            for part in parts:
+                device, inode, links, path = part.split(b" ", 3)
+                self._linked(Linked(int(device), int(inode), int(links), path))
+            return
         if letter == FAILED:
             raise ScanFailed(b"\0".join(parts).decode(errors="replace"))
         if letter == SHARE:

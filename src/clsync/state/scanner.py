@@ -22,7 +22,7 @@ from clsync.core.paths import join, shown
 from clsync.core.rules import Rules
 from clsync.state import index, schema
 from clsync.state.difference import Seen, compare, pack
-from clsync.state.messages import FAILED, FOUND, IDLE, SHARE, WORK, Inbox, message
+from clsync.state.messages import FAILED, FOUND, IDLE, LINKED, SHARE, WORK, Inbox, message
 from clsync.state.walker import Directory, Scope, Walker
 
 COMPARE: Final = b"compare"
@@ -115,6 +115,7 @@ class Scanner:
         self._messages: deque[tuple[bytes, list[bytes]]] = deque()
         self._pending: list[bytes] = []
         self._told: list[bytes] = []
+        self._linked: list[bytes] = []
         self._asked = False
         self._directories = self._entries = 0
 
@@ -130,8 +131,7 @@ class Scanner:
             if self._pending:
                 self._work(walker, task)
                 task.rest()
-                self._send(FOUND, self._told)
-                self._told.clear()
+                self._flush()
                 self._send(IDLE, [b"%d %d" % (self._directories, self._entries)])
 
     def _work(self, walker: Walker, task: Comparing | Recording) -> None:
@@ -150,9 +150,11 @@ class Scanner:
         try:
             for directory in walker.visit(path):
                 found = True
-                below, entries = task.take(directory)
+                below, linked, entries = task.take(directory)
                 self._entries += entries
                 self._directories += 1
+                if linked:
+                    self._note_linked(directory, linked)
                 if below:
                     paths = [join(path, name) for name in below]
                     # The first ones first: neighbours in the tree are neighbours in the index.
@@ -163,11 +165,22 @@ class Scanner:
             if not found:
                 task.gone(path)
 
+    def _note_linked(self, directory: Directory, linked: list[tuple[int, int, bytes]]) -> None:
+        for inode, links, name in linked:
+            self._linked.append(b"%d %d %d %s" % (directory.device, inode, links, join(directory.path, name)))
+        if len(self._linked) >= _TOLD_AT_ONCE:
+            self._flush()
+
     def _tell(self, path: bytes, bits: int) -> None:
         self._told.append(b"%d %s" % (bits, path))
         if len(self._told) >= _TOLD_AT_ONCE:
-            self._send(FOUND, self._told)
-            self._told.clear()
+            self._flush()
+
+    def _flush(self) -> None:
+        """Say what was found."""
+        for letter, found in ((FOUND, self._told), (LINKED, self._linked)):
+            self._send(letter, found)
+            found.clear()
 
     # -- the connection ----------------------------------------------------------------------------------------
 

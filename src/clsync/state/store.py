@@ -268,11 +268,11 @@ class Store:
 
     # -- whole trees -------------------------------------------------------------------------------------------
 
-    def begin_record(self, targets: Collection[bytes], top: bytes, since: float) -> None:
-        """Note that a scan is to record what is at and below `top`, beside a sync of it to `targets`; durable.
+    def begin_record(self, top: bytes, since: float) -> None:
+        """Note that a scan is to record what is at and below `top`, beside a sync of it; durable.
 
-        What the index had there is forgotten. Other targets are compared there by the next start, unless they confirm
-        it before. `since`: no change there is older (wall clock, seconds).
+        What the index had there is forgotten, and all targets are in doubt there until `end_record` or `confirm` says
+        else of them. `since`: no change there is older (wall clock, seconds).
         """
         self._write(lambda: self._begin_record(top, since), None, durable=True)
 
@@ -290,6 +290,7 @@ class Store:
         self._write(lambda: self._end_record(self._targets[target], top, again, since), None, durable=True)
 
     def _end_record(self, number: int, top: bytes, again: Mapping[bytes, int], since: float) -> None:
+        index.enter(self._rows, top)
         self._settle(number, {}, [top])
         self._note(number, {p: b for p, b in again.items() if p == top or is_below(p, top)}, since)
 

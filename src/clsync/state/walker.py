@@ -30,9 +30,11 @@ class Scope(NamedTuple):
 class Directory:
     """One open directory: its names, and what they stand for when they are looked at."""
 
-    def __init__(self, path: bytes, names: list[bytes], own: bytes, look: Callable[[bytes], Looked]) -> None:
+    def __init__(
+        self, path: bytes, device: int, names: list[bytes], own: bytes, look: Callable[[bytes], Looked]
+    ) -> None:
         """`names` are sorted; `own` is the record of the directory itself."""
-        self.path, self.names, self._own, self._look = path, names, own, look
+        self.path, self.device, self.names, self._own, self._look = path, device, names, own, look
         self.keep: Callable[[bytes, Looked], bool] | None = None
         """What counts of the names; None: all."""
 
@@ -73,14 +75,14 @@ class Walker:
         found = os.fstat(descriptor)
         own = record_of(found, young) if self._rules.sync(path, True) else _NOT_SYNCED
         if self._device is not None and found.st_dev != self._device:
-            return Directory(path, [], own, os.lstat)
+            return Directory(path, found.st_dev, [], own, os.lstat)
         if self._moves:
             os.fchdir(descriptor)
             names, look = os.listdir(b"."), os.lstat
         else:
             names, look = os.listdir(b"/proc/self/fd/%d" % descriptor), partial(os.lstat, dir_fd=descriptor)
         names.sort()
-        directory = Directory(path, names, own, look)
+        directory = Directory(path, found.st_dev, names, own, look)
         if self._rules or self._level > 1:
             directory.keep = partial(self._counts, path)
         return directory

@@ -6,6 +6,7 @@ of the target. It knows what it has changed, as a monitor would.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import shutil
@@ -21,7 +22,7 @@ from clsync.core.paths import ancestors, is_below, join, parent
 from clsync.core.rules import Rules
 from clsync.state import schema
 from clsync.state.difference import compare
-from clsync.state.scan import listings
+from clsync.state.scan import Source, listings, record
 from clsync.state.store import Confirmed, Store
 from clsync.state.walker import Scope, Walker
 from tests.support.trees import compare_trees, report
@@ -168,6 +169,20 @@ class Mirror:
         if not self.random.randrange(3):
             self.store.flushed(TARGET, self.store.begin_flush())
 
+    def record(self) -> None:
+        """Sync everything, and have a scan record it before or after, with changes in between."""
+        self.store.begin_record(b"", 0.0)
+        self.age()
+        self.events = self.recent = {}
+        source = Source(lambda: os.dup(self.root), SCOPE, self.store.path)
+        works = [lambda: self.carry(b"", True), lambda: asyncio.run(record(source))]
+        self.random.shuffle(works)
+        for work in works:
+            work()
+            self.churn(2)
+            self.age()
+        self.store.end_record(TARGET, b"", self.events, 0.0)
+
     def is_directory(self, path: bytes) -> bool:
         return os.path.isdir(self.at(path)) and not os.path.islink(self.at(path))
 
@@ -213,6 +228,9 @@ class Mirror:
         assert not differences, report(differences)
         pending: dict[bytes, int] = {}
         while True:
+            if not self.random.randrange(8):
+                self.record()
+                pending = self.events
             self.events = {}
             self.churn(4)
             self.age()

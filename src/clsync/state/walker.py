@@ -74,7 +74,8 @@ class Walker:
         young = time.time_ns() - YOUNG_NS
         found = os.fstat(descriptor)
         own = record_of(found, young) if self._rules.sync(path, True) else _NOT_SYNCED
-        if self._device is not None and found.st_dev != self._device:
+        elsewhere = self._device is not None and found.st_dev != self._device
+        if elsewhere or (self._rules and not self._rules.reaches(path)):
             return Directory(path, found.st_dev, [], own, os.lstat)
         if self._moves:
             os.fchdir(descriptor)

@@ -14,7 +14,7 @@ import pytest
 from tests.support.small_mirror import covers, open_store, to_be_synced
 from tests.support.trees import compare_trees
 
-LIVES = 20
+LIVES = 16
 
 
 @pytest.mark.parametrize("seed", range(3))

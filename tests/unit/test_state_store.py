@@ -24,6 +24,7 @@ A, B = b"target a", b"target b"
 BOOT, LATER = b"0" * 16, b"1" * 16
 EVERYTHING = [Dirty(b"", DOUBT, 0.0)]
 FILE = Signature(7, 3, 10**18, 10**18, 0o100644, 1, 0, 0)
+DIRECTORY = Signature(1, 0, 0, 0, 0o040755, 0, 0, 0)
 NEWER = FILE._replace(ctime_ns=2 * 10**18)
 
 
@@ -137,9 +138,8 @@ def test_a_tree_that_is_being_recorded_is_in_doubt(store: Store, place: Path) ->
 
 def test_another_target_is_told_of_what_the_index_no_longer_says(place: Path) -> None:
     store = equal(opened(place, A, B), A, B)
-    root = Signature(1, 0, 0, 0, 0o040755, 0, 0, 0)
-    store.confirm(A, Confirmed({}, {b"": listing(root, f=FILE)}))
-    store.confirm(B, Confirmed({}, {b"": listing(root, f=FILE)}))
+    store.confirm(A, Confirmed({}, {b"": listing(DIRECTORY, f=FILE)}))
+    store.confirm(B, Confirmed({}, {b"": listing(DIRECTORY, f=FILE)}))
     assert store.dirty(B) == []
     store.confirm(A, Confirmed({b"f": NEWER}))
     assert b"f" in paths(store.dirty(B))
@@ -147,6 +147,48 @@ def test_another_target_is_told_of_what_the_index_no_longer_says(place: Path) ->
     assert store.dirty(B) == []
     assert paths(store.dirty(A)).keys() <= {b""}
     store.close()
+
+
+def test_two_targets_that_get_the_same_have_no_exceptions(place: Path) -> None:
+    store = equal(opened(place, A, B), A, B)
+    for target in (A, B):
+        store.confirm(target, Confirmed({}, {b"": listing(DIRECTORY, f=FILE, g=FILE)}))
+    assert (store.dirty(A), store.dirty(B)) == ([], [])
+    store.confirm(A, Confirmed({}, {b"": listing(DIRECTORY, f=NEWER, g=FILE)}))
+    assert (store.dirty(A), paths(store.dirty(B))) == ([], {b"": ATTRIB, b"f": ATTRIB | CONTENT})
+    store.confirm(B, Confirmed({}, {b"": listing(DIRECTORY, f=NEWER, g=FILE)}))
+    assert (store.dirty(A), store.dirty(B)) == ([], [])
+    store.close()
+
+
+def test_a_slower_target_does_not_set_the_index_back(place: Path) -> None:
+    store = equal(opened(place, A, B), A, B)
+    for target in (A, B):
+        store.confirm(target, Confirmed({}, {b"": listing(DIRECTORY, f=FILE)}))
+    store.hand_over(B, {b"f": CONTENT}, 0)
+    store.confirm(A, Confirmed({b"f": NEWER._replace(ctime_ns=3 * 10**18)}))
+    store.confirm(B, Confirmed({b"f": NEWER}))
+    assert (store.dirty(A), paths(store.dirty(B)).keys()) == ([], {b"", b"f"})
+    store.confirm(B, Confirmed({b"f": NEWER._replace(ctime_ns=3 * 10**18)}))
+    assert (store.dirty(A), store.dirty(B)) == ([], [])
+    store.close()
+
+
+def test_a_long_journal_folds_into_directories(place: Path) -> None:
+    store = equal(opened(place, A, B), A, B)
+    store.limit = 1000
+    store.hand_over(B, {b"kept": NAME}, 3.0)
+    for part in range(20):
+        store.hand_over(A, {b"d%d/%d" % (part, number): CONTENT for number in range(100)}, 5.0 + part)
+    found = store.dirty(A)
+    assert len(found) < 1500
+    doubtful = {dirty.path for dirty in found if dirty.bits & DOUBT and dirty.since == 5.0}
+    assert doubtful
+    covered = doubtful | {dirty.path for dirty in found}
+    for part in range(20):
+        names = {b"d%d/%d" % (part, number) for number in range(100)}
+        assert b"d%d" % part in doubtful or names <= covered
+    assert b"kept" in paths(again(store, place, A, B).dirty(B))
 
 
 def listing(root: Signature, **files: Signature) -> list[tuple[bytes, list[tuple[bytes, bytes]]]]:

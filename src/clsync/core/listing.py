@@ -87,6 +87,10 @@ class Signature(NamedTuple):
         """Tell whether it is one of a directory."""
         return stat.S_ISDIR(self.mode)
 
+    def is_later_than(self, other: Signature) -> bool:
+        """Tell whether it is surely one of the same thing, taken after it had changed."""
+        return self.ino == other.ino and self.ctime_ns > other.ctime_ns != _YOUNG
+
 
 def record_of(found: Looked, young_ns: int) -> bytes:
     """Pack what lstat found.

@@ -5,15 +5,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 
+from clsync.core.changes import NAME, OF_DIRECTORY
 from clsync.core.listing import (
     A_DIRECTORY,
     PART,
     SELF,
     Signature,
+    change,
+    changes,
     pack_part,
     packed,
     present,
     unpack_part,
+    unpacked,
 )
 from clsync.core.paths import join, parent
 
@@ -98,10 +102,10 @@ def _write_part(
         rows.execute(_PUT, (path, cut[0], pack_part(path, cut, [entries[name] for name in cut])))
 
 
-def confirm(rows: sqlite3.Connection, signatures: Mapping[bytes, Signature | None]) -> list[bytes]:
-    """Let the index say of some paths what they are; None: nothing stands there. Return those that it said else of.
+def confirm(rows: sqlite3.Connection, signatures: Mapping[bytes, Signature | None]) -> dict[bytes, int]:
+    """Let the index say of some paths what they are; None: nothing stands there.
 
-    Raises sqlite3.Error or DamagedListing.
+    Return the paths that it said else of, with what has changed (`core.changes`). Raises sqlite3.Error or DamagedListing.
     """
     wanted: dict[bytes, dict[bytes, bytes | None]] = {}
     for path, signature in signatures.items():
@@ -110,13 +114,28 @@ def confirm(rows: sqlite3.Connection, signatures: Mapping[bytes, Signature | Non
             names[path.rpartition(b"/")[2]] = None if signature is None else present(signature)
         if signature is not None and signature.is_dir:
             wanted.setdefault(path, {})[SELF] = packed(signature)
-    changed = []
+    changed: dict[bytes, int] = {}
     for directory, names in wanted.items():
         for name, old in update(rows, directory, names).items():
-            changed.append(join(directory, name))
+            path = join(directory, name)
+            changed[path] = changed.get(path, 0) | change(old, names[name])
             if name != SELF and old is not None:
-                forget(rows, changed[-1])  # it may have been a directory
+                forget(rows, path)  # it may have been a directory
     return changed
+
+
+def superseded(rows: sqlite3.Connection, signatures: Mapping[bytes, Signature | None]) -> set[bytes]:
+    """Return the paths of which the index has a later signature than these. Raises sqlite3.Error or DamagedListing."""
+    found = set()
+    for path, signature in signatures.items():
+        if signature is None:
+            continue
+        directory, name = (path, SELF) if signature.is_dir else (parent(path), path.rpartition(b"/")[2])
+        part = rows.execute(_PART, (directory, name)).fetchone()
+        known = unpack_part(directory, part[2]).get(name) if part is not None else None
+        if known is not None and unpacked(known).is_later_than(signature):
+            found.add(path)
+    return found
 
 
 def graft(rows: sqlite3.Connection, top: bytes, listings: Iterable[tuple[bytes, Parts]]) -> None:
@@ -124,6 +143,26 @@ def graft(rows: sqlite3.Connection, top: bytes, listings: Iterable[tuple[bytes, 
     forget(rows, top)
     put(rows, listings)
     enter(rows, top)
+
+
+def differences(rows: sqlite3.Connection, top: bytes, listings: Iterable[tuple[bytes, Parts]]) -> dict[bytes, int]:
+    """Return what some listings at and below a directory say else than the index does (`core.changes`).
+
+    Raises sqlite3.Error or DamagedListing.
+    """
+    where, keys = ("path = ? OR (path >= ? AND path < ?)", (top, *below(top))) if top else ("?", (1,))
+    old: dict[bytes, dict[bytes, bytes]] = {}
+    for path, part in rows.execute(f"SELECT path, entries FROM listing WHERE {where}", keys):
+        old.setdefault(path, {}).update(unpack_part(path, part))
+    found: dict[bytes, int] = {}
+    for path, parts in listings:
+        known = old.pop(path, None)
+        if known is None:
+            found[path] = NAME | OF_DIRECTORY
+            continue
+        new = {name: record for _, part in parts for name, record in unpack_part(path, part).items()}
+        found |= {join(path, name): bits for name, bits in changes(known, new).items()}
+    return found | dict.fromkeys(old, NAME | OF_DIRECTORY)
 
 
 def enter(rows: sqlite3.Connection, top: bytes) -> None:

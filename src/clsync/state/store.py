@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeVar
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
+from clsync.core.dirty import DirtySet
 from clsync.core.listing import DamagedListing, Signature
 from clsync.core.paths import is_below, parent
 from clsync.kernel.durable import flush_directory
@@ -50,7 +51,7 @@ class Confirmed:
 
     signatures: Mapping[bytes, Signature | None]
     """Path -> what it was; None: nothing stood there. Not those that have changed again."""
-    trees: Mapping[bytes, Iterable[tuple[bytes, index.Parts]]] = field(default_factory=dict)
+    trees: Mapping[bytes, Collection[tuple[bytes, index.Parts]]] = field(default_factory=dict)
     """Directory that was handed over with everything below -> all listings at and below it (`state.scan`)."""
     again: Mapping[bytes, int] = field(default_factory=dict)
     """What has changed again, at or below something confirmed, by all that the monitor has said after the handler
@@ -69,6 +70,8 @@ class Store:
         """Why the state is no longer kept; empty while it is."""
         self.on_lost: Callable[[str], None] = lambda why: None
         """Called once, in the thread of the call that has failed."""
+        self.limit = 200_000
+        """Rows of a journal, about; above it, names fold into their directory."""
         self._mark, self._rows, self._meta = mark, rows, meta
         self._durable = 0
         self._targets: dict[bytes, int] = {}
@@ -170,19 +173,20 @@ class Store:
     def _confirm(self, number: int, confirmed: Confirmed) -> None:
         # What the monitor has named again may have reached the target, and never been in the index.
         signatures = {p: s for p, s in confirmed.signatures.items() if p not in confirmed.again}
-        changed = dict.fromkeys(index.confirm(self._rows, signatures), NAME)
+        others = [other for other in self._targets.values() if other != number]
+        if others:
+            # Another target was faster: this one does not hold what the index says.
+            for path in index.superseded(self._rows, signatures):
+                del signatures[path]
+        changed = index.confirm(self._rows, signatures)
         for top, listings in confirmed.trees.items():
+            if others:
+                changed |= index.differences(self._rows, top, listings)
             index.graft(self._rows, top, listings)
-            changed[top] = _TREE
-        self._except_others({number}, changed)
+        for other in others:
+            self._note(other, changed, time.time())
         self._settle(number, {path: _bits_of(signature) for path, signature in signatures.items()}, confirmed.trees)
         self._note(number, confirmed.again, time.time())
-
-    def _except_others(self, numbers: Collection[int], changes: Mapping[bytes, int]) -> None:
-        """Note for all targets but some that the index no longer says what they hold."""
-        for other in self._targets.values() if changes else ():
-            if other not in numbers:
-                self._note(other, changes, time.time())
 
     def _settle(self, number: int, paths: Mapping[bytes, int], trees: Collection[bytes]) -> None:
         """Move rows of the journal to those that wait for a flush."""
@@ -221,6 +225,19 @@ class Store:
             both, oldest = (bits, float(since)) if old is None else (bits | old[0], min(float(since), old[1]))
             new.append((number, path, both, oldest, checksum(number, path, both, oldest)))
         self._rows.executemany("INSERT OR REPLACE INTO dirty VALUES (?, ?, ?, ?, ?)", new)
+        if self._meta.dirty > self.limit:
+            self._fold(number)
+
+    def _fold(self, number: int) -> None:
+        """Let directories stand for what is in them, where a target has too many rows."""
+        found = self._rows.execute("SELECT path, bits, since FROM dirty WHERE target = ?", (number,)).fetchall()
+        if len(found) <= self.limit:
+            return
+        since = min(since for _, _, since in found)
+        folded = DirtySet(self.limit)
+        folded.add(((path, bits) for path, bits, _ in found), since)
+        self._count("dirty", self._rows.execute("DELETE FROM dirty WHERE target = ?", (number,)).rowcount)
+        self._note(number, folded.ready, since)
 
     def _remove(self, table: str, number: int, paths: Iterable[bytes]) -> None:
         delete = f"DELETE FROM {table} WHERE target = ? AND path = ?"

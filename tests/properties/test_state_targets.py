@@ -79,12 +79,12 @@ class World:
                 assert name in covered or self.held[target].get(name) == index.get(name), (target, name)
 
 
-@examples(0.5)
-@given(choices(120))
+@examples(2)
+@given(choices(200))
 def test_a_target_holds_what_the_index_says_or_is_excepted(drawn: Choices) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as place:
         world = World(os.fsencode(place))
-        for _ in range(30):
+        for _ in range(40):
             target = drawn.one(TARGETS)
             kind = drawn.number(5)
             if kind < 2:

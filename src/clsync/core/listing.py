@@ -17,7 +17,7 @@ from clsync.core.changes import ATTRIB, CONTENT, NAME, OF_DIRECTORY
 
 SELF: Final = b""
 """The name under which a listing has its directory."""
-PART: Final = 512
+PART: Final = 128
 """Names in one part of a long listing; more than twice as many are divided."""
 YOUNG_NS: Final = 20_000_000
 """Two ticks of the coarsest clock that file systems stamp with (100 Hz)."""

@@ -122,8 +122,23 @@ def test_a_flush_is_for_what_was_confirmed_before_it_began(store: Store) -> None
     store.confirm(A, Confirmed({b"after": FILE, b"before": NEWER}))
     store.flushed(A, flush)
     assert store.awaiting_flush() == 2
-    assert paths(store.doubt_unflushed(A)) == {b"after": ATTRIB | CONTENT, b"before": ATTRIB | CONTENT}
+    assert paths(store.note_boot(A, b"first")) == {b"after": ATTRIB | CONTENT, b"before": ATTRIB | CONTENT}
     assert store.awaiting_flush() == 0
+
+
+def test_a_target_that_has_booted_may_have_lost_what_was_not_flushed(store: Store, place: Path) -> None:
+    assert store.note_boot(A, b"its first") == []
+    store.confirm(A, Confirmed({b"flushed": FILE}))
+    store.flushed(A, store.begin_flush())
+    store.confirm(A, Confirmed({b"f": FILE}))
+    store = again(store, place)
+    assert (store.note_boot(A, b"its first"), store.dirty(A)) == ([], [])
+    lost = [Dirty(b"f", ATTRIB | CONTENT, 0.0)]
+    assert store.note_boot(A, b"its second") == lost
+    store = again(store, place)
+    assert store.dirty(A)[1:] == lost
+    assert store.note_boot(A, b"its second") == []
+    store.close()
 
 
 def test_a_tree_that_is_being_recorded_is_in_doubt(store: Store, place: Path) -> None:

@@ -95,7 +95,7 @@ def _check_kind(rows: sqlite3.Connection) -> None:
 def _check_rows(rows: sqlite3.Connection, meta: Meta) -> None:
     """Every row of a journal counts: one that is lost is a path that stays different."""
     for table, fields, expected in (
-        ("target", "key", None),
+        ("target", "key, boot", None),
         ("dirty", "target, path, bits, since", meta.dirty),
         ("unflushed", "target, path, bits, flush", meta.unflushed),
     ):

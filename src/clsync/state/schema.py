@@ -19,7 +19,7 @@ _PATIENCE: Final = 60.0
 
 TABLES: Final = """
 CREATE TABLE meta (id INTEGER PRIMARY KEY, content BLOB NOT NULL, checksum INTEGER NOT NULL);
-CREATE TABLE target (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, checksum INTEGER NOT NULL);
+CREATE TABLE target (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, boot BLOB NOT NULL, checksum INTEGER NOT NULL);
 CREATE TABLE listing (path BLOB NOT NULL, first BLOB NOT NULL, entries BLOB NOT NULL, UNIQUE (path, first));
 CREATE TABLE dirty (target INTEGER, path BLOB, bits INTEGER, since REAL, checksum INTEGER,
                     PRIMARY KEY (target, path)) WITHOUT ROWID;

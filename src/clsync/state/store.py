@@ -120,7 +120,8 @@ class Store:
             self._meta.boot = boot
 
     def _add_target(self, key: bytes) -> None:
-        added = self._rows.execute("INSERT INTO target (key, checksum) VALUES (?, ?)", (key, checksum(key)))
+        insert = "INSERT INTO target (key, boot, checksum) VALUES (?, ?, ?)"
+        added = self._rows.execute(insert, (key, b"", checksum(key, b"")))
         assert added.lastrowid is not None
         self._targets[key] = added.lastrowid
         self._note(added.lastrowid, {b"": DOUBT}, 0.0)
@@ -272,9 +273,21 @@ class Store:
         gone = self._rows.execute("DELETE FROM unflushed WHERE target = ? AND flush <= ?", (number, flush))
         self._count("unflushed", gone.rowcount)
 
-    def doubt_unflushed(self, target: bytes) -> list[Dirty]:
-        """Return what a target that has booted may have lost because it was not flushed; it is dirty from now on."""
-        return self._write(lambda: self._doubt(self._targets[target]), [], durable=True)
+    def note_boot(self, target: bytes, boot: bytes) -> list[Dirty]:
+        """Note which boot the host of a target is in, whatever tells two of them apart.
+
+        Return what it may have lost since we saw it last, because it was not flushed; that is dirty from now on. Without
+        such notes the target is taken to be where we are.
+        """
+        return self._write(lambda: self._note_boot(target, boot), [], durable=True)
+
+    def _note_boot(self, key: bytes, boot: bytes) -> list[Dirty]:
+        number = self._targets[key]
+        if self._rows.execute("SELECT boot FROM target WHERE id = ?", (number,)).fetchone()[0] == boot:
+            return []
+        change = "UPDATE target SET boot = ?, checksum = ? WHERE id = ?"
+        self._rows.execute(change, (boot, checksum(key, boot), number))
+        return self._doubt(number)
 
     def _doubt(self, number: int) -> list[Dirty]:
         found = self._rows.execute("SELECT path, bits FROM unflushed WHERE target = ?", (number,))

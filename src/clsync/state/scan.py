@@ -179,6 +179,7 @@ class _Scan:
                         cwd=root,
                         stdin=subprocess.DEVNULL,
                         pass_fds=[theirs.fileno()],
+                        scanner=True,
                     )
                 finally:
                     os.close(root)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,9 +25,7 @@ from clsync.daemon.parts import Parts
 from clsync.daemon.resolve import Resolved, Resolver, bits_of
 from clsync.daemon.root import Directory
 from clsync.daemon.target import Target
-from clsync.kernel.files import opened
 from clsync.kernel.slices import in_slices
-from clsync.kernel.walk import lstat_below
 
 TICK_NS = 20_000_000
 """No file system clock is coarser than this, where it counts nanoseconds at all (CONFIG_HZ=100 makes 10 ms)."""
@@ -78,8 +75,8 @@ class Delivery:
         self._phase, self._stopped, self._arrived, self._wake = phase, stopped, arrived, wake
         self.target = Target(log)
         self._links = LinkIndex()
-        self._resolver = Resolver(self._links, one_file_system=one_file_system)
-        finder, searches = LinkFinder(self._links, root.open), self._resolver.searches
+        self._resolver = Resolver(self._links, root.ops, one_file_system=one_file_system)
+        finder, searches = LinkFinder(self._links, root), self._resolver.searches
         self.search = LinkSearch(finder, searches, self._release, self._revive, collector.watch_file, log)
         self.number = 0
         """Batches that were handed over."""
@@ -125,7 +122,7 @@ class Delivery:
             flight = await self._prepared(root, initial)
         finally:
             if flight is None:
-                os.close(root)
+                self._root.close(root)
         if flight is None:
             return True
         if self._parts.overlap == "off" or initial or not flight.resolved.entries:
@@ -201,8 +198,8 @@ class Delivery:
     async def _look_for_survivors(self, since: float) -> None:
         """Find the other names of files that were changed through a name that is gone."""
         unseen: dict[LinkedFile, int] = {}
-        with opened(self._root.path) as root:
-            stands = Classifier(lstat_below(root), Freshness(0, 0)).stands
+        with self._root.opened() as root:
+            stands = Classifier(self._root.ops.looks(root).lstat, Freshness(0, 0)).stands
             async for survivor in self._collector.survivors():
                 if survivor is None:
                     continue
@@ -273,7 +270,7 @@ class Delivery:
         except OSError as error:
             outcome = Outcome(Verdict.UNWELL, message=f"{shown(self._root.path)}: {error}")
         finally:
-            os.close(flight.root)
+            self._root.close(flight.root)
         self.target.settle(flight.taken, resolved, outcome, flight.since, flight.started)
         if self._parts.signatures is not None:
             signed = resolved.signed_of(outcome)

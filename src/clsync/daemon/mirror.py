@@ -463,7 +463,7 @@ class Mirror:
             return None
         trouble = self._root.trouble_at(root)
         if trouble is not None:
-            os.close(root)
+            self._root.close(root)
             self._hold(trouble)
             return None
         self._hurry = False

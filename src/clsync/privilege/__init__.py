@@ -1,0 +1,1 @@
+"""Who may do what: the broker that keeps its rights, the worker that has none, and what they say to each other."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from clsync import __version__
 from clsync.errors import Exit, OperatorError
-from clsync.options import Change, HelpRequested, Settings, VersionRequested, load
+from clsync.options import Change, HelpRequested, ReadFile, Settings, VersionRequested, load
 from clsync.options.ctl import WORD as CTL
 
 _ASKING: Final = (
@@ -38,8 +38,8 @@ def main() -> int:
             return _show(ctl(arguments[1:], os.environb, _read_file))
         environ, pid = dict(os.environb), os.getpid()
 
-        def reload(changes: Sequence[Change]) -> Settings:
-            return load(arguments, environ, _read_file, pid, changes)
+        def reload(changes: Sequence[Change], read_file: ReadFile | None = None) -> Settings:
+            return load(arguments, environ, read_file or _read_file, pid, changes)
 
         settings = reload(())
         _be_ready_for_signals(settings.custom_signals)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from itertools import islice
@@ -23,8 +22,9 @@ _NAMED: Final = 20
 class DaemonInstance:
     """One mirror, seen from outside."""
 
-    def __init__(self, mirror: Mirror, switch: Switch) -> None:
-        """`switch`: changes what the mirror goes by."""
+    def __init__(self, mirror: Mirror, switch: Switch, pid: int) -> None:
+        """`switch`: changes what the mirror goes by; `pid`: the process that is sent signals."""
+        self._pid = pid
         self._mirror, self._switch = mirror, switch
         self._started = time.time()
 
@@ -39,7 +39,7 @@ class DaemonInstance:
         made, health = self._switch.plan, self._mirror.health()
         return {
             "version": __version__,
-            "pid": os.getpid(),
+            "pid": self._pid,
             "started_at": self._started,
             "config_block": _text(block),
             "label": _text(label),

@@ -62,17 +62,19 @@ class Mirror:
         parts: Parts,
         log: Log,
         set_status: Callable[[str], None],
+        stands: Callable[[bytes], bool],
         one_file_system: int = 0,
         started_ns: int = 0,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
-        """`handler`: the first one of those that `parts` makes.
+        """`handler`: the first one of those that `parts` makes. `stands` tells whether something stands at a path.
 
         `started_ns`: wall-clock time since which files may have changed unseen in spite of equal size and mtime.
 
         `ready` is called once when the tree is watched.
         """
         self._root, self._log, self._write_status, self._ready = root, log, set_status, ready
+        self._stands = stands
         self._status = ""
         self._wake = asyncio.Event()
         self._collector = Collector(open_monitor, Window(), log, wake=self._call, root_gone=self._note_root_gone)
@@ -106,7 +108,7 @@ class Mirror:
 
     def _note_parts(self, parts: Parts) -> None:
         self._parts, self._course, self._rules = parts, parts.course, parts.rules
-        self._standby = Standby(parts.standby, self._log)
+        self._standby = Standby(parts.standby, self._stands, self._log)
 
     def _set_status(self, word: str) -> None:
         self._status = word

@@ -9,11 +9,12 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 from clsync.control.listener import Listener
 from clsync.core.paths import shown
 from clsync.daemon import build
+from clsync.daemon.access import Access, DirectAccess
 from clsync.daemon.course import Leaving
 from clsync.daemon.dump import write_dump
 from clsync.daemon.files import SmallFile
@@ -21,7 +22,8 @@ from clsync.daemon.handlers import make_handler
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
 from clsync.daemon.plan import Plan, make_plan
-from clsync.daemon.switch import Reload, Switch
+from clsync.daemon.prepare import DirectPreparation, Preparation, Reload
+from clsync.daemon.switch import Switch
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
 from clsync.options import Settings
@@ -63,7 +65,6 @@ def _run(
     settings = made.settings
     pid_file = SmallFile(settings.pid_file, "pid-file")
     status_file = SmallFile(settings.status_file, "status-file")
-    status = _Status(status_file, log)
     if made.why:
         log.info(f"mode {made.mode}: {made.why}")
     to = shown(made.destination.text) if made.destination is not None else "where the handler's arguments say"
@@ -73,13 +74,11 @@ def _run(
     try:
         status_file.write("starting")
         pid_file.write(str(os.getpid()))
-        parts = build.make_parts(made)
-        ready = background.ready if background else lambda: None
-        mirror = build.make_mirror(made, handler, parts, status.set, ready)
+        access = DirectAccess(status_file, log)
         if background is not None:
             background.let_go = lambda: _let_go_of_terminal(log)
-        switch = Switch(made, parts, reload, mirror, log)
-        return asyncio.run(_follow(mirror, switch, log, _control(listening, mirror, switch, log)))
+        world = _Surroundings(made, log, listening, background.ready if background else lambda: None, os.getpid())
+        return world.mirror(handler, access, DirectPreparation(access, reload, log))
     finally:
         if listener is not None:
             listener.remove()
@@ -87,23 +86,40 @@ def _run(
         status_file.remove()
 
 
-def _control(
-    listening: socket.socket | None, mirror: Mirror, switch: Switch, log: Log
-) -> AbstractAsyncContextManager[None]:
-    """Return what answers at the control socket while it is entered; nothing where there is no socket."""
-    if listening is None:
-        return nullcontext()
-    from clsync.control.server import serving  # late: most runs need none of it
-    from clsync.daemon.instance import DaemonInstance
+class _Surroundings(NamedTuple):
+    """What a mirror runs in, whatever its rights are."""
 
-    return serving(listening, DaemonInstance(mirror, switch), log.info)
+    made: Plan
+    log: Log
+    listening: socket.socket | None
+    """The control socket."""
+    ready: Callable[[], None]
+    pid: int
+    """Of the process that is sent signals."""
+
+    def mirror(self, handler: Handler, access: Access, preparation: Preparation) -> int:
+        """Run a mirror; return the exit code. Raises OperatorError."""
+        parts = build.make_parts(self.made, access)
+        status = _Status(access.write_status, self.log)
+        mirror = build.make_mirror(self.made, handler, parts, access, status.set, self.ready)
+        switch = Switch(self.made, parts, preparation, mirror, self.log)
+        return asyncio.run(_follow(mirror, switch, self.log, self._control(mirror, switch)))
+
+    def _control(self, mirror: Mirror, switch: Switch) -> AbstractAsyncContextManager[None]:
+        """Return what answers at the control socket while it is entered; nothing where there is no socket."""
+        if self.listening is None:
+            return nullcontext()
+        from clsync.control.server import serving  # late: most runs need none of it
+        from clsync.daemon.instance import DaemonInstance
+
+        return serving(self.listening, DaemonInstance(mirror, switch, self.pid), self.log.info)
 
 
 class _Status:
     """The status file's word, written when it changes."""
 
-    def __init__(self, file: SmallFile, log: Log) -> None:
-        self._file, self._log, self._word = file, log, "starting"
+    def __init__(self, write: Callable[[str], None], log: Log) -> None:
+        self._write, self._log, self._word = write, log, "starting"
 
     def set(self, word: str) -> None:
         if word == self._word:
@@ -111,7 +127,7 @@ class _Status:
         self._word = word
         self._log.debug(1, f"status: {word}")
         try:
-            self._file.write(word)
+            self._write(word)
         except OperatorError as error:
             self._log.error(error.message, error.hint)
 

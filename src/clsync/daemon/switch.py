@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from clsync.core.paths import shown
-from clsync.daemon import build
-from clsync.daemon.handlers import make_handler
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
 from clsync.daemon.parts import Parts
-from clsync.daemon.plan import Plan, make_plan
+from clsync.daemon.plan import Plan
+from clsync.daemon.prepare import Preparation
 from clsync.errors import OperatorError
 from clsync.handler.base import Handler
-from clsync.options import Assignment, Block, Change, Settings, check
-
-Reload = Callable[[Sequence[Change]], Settings]
-"""Returns the settings with changes laid over them, the latest one last. Raises OperatorError."""
+from clsync.options import Assignment, Block, Change, Settings
 
 
 class Switch:
     """Exchanges what can be exchanged between two batches. What cannot be used changes nothing."""
 
-    def __init__(self, made: Plan, parts: Parts, reload: Reload, mirror: Mirror, log: Log) -> None:
+    def __init__(self, made: Plan, parts: Parts, preparation: Preparation, mirror: Mirror, log: Log) -> None:
         """`made` and `parts`: what the mirror goes by."""
-        self._made, self._parts, self._reload, self._mirror, self._log = made, parts, reload, mirror, log
+        self._made, self._parts, self._mirror, self._log = made, parts, mirror, log
+        self._preparation = preparation
         self._changes: tuple[Change, ...] = ()
         self._turn = asyncio.Lock()
 
@@ -61,36 +56,14 @@ class Switch:
         async with self._turn:
             others = (old for old in self._changes if not _replaces(change, old))
             changes = (*others, change)
-            made, parts, handler = await asyncio.to_thread(self._prepared, changes)
+            made, parts, handler = await self._preparation.prepare(changes, self._made, self._parts)
             if handler is not None:
                 await _opened(handler)
             self._changes, self._made, self._parts = changes, made, parts
+            self._preparation.adopt(made)
             settings = made.settings
             self._log.level, self._log.debug_level = 0 if settings.quiet else settings.verbose, settings.debug
             self._mirror.exchange(parts, handler)
-
-    def _prepared(self, changes: Sequence[Change]) -> tuple[Plan, Parts, Handler | None]:
-        """Make the new parts; no handler where the old one does the same. Raises OperatorError."""
-        settings = self._with_what_stays(self._reload(changes))
-        made = make_plan(settings, self._log, self._made)
-        handler = None
-        parts = build.make_parts(made)
-        if parts.same_handler != self._parts.same_handler:
-            handler = make_handler(made)
-        return made, parts, handler
-
-    def _with_what_stays(self, settings: Settings) -> Settings:
-        """Return settings with the old values of what cannot be changed now."""
-        old = self.settings
-        kept = {key: value for key, value in old.fixed().items() if value != settings.fixed()[key]}
-        for warning in settings.warnings:
-            if warning not in old.warnings:
-                self._log.warning(warning)
-        for key in kept:
-            self._log.warning(f"{key.replace('_', '-')} cannot be changed while clsync runs: it stays as it is")
-        kept_settings = replace(settings, **kept)
-        check(kept_settings)
-        return kept_settings
 
 
 async def _opened(handler: Handler) -> None:

@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from clsync import __version__
@@ -38,8 +38,10 @@ def main() -> int:
             return _show(ctl(arguments[1:], os.environb, _read_file))
         environ, pid = dict(os.environb), os.getpid()
 
-        def reload(changes: Sequence[Change], read_file: ReadFile | None = None) -> Settings:
-            return load(arguments, environ, read_file or _read_file, pid, changes)
+        def reload(
+            changes: Sequence[Change], through: Callable[[ReadFile], ReadFile] = lambda read_file: read_file
+        ) -> Settings:
+            return load(arguments, environ, through(_read_file), pid, changes)
 
         settings = reload(())
         _be_ready_for_signals(settings.custom_signals)

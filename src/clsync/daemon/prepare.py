@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
@@ -12,20 +12,36 @@ from clsync.daemon.build import make_parts
 from clsync.daemon.handlers import make_handler
 from clsync.daemon.log import Log
 from clsync.daemon.parts import Parts
+from clsync.daemon.permission import demand_same_programs
 from clsync.daemon.plan import Plan, make_plan
 from clsync.handler.base import Handler
 from clsync.options import Change, ReadFile, Settings, check
+
+Through = Callable[[ReadFile], ReadFile]
 
 
 class Reload(Protocol):
     """Makes the settings anew."""
 
-    def __call__(self, changes: Sequence[Change], read_file: ReadFile | None = None) -> Settings:
-        """Return them with changes laid over, the latest one last; `read_file`: instead of reading files.
+    def __call__(self, changes: Sequence[Change], through: Through = lambda read_file: read_file) -> Settings:
+        """Return them with changes laid over, the latest one last; `through` may stand before what reads files.
 
         Raises OperatorError.
         """
         ...
+
+
+def recording(files: dict[bytes, bytes | None]) -> Through:
+    """Return what keeps what is read."""
+
+    def through(read_file: ReadFile) -> ReadFile:
+        def read(name: bytes) -> bytes | None:
+            files[name] = read_file(name)
+            return files[name]
+
+        return read
+
+    return through
 
 
 class Prepared(NamedTuple):
@@ -54,17 +70,23 @@ class DirectPreparation:
 
     def __init__(self, access: Access, reload: Reload, log: Log) -> None:
         """`reload`: makes the settings."""
-        self._access, self.reload, self._log = access, reload, log
+        self._access, self._reload, self._log = access, reload, log
 
-    async def prepare(self, changes: Sequence[Change], made: Plan, parts: Parts) -> Prepared:
-        """Lay changes over all that was written. Raises OperatorError."""
-        return await asyncio.to_thread(self.prepared, changes, made, parts)
+    async def prepare(
+        self,
+        changes: Sequence[Change],
+        made: Plan,
+        parts: Parts,
+        through: Through = lambda read_file: read_file,
+    ) -> Prepared:
+        """Lay changes over all that was written; `through`: see `Reload`. Raises OperatorError."""
+        return await asyncio.to_thread(self._prepared, changes, made, parts, through)
 
-    def prepared(self, changes: Sequence[Change], made: Plan, parts: Parts) -> Prepared:
-        """Do it in this thread. Raises OperatorError."""
-        settings = with_what_stays(self.reload(changes), made.settings, self._log)
+    def _prepared(self, changes: Sequence[Change], made: Plan, parts: Parts, through: Through) -> Prepared:
+        settings = with_what_stays(self._reload(changes, through), made.settings, self._log)
         new = make_plan(settings, self._log, made)
         new_parts = make_parts(new, self._access)
+        demand_same_programs(made.settings, parts, settings, new_parts)
         handler = make_handler(new) if new_parts.same_handler != parts.same_handler else None
         return Prepared(new, new_parts, handler)
 

@@ -9,7 +9,8 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from clsync.control.listener import Listener
 from clsync.core.paths import shown
@@ -77,8 +78,20 @@ def _run(
         access = DirectAccess(status_file, log)
         if background is not None:
             background.let_go = lambda: _let_go_of_terminal(log)
-        world = _Surroundings(made, log, listening, background.ready if background else lambda: None, os.getpid())
-        return world.mirror(handler, access, DirectPreparation(access, reload, log))
+        ready = background.ready if background is not None else lambda: None
+        preparation = DirectPreparation(access, reload, log)
+        mirrored = partial(_mirrored, made, log, listening, os.getpid())
+        if settings.splitting == "off":
+            return mirrored(handler, access, preparation, ready)
+        from clsync.daemon.broker import Broker  # late: most runs need none of it
+        from clsync.daemon.split import run_as_process, run_as_thread
+
+        split = run_as_process if settings.splitting == "process" else run_as_thread
+        parts = build.make_parts(made, access)
+        let_go = background.let_go if background is not None and settings.splitting == "process" else lambda: None
+        return split(
+            made, lambda: Broker(made, handler, access, preparation, parts, log, ready), mirrored, reload, let_go
+        )
     finally:
         if listener is not None:
             listener.remove()
@@ -86,33 +99,36 @@ def _run(
         status_file.remove()
 
 
-class _Surroundings(NamedTuple):
-    """What a mirror runs in, whatever its rights are."""
+def _mirrored(
+    made: Plan,
+    log: Log,
+    listening: socket.socket | None,
+    pid: int,
+    handler: Handler,
+    access: Access,
+    preparation: Preparation,
+    ready: Callable[[], None],
+) -> int:
+    """Run a mirror, whatever its rights are; return the exit code. Raises OperatorError.
 
-    made: Plan
-    log: Log
-    listening: socket.socket | None
-    """The control socket."""
-    ready: Callable[[], None]
-    pid: int
-    """Of the process that is sent signals."""
+    `listening`: the control socket. `pid`: the process that is sent signals.
+    """
+    parts = build.make_parts(made, access)
+    mirror = build.make_mirror(made, handler, parts, access, _Status(access.write_status, log).set, ready)
+    switch = Switch(made, parts, preparation, mirror, log)
+    return asyncio.run(_follow(mirror, switch, log, _control(listening, mirror, switch, pid, log)))
 
-    def mirror(self, handler: Handler, access: Access, preparation: Preparation) -> int:
-        """Run a mirror; return the exit code. Raises OperatorError."""
-        parts = build.make_parts(self.made, access)
-        status = _Status(access.write_status, self.log)
-        mirror = build.make_mirror(self.made, handler, parts, access, status.set, self.ready)
-        switch = Switch(self.made, parts, preparation, mirror, self.log)
-        return asyncio.run(_follow(mirror, switch, self.log, self._control(mirror, switch)))
 
-    def _control(self, mirror: Mirror, switch: Switch) -> AbstractAsyncContextManager[None]:
-        """Return what answers at the control socket while it is entered; nothing where there is no socket."""
-        if self.listening is None:
-            return nullcontext()
-        from clsync.control.server import serving  # late: most runs need none of it
-        from clsync.daemon.instance import DaemonInstance
+def _control(
+    listening: socket.socket | None, mirror: Mirror, switch: Switch, pid: int, log: Log
+) -> AbstractAsyncContextManager[None]:
+    """Return what answers at the control socket while it is entered; nothing where there is no socket."""
+    if listening is None:
+        return nullcontext()
+    from clsync.control.server import serving  # late: most runs need none of it
+    from clsync.daemon.instance import DaemonInstance
 
-        return serving(self.listening, DaemonInstance(mirror, switch, self.pid), self.log.info)
+    return serving(listening, DaemonInstance(mirror, switch, pid), log.info)
 
 
 class _Status:

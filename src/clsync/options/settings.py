@@ -22,6 +22,7 @@ from clsync.options.table import (
     OPTIONS,
     RECURSIVE_ARGUMENTS_KEY,
     RETIRED_VALUES,
+    SECURE,
     Option,
     Takes,
 )
@@ -85,6 +86,10 @@ class Settings:
     exit_hook: bytes | None
     standby_file: bytes | None
     background: int
+    splitting: str
+    secure_splitting: int
+    check_execvp_arguments: int
+    add_permitted_hook_files: tuple[bytes, ...]
     label: bytes
     output: str
     verbose: int
@@ -172,6 +177,8 @@ def load(
         by_key: dict[str, Any] = {
             option.key: layers.value(option.name) for option in OPTIONS if option.takes is not Takes.NOTHING
         }
+        if by_key["secure_splitting"]:
+            by_key |= {BY_NAME[name].key: value for name, value in SECURE.items() if name not in layers.given}
         settings = Settings(
             **by_key,
             arguments=layers.arguments.get(ARGUMENTS_KEY),

@@ -48,6 +48,11 @@ class Option:
 
 _V, _O, _N = Takes.VALUE, Takes.OPTIONAL, Takes.NOTHING
 _WHAT, _WHEN, _HOW, _RUN, _SAY, _CONF = "What", "When", "How", "Course of the run", "Messages and files", "Settings"
+_PRIVILEGE = "Privileges"
+
+SPLITTINGS: Final = ("off", "thread", "process")
+SECURE: Final = {"splitting": "process", "check-execvp-arguments": 1}
+"""What `--secure-splitting` stands for, unless it is set."""
 
 MODES: Final = ("rsyncdirect", "copy", "direct", "simple", "shell", "rsyncshell", "rsyncso", "so", "python")
 MONITORS: Final = ("auto", "fanotify", "inotify", "poll")
@@ -408,6 +413,49 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "run in the background, once the tree is watched",
         "The command answers when the start has succeeded, or with the exit code of its failure.",
     ),
+    Option(
+        "splitting",
+        "",
+        _V,
+        values.numbered(*SPLITTINGS),
+        "off",
+        _PRIVILEGE,
+        "be two, one with rights and one without",
+        "HOW",
+        "`process`: the first process keeps its rights, watches, and runs handlers and hooks; a second one, nobody without"
+        " any capability, decides what is to be done, and answers at the control socket. `thread`: the same with two"
+        " threads, which is no protection against code that was made to do something else: they share their memory."
+        " `off`, `thread` and `process` may be written 0, 1 and 2. See SPLITTING.",
+        completes=" ".join(SPLITTINGS),
+    ),
+    _flag(
+        "secure-splitting",
+        "",
+        _PRIVILEGE,
+        "split with all that makes it safe",
+        f"Stands for {' '.join(f'--{name}={value}' for name, value in SECURE.items())}, each unless it is set.",
+    ),
+    _flag(
+        "check-execvp-arguments",
+        "",
+        _PRIVILEGE,
+        "keep handlers and hooks as they are",
+        "Neither the control socket nor a block that a signal switches to can change what is run while clsync runs: the"
+        " program, its arguments, the destination, hooks.",
+    ),
+    Option(
+        "add-permitted-hook-files",
+        "",
+        _V,
+        values.more_files,
+        (),
+        _PRIVILEGE,
+        "more hooks that may be set",
+        "FILE[,FILE...]",
+        "While clsync runs with --splitting or --check-execvp-arguments, hooks can be set to the configured ones and to"
+        " these. May be repeated; an empty name clears the list.",
+        completes="file",
+    ),
     Option("label", "l", _V, values.text, b"nolabel", _SAY, "name of this instance", "TEXT", "Stands for `%label%`."),
     Option(
         "output",
@@ -569,7 +617,7 @@ ELSEWHERE: Final = {"exit-on-sync-skipping": "is about the audit trail of FreeBS
 FIXED: Final = frozenset(
     "watch-dir one-file-system exclude-mount-points poll-interval monitor threading output pid-file status-file"
     " background skip-initialsync only-initialsync config-file custom-signals compat socket socket-mod"
-    " socket-own socket-auth".split()
+    " socket-own socket-auth splitting secure-splitting check-execvp-arguments add-permitted-hook-files".split()
 )
 """What cannot be changed while clsync runs."""
 
@@ -583,7 +631,7 @@ LATER: Final = {
         for word in (
             "uid:u gid:g privileged-uid privileged-gid"
             " sync-handler-uid sync-handler-gid chroot pivot-root detach-network detach-ipc detach-miscellanea"
-            " secure-splitting splitting check-execvp-arguments add-permitted-hook-files seccomp-filter"
+            " seccomp-filter"
             " mountpoints preserve-capabilities:C"
             " inherit-capabilities forbid-devices cgroup-group-name cluster-iface:c"
             " cluster-ip:m cluster-port:P cluster-timeout:G cluster-node-name:n cluster-hash-dl-min:o"

@@ -202,6 +202,24 @@ def names(*known: str, every: frozenset[str] | None = None) -> Parser:
     return parse
 
 
+def numbered(*names: str) -> Parser:
+    """Return the parser of one name out of `names`, or of its number, from 0."""
+
+    def parse(text: bytes | None, current: object) -> str:
+        if text is not None and text.isdigit() and int(text) < len(names):
+            return names[int(text)]
+        return str(choice(*names)(text, current))
+
+    return parse
+
+
+def more_files(text: bytes | None, current: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Parse paths with commas, added to those so far; an empty one clears the list."""
+    for path in (text or b"").split(b","):
+        current = (*current, path) if path else ()
+    return current
+
+
 def signal_blocks(text: bytes | None, current: Mapping[int, bytes]) -> Mapping[int, bytes]:
     """Parse `N:block[,N:block...]` and add it to `current`; a 0 (or an empty value) clears what was before it."""
     found = dict(current)
@@ -270,7 +288,7 @@ def written(value: object) -> bytes | None:
         case dict():
             return b",".join(b"%d:%s" % pair for pair in sorted(value.items())) or None
         case tuple():
-            return b" ".join(value) or None
+            return b",".join(value) or None
         case float():
             return repr(value).removesuffix(".0").encode()
         case _:

@@ -100,9 +100,7 @@ class Caller:
 class Port:
     """Sends and receives frames in an event loop."""
 
-    def __init__(
-        self, sock: socket.socket, received: Callable[[Frame], None], ended: Callable[[str], None]
-    ) -> None:
+    def __init__(self, sock: socket.socket, received: Callable[[Frame], None], ended: Callable[[str], None]) -> None:
         """`received` is given each frame (Refused ends all); `ended` is called once, with what is wrong, if anything."""
         self._socket, self._received, self._ended = sock, received, ended
         self._frames = Frames()
@@ -117,11 +115,12 @@ class Port:
         self._loop.add_reader(sock.fileno(), self._readable)
 
     def send(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Send a frame; what does not go now goes later. The descriptors must stay open until then."""
-        if self._open:
-            self._queue.append((memoryview(data), descriptors))
-            if len(self._queue) == 1:
-                self._write()
+        """Send a frame; what does not go now goes later. The descriptors are closed when they are sent."""
+        self._queue.append((memoryview(data), descriptors))
+        if not self._open:
+            self._drop_queue()
+        elif len(self._queue) == 1:
+            self._write()
 
     async def drained(self) -> None:
         """Wait until the other side has taken what was sent."""
@@ -141,16 +140,22 @@ class Port:
         self._open = False
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
-        self._queue.clear()
+        self._drop_queue()
         self._drained.set()
         self._socket.close()
         self._ended(trouble)
+
+    def _drop_queue(self) -> None:
+        for _, descriptors in self._queue:
+            _close_all(descriptors)
+        self._queue.clear()
 
     def _write(self) -> None:
         try:
             while self._queue:
                 view, descriptors = self._queue[0]
                 sent = socket.send_fds(self._socket, [view], descriptors) if descriptors else self._socket.send(view)
+                _close_all(descriptors)
                 if sent < len(view):
                     self._queue[0] = view[sent:], ()
                 else:
@@ -190,3 +195,8 @@ class Port:
             return
         if self.paused and self._open:
             self._loop.remove_reader(self._socket.fileno())
+
+
+def _close_all(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import os
 import time
+import traceback
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -187,7 +188,16 @@ class Broker:
     # -- questions and answers ---------------------------------------------------------------------------------
 
     def _take(self, port: Port, frame: Frame, known: dict[Op, Callable[..., Any]]) -> None:
-        """Answer a frame. Raises Refused."""
+        """Answer a frame; a defect of ours ends both sides, too: nobody waits for what never comes. Raises Refused."""
+        try:
+            self._answer(port, frame, known)
+        except Refused:
+            raise
+        except Exception as error:  # noqa: BLE001 - see above
+            traceback.print_exc()
+            self._end(f"{type(error).__name__}: {error}")
+
+    def _answer(self, port: Port, frame: Frame, known: dict[Op, Callable[..., Any]]) -> None:
         try:
             op = Op(frame.op)
         except ValueError:

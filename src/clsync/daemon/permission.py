@@ -10,6 +10,7 @@ from clsync.core.paths import shown
 from clsync.daemon.parts import Parts
 from clsync.errors import OperatorError
 from clsync.options import Assignment, Change, Settings
+from clsync.options.table import ARGUMENTS_KEY, BY_NAME, RECURSIVE_ARGUMENTS_KEY
 
 FREE: Final = frozenset(
     "delay-collect delay-sync delay-collect-bigfile threshold-bigfile retries ignore-failures exit-on-no-events"
@@ -23,7 +24,12 @@ def demand_free(changes: Sequence[Change], settings: Settings) -> None:
     """Refuse what only the configuration file may decide, or may not at all. Raises OperatorError."""
     for change in changes:
         if isinstance(change, Assignment):
-            if change.key not in FREE and not (change.key in HOOKS and _is_permitted(change.text, settings)):
+            there_is = change.key in BY_NAME or change.key in (ARGUMENTS_KEY, RECURSIVE_ARGUMENTS_KEY)
+            if (
+                there_is
+                and change.key not in FREE
+                and not (change.key in HOOKS and _is_permitted(change.text, settings))
+            ):
                 raise OperatorError(
                     f"{change.key} cannot be set with --splitting: it would say what is run with all rights",
                     "write it into the configuration file, and start clsync again or switch blocks by a signal",

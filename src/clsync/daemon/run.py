@@ -70,6 +70,13 @@ def _run(
         log.info(f"mode {made.mode}: {made.why}")
     to = shown(made.destination.text) if made.destination is not None else "where the handler's arguments say"
     log.info(f"syncing {shown(made.root)} to {to} in mode {made.mode}")
+
+    def clean_up() -> None:
+        if listener is not None:
+            listener.remove()
+        pid_file.remove()
+        status_file.remove()
+
     # First, so that nothing of another daemon that answers there is touched.
     listening = listener.open() if listener is not None else None
     try:
@@ -84,19 +91,21 @@ def _run(
         if settings.splitting == "off":
             return mirrored(handler, access, preparation, ready)
         from clsync.daemon.broker import Broker  # late: most runs need none of it
-        from clsync.daemon.split import run_as_process, run_as_thread
+        from clsync.daemon.split import Worker, run_as_process, run_as_thread
 
-        split = run_as_process if settings.splitting == "process" else run_as_thread
         parts = build.make_parts(made, access)
-        let_go = background.let_go if background is not None and settings.splitting == "process" else lambda: None
-        return split(
-            made, lambda: Broker(made, handler, access, preparation, parts, log, ready), mirrored, reload, let_go
-        )
+        worker = Worker(made, mirrored, reload)
+        if background is not None and settings.splitting == "process":
+            worker = worker._replace(begin=background.leave_to_other, let_go=background.let_go)
+
+        def make_broker() -> Broker:
+            return Broker(made, handler, access, preparation, parts, log, ready)
+
+        if settings.splitting == "process":
+            return run_as_process(worker, make_broker)
+        return run_as_thread(worker, make_broker, clean_up)
     finally:
-        if listener is not None:
-            listener.remove()
-        pid_file.remove()
-        status_file.remove()
+        clean_up()
 
 
 def _mirrored(
@@ -218,6 +227,12 @@ class Background:
         """Tell the parent that the start has succeeded."""
         self._send(b"ready")
         self.let_go()
+
+    def leave_to_other(self) -> None:
+        """Let another process that has the pipe as well tell what comes of the start."""
+        if self._inlet >= 0:
+            os.close(self._inlet)
+            self._inlet = -1
 
     def tell(self, error: OperatorError) -> bool:
         """Tell the parent what hindered the start; False if it waits no longer."""

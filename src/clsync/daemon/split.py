@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable
-from typing import Final, NoReturn, Protocol
+from typing import Final, NamedTuple, NoReturn, Protocol
 
 from clsync.daemon.access import Access
 from clsync.daemon.broker import Broker, Ended
@@ -48,20 +48,31 @@ class Runs(Protocol):
         ...
 
 
-def run_as_process(
-    made: Plan, make_broker: Callable[[], Broker], mirror: Runs, reload: Reload, let_go: Callable[[], None]
-) -> int:
+class Worker(NamedTuple):
+    """What there is to be done without rights."""
+
+    made: Plan
+    mirror: Runs
+    reload: Reload
+    begin: Callable[[], None] = lambda: None
+    """Called first, where it is a process."""
+    let_go: Callable[[], None] = lambda: None
+    """Called when the start has succeeded."""
+
+
+def run_as_process(worker: Worker, make_broker: Callable[[], Broker]) -> int:
     """Run a worker in a process of its own, and serve it; return its exit code. Raises OperatorError.
 
-    This process is the broker. `let_go` is called in the worker when the start has succeeded.
+    This process is the broker.
     """
+    made = worker.made
     looks, runs = socket_pair(), socket_pair()
     preload()
     pid = os.fork()
     if not pid:
         for end in (looks[0], runs[0]):
             end.close()
-        _work(made, mirror, reload, let_go, looks[1], runs[1])
+        _work(worker, looks[1], runs[1])
     for end in (looks[1], runs[1]):
         end.close()
     log = made.log
@@ -105,15 +116,14 @@ def _exit_code(ended: Ended, status: int, log: Log) -> int:
     return ended.code
 
 
-def _work(
-    made: Plan, mirror: Runs, reload: Reload, let_go: Callable[[], None], looks: socket.socket, runs: socket.socket
-) -> NoReturn:
+def _work(worker: Worker, looks: socket.socket, runs: socket.socket) -> NoReturn:
     """Be the worker, to the end of the process."""
-    log, code = made.log, int(Exit.FAILURE)
+    log, code = worker.made.log, int(Exit.FAILURE)
     caller = Caller(looks, lambda: _alone(log))
     try:
+        worker.begin()
         give_up_all(nobody(), alone=True)
-        _mirrored(made, mirror, reload, let_go, caller, Calls(runs, lambda: _alone(log)))
+        _mirrored(worker, caller, Calls(runs, lambda: _alone(log)))
         code = int(Exit.OK)
     except BaseException:  # noqa: BLE001 - nothing may go on into what the broker does after the split
         traceback.print_exc()
@@ -123,18 +133,17 @@ def _work(
         os._exit(code)
 
 
-def _mirrored(
-    made: Plan, mirror: Runs, reload: Reload, let_go: Callable[[], None], caller: Caller, calls: Calls
-) -> None:
+def _mirrored(worker: Worker, caller: Caller, calls: Calls) -> None:
     """Run the mirror, and tell the broker how it ended."""
-    access = RemoteAccess(caller, calls, made, reload, made.log)
+    made = worker.made
+    access = RemoteAccess(caller, calls, made, worker.reload, made.log)
 
     def ready() -> None:
         caller.call(Op.READY)
-        let_go()
+        worker.let_go()
 
     try:
-        code = mirror(access.new_handler(made), access, access, ready)
+        code = worker.mirror(access.new_handler(made), access, access, ready)
     except OperatorError as error:
         caller.call(Op.FAILED, error.code, error.message, error.hint)
     except SystemExit as leaving:
@@ -160,12 +169,10 @@ def preload() -> None:
     del difflib, syslog
 
 
-def run_as_thread(
-    made: Plan, make_broker: Callable[[], Broker], mirror: Runs, reload: Reload, let_go: Callable[[], None]
-) -> int:
+def run_as_thread(worker: Worker, make_broker: Callable[[], Broker], clean_up: Callable[[], None]) -> int:
     """Serve in a thread that keeps the rights, and work in this one, which gives them up. Raises OperatorError.
 
-    This is no boundary: both share their memory.
+    This is no boundary: both share their memory. `clean_up` is called with the rights, last of all.
     """
     looks, runs = socket_pair(), socket_pair()
     result: list[Ended] = []
@@ -175,16 +182,19 @@ def run_as_thread(
             return await make_broker().serve(looks[0], runs[0])
 
         keep_for_broker()
-        result.append(asyncio.run(served()))
+        try:
+            result.append(asyncio.run(served()))
+        finally:
+            clean_up()
 
     thread = threading.Thread(target=serve, name="privileged")
     preload()
     thread.start()
-    log = made.log
+    log = worker.made.log
     give_up_all(nobody(), alone=False)
     caller = Caller(looks[1], lambda: _alone(log))
     try:
-        _mirrored(made, mirror, reload, let_go, caller, Calls(runs[1], lambda: _alone(log)))
+        _mirrored(worker, caller, Calls(runs[1], lambda: _alone(log)))
     finally:
         for end in (looks[1], runs[1]):
             end.close()

@@ -31,9 +31,8 @@ def error_frame(op: Op, number: int, error: OSError | OperatorError) -> bytes:
     if isinstance(error, OperatorError):
         body = pack(ERRORS[Kind.OPERATOR_ERROR], error.code, error.message, error.hint)
         return framed(op, Kind.OPERATOR_ERROR, number, body)
-    path = error.filename
-    name = os.fsdecode(path) if isinstance(path, bytes) else path if isinstance(path, str) else ""
-    body = pack(ERRORS[Kind.OS_ERROR], error.errno or 0, error.strerror or str(error), name)
+    path = os.fsencode(error.filename) if isinstance(error.filename, str | bytes) else None
+    body = pack(ERRORS[Kind.OS_ERROR], error.errno or 0, error.strerror or str(error), path)
     return framed(op, Kind.OS_ERROR, number, body)
 
 
@@ -45,7 +44,7 @@ def raise_error(frame: Frame) -> NoReturn:
     if frame.kind != Kind.OS_ERROR:
         raise Refused(f"an answer of kind {frame.kind}")
     number, text, path = unpack(ERRORS[Kind.OS_ERROR], frame.body)
-    raise OSError(number, text, os.fsencode(path)) if path else OSError(number, text)
+    raise OSError(number, text) if path is None else OSError(number, text, path)
 
 
 class Caller:

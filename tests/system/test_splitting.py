@@ -282,6 +282,18 @@ def test_signals_that_end_go_to_the_first_process(closed: World, sent: int, code
 
 
 @ROOT
+def test_the_state_is_written_where_the_configuration_says(closed: World) -> None:
+    dump, path = closed.top / "dump", closed.top / "socket"
+    with closed.daemon(SPLIT, "-Mcopy", f"--dump-dir={dump}", "--socket", path) as daemon:
+        daemon.wait_for_log(SYNCED)
+        os.kill(daemon.pid, signal.SIGIO)
+        daemon.wait_for_log("the state is written to")
+        assert "status == " in (dump / "instance").read_text()
+        code, said = tell(closed, path, "dump", str(closed.top / "another"))
+        assert (code, "Permission denied" in said) == (9, True), said
+
+
+@ROOT
 def test_rules_are_read_again_by_who_may_read_them(closed: World) -> None:
     rules = closed.file("rules", "-f^no$\n", 0o600)
     closed.write("no")

@@ -437,3 +437,22 @@ def test_argument_lines(line: bytes, words: tuple[bytes, ...] | None) -> None:
             split()
     else:
         assert split() == words
+
+
+def test_hooks_that_are_permitted() -> None:
+    """They are added up; an empty name clears the list."""
+    for words, files in (
+        (("/a,/b", "/c"), (b"/a", b"/b", b"/c")),
+        (("/a", ",/b"), (b"/b",)),
+        (("/a", ""), ()),
+        (("/a,",), ()),
+    ):
+        arguments = [f"--add-permitted-hook-files={word}".encode() for word in words]
+        assert loaded(*BASE, *arguments).add_permitted_hook_files == files
+
+
+def test_secure_splitting_stands_for_others_unless_they_are_set() -> None:
+    found = loaded(*BASE, b"--secure-splitting")
+    assert (found.splitting, found.check_execvp_arguments) == ("process", 1)
+    found = loaded(*BASE, b"--secure-splitting", b"--splitting=thread", b"--check-execvp-arguments=0")
+    assert (found.splitting, found.check_execvp_arguments) == ("thread", 0)

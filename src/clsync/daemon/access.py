@@ -6,6 +6,7 @@ import os
 from typing import Protocol
 
 from clsync.core.rules import Rules
+from clsync.daemon.dump import State, write_dump
 from clsync.daemon.files import SmallFile
 from clsync.daemon.handlers import make_handler
 from clsync.daemon.hooks import Hook, ProgramHook
@@ -44,6 +45,10 @@ class Access(Protocol):
 
     def stands(self, path: bytes) -> bool:
         """Tell whether something stands at the path of the standby file."""
+        ...
+
+    def write_dump(self, directory: bytes, state: State) -> None:
+        """Write the state into a new directory. Raises OSError."""
         ...
 
 
@@ -89,3 +94,7 @@ class DirectAccess:
     def stands(self, path: bytes) -> bool:
         """Tell whether something stands at a path."""
         return os.path.lexists(path)
+
+    def write_dump(self, directory: bytes, state: State) -> None:
+        """Write the state into a new directory. Raises OSError."""
+        write_dump(directory, state)

@@ -6,6 +6,7 @@ Everything it does for the worker is one of `privilege.wire.Op`. Whatever else i
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import time
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.classify import LinkedFile
-from clsync.core.paths import parent, shown
+from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.daemon.access import Access
 from clsync.daemon.log import Log
@@ -32,6 +33,7 @@ from clsync.kernel.ops import LocalScan
 from clsync.monitor.base import Changed, Monitor, Unnamed
 from clsync.options import Assignment, Block, Change
 from clsync.privilege.looks import ABSENT, packed, packed_error
+from clsync.privilege.nobody import nobody
 from clsync.privilege.port import Port, error_frame
 from clsync.privilege.wire import (
     PATHS_AT_ONCE,
@@ -428,6 +430,16 @@ class Broker:
         path = self._generations[self._current].parts.standby
         return (path is not None and self._access.stands(path),)
 
+    def _dump(self) -> _WithDescriptors:
+        directory = self._made.settings.dump_dir
+        if directory is None:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        os.mkdir(directory, 0o750)
+        made = self._access.ops.open(directory)
+        if os.geteuid() == 0:
+            os.chown(made, *nobody())
+        return _WithDescriptors((), (made,))
+
     def _is_ready(self) -> Sequence[Any]:
         self._ready()
         return ()
@@ -609,6 +621,7 @@ class Broker:
         Op.RULES: _read_rules,
         Op.STATUS: _status,
         Op.STANDBY: _standby,
+        Op.DUMP: _dump,
         Op.MONITOR_OPEN: _monitor_open,
         Op.MONITOR_ARM: _monitor_arm,
         Op.MONITOR_DRAIN: _monitor_drain,
@@ -749,28 +762,18 @@ async def _straight_only(batch: Batch) -> tuple[Batch, list[bytes]]:
 
     The worker has looked, a moment ago, or says so.
     """
-    straight: dict[bytes, bool] = {b"": True}
-
-    def is_straight(path: bytes) -> bool:
-        above = parent(path)
-        if above not in straight:
-            try:
-                os.close(open_beneath(batch.root, above, _WHERE))
-                straight[above] = True
-            except OSError as error:
-                straight[above] = error.errno not in GONE  # else the handler meets it, and names it
-        return straight[above]
-
-    crooked: list[bytes] = []
-    for count, path in enumerate(batch.entries, 1):
-        if not is_straight(path):
-            crooked.append(path)
+    directories = {path.rpartition(b"/")[0] for paths in (batch.entries, batch.linked) for path in paths}
+    crooked: set[bytes] = set()
+    for count, directory in enumerate(directories, 1):
+        try:
+            os.close(open_beneath(batch.root, directory, _WHERE))
+        except OSError as error:
+            if error.errno in GONE:  # else the handler meets it, and names it
+                crooked.add(directory)
         if not count % _AT_ONCE:
             await asyncio.sleep(0)
-    linked = [path for path in batch.linked if is_straight(path)]
     if not crooked:
-        return replace(batch, linked=linked), []
-    left = dict(batch.entries)
-    for path in crooked:
-        del left[path]
-    return replace(batch, entries=left, linked=linked), crooked
+        return batch, []
+    left = {path: flags for path, flags in batch.entries.items() if path.rpartition(b"/")[0] not in crooked}
+    linked = [path for path in batch.linked if path.rpartition(b"/")[0] not in crooked]
+    return replace(batch, entries=left, linked=linked), [path for path in batch.entries if path not in left]

@@ -42,6 +42,11 @@ class State:
 def write_dump(directory: bytes, state: State) -> None:
     """Write a directory that does not exist yet, in the layout of clsync 0.4. Raises OSError."""
     os.mkdir(directory, 0o750)
+    fill_dump(directory, state)
+
+
+def fill_dump(directory: bytes, state: State) -> None:
+    """Write into an empty directory. Raises OSError."""
     for name in (b"queue", b"threads"):
         os.mkdir(directory + b"/" + name, 0o750)
     together = {} if state.overlapping else {p: f for flight in state.flights for p, f in flight.entries.items()}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Final
 
 from clsync import __version__
 from clsync.daemon.course import Leaving
-from clsync.daemon.dump import write_dump
+from clsync.daemon.dump import State
 from clsync.daemon.mirror import Mirror
 from clsync.daemon.switch import Switch
 from clsync.errors import OperatorError
@@ -22,9 +22,9 @@ _NAMED: Final = 20
 class DaemonInstance:
     """One mirror, seen from outside."""
 
-    def __init__(self, mirror: Mirror, switch: Switch, pid: int) -> None:
+    def __init__(self, mirror: Mirror, switch: Switch, write_dump: Callable[[bytes, State], None], pid: int) -> None:
         """`switch`: changes what the mirror goes by; `pid`: the process that is sent signals."""
-        self._pid = pid
+        self._write_dump, self._pid = write_dump, pid
         self._mirror, self._switch = mirror, switch
         self._started = time.time()
 
@@ -63,7 +63,7 @@ class DaemonInstance:
 
     async def dump(self, directory: bytes) -> None:
         """Write the queues to a new directory. Raises OSError."""
-        write_dump(directory, await self._mirror.state())
+        self._write_dump(directory, await self._mirror.state())
 
     async def set(self, key: str, value: bytes) -> None:
         """Change an option. Raises OperatorError."""

@@ -80,7 +80,7 @@ class LinkFinder:
             look = straight(looks.lstat)
             wrong = []
             async for part in in_parts(scanned.paths for scanned in found.values()):
-                looks.expect(path for paths in part for path in paths)
+                looks.expect([path for paths in part for path in paths])
                 for paths in part:
                     seen = {p: s for p in paths if (s := look(p)) is not None and not stat.S_ISDIR(s.st_mode)}
                     if len({(s.st_dev, s.st_ino) for s in seen.values()}) > 1:

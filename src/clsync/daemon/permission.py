@@ -14,7 +14,7 @@ from clsync.options.table import ARGUMENTS_KEY, BY_NAME, RECURSIVE_ARGUMENTS_KEY
 
 FREE: Final = frozenset(
     "delay-collect delay-sync delay-collect-bigfile threshold-bigfile retries ignore-failures exit-on-no-events"
-    " max-iterations sync-on-quit dump-dir verbose debug quiet".split()
+    " max-iterations sync-on-quit verbose debug quiet".split()
 )
 """Options that say neither what is run, nor on what: the worker, who has no rights, may set them."""
 HOOKS: Final = ("pre-exit-hook", "exit-hook")

@@ -7,7 +7,7 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
@@ -17,6 +17,7 @@ from clsync.core.paths import ancestors, join
 from clsync.core.rules import Rules
 from clsync.daemon.broker import digest_of
 from clsync.daemon.build import make_parts
+from clsync.daemon.dump import State, fill_dump, write_dump
 from clsync.daemon.hooks import Hook
 from clsync.daemon.log import Log
 from clsync.daemon.parts import Parts
@@ -156,6 +157,8 @@ class RemoteOps:
 class _RemoteLooks(Looks):
     """lstat of the broker, for many paths at once where they are known before."""
 
+    at_once = 1024
+
     def __init__(self, caller: Caller, directory: int) -> None:
         super().__init__(self._lstat, self._quick)
         self._caller, self._directory = caller, directory
@@ -164,21 +167,24 @@ class _RemoteLooks(Looks):
         self._above: dict[bytes, Seen] = {}
         """Directories that were looked at: for one batch once is enough."""
 
-    def expect(self, paths: Iterable[bytes]) -> None:
+    def expect(self, paths: Collection[bytes]) -> None:
         """Look at paths, and at the directories above them."""
-        wanted = set(paths)
-        above = {up for path in wanted for up in ancestors(path) if up not in self._above}
+        above: set[bytes] = set()
+        for directory in {path.rpartition(b"/")[0] for path in paths}:
+            if directory and directory not in self._above:
+                above.add(directory)
+                above.update(up for up in ancestors(directory) if up not in self._above)
         if len(self._above) > _REMEMBERED:
             self._above.clear()
-        self._seen = self._look(list(wanted - above))
-        self._above |= self._look(list(above))
+        self._seen = self._look(list(paths))
+        self._above |= self._look(sorted(above))
 
     def _look(self, paths: list[bytes]) -> dict[bytes, Seen]:
-        paths.sort()
         found: dict[bytes, Seen] = {}
         for part in in_frames(paths):
-            (records,) = self._caller.call(Op.LOOK, self._directory, paths[part])
-            found.update(zip(paths[part], unpacked(records, len(paths[part])), strict=True))
+            these = paths[part]
+            (records,) = self._caller.call(Op.LOOK, self._directory, these)
+            found.update(zip(these, unpacked(records, len(these)), strict=True))
         return found
 
     def _found(self, path: bytes) -> Seen:
@@ -186,7 +192,7 @@ class _RemoteLooks(Looks):
         return seen if seen is not None else self._look([path])[path]
 
     def _quick(self, path: bytes) -> Seen:
-        seen = self._found(path)
+        seen = self._seen.get(path) or self._found(path)
         if seen.errno:
             raise OSError(seen.errno, os.strerror(seen.errno), path)
         return seen
@@ -330,10 +336,9 @@ class RemoteHandler:
         digest = digest_of(rules if rules is not None else Rules())
         head = (batch.number, batch.root, batch.initial, batch.status, batch.attribute_bytes, digest)
         self._calls.tell(Op.HANDLER_BATCH, number, *head)
-        paths, linked = list(batch.entries), list(batch.linked)
+        paths, flags, linked = list(batch.entries), list(batch.entries.values()), list(batch.linked)
         for part in in_frames(paths):
-            flags = [batch.entries[path] for path in paths[part]]
-            self._calls.tell(Op.HANDLER_ENTRIES, number, paths[part], flags)
+            self._calls.tell(Op.HANDLER_ENTRIES, number, paths[part], flags[part])
             await self._calls.drained()
         for part in in_frames(linked):
             self._calls.tell(Op.HANDLER_LINKED, number, linked[part])
@@ -394,6 +399,7 @@ class RemoteAccess:
         self._caller, self._calls, self._reload, self._log = caller, calls, reload, log
         self._handlers = itertools.count(1)
         self._generations = [(made, 0)]
+        self._newest = made
 
     def open_monitor(self, made: Plan, rules: Rules) -> Monitor:
         """Return what watches the tree, not armed yet. Raises OperatorError, OSError."""
@@ -422,6 +428,18 @@ class RemoteAccess:
         """Tell whether something stands at the path of the standby file."""
         return bool(self._caller.call(Op.STANDBY)[0])
 
+    def write_dump(self, directory: bytes, state: State) -> None:
+        """Write the state into the directory of --dump-dir, or one that nobody may make. Raises OSError."""
+        if directory != self._newest.settings.dump_dir:
+            write_dump(directory, state)
+            return
+        self._caller.call(Op.DUMP)
+        (made,) = self._caller.descriptors
+        try:
+            fill_dump(b"/proc/self/fd/%d" % made, state)
+        finally:
+            os.close(made)
+
     async def prepare(self, changes: Sequence[Change], made: Plan, parts: Parts) -> Prepared:
         """Lay changes over all that was written. Raises OperatorError."""
         keys = [change.key if isinstance(change, Assignment) else "" for change in changes]
@@ -443,6 +461,7 @@ class RemoteAccess:
 
     def adopt(self, made: Plan) -> None:
         """Be told which plan is in force."""
+        self._newest = made
         self._calls.tell(Op.ADOPT, self._generation(made))
 
     def _generation(self, made: Plan) -> int:

@@ -105,8 +105,8 @@ class Resolver:
             looks.quick,
             self.signatures,
         )
-        async for part in in_parts(changes.items()):
-            looks.expect(path for path, _ in part)
+        async for part in in_parts(changes.items(), looks.at_once):
+            looks.expect([path for path, _ in part])
             classifier.add(part)
         classifier.add(self._survivors(changes, classifier))
         for path in classifier.recursive():

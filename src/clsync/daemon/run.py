@@ -17,7 +17,7 @@ from clsync.core.paths import shown
 from clsync.daemon import build
 from clsync.daemon.access import Access, DirectAccess
 from clsync.daemon.course import Leaving
-from clsync.daemon.dump import write_dump
+from clsync.daemon.dump import State
 from clsync.daemon.files import SmallFile
 from clsync.daemon.handlers import make_handler
 from clsync.daemon.log import Log
@@ -125,11 +125,12 @@ def _mirrored(
     parts = build.make_parts(made, access)
     mirror = build.make_mirror(made, handler, parts, access, _Status(access.write_status, log).set, ready)
     switch = Switch(made, parts, preparation, mirror, log)
-    return asyncio.run(_follow(mirror, switch, log, _control(listening, mirror, switch, pid, log)))
+    control = _control(listening, mirror, switch, access, pid, log)
+    return asyncio.run(_follow(mirror, switch, access.write_dump, log, control))
 
 
 def _control(
-    listening: socket.socket | None, mirror: Mirror, switch: Switch, pid: int, log: Log
+    listening: socket.socket | None, mirror: Mirror, switch: Switch, access: Access, pid: int, log: Log
 ) -> AbstractAsyncContextManager[None]:
     """Return what answers at the control socket while it is entered; nothing where there is no socket."""
     if listening is None:
@@ -137,7 +138,7 @@ def _control(
     from clsync.control.server import serving  # late: most runs need none of it
     from clsync.daemon.instance import DaemonInstance
 
-    return serving(listening, DaemonInstance(mirror, switch, pid), log.info)
+    return serving(listening, DaemonInstance(mirror, switch, access.write_dump, pid), log.info)
 
 
 class _Status:
@@ -157,7 +158,13 @@ class _Status:
             self._log.error(error.message, error.hint)
 
 
-async def _follow(mirror: Mirror, switch: Switch, log: Log, control: AbstractAsyncContextManager[None]) -> int:
+async def _follow(
+    mirror: Mirror,
+    switch: Switch,
+    write_dump: Callable[[bytes, State], None],
+    log: Log,
+    control: AbstractAsyncContextManager[None],
+) -> int:
     loop = asyncio.get_running_loop()
     on = loop.add_signal_handler
     tasks = set()
@@ -175,20 +182,20 @@ async def _follow(mirror: Mirror, switch: Switch, log: Log, control: AbstractAsy
     on(signal.SIGUSR1, lambda: log.debug(1, "signal USR1: no threads to collect"))
     on(signal.SIGUSR2, mirror.sync_all)
     on(_SIGNAL_HAND_OVER, mirror.hand_over_now)
-    on(signal.SIGIO, lambda: start(_dump(mirror, switch.settings.dump_dir, log)))
+    on(signal.SIGIO, lambda: start(_dump(mirror, switch.settings.dump_dir, write_dump, log)))
     for own, block in switch.settings.custom_signals.items():
         on(own, lambda own=own, block=block: start(switch.to_block(own, block)))  # type: ignore[misc]
     async with control:
         return await mirror.run()
 
 
-async def _dump(mirror: Mirror, directory: bytes | None, log: Log) -> None:
+async def _dump(mirror: Mirror, directory: bytes | None, write: Callable[[bytes, State], None], log: Log) -> None:
     """Write the state where --dump-dir says."""
     if directory is None:
         log.error("signal IO: --dump-dir is empty", "name a directory that does not exist")
         return
     try:
-        write_dump(directory, await mirror.state())
+        write(directory, await mirror.state())
     except OSError as error:
         hint = "remove it" if error.errno == errno.EEXIST else "see that its parent is there and may be written"
         log.error(f"--dump-dir {shown(directory)}: {error.strerror}", hint)

@@ -9,7 +9,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -33,6 +33,9 @@ class Identity(NamedTuple):
 class Looks:
     """lstat below one open directory."""
 
+    at_once = 64
+    """Paths that `expect` is told of at a time."""
+
     def __init__(self, lstat: Callable[[bytes], Stat | None], quick: Callable[[bytes], Stat]) -> None:
         """`lstat` answers None where nothing stands, and raises OSError for what is neither present nor absent.
 
@@ -40,7 +43,7 @@ class Looks:
         """
         self.lstat, self.quick = lstat, quick
 
-    def expect(self, paths: Iterable[bytes]) -> None:
+    def expect(self, paths: Collection[bytes]) -> None:
         """Be told which paths are looked at next."""
 
 

@@ -53,6 +53,7 @@ class Op(IntEnum):
     RULES = 10
     STATUS = 11
     STANDBY = 12
+    DUMP = 13
     MONITOR_OPEN = 20
     MONITOR_ARM = 21
     MONITOR_DRAIN = 22
@@ -100,6 +101,7 @@ SIGNATURES: Final = {
     Op.RULES: Signature("", "y"),
     Op.STATUS: Signature("s"),
     Op.STANDBY: Signature("", "b"),
+    Op.DUMP: Signature(""),
     Op.MONITOR_OPEN: Signature("y", "u"),
     Op.MONITOR_ARM: Signature("u", "b"),
     Op.MONITOR_DRAIN: Signature("u", "bbd"),
@@ -197,14 +199,17 @@ def unpack(signature: str, body: bytes) -> list[Any]:
 
 def in_frames(paths: Sequence[bytes]) -> Iterator[slice]:
     """Cut paths into parts that go into one frame each."""
-    first = size = 0
-    for number, path in enumerate(paths):
-        size += len(path) + 1
-        if size > BYTES_AT_ONCE or number - first >= PATHS_AT_ONCE:
-            yield slice(first, number)
-            first, size = number, len(path) + 1
-    if first < len(paths):
-        yield slice(first, len(paths))
+    for first in range(0, len(paths), PATHS_AT_ONCE):
+        yield from _halved(paths, first, min(first + PATHS_AT_ONCE, len(paths)))
+
+
+def _halved(paths: Sequence[bytes], first: int, end: int) -> Iterator[slice]:
+    if sum(map(len, paths[first:end])) <= BYTES_AT_ONCE or end - first == 1:
+        yield slice(first, end)
+        return
+    middle = (first + end) // 2
+    yield from _halved(paths, first, middle)
+    yield from _halved(paths, middle, end)
 
 
 def _pack_bytes(value: bytes) -> bytes:

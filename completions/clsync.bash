@@ -54,6 +54,8 @@ _clsync() {
         --pre-exit-hook) mapfile -t COMPREPLY < <(compgen -c -- "$cur"); return ;;
         --exit-hook) mapfile -t COMPREPLY < <(compgen -c -- "$cur"); return ;;
         --standby-file) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+        --splitting) mapfile -t COMPREPLY < <(compgen -W 'off thread process' -- "$cur"); return ;;
+        --add-permitted-hook-files) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
         --label|-l) return ;;
         --output|-Y) mapfile -t COMPREPLY < <(compgen -W 'stderr stdout syslog' -- "$cur"); return ;;
         --pid-file|-z) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
@@ -70,7 +72,7 @@ _clsync() {
         --compat) mapfile -t COMPREPLY < <(compgen -W '0.4 off' -- "$cur"); return ;;
     esac
     [[ $COMP_CWORD -eq 1 ]] && word=ctl || word=
-    mapfile -t COMPREPLY < <(compgen -W "--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --modification-signature= --cancel-syscalls= --timeout-sync= -k --threading= -p --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --synclist-simplify --have-recursive-sync --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --sync-on-quit --pre-exit-hook= --exit-hook= --standby-file= --background -b --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --socket= -s --socket-mod= --socket-own= --socket-auth= --dump-dir= --config-file= -H --config-block= -K --custom-signals= --config-block-inherits= --compat= --help -h --version -V $word" -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W "--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --modification-signature= --cancel-syscalls= --timeout-sync= -k --threading= -p --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --synclist-simplify --have-recursive-sync --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --sync-on-quit --pre-exit-hook= --exit-hook= --standby-file= --background -b --splitting= --secure-splitting --check-execvp-arguments --add-permitted-hook-files= --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --socket= -s --socket-mod= --socket-own= --socket-auth= --dump-dir= --config-file= -H --config-block= -K --custom-signals= --config-block-inherits= --compat= --help -h --version -V $word" -- "$cur")
     if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]]; then
         compopt -o nospace 2>/dev/null
     fi

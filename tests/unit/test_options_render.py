@@ -29,6 +29,7 @@ SECTIONS = (
     "RULES",
     "CONFIGURATION",
     "CONTROL",
+    "SPLITTING",
     "SIGNALS",
     "FILES",
     "EXIT STATUS",

@@ -10,13 +10,8 @@ from clsync.core.paths import shown
 from clsync.daemon.parts import Parts
 from clsync.errors import OperatorError
 from clsync.options import Assignment, Change, Settings
-from clsync.options.table import ARGUMENTS_KEY, BY_NAME, RECURSIVE_ARGUMENTS_KEY
+from clsync.options.table import ARGUMENTS_KEY, BY_NAME, FREE, RECURSIVE_ARGUMENTS_KEY
 
-FREE: Final = frozenset(
-    "delay-collect delay-sync delay-collect-bigfile threshold-bigfile retries ignore-failures exit-on-no-events"
-    " max-iterations sync-on-quit verbose debug quiet".split()
-)
-"""Options that say neither what is run, nor on what: the worker, who has no rights, may set them."""
 HOOKS: Final = ("pre-exit-hook", "exit-hook")
 
 

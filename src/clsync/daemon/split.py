@@ -122,8 +122,7 @@ def _work(worker: Worker, looks: socket.socket, runs: socket.socket) -> NoReturn
     caller = Caller(looks, lambda: _alone(log))
     try:
         worker.begin()
-        give_up_all(nobody(), alone=True)
-        _mirrored(worker, caller, Calls(runs, lambda: _alone(log)))
+        _mirrored(worker, lambda: give_up_all(nobody(), alone=True), caller, Calls(runs, lambda: _alone(log)))
         code = int(Exit.OK)
     except BaseException:  # noqa: BLE001 - nothing may go on into what the broker does after the split
         traceback.print_exc()
@@ -133,8 +132,8 @@ def _work(worker: Worker, looks: socket.socket, runs: socket.socket) -> NoReturn
         os._exit(code)
 
 
-def _mirrored(worker: Worker, caller: Caller, calls: Calls) -> None:
-    """Run the mirror, and tell the broker how it ended."""
+def _mirrored(worker: Worker, give_up: Callable[[], None], caller: Caller, calls: Calls) -> None:
+    """Give the rights up, run the mirror, and tell the broker how it ended."""
     made = worker.made
     access = RemoteAccess(caller, calls, made, worker.reload, made.log)
 
@@ -142,6 +141,12 @@ def _mirrored(worker: Worker, caller: Caller, calls: Calls) -> None:
         caller.call(Op.READY)
         worker.let_go()
 
+    try:
+        give_up()
+    except OSError as error:
+        what = f"--splitting={made.settings.splitting}: rights cannot be given up: {error.strerror}"
+        caller.call(Op.FAILED, Exit.FAILURE, what, "leave it out")
+        return
     try:
         code = worker.mirror(access.new_handler(made), access, access, ready)
     except OperatorError as error:
@@ -191,10 +196,9 @@ def run_as_thread(worker: Worker, make_broker: Callable[[], Broker], clean_up: C
     preload()
     thread.start()
     log = worker.made.log
-    give_up_all(nobody(), alone=False)
     caller = Caller(looks[1], lambda: _alone(log))
     try:
-        _mirrored(worker, caller, Calls(runs[1], lambda: _alone(log)))
+        _mirrored(worker, lambda: give_up_all(nobody(), alone=False), caller, Calls(runs[1], lambda: _alone(log)))
     finally:
         for end in (looks[1], runs[1]):
             end.close()

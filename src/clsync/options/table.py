@@ -621,6 +621,12 @@ FIXED: Final = frozenset(
 )
 """What cannot be changed while clsync runs."""
 
+FREE: Final = frozenset(
+    "delay-collect delay-sync delay-collect-bigfile threshold-bigfile retries ignore-failures exit-on-no-events"
+    " max-iterations sync-on-quit verbose debug quiet".split()
+)
+"""What says neither what is run, nor on what: with `--splitting` the worker, who has no rights, may set it."""
+
 BY_NAME: Final = {option.name: option for option in (*OPTIONS, *RETIRED)}
 BY_SHORT: Final = {option.short: option for option in OPTIONS if option.short}
 

@@ -78,6 +78,7 @@ class Mirror:
         parts: Parts,
         log: Log,
         set_status: Callable[[str], None],
+        stands: Callable[[bytes], bool],
         one_file_system: int = 0,
         max_parallel: int = 1,
         started_ns: int = 0,
@@ -85,13 +86,14 @@ class Mirror:
     ) -> None:
         """`handlers`: the first ones of those that `parts` makes, one for each target.
 
-        `max_parallel`: batches that may be on their way, of all targets.
+        `stands` tells whether something stands at a path. `max_parallel`: batches that may be on their way, of all targets.
 
         `started_ns`: wall-clock time since which files may have changed unseen in spite of equal size and mtime.
 
         `ready` is called once when the tree is watched.
         """
         self._root, self._log, self._write_status, self._ready = root, log, set_status, ready
+        self._stands = stands
         self._status = ""
         self._wake = asyncio.Event()
         self._collector = Collector(open_monitor, Window(), log, wake=self._call, root_gone=self._note_root_gone)
@@ -135,7 +137,7 @@ class Mirror:
 
     def _note_parts(self, parts: Parts) -> None:
         self._parts, self._course, self._rules = parts, parts.course, parts.rules
-        self._standby = Standby(parts.standby, parts.hours, self._log)
+        self._standby = Standby(parts.standby, self._stands, parts.hours, self._log)
         self._collector.window.collect, self._collector.window.gap = parts.collect, parts.gap
 
     def _set_status(self, word: str) -> None:
@@ -602,7 +604,7 @@ class Mirror:
             return
         trouble = self._root.trouble_at(root)
         if trouble is not None:
-            os.close(root)
+            self._root.close(root)
             self._hold(trouble)
             return
         delivery.hurry = False

@@ -140,7 +140,8 @@ What is different then (`clsync(1)`, PRIVILEGES):
 - **`--detach-ipc`** is off, and means what it says; there it was on, and meant the name of the host.
 - **`--forbid-devices`** works with both versions of cgroups, below the group that clsync is started in. Also zero can be
   read, full, and null.
-- **`--detach-network=non-privileged` and `--seccomp-filter`** mean a part without privileges, and are errors without one.
+- **`--detach-network=non-privileged` and `--seccomp-filter`** mean the part without rights, and are errors without
+  `--splitting`.
 """
 
 

@@ -232,6 +232,17 @@ def capabilities(*known: str) -> Parser:
     return parse
 
 
+def numbered(*names: str) -> Parser:
+    """Return the parser of one name out of `names`, or of its number, from 0."""
+
+    def parse(text: bytes | None, current: object) -> str:
+        if text is not None and text.isdigit() and int(text) < len(names):
+            return names[int(text)]
+        return str(choice(*names)(text, current))
+
+    return parse
+
+
 def paths(text: bytes | None, current: tuple[bytes, ...]) -> tuple[bytes, ...]:
     """Parse a list of absolute paths with commas; empty: none."""
     found = tuple(filter(None, (text or b"").split(b",")))
@@ -257,6 +268,13 @@ def hours(text: bytes | None, current: object) -> Hours:
         raise Invalid(
             str(error), "write spans as 22:00-06:00 or Mon-Fri 12:00-13:00, with commas between them"
         ) from None
+
+
+def more_files(text: bytes | None, current: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Parse paths with commas, added to those so far; an empty one clears the list."""
+    for path in (text or b"").split(b","):
+        current = (*current, path) if path else ()
+    return current
 
 
 def signal_blocks(text: bytes | None, current: Mapping[int, bytes]) -> Mapping[int, bytes]:

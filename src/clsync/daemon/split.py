@@ -86,8 +86,9 @@ def run_as_process(worker: Worker, make_broker: Callable[[], Broker]) -> int:
         _work(worker, looks[1], runs[1])
     for end in (looks[1], runs[1]):
         end.close()
-    worker.confinement.become_broker()
-    ended = asyncio.run(_serve(make_broker, looks[0], runs[0], pid, worker.settings.custom_signals))
+    with looks[0], runs[0]:
+        worker.confinement.become_broker()
+        ended = asyncio.run(_serve(make_broker, looks[0], runs[0], pid, worker.settings.custom_signals))
     return _exit_code(ended, _reaped(pid, ended), worker.plans[0].log)
 
 

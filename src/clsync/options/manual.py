@@ -396,9 +396,11 @@ def _splitting() -> str:
         roff.paragraph(
             "With --splitting=process the first process keeps the rights of its starter, less the capabilities it has no"
             " use for. It watches the tree, runs handlers and hooks with all rights, and reads rules and configuration. The"
-            " second one is nobody, cannot open a file of the tree, and cannot start anything. It decides what is handed"
+            " second one is nobody, or --uid and --gid, cannot open a file of the tree, and cannot start anything. With"
+            " --seccomp-filter it can make harmless system calls only, with --detach-network=non-privileged it has no"
+            " network. It decides what is handed"
             " over and when, and serves the control socket. Signals go to the first process, whose number stands in the"
-            " pid file. When one ends, so does the other."
+            " pid file. When one ends, so does the other. --preserve-capabilities is about the first process."
         ),
         roff.paragraph(
             "The second process cannot change what is run. So `set` takes what is about time, tries and messages only: "

@@ -141,7 +141,8 @@ What is different then (`clsync(1)`, PRIVILEGES):
 - **`--forbid-devices`** works with both versions of cgroups, below the group that clsync is started in. Also zero can be
   read, full, and null.
 - **`--detach-network=non-privileged` and `--seccomp-filter`** mean the part without rights, and are errors without
-  `--splitting`.
+  `--splitting`. So do `--uid` and `--gid` with it; that part cannot be root.
+- **`--secure-splitting`** stands for `--seccomp-filter` and `--forbid-devices`, too.
 """
 
 

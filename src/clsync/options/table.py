@@ -468,7 +468,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _PRIVILEGE,
         "user that clsync itself becomes",
         "USER",
-        "A name or a number. See PRIVILEGES. Needs root. Handlers and hooks are run as --sync-handler-uid says. With"
+        "A name or a number. See PRIVILEGES. Needs root. With --splitting: the part without rights, `nobody` by default."
+        " Handlers and hooks are run as --sync-handler-uid says. With"
         " --compat=0.4, started as root: `nobody`.",
         completes="user",
     ),
@@ -608,8 +609,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _PRIVILEGE,
         "have no network",
         "WHERE",
-        "`everywhere`: neither clsync nor its handlers; not even the loopback interface. `non-privileged`: only with"
-        " --splitting. Needs root.",
+        "`everywhere`: neither clsync nor its handlers; not even the loopback interface. `non-privileged`: the"
+        " part without rights alone (--splitting). Needs root.",
         completes=" ".join(NETWORKS),
     ),
     Option(
@@ -636,7 +637,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "",
         _PRIVILEGE,
         "allow only system calls that are needed",
-        "For the part of clsync that has no privileges: needs --splitting.",
+        "For the part of clsync that has no rights: needs --splitting. Where it makes another one, it is ended.",
     ),
     _flag(
         "forbid-devices",

@@ -227,6 +227,12 @@ def _confinement(s: Settings) -> Iterator[Step]:
 def _worker(s: Settings, machine: Machine, accounts: Accounts) -> GiveUp:
     """Return who decides what is to be done, and has no rights: --uid, or nobody; never with supplementary groups."""
     ids = _own(s, machine, accounts, nobody=True)
+    if not ids.uid:
+        raise OperatorError(
+            f"--uid {shown(s.uid or b'')}: the part without rights would own the files of root",
+            "name another user, or do without --splitting",
+            Exit.PRIVILEGE,
+        )
     if ids != machine.ids:
         ids = ids._replace(groups=())
     return GiveUp("splitting", ids, s.detach_network != "non-privileged", not s.seccomp_filter)
@@ -234,7 +240,8 @@ def _worker(s: Settings, machine: Machine, accounts: Accounts) -> GiveUp:
 
 def _own(s: Settings, machine: Machine, accounts: Accounts, nobody: bool = False) -> Ids:
     """Return who clsync itself is to be; `nobody`: by default."""
-    old_default = (s.compat or nobody) and not machine.ids.uid and not (_BECOMING | _READING) & ~machine.permitted
+    can = not (_BECOMING | _READING) & ~machine.permitted
+    old_default = not machine.ids.uid and (nobody or (s.compat and can))
     if s.uid is None and s.gid is None and not old_default:
         return machine.ids
     if s.uid is not None:
@@ -249,11 +256,12 @@ def _own(s: Settings, machine: Machine, accounts: Accounts, nobody: bool = False
         gid = _group_of(user)
     wanted = _ids(machine, accounts, user, gid)
     if wanted != machine.ids and _BECOMING & ~machine.permitted:
-        option = "uid" if s.uid is not None else "gid"
-        text = shown(s.uid or s.gid or b"")
-        raise OperatorError(
-            f"--{option} {text}: this user may not become another one", "start clsync as root", Exit.PRIVILEGE
-        )
+        if s.uid is None and s.gid is None:
+            asking, hint = f"--splitting={s.splitting}", "let it have CAP_SETUID and CAP_SETGID"
+        else:
+            asking = f"--uid {shown(s.uid)}" if s.uid is not None else f"--gid {shown(s.gid or b'')}"
+            hint = "start clsync as root"
+        raise OperatorError(f"{asking}: this user may not become another one", hint, Exit.PRIVILEGE)
     return wanted
 
 

@@ -52,6 +52,8 @@ _TURN: Final = 0.01
 """Seconds of work for one question, where it can be cut in parts."""
 _ARM_TURN: Final = 0.02
 _MOST_DIRECTORIES: Final = 64
+"""For one target, as the others: each batch on its way holds one."""
+_MOST_HANDLERS: Final = 4 * MOST_IN_FLIGHT
 _MOST_MONITORS: Final = 3
 _MOST_SCANS: Final = 4
 _MOST_ENTRIES: Final = 4_000_000
@@ -258,6 +260,11 @@ class Broker:
         self._last_number += 1
         return self._last_number
 
+    def _demand_room(self, among: dict[int, Any], most: int) -> None:
+        """See that there is room for one more; `most`: for one target. Raises Refused."""
+        if len(among) >= most * len(self._generations[self._current].plans):
+            raise Refused("more than there can be")
+
     # -- the tree ----------------------------------------------------------------------------------------------
 
     @property
@@ -269,7 +276,7 @@ class Broker:
         plans = self._generations[self._current].plans
         if path != self._made.root and not any(path in made.directories for made in plans):
             raise Refused(f"to open {shown(path)}")
-        _demand_room(self._directories, _MOST_DIRECTORIES)
+        self._demand_room(self._directories, _MOST_DIRECTORIES)
         number = self._number()
         self._directories[number] = self._access.ops.open(path)
         return (number,)
@@ -299,7 +306,7 @@ class Broker:
             len(options) == 2 and options[0] == "--all" and options[1].isdecimal() and options[1].isascii()
         ):
             raise Refused("to scan in a way that there is not")
-        _demand_room(self._scans, _MOST_SCANS)
+        self._demand_room(self._scans, _MOST_SCANS)
         scan, number = self._access.ops.scan(directory, options), self._number()
         self._scans[number] = scan
         ends = os.dup(scan.inlet), os.dup(scan.outlet)
@@ -332,7 +339,8 @@ class Broker:
 
     def _monitor_open(self, digest: bytes) -> _WithDescriptors:
         rules = _known(self._rules, digest)
-        _demand_room(self._watching, _MOST_MONITORS)
+        if len(self._watching) >= _MOST_MONITORS:
+            raise Refused("more monitors than there can be")
         number, monitor = self._number(), self._access.open_monitor(self._made, rules)
         self._watching[number] = _Watching(monitor, monitor.arm())
         return _WithDescriptors((number,), (os.dup(monitor.fileno()),))
@@ -465,7 +473,7 @@ class Broker:
             raise Refused("a target that there is not")
         if number in self._hired:
             raise Refused("a handler twice")
-        _demand_room(self._hired, MOST_IN_FLIGHT * _GENERATIONS * len(prepared.plans))
+        self._demand_room(self._hired, _MOST_HANDLERS)
         # The first one was made with the plan: whatever hinders it was told then.
         hired = self._hired[number] = _Hired(prepared.handlers[target])
         left = [None if at == target else handler for at, handler in enumerate(prepared.handlers)]
@@ -697,11 +705,6 @@ def _known(among: dict[Any, Any], number: Any) -> Any:
         return among[number]
     except KeyError:
         raise Refused("something that it was never given") from None
-
-
-def _demand_room(among: dict[Any, Any], most: int) -> None:
-    if len(among) >= most:
-        raise Refused("more than there can be")
 
 
 def _told(made: Plan) -> Sequence[Any]:

@@ -39,8 +39,6 @@ _PASSED_ON: Final = (
     signal.SIGSTKFLT,
     signal.SIGIO,
 )
-_PATIENCE: Final = 5.0
-"""Seconds between the end of what the worker has to say, and SIGKILL."""
 
 
 class Runs(Protocol):
@@ -110,7 +108,7 @@ def _pass_on(worker: int, number: int) -> None:
 
 def _reaped(pid: int, ended: Ended) -> int:
     """Wait for the worker; return its status as of `Popen.returncode`."""
-    if ended.code is None and ended.trouble:
+    if ended.trouble:
         os.kill(pid, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 

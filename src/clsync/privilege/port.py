@@ -163,8 +163,8 @@ class Port:
             self._drained.clear()
             self._loop.add_writer(self._socket.fileno(), self._write)
             return
-        except OSError as error:
-            self.close(error.strerror or str(error))
+        except OSError:
+            self.close()
             return
         self._loop.remove_writer(self._socket.fileno())
         self._drained.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -383,3 +384,58 @@ def test_hosts_of_every_kind_side_by_side(world: World) -> None:
     finally:
         for host in hosts:
             host.stop()
+
+
+# -- speed and priority -----------------------------------------------------------------------------------------
+
+
+def priority_of(world: World, name: str) -> tuple[int, str]:
+    """Return the nice value and the I/O class that a handler has noted of itself."""
+    nice, _, io = (world.top / name).read_text().partition(" ")
+    return int(nice), io.strip()
+
+
+@pytest.mark.skipif(not shutil.which("ionice"), reason="ionice is not installed")
+def test_priorities_of_handlers(world: World) -> None:
+    """One for all, another one for one of them."""
+    targets = places(world, "one", "two")
+    note = f"sleep 0.3; echo $(nice) $(ionice -p $$) >{world.top}/"
+    script = f'#!/bin/sh\ncase "$*" in *{targets[0]}*) {note}of-one;; *) {note}of-two;; esac\nexec rsync "$@"\n'
+    options = ("-Mrsyncdirect", f"-S{world.file('handler', script, 0o755)}")
+    lower = ("--nice=5", f"--nice={targets[1]}=11", f"--io-class={targets[1]}=idle")
+    with many(world, targets, *options, *lower) as daemon:
+        wait_for_equal(world, daemon, targets)
+        daemon.wait_until(lambda: (world.top / "of-one").exists() and (world.top / "of-two").exists())
+    assert priority_of(world, "of-one")[0] == 5
+    assert priority_of(world, "of-two") == (11, "idle")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_slow_target_is_slow(world: World, mode: str) -> None:
+    """And the other one is not."""
+    targets = places(world, "one", "two")
+    with many(world, targets, f"-M{mode}", f"--bwlimit={targets[0]}=200k") as daemon:
+        for target in targets:
+            daemon.wait_for_log(f"{target}: initial sync done")
+        began = time.monotonic()
+        (world.source / "big").write_bytes(os.urandom(400 << 10))
+        daemon.wait_until(lambda: (targets[1] / "big").exists(), what="the fast one")
+        fast = time.monotonic() - began
+        daemon.wait_until(lambda: (targets[0] / "big").exists(), what="the slow one")
+        assert time.monotonic() - began > max(1.0, fast)
+        wait_for_equal(world, daemon, targets)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--bwlimit=fast", "'fast' is not a number"),
+        ("--bwlimit=/nowhere=1m", "/nowhere is no destination"),
+        ("--nice=20", "20 is too large"),
+        ("--io-class=low", "'low' is not known"),
+    ],
+)
+def test_limits_that_make_no_sense(world: World, option: str, said: str) -> None:
+    message, hint = world.run(*world.trees, option).complaint(Exit.USAGE)
+    assert said in message
+    assert hint

@@ -12,7 +12,7 @@ from clsync.core import batch as flag
 from clsync.core.batch import Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
-from clsync.core.links import LinkIndex, stands_for
+from clsync.core.links import Inode, LinkIndex, stands_for
 from clsync.core.paths import ancestors
 from clsync.core.signature import Signatures, Signed
 from clsync.handler.base import PathRules
@@ -219,12 +219,19 @@ class Resolver:
     def _survivors(self, changes: Mapping[bytes, int], classifier: Classifier) -> dict[bytes, int]:
         """Return the other names of files that were written through a name that is gone since then."""
         found: dict[bytes, int] = {}
+        inodes: dict[bytes, set[Inode]] = {}
         for path, bits in changes.items() if self._links else ():
             siblings = self._links.siblings(path)
             if siblings is None or not bits & (CONTENT | ATTRIB) or stands_for(classifier.stands(path), siblings[0]):
                 continue
             for name in siblings[1]:
                 found[name] = found.get(name, 0) | bits & (CONTENT | ATTRIB)
+                inodes.setdefault(name, set()).add(siblings[0])
+        # A name that stands for something else by now has survived nothing: two targets would tell each other for ever.
+        for name, these in inodes.items():
+            here = classifier.stands(name)
+            if not any(stands_for(here, inode) for inode in these):
+                del found[name]
         return found
 
 

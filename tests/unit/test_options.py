@@ -107,6 +107,7 @@ def test_every_option_can_be_given_by_both_names(option: Option) -> None:
         "threading": b"safe",
         "custom-signals": b"40:2",
         "sync-hours": b"22:00-06:00",
+        "io-class": b"idle",
         "preserve-capabilities": b"CAP_KILL",
         "inherit-capabilities": b"clsync",
         "pivot-root": b"auto",

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import select
 import socket
 import struct
 import time
@@ -132,7 +133,7 @@ class _Clients:
             lines.feed(data)
             for line in lines.lines():
                 client.asked_at, client.busy = time.monotonic(), True
-                writer.write(await (self._wait(line, reader) if line.id == Id.WAIT else self._answer(line, peer)))
+                writer.write(await (self._wait(line, writer) if line.id == Id.WAIT else self._answer(line, peer)))
                 await writer.drain()
                 await asyncio.sleep(0)  # many requests at once are not to hold up anything else
                 client.busy = False
@@ -169,7 +170,7 @@ class _Clients:
             return answer(line.number, Id.INVALID_ARGUMENTS, line.id, line.number, reason=str(error).encode())
         return answer(line.number, Id.UNKNOWN, line.id, line.number)
 
-    async def _wait(self, line: Line, reader: asyncio.StreamReader) -> bytes:
+    async def _wait(self, line: Line, writer: asyncio.StreamWriter) -> bytes:
         """Answer when everything has arrived, or be cancelled when the client has gone."""
         try:
             targets, until_synced = _asked(line)
@@ -179,7 +180,7 @@ class _Clients:
         try:
             while not task.done():
                 await asyncio.wait((task,), timeout=_GONE_CHECK)
-                if reader.at_eof() and not task.done():
+                if _has_left(writer) and not task.done():
                     raise ConnectionResetError
             return answer(line.number, Id.ARRIVED, json.dumps(task.result()).encode())
         except OperatorError as error:
@@ -247,6 +248,13 @@ def _negotiated(line: Line) -> bytes:
 def _failed(line: Line, function: bytes, argument: bytes, code: int, what: str) -> bytes:
     message = sendable(what.encode("utf-8", "backslashreplace"))
     return answer(line.number, Id.FAILED, function, sendable(argument), code, message)
+
+
+def _has_left(writer: asyncio.StreamWriter) -> bool:
+    """Tell whether the other end is closed, also where there is more to be read of it (poll(2), POLLRDHUP)."""
+    ends = select.poll()
+    ends.register(writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    return bool(ends.poll(0))
 
 
 def _peer(writer: asyncio.StreamWriter) -> str:

@@ -357,7 +357,11 @@ class Broker:
     def _monitor_drain(self, number: int) -> Sequence[Any]:
         monitor = _known(self._watching, number).monitor
         filled, due = monitor.drain(), monitor.due()
-        return filled, monitor.root_gone(), -1.0 if due is None else due
+        return filled, monitor.root_gone(), monitor.looking(), -1.0 if due is None else due
+
+    def _monitor_look(self, number: int) -> Sequence[Any]:
+        _known(self._watching, number).monitor.begin_look()
+        return ()
 
     def _monitor_describe(self, number: int) -> Sequence[Any]:
         return (_known(self._watching, number).monitor.describe(),)
@@ -637,6 +641,7 @@ class Broker:
         Op.DUMP: _dump,
         Op.MONITOR_OPEN: _monitor_open,
         Op.MONITOR_ARM: _monitor_arm,
+        Op.MONITOR_LOOK: _monitor_look,
         Op.MONITOR_DRAIN: _monitor_drain,
         Op.MONITOR_DESCRIBE: _monitor_describe,
         Op.MONITOR_TAKE: _monitor_take,

@@ -106,7 +106,8 @@ def _handler_key(made: Plan) -> object:
     shaping = (
         s.acls, s.xattrs, s.full_initialsync, s.timeout_sync, s.ignore_exitcode, s.lists_dir, s.dont_unlink_lists,
         s.rsync_inclimit, s.rsync_prefer_include, s.synclist_simplify, s.have_recursive_sync, s.compat, s.label,
-        bool(s.modification_signature),
+        bool(s.modification_signature), s.bwlimit.of(s.destination_dir), s.nice.of(s.destination_dir),
+        s.io_class.of(s.destination_dir),
     )  # fmt: skip
     lookup = lookup_of(made)
     arguments = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,6 +31,11 @@ TICK_NS = 20_000_000
 """No file system clock is coarser than this, where it counts nanoseconds at all (CONFIG_HZ=100 makes 10 ms)."""
 _TOLD = ("initsync", "synchandler error", "lastsync")
 """Phases that handlers are told of; all others are `running` to them."""
+
+
+_REPLACES = flag.MISSING | flag.RECURSIVE
+"""What stood below such an entry is known no more."""
+Slots = tuple[asyncio.Semaphore, asyncio.Semaphore]
 
 
 @dataclass(eq=False)
@@ -60,16 +66,16 @@ class Delivery:
         crew: Crew,
         *,
         one_file_system: int,
-        slots: asyncio.Semaphore,
+        slots: Slots,
         phase: Callable[[], str],
         stopped: Callable[[], bool],
         arrived: Callable[[Delivery, Outcome], None],
         wake: Callable[[], None],
     ) -> None:
-        """`slots`: how many batches may be on their way, of all targets. `phase` says what handlers are told.
+        """`slots`: how many batches may be on their way, of all targets, and of those that may hang.
 
-        `stopped` tells whether nothing is handed over any more. `arrived` is told the outcome of each batch that a
-        handler was given. `wake` is called when there may be more.
+        `phase` says what handlers are told, `stopped` whether nothing is handed over any more. `arrived` is told the
+        outcome of each batch that a handler was given. `wake` is called when there may be more.
         """
         self._source, self._log = source, log
         self._slots = slots
@@ -107,6 +113,7 @@ class Delivery:
     def use(self, parts: Parts, outlet: Outlet, crew: Crew) -> None:
         """Go by these parts from now on; no batch is in flight."""
         self.outlet, self.crew, self._gap = outlet, crew, parts.gap
+        self.target.name = outlet.name
         self._resolver.big, self._resolver.signatures = parts.big, outlet.signatures
         self.target.big_delay, self.target.big_longest = parts.big_delay, parts.big_longest
         self.use_rules(parts.rules)
@@ -214,7 +221,8 @@ class Delivery:
         if not self.initial_over:
             return self.target.next_at(0.0, hurry=True)
         hurry = hurry or self.hurry
-        times = [self.target.next_at(max(self._earliest, self._source.collector.window.earliest()), hurry)]
+        earliest = max(self._earliest, self._source.collector.window.earliest())
+        times = [self.target.next_at(earliest, hurry)]
         due = self._source.collector.due()
         if due is not None:
             times.append(max(0.0 if hurry else due, 0.0 if hurry else self._earliest, self.target.unwell_until))
@@ -250,7 +258,7 @@ class Delivery:
         finally:
             self._source.root.close(flight.root)
         self.target.settle(flight.taken, resolved, outcome, flight.since, flight.started)
-        self.target.note_settled(flight.taken, outcome, flight.started)
+        self.target.note_settled(flight.taken, resolved, outcome, flight.started)
         self._source.search.want(resolved.wanted, resolved.changed)
         if outcome.verdict is Verdict.UNWELL:
             self._arrived(self, outcome)
@@ -304,8 +312,10 @@ class Delivery:
                 self._log.debug(3, f"  {flags:#x} {shown(path)}")
         if self.outlet.signatures is not None:
             # A run that fails may have written something else by then.
-            self.outlet.signatures.forget(batch.entries)
-        async with self._slots:
+            self.outlet.signatures.forget(batch.entries, [p for p, f in batch.entries.items() if f & _REPLACES])
+        async with AsyncExitStack() as room:
+            for slots in self._slots if self.target.unwell or flight.initial else self._slots[:1]:
+                await room.enter_async_context(slots)
             if self._stopped():
                 return Outcome(Verdict.UNWELL, message="stopped")
             self.in_air[batch.number] = FlightState(batch.number, flight.since, batch.entries)

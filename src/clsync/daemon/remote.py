@@ -244,7 +244,7 @@ class RemoteMonitor:
         self._caller = caller
         (self._number,) = caller.call(Op.MONITOR_OPEN, digest_of(rules))
         (self._descriptor,) = caller.descriptors
-        self._root_gone, self._due = False, -1.0
+        self._root_gone, self._looking, self._due = False, False, -1.0
 
     def arm(self) -> Iterator[None]:
         """Start watching (see `Monitor`)."""
@@ -267,9 +267,18 @@ class RemoteMonitor:
         """Return when `drain` wants to be called."""
         return self._due if self._due >= 0 else None
 
+    def begin_look(self) -> None:
+        """Begin to look at everything again (see `Monitor`)."""
+        self._call(Op.MONITOR_LOOK)
+        self._looking = True
+
+    def looking(self) -> bool:
+        """Tell whether that look went on when `drain` was called last."""
+        return self._looking
+
     def drain(self) -> bool:
         """Fold what the kernel has (see `Monitor`)."""
-        filled, self._root_gone, self._due = self._call(Op.MONITOR_DRAIN)
+        filled, self._root_gone, self._looking, self._due = self._call(Op.MONITOR_DRAIN)
         return bool(filled)
 
     def take(self) -> Iterator[Changed]:

@@ -186,24 +186,37 @@ class Target:
         for path, bits in unsure.items():
             self.dirty.postpone(path, bits, until)
 
-    def note_settled(self, taken: dict[bytes, int], outcome: Outcome, started: float) -> None:
+    def note_settled(self, taken: dict[bytes, int], resolved: Resolved, outcome: Outcome, started: float) -> None:
         """Tell those who wait what a batch has brought that began at `started`."""
-        if outcome.verdict is not Verdict.UNWELL:
-            for barrier, over in self._barriers.items():
-                barrier.note(taken, started, outcome.again, self.dirty)
-                if barrier.over:
-                    over.set()
+        if outcome.verdict is Verdict.UNWELL:
+            return
+        failed = {**resolved.unreadable, **outcome.failed}
+        for barrier, over in self._barriers.items():
+            self.dirty.release(barrier.note(taken, started, failed, outcome.again, self.dirty))
+            if barrier.over:
+                over.set()
 
-    async def arrival(self) -> dict[bytes, str]:
-        """Wait until all that is dirty now has arrived; return what has failed, with reasons."""
+    def raise_barrier(self) -> Barrier:
+        """Return a barrier for all that is dirty now; what has failed is tried again."""
+        self.hurry_failed()
         barrier = Barrier(self.dirty, time.monotonic())
-        if not barrier.over:
-            self._barriers[barrier] = asyncio.Event()
-            try:
+        self._barriers[barrier] = asyncio.Event()
+        return barrier
+
+    async def arrival(self, barrier: Barrier) -> dict[bytes, str]:
+        """Wait until a barrier is over; return what has failed, with reasons."""
+        try:
+            if not barrier.over:
                 await self._barriers[barrier].wait()
-            finally:
-                del self._barriers[barrier]
+        finally:
+            del self._barriers[barrier]
         return barrier.failed
+
+    def end_barriers(self, why: str) -> None:
+        """Let nobody wait for this target any longer."""
+        for barrier, over in self._barriers.items():
+            barrier.end(why)
+            over.set()
 
     def note_trouble(self, message: str, code: int = 0) -> None:
         """Give a target that cannot be used a rest, a longer one each time; say so once for each kind of trouble.

@@ -277,6 +277,27 @@ def more_files(text: bytes | None, current: tuple[bytes, ...]) -> tuple[bytes, .
     return current
 
 
+def rate(text: bytes) -> int:
+    """Parse a rate: KiB a second, as rsync(1) has it, or with a unit (`512k`, `5m`, `1g`); return bytes a second."""
+    units = {b"k": 1 << 10, b"m": 1 << 20, b"g": 1 << 30}
+    unit = units.get(text[-1:].lower(), 0)
+    number = strtol(text[:-1] if unit else text)
+    _within(number, 1, _OFF_T_MAX >> 30)
+    return number * (unit or 1 << 10)
+
+
+def niceness(text: bytes) -> int:
+    """Parse a nice value."""
+    number = strtol(text)
+    _within(number, -20, 19)
+    return number
+
+
+def io_class(text: bytes) -> str:
+    """Parse the name of an I/O class."""
+    return str(choice("idle", "best-effort", "realtime")(text, None))
+
+
 def signal_blocks(text: bytes | None, current: Mapping[int, bytes]) -> Mapping[int, bytes]:
     """Parse `N:block[,N:block...]` and add it to `current`; a 0 (or an empty value) clears what was before it."""
     found = dict(current)

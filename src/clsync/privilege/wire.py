@@ -62,6 +62,7 @@ class Op(IntEnum):
     MONITOR_WATCH_FILE = 28
     MONITOR_COMPARED = 29
     MONITOR_CLOSE = 30
+    MONITOR_LOOK = 31
     HANDLER_OPEN = 40
     HANDLER_BATCH = 41
     HANDLER_ENTRIES = 42
@@ -101,7 +102,8 @@ SIGNATURES: Final = {
     Op.DUMP: Signature(""),
     Op.MONITOR_OPEN: Signature("y", "u"),
     Op.MONITOR_ARM: Signature("u", "b"),
-    Op.MONITOR_DRAIN: Signature("u", "bbd"),
+    Op.MONITOR_LOOK: Signature("u"),
+    Op.MONITOR_DRAIN: Signature("u", "bbbd"),
     Op.MONITOR_DESCRIBE: Signature("u", "s"),
     Op.MONITOR_TAKE: Signature("u"),
     Op.MONITOR_NEXT: Signature("u", "b", "uP"),

@@ -32,6 +32,8 @@ from clsync.options.values import shown
 
 MOST_CONNECTIONS: Final = 64
 _CHUNK: Final = 4096
+_CLOSING: Final = 1.0
+"""Seconds."""
 _GONE_CHECK: Final = 0.5
 """Seconds between two looks whether a client that waits is still there."""
 
@@ -108,6 +110,7 @@ class _Clients:
             self._clients.discard(client)
             # What nobody reads is not kept.
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+            await _closed(writer)
 
     async def end(self) -> None:
         """End all connections."""
@@ -248,6 +251,15 @@ def _negotiated(line: Line) -> bytes:
 def _failed(line: Line, function: bytes, argument: bytes, code: int, what: str) -> bytes:
     message = sendable(what.encode("utf-8", "backslashreplace"))
     return answer(line.number, Id.FAILED, function, sendable(argument), code, message)
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    """Wait for the end of a connection; how it came about is of no interest, but somebody has to ask."""
+    try:
+        async with asyncio.timeout(_CLOSING):
+            await writer.wait_closed()
+    except (OSError, TimeoutError):
+        pass
 
 
 def _has_left(writer: asyncio.StreamWriter) -> bool:

@@ -275,9 +275,10 @@ class Delivery:
 
     async def _sign(self, flight: Flight, outcome: Outcome) -> None:
         """Remember what was confirmed, as far as it is still what it was before."""
-        signatures, look = self.outlet.signatures, lstat_straight(flight.root)
+        signatures = self.outlet.signatures
         if signatures is None:
             return
+        look = lstat_straight(flight.root)
         settled_ns = int(flight.since * 1e9) - TICK_NS
         async for path, signed in in_slices(flight.resolved.signed_of(outcome).items()):
             try:

@@ -502,9 +502,7 @@ class InotifyMonitor:
             return False
         try:
             with self._opened(path) as here:
-                if here is None:
-                    return False
-                return kernel.add_watch(self._instance, b"/proc/self/fd/%d" % here, _BY_DESCRIPTOR) == watch
+                return here is not None and self._is(here, watch)
         except OSError:
             return True
 

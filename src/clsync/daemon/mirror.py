@@ -654,7 +654,11 @@ class Mirror:
         try:
             await delivery.hand_over(root)
         except OSError as error:
-            delivery.target.note_trouble(f"{shown(self._root.path)}: {error}")
+            gone = self._root.trouble()
+            if gone is not None:
+                self._hold(gone)  # it went away in the middle: that is one trouble, not two
+            else:
+                delivery.target.note_trouble(f"{shown(self._root.path)}: {error}")
             self._doubt_window()
 
     def _lose_window(self) -> None:

@@ -277,9 +277,10 @@ class Delivery:
 
     async def _sign(self, flight: Flight, outcome: Outcome) -> None:
         """Remember what was confirmed, as far as it is still what it was before."""
-        signatures, looks = self.outlet.signatures, self._source.root.ops.looks(flight.root)
+        signatures = self.outlet.signatures
         if signatures is None:
             return
+        looks = self._source.root.ops.looks(flight.root)
         look, settled_ns = straight(looks.lstat), int(flight.since * 1e9) - TICK_NS
         async for part in in_parts(flight.resolved.signed_of(outcome).items(), looks.at_once):
             looks.expect([path for path, _ in part])

@@ -252,14 +252,20 @@ class Mirror:
             arrivals = await asyncio.gather(*(delivery.target.arrival(barrier) for delivery, barrier in barriers))
             for delivery, found in zip(chosen, arrivals, strict=True):
                 failed.setdefault(delivery.target.name, {}).update(found)
-            resting = not self._search.busy and all(d.target.at_rest() or not self._serves(d) for d in chosen)
-            if not until_synced or (resting and not await self._anything_new(chosen)):
+            if not until_synced or await self._at_rest(chosen):
                 return {name: found for name, found in failed.items() if found}
             await asyncio.sleep(_SECOND_LOOK)
 
-    async def _anything_new(self, chosen: Sequence[Delivery]) -> bool:
+    async def _at_rest(self, chosen: Sequence[Delivery]) -> bool:
+        """Tell whether nothing is left for some targets, also by what has changed a moment ago."""
+
+        def rests() -> bool:
+            return all(d.target.at_rest() or not self._serves(d) for d in chosen)
+
+        if self._search.busy or not rests():
+            return False
         await self._look_at_all()
-        return not all(d.target.at_rest() or not self._serves(d) for d in chosen)
+        return rests()
 
     async def _look_at_all(self) -> None:
         """Let all that has changed by now be dirty at all targets."""
@@ -650,12 +656,12 @@ class Mirror:
         try:
             await delivery.hand_over(root)
         except OSError as error:
-            self._note_window_lost(error, delivery)
-
-    def _note_window_lost(self, error: OSError, *concerned: Delivery) -> None:
-        for delivery in concerned:
-            delivery.target.note_trouble(f"{shown(self._root.path)}: {error}")
-        self._doubt_window()
+            gone = self._root.trouble()
+            if gone is not None:
+                self._hold(gone)  # it went away in the middle: that is one trouble, not two
+            else:
+                delivery.target.note_trouble(f"{shown(self._root.path)}: {error}")
+            self._doubt_window()
 
     def _lose_window(self) -> None:
         """Compare everything, because the source could not be looked at: no target has failed by that."""
@@ -674,7 +680,7 @@ class Mirror:
         if not delivery.initial_over and outcome.verdict is not Verdict.UNWELL:
             self._end_initial(delivery, outcome.verdict is Verdict.DONE)
         limit = self._course.max_iterations
-        if limit and self._leaving is None and self._over(lambda other: other.confirmed >= limit):
+        if limit and self._leaving is None and not any(map(self._serves, self._deliveries)):
             self._leaving = Leaving.DONE
             left = any(d.target.pending() and not d.target.failing() for d in self._deliveries)
             if self._parts.pre_exit is None and left:

@@ -331,7 +331,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "I/O class of handlers",
         "[DEST=]CLASS",
         "`idle`, `best-effort` or `realtime` (ionice(1)); the last one needs CAP_SYS_ADMIN. May be repeated, as --bwlimit.",
-        completes="idle best-effort realtime",
+        completes=" ".join(values.IO_CLASSES),
     ),
     Option(
         "retries",

@@ -14,6 +14,7 @@ from clsync.options.hours import parse as parse_hours
 
 Parser = Callable[[bytes | None, Any], object]
 
+IO_CLASSES: Final = ("idle", "best-effort", "realtime")
 INT_MAX: Final = 2**31 - 1
 _OFF_T_MAX: Final = 2**63 - 1
 _SIGNALS: Final = frozenset(range(1, 65)) - {9, 19, 32, 33}
@@ -295,7 +296,7 @@ def niceness(text: bytes) -> int:
 
 def io_class(text: bytes) -> str:
     """Parse the name of an I/O class."""
-    return str(choice("idle", "best-effort", "realtime")(text, None))
+    return str(choice(*IO_CLASSES)(text, None))
 
 
 def signal_blocks(text: bytes | None, current: Mapping[int, bytes]) -> Mapping[int, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -43,15 +44,15 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(ABC):
     """Something that is done once, at the start. `option` asks for it, `text` says what it is."""
 
     option: str
 
     @property
+    @abstractmethod
     def text(self) -> str:
         """Say for a person what is done."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -247,6 +247,33 @@ def test_settings_that_the_worker_may_not_change(asked: Asked, key: str, value: 
     asked.root()
 
 
+def test_a_macro_makes_no_other_hook_out_of_a_permitted_one(tmp_path: Path) -> None:
+    """With `%watch-dir%` for one name the path is that of the permitted hook; it stands for several."""
+    permitted, mark, work = tmp_path / "hook", tmp_path / "mark", tmp_path / "work"
+    work.mkdir()
+    for program in (permitted, other := tmp_path / f"other{permitted}"):
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(f"#!/bin/sh\nprintf %s {program} >>{mark}\n")
+        program.chmod(0o755)
+    up = len((tmp_path / "other/one").parts) - 1
+    asked = Asked(work, f"--exit-hook={permitted}")
+    try:
+        for text in (
+            f"{tmp_path}/other/%watch-dir%{'/..' * up}{permitted}",
+            f"%watch-dir%/..{permitted}",
+            str(other),
+            "hook",
+        ):
+            with pytest.raises(OperatorError, match="cannot be set with --splitting"):
+                asked.ask(Op.PREPARE, ["exit-hook"], [text])
+        asked.ask(
+            Op.HOOK_RUN, asked.ask(Op.PREPARE, ["exit-hook"], [f"{work}/../hook"])[0], "exit-hook", "exiting", 1
+        )
+    finally:
+        asked.close()
+    assert mark.read_text() == str(permitted)
+
+
 def test_the_worker_goes_without_a_word(asked: Asked) -> None:
     asked.looks.close()
     ended = asked.wait()

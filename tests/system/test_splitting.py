@@ -582,6 +582,24 @@ def test_who_has_taken_the_worker_is_refused(closed: World) -> None:
     assert not (closed.top / "pid").exists()
 
 
+@ROOT
+def test_a_worker_that_has_left_but_does_not_end_is_ended(closed: World) -> None:
+    with closed.daemon(SPLIT, "-Mcopy", "-z", closed.top / "pid") as daemon:
+        daemon.wait_for_log(SYNCED)
+        worker = worker_of(daemon)
+        taken = _taken_sockets(worker)
+        os.kill(worker, signal.SIGSTOP)
+        for descriptor in taken:
+            with socket.socket(fileno=descriptor) as end:
+                try:
+                    end.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    continue  # of no connection
+        daemon.wait(code=1, timeout=20)
+        assert "the worker has ended (killed by SIGKILL)" in daemon.output
+    assert not (closed.top / "pid").exists()
+
+
 def _taken_sockets(pid: int) -> list[int]:
     """Return copies of the sockets of a process (pidfd_getfd(2))."""
     import ctypes

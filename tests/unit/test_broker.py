@@ -61,16 +61,22 @@ class Asked:
         (looks, self.looks), (runs, self.runs) = socket_pair(), socket_pair()
         self.caller = Caller(self.looks, _gone)
         self.ended = Ended()
+        self.held: list[int] = []
+        """Descriptors that were given out, and are open until the worker is dismissed."""
 
         async def served() -> Ended:
             broker = Broker(first, access, preparation, Ids(65534, 65534, ()), log, lambda: None)
-            return await broker.serve(looks, runs)
+            return await broker.serve(looks, runs, self._dismissed)
 
         def run() -> None:
             self.ended = asyncio.run(served())
 
         self._thread = Thread(target=run)
         self._thread.start()
+
+    def _dismissed(self) -> None:
+        for descriptor in self.held:
+            os.close(descriptor)
 
     def wait(self) -> Ended:
         """Wait for its end."""
@@ -187,6 +193,17 @@ def test_what_was_never_given(asked: Asked, op: Op, values: tuple[Any, ...]) -> 
 def test_scans_that_there_are_not(asked: Asked) -> None:
     with end_of(asked, "to scan"):
         asked.caller.call(Op.SCAN, asked.root(), ["-c", "import os"])
+
+
+def test_scans_whose_end_is_waited_for_count(asked: Asked) -> None:
+    """They go on as long as the worker holds their pipes; it is dismissed before they are waited for."""
+    root = asked.root()
+    with end_of(asked, "more than there can be"):
+        for number in range(1, 100):
+            (scan,) = asked.caller.call(Op.SCAN, root, [])
+            asked.held += asked.caller.descriptors
+            asked.runs.sendall(framed(Op.SCAN_END, Kind.REQUEST, number, pack("ub", scan, False)))
+    assert len(asked.held) <= 16
 
 
 def test_more_than_there_can_be(asked: Asked) -> None:

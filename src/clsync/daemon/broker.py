@@ -142,6 +142,8 @@ class Broker:
         """Number that the worker knows -> descriptor."""
         self._watching: dict[int, _Watching] = {}
         self._scans: dict[int, Scan] = {}
+        self._ending: set[int] = set()
+        """Scans that are waited for."""
         self._hired: dict[int, _Hired] = {}
         self._last_number = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -151,14 +153,18 @@ class Broker:
 
     # -- the course of it --------------------------------------------------------------------------------------
 
-    async def serve(self, looks: Any, runs: Any) -> Ended:
-        """Serve until the worker is gone; then end and give back everything. `looks`, `runs`: sockets."""
+    async def serve(self, looks: Any, runs: Any, dismiss: Callable[[], None] = lambda: None) -> Ended:
+        """Serve until the worker is gone; then end and give back everything. `looks`, `runs`: sockets.
+
+        `dismiss` is called first then: a worker that goes on may hold what everything else waits for.
+        """
         quick = Port(looks, lambda frame: self._take(quick, frame, self._quick), self._end)
         slow = Port(runs, lambda frame: self._take(slow, frame, self._slow), self._end)
         self._ports = [quick, slow]
         try:
             await self._over.wait()
         finally:
+            dismiss()
             await self._close()
         return self.ended
 
@@ -315,10 +321,17 @@ class Broker:
 
     def _scan_end(self, number: int, kill: bool) -> _Later:
         scan = _known(self._scans, number)
-        del self._scans[number]
+        if number in self._ending:
+            raise Refused("the end of a scan twice")
+        self._ending.add(number)
 
         async def ended() -> AsyncGenerator[Sequence[Any], None]:
-            yield _Last((await scan.end(kill),))
+            try:
+                code = await scan.end(kill)
+            finally:
+                self._ending.discard(number)
+                del self._scans[number]
+            yield _Last((code,))
 
         return _Later(ended(), alone=False)
 

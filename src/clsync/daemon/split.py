@@ -87,7 +87,7 @@ def run_as_process(worker: Worker, make_broker: Callable[[], Broker]) -> int:
     with looks[0], runs[0]:
         worker.confinement.become_broker()
         ended = asyncio.run(_serve(make_broker, looks[0], runs[0], pid, worker.settings.custom_signals))
-    return _exit_code(ended, _reaped(pid, ended), worker.plans[0].log)
+    return _exit_code(ended, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), worker.plans[0].log)
 
 
 async def _serve(
@@ -96,7 +96,8 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (*_PASSED_ON, *custom):
         loop.add_signal_handler(number, _pass_on, worker, number)
-    return await make_broker().serve(looks, runs)
+    # Whoever has said nothing more, or what nobody should, is at its end, or does not mean to come to it.
+    return await make_broker().serve(looks, runs, lambda: _pass_on(worker, signal.SIGKILL))
 
 
 def _pass_on(worker: int, number: int) -> None:
@@ -104,13 +105,6 @@ def _pass_on(worker: int, number: int) -> None:
         os.kill(worker, number)
     except ProcessLookupError:
         pass  # not reaped yet, and its end is on the way to us
-
-
-def _reaped(pid: int, ended: Ended) -> int:
-    """Wait for the worker; return its status as of `Popen.returncode`."""
-    if ended.trouble:
-        os.kill(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def _exit_code(ended: Ended, status: int, log: Log) -> int:

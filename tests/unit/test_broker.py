@@ -161,6 +161,23 @@ def test_what_lies_behind_a_symlink_is_not_handed_over(asked: Asked) -> None:
     assert [path.name for path in asked.destination.iterdir()] == ["file"]
 
 
+def test_what_stands_at_a_destination_is_not_handed_over(tmp_path: Path) -> None:
+    (other := tmp_path / "other").mkdir()
+    (work := tmp_path / "work").mkdir()
+    (other / "private").write_text("of the other destination")
+    asked = Asked(work, f"-D{other}")
+    asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
+    (directory,) = asked.caller.call(Op.OPEN_ROOT, bytes(other))
+    with end_of(asked, "to hand over what is not watched"):
+        for op, values in (
+            (Op.HANDLER_BATCH, (1, 1, directory, False, "running", 0, asked.digest)),
+            (Op.HANDLER_ENTRIES, (1, [b"private"], [32])),
+        ):
+            asked.runs.sendall(framed(op, Kind.REQUEST, 0, pack(SIGNATURES[op].request, *values)))
+        asked.ask(Op.HANDLER_SYNC, 1)
+    assert not list(asked.destination.iterdir())
+
+
 @pytest.mark.parametrize("path", [b"..", b"../secret", b"/etc/passwd", b"a/../../secret", b"a\0b"])
 def test_paths_that_lead_out(asked: Asked, path: bytes) -> None:
     with end_of(asked, "a path that leads out"):

@@ -140,6 +140,8 @@ class Broker:
         self._note_rules(first.plans[0].rules)
         self._directories: dict[int, int] = {}
         """Number that the worker knows -> descriptor."""
+        self._sources: set[int] = set()
+        """Those of the watched directory: nothing else is handed over."""
         self._watching: dict[int, _Watching] = {}
         self._scans: dict[int, Scan] = {}
         self._ending: set[int] = set()
@@ -285,11 +287,14 @@ class Broker:
         self._demand_room(self._directories, _MOST_DIRECTORIES)
         number = self._number()
         self._directories[number] = self._access.ops.open(path)
+        if path == self._made.root:
+            self._sources.add(number)
         return (number,)
 
     def _close_root(self, number: int) -> Sequence[Any]:
         os.close(_known(self._directories, number))
         del self._directories[number]
+        self._sources.discard(number)
         return ()
 
     def _identity(self, number: int) -> Sequence[Any]:
@@ -514,6 +519,8 @@ class Broker:
         if status not in _WORDS:
             raise Refused("a status that there is not")
         directory, rules = _known(self._directories, root), _known(self._rules, digest)
+        if root not in self._sources:
+            raise Refused("to hand over what is not watched")
         hired.drop()
         handler.rules = rules if rules else None
         # The worker may give its own number back at any time.

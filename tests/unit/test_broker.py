@@ -265,6 +265,15 @@ def test_what_nobody_may_run(asked: Asked, op: Op, values: tuple[Any, ...], why:
     assert why in asked.wait().trouble
 
 
+def test_who_does_not_listen_is_not_talked_to(asked: Asked) -> None:
+    """Questions are taken only as long as the answers are, which would fill the memory of the broker."""
+    root = asked.root()
+    questions = framed(Op.LOOK, Kind.REQUEST, 1, pack("uP", root, [b"file"] * 8000)) * 1000
+    asked.looks.settimeout(1)
+    with pytest.raises(TimeoutError):
+        asked.looks.sendall(questions)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

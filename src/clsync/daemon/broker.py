@@ -160,8 +160,8 @@ class Broker:
 
         `dismiss` is called first then: a worker that goes on may hold what everything else waits for.
         """
-        quick = Port(looks, lambda frame: self._take(quick, frame, self._quick), self._end)
-        slow = Port(runs, lambda frame: self._take(slow, frame, self._slow), self._end)
+        quick = Port(looks, lambda frame: self._take(quick, frame, self._quick), self._end, in_turn=True)
+        slow = Port(runs, lambda frame: self._take(slow, frame, self._slow), self._end, in_turn=True)
         self._ports = [quick, slow]
         try:
             await self._over.wait()

@@ -274,6 +274,28 @@ def test_who_does_not_listen_is_not_talked_to(asked: Asked) -> None:
         asked.looks.sendall(questions)
 
 
+def test_a_batch_that_is_not_handed_over_is_given_back(asked: Asked) -> None:
+    root, before = asked.root(), len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
+        head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, root, False, "running", 0, asked.digest)
+        asked.runs.sendall(framed(Op.HANDLER_BATCH, Kind.REQUEST, 0, head))
+        asked.ask(Op.HANDLER_CLOSE, 1)
+    assert len(os.listdir("/proc/self/fd")) < before + 10
+
+
+def test_hooks_are_run_one_by_one(tmp_path: Path) -> None:
+    """Whoever has taken the worker may have them run, but not a thousand of them."""
+    hook = tmp_path / "hook"
+    hook.write_text("#!/bin/sh\nsleep 600\n")
+    hook.chmod(0o755)
+    asked = Asked(tmp_path, f"--exit-hook={hook}", f"--pre-exit-hook={hook}")
+    for option in ("exit-hook", "pre-exit-hook"):
+        question = pack(SIGNATURES[Op.HOOK_RUN].request, 0, option, "exiting", 1)
+        asked.runs.sendall(framed(Op.HOOK_RUN, Kind.REQUEST, 1, question))
+    assert "two hooks at once" in asked.wait().trouble
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

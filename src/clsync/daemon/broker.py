@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 import traceback
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -54,6 +54,7 @@ _ARM_TURN: Final = 0.02
 _MOST_DIRECTORIES: Final = 64
 """For one target, as the others: each batch on its way holds one."""
 _MOST_HANDLERS: Final = 4 * MOST_IN_FLIGHT
+_MOST_TASKS: Final = 2 * _MOST_HANDLERS
 _MOST_MONITORS: Final = 3
 _MOST_SCANS: Final = 4
 _MOST_ENTRIES: Final = 4_000_000
@@ -147,6 +148,7 @@ class Broker:
         self._ending: set[int] = set()
         """Scans that are waited for."""
         self._hired: dict[int, _Hired] = {}
+        self._hook_runs = False
         self._last_number = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Event = asyncio.Event()
@@ -178,6 +180,7 @@ class Broker:
 
     async def _close(self) -> None:
         for hired in self._hired.values():
+            hired.drop()
             if hired.handler is not None:
                 hired.handler.stop()
         for prepared in self._generations.values():
@@ -227,6 +230,7 @@ class Broker:
             port.send(error_frame(op, frame.number, error))
             return
         if isinstance(answer, _Later):
+            self._demand_room(self._tasks, _MOST_TASKS)
             if answer.alone:
                 port.paused = True
             self._begin(self._answer_later(port, op, frame.number, answer))
@@ -268,7 +272,7 @@ class Broker:
         self._last_number += 1
         return self._last_number
 
-    def _demand_room(self, among: dict[int, Any], most: int) -> None:
+    def _demand_room(self, among: Sized, most: int) -> None:
         """See that there is room for one more; `most`: for one target. Raises Refused."""
         if len(among) >= most * len(self._generations[self._current].plans):
             raise Refused("more than there can be")
@@ -580,8 +584,9 @@ class Broker:
             hired.handler.stop()
 
     def _handler_close(self, number: int) -> _Later:
-        hired = _known(self._hired, number)
+        hired: _Hired = _known(self._hired, number)
         del self._hired[number]
+        hired.drop()
 
         async def closed() -> AsyncGenerator[Sequence[Any], None]:
             hired.gone = True
@@ -596,9 +601,15 @@ class Broker:
         hook = {"pre-exit-hook": prepared.parts.pre_exit, "exit-hook": prepared.parts.at_exit}.get(option)
         if hook is None or status not in _WORDS:
             raise Refused("a hook that there is not")
+        if self._hook_runs:
+            raise Refused("two hooks at once")
+        self._hook_runs = True
 
         async def run() -> AsyncGenerator[Sequence[Any], None]:
-            await hook.run(status, iteration)
+            try:
+                await hook.run(status, iteration)
+            finally:
+                self._hook_runs = False
             yield _Last(())
 
         return _Later(run(), alone=False)

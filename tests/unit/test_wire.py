@@ -110,3 +110,11 @@ def test_looks_come_through() -> None:
     assert (found.errno, absent.errno, unknown.errno) == (0, 2, 13)
     with pytest.raises(Refused):
         unpacked(ABSENT, 2)
+
+
+def test_long_texts_go_in_frames_as_well() -> None:
+    paths, texts = [b"%d" % number for number in range(8000)], ["\N{SNOWMAN}" * 1500] * 8000
+    parts = list(in_frames(paths, texts))
+    assert [path for part in parts for path in paths[part]] == paths
+    for part in parts:
+        framed(Op.HANDLER_SYNC, Kind.MORE, 1, pack("sPT", "failed", paths[part], texts[part]))

@@ -574,8 +574,9 @@ class Broker:
             ("hopeless", list(outcome.hopeless)),
             ("again", [*outcome.again, *crooked]),
         ):
-            for part in in_frames(paths):
-                yield what, paths[part], [failed[path] for path in paths[part]] if what == "failed" else []
+            reasons = [failed[path] for path in paths] if what == "failed" else []
+            for part in in_frames(paths, reasons):
+                yield what, paths[part], reasons[part]
         yield _Last((verdict.value, outcome.message, outcome.code))
 
     def _handler_stop(self, number: int) -> None:

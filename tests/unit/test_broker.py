@@ -284,6 +284,18 @@ def test_a_batch_that_is_not_handed_over_is_given_back(asked: Asked) -> None:
     assert len(os.listdir("/proc/self/fd")) < before + 10
 
 
+def test_a_batch_that_would_fill_the_memory(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clsync.daemon.broker._MOST_BYTES", 100_000)
+    asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
+    head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, asked.root(), False, "running", 0, asked.digest)
+    with end_of(asked, "a batch that is too long"):
+        asked.runs.sendall(framed(Op.HANDLER_BATCH, Kind.REQUEST, 0, head))
+        for number in range(1000):
+            entry = pack(SIGNATURES[Op.HANDLER_ENTRIES].request, 1, [b"%d" % number + b"x" * 200], [32])
+            asked.runs.sendall(framed(Op.HANDLER_ENTRIES, Kind.REQUEST, 0, entry))
+        asked.ask(Op.HANDLER_CLOSE, 1)
+
+
 def test_hooks_are_run_one_by_one(tmp_path: Path) -> None:
     """Whoever has taken the worker may have them run, but not a thousand of them."""
     hook = tmp_path / "hook"

@@ -58,6 +58,9 @@ _MOST_TASKS: Final = 2 * _MOST_HANDLERS
 _MOST_MONITORS: Final = 3
 _MOST_SCANS: Final = 4
 _MOST_ENTRIES: Final = 4_000_000
+"""In one batch."""
+_MOST_BYTES: Final = 1 << 30
+"""In the paths of all batches that come in, or are on their way."""
 _GENERATIONS: Final = 4
 """Plans that are remembered: the one in force, and what may take its place."""
 _AT_ONCE: Final = 256
@@ -111,13 +114,15 @@ class _Hired:
     head: Batch | None = None
     entries: dict[bytes, int] = field(default_factory=dict)
     linked: list[bytes] = field(default_factory=list)
+    size: int = 0
+    """Bytes of the paths in it; of those at work, too."""
     at_work: bool = False
 
     def drop(self) -> None:
         """Forget the batch that is coming in."""
         if self.head is not None:
             os.close(self.head.root)
-        self.head, self.entries, self.linked = None, {}, []
+        self.head, self.entries, self.linked, self.size = None, {}, [], 0
 
 
 class Broker:
@@ -532,15 +537,24 @@ class Broker:
 
     def _handler_entries(self, number: int, paths: list[bytes], flags: list[int]) -> None:
         hired, _ = self._resting(number)
-        if len(paths) != len(flags) or len(hired.entries) > _MOST_ENTRIES:
+        if len(paths) != len(flags):
             raise Refused("a batch that is none")
+        self._make_longer(hired, paths)
         hired.entries.update(zip(paths, flags, strict=True))
 
     def _handler_linked(self, number: int, paths: list[bytes]) -> None:
         hired, _ = self._resting(number)
-        if len(hired.linked) > _MOST_ENTRIES:
-            raise Refused("a batch that is none")
+        self._make_longer(hired, paths)
         hired.linked += paths
+
+    def _make_longer(self, hired: _Hired, paths: list[bytes]) -> None:
+        """See that paths may be added to what comes in. Raises Refused."""
+        hired.size += sum(map(len, paths))
+        if (
+            len(hired.entries) + len(hired.linked) > _MOST_ENTRIES
+            or sum(h.size for h in self._hired.values()) > _MOST_BYTES
+        ):
+            raise Refused("a batch that is too long")
 
     def _resting(self, number: int) -> tuple[_Hired, Handler]:
         hired: _Hired = _known(self._hired, number)
@@ -555,7 +569,7 @@ class Broker:
             raise Refused("a batch without a beginning")
         hired.at_work = True
         batch = replace(head, entries=hired.entries, linked=hired.linked)
-        hired.drop()
+        hired.entries, hired.linked = {}, []
         return _Later(self._synced(hired, handler, batch), alone=False)
 
     async def _synced(self, hired: _Hired, handler: Handler, batch: Batch) -> AsyncGenerator[Sequence[Any], None]:
@@ -563,7 +577,7 @@ class Broker:
             kept, crooked = await _straight_only(batch)
             outcome = await handler.sync(kept) if kept.entries else Outcome(Verdict.DONE)
         finally:
-            hired.at_work = False
+            hired.at_work, hired.size = False, 0
             os.close(batch.root)
         verdict = outcome.verdict
         if crooked and verdict is Verdict.DONE:

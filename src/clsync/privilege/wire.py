@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 FRAME_LIMIT: Final = 8 << 20
 """Bytes of one frame. What is longer goes in several."""
 PATHS_AT_ONCE: Final = 8192
-"""Paths of one frame, unless they are long."""
+"""Paths of one frame at most; fewer, where they are long."""
 BYTES_AT_ONCE: Final = 1 << 20
 _HEADER: Final = struct.Struct("<IBBI")
 _U64, _I64, _DOUBLE, _U32 = struct.Struct("<Q"), struct.Struct("<q"), struct.Struct("<d"), struct.Struct("<I")
@@ -256,6 +256,8 @@ def _unpack_truth(body: bytes, at: int) -> tuple[bool, int]:
 
 def _unpack_paths(body: bytes, at: int) -> tuple[list[bytes], int]:
     (count,) = _U32.unpack_from(body, at)
+    if count > PATHS_AT_ONCE:
+        raise Refused(f"{count} paths at once")
     joined, at = _unpack_bytes(body, at + 4)
     if not count and not joined:
         return [], at

@@ -150,6 +150,17 @@ def test_behind_a_symlink_there_is_nothing_to_be_seen(asked: Asked) -> None:
     assert not [names for _, _, names, _ in asked.caller.collect(Op.LIST, root, [b"way"])[0] if names]
 
 
+def test_what_lies_behind_a_symlink_is_not_watched(asked: Asked) -> None:
+    (monitor,) = asked.caller.call(Op.MONITOR_OPEN, asked.digest)
+    while not asked.caller.call(Op.MONITOR_ARM, monitor)[0]:
+        pass
+    for path, heard in ((b"file", True), (b"way/secret", False)):
+        found = os.stat(path, dir_fd=(directory := os.open(asked.source, os.O_PATH)))
+        os.close(directory)
+        (ctime,) = asked.caller.call(Op.MONITOR_WATCH_FILE, monitor, [path], [found.st_dev, found.st_ino, 2])
+        assert bool(ctime) is heard
+
+
 def test_what_lies_behind_a_symlink_is_not_handed_over(asked: Asked) -> None:
     asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
     for op, values in (

@@ -28,7 +28,7 @@ from clsync.daemon.prepare import DirectPreparation, Prepared, recording
 from clsync.errors import OperatorError
 from clsync.handler.base import Handler
 from clsync.kernel.credentials import Ids
-from clsync.kernel.files import DIRECTORY_FLAGS, GONE, open_beneath
+from clsync.kernel.files import DIRECTORY_FLAGS, GONE, open_beneath, opened
 from clsync.kernel.mounts import devices_shown_twice
 from clsync.kernel.ops import Scan
 from clsync.monitor.base import Changed, Monitor, Unnamed
@@ -447,7 +447,13 @@ class Broker:
     def _monitor_watch_file(self, number: int, paths: list[bytes], file: list[int]) -> Sequence[Any]:
         if len(paths) != 1 or len(file) != 3:
             raise Refused("a file that is none")
-        return (_known(self._watching, number).monitor.watch_file(paths[0], LinkedFile(*file)),)
+        monitor = _known(self._watching, number).monitor
+        try:
+            with opened(self._made.root) as root:
+                stands = next(_looked_at(root, paths)) != ABSENT
+        except OSError:
+            stands = False  # it is the monitor that tells of a root that is gone
+        return (monitor.watch_file(paths[0], LinkedFile(*file)) if stands else 0,)
 
     def _monitor_compared(self, number: int, paths: list[bytes], since: int) -> Sequence[Any]:
         _known(self._watching, number).monitor.compared(paths, since)
@@ -479,9 +485,13 @@ class Broker:
         if directory is None:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         os.mkdir(directory, 0o750)
-        made = self._access.ops.open(directory)
-        if os.geteuid() == 0:
-            os.chown(made, self._worker.uid, self._worker.gid)
+        made = os.open(directory, DIRECTORY_FLAGS)
+        try:
+            if os.geteuid() == 0:
+                os.chown(made, self._worker.uid, self._worker.gid)
+        except OSError:
+            os.close(made)
+            raise
         return _WithDescriptors((), (made,))
 
     def _is_ready(self) -> Sequence[Any]:

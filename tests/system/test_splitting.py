@@ -414,6 +414,41 @@ def test_what_the_control_socket_may_set(closed: World) -> None:
         closed.wait_for_copy(daemon, "file")
 
 
+@ROOT
+def test_settings_that_are_changed_often(closed: World) -> None:
+    """More handlers are made, and hooks are run, after as many changes as you like; some wait for what is at work."""
+    held, path, gone = closed.file("held", ""), closed.top / "socket", closed.top / "gone"
+    recorder = Recorder(closed.top, f"while [ -e {held} ]; do sleep 0.05; done")
+    hook = closed.file("hook", f"#!/bin/sh\necho gone >{gone}\n", 0o755)
+    options = ("-Mdirect", recorder.option, "--threading=full", "--skip-initialsync", f"--exit-hook={hook}")
+    with closed.daemon(SPLIT, *options, "--socket", path) as daemon:
+        daemon.wait_for_log(WATCHING)
+
+        def change() -> None:
+            for number in range(6):
+                assert tell(closed, path, "set", "delay-sync", f"0.0{number + 1}")[0] == 0
+
+        change()
+        for number in (1, 2):
+            closed.write(f"file{number}")
+            recorder.wait_for_calls(daemon, number)
+        change()
+        held.unlink()
+        os.kill(daemon.pid, signal.SIGQUIT)
+        daemon.wait()
+        assert gone.read_text() == "gone\n"
+
+
+@ROOT
+def test_how_much_is_said_is_changed_for_both(closed: World) -> None:
+    path, hook = closed.top / "socket", closed.file("hook", "#!/bin/sh\n", 0o755)
+    with closed.daemon(SPLIT, "-Mcopy", f"--exit-hook={hook}", "--socket", path) as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert tell(closed, path, "set", "quiet", "1")[0] == 0
+        daemon.stop()
+        assert "running --exit-hook" not in daemon.output
+
+
 def config(world: World, second: Path, more: str = "") -> Path:
     """Write a configuration with a block that goes to another destination, at signal 40."""
     return world.file(

@@ -211,6 +211,7 @@ def test_directories_that_are_not_ours(asked: Asked, path: bytes) -> None:
         (Op.MONITOR_DRAIN, (1,)),
         (Op.STATUS, ("owned",)),
         (Op.SCAN, (5, [])),
+        (Op.ADOPT, (5,)),
     ],
 )
 def test_what_was_never_given(asked: Asked, op: Op, values: tuple[Any, ...]) -> None:
@@ -266,7 +267,7 @@ def test_garbage(asked: Asked, data: bytes) -> None:
         (Op.HANDLER_SYNC, (1,), "never given"),
         (Op.HOOK_RUN, (0, "/bin/sh", "running", 1), "a hook"),
         (Op.HOOK_RUN, (0, "exit-hook", "running", 1), "a hook"),
-        (Op.ADOPT, (5,), "never given"),
+        (Op.ADOPT, (0,), "by the wrong way"),
         (Op.LOOK, (1, []), "by the wrong way"),
     ],
 )

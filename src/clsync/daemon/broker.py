@@ -20,6 +20,7 @@ from clsync.core.classify import LinkedFile
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.daemon.access import Access
+from clsync.daemon.hooks import Hook
 from clsync.daemon.log import Log
 from clsync.daemon.parts import MOST_IN_FLIGHT
 from clsync.daemon.permission import demand_free
@@ -153,7 +154,8 @@ class Broker:
         self._ending: set[int] = set()
         """Scans that are waited for."""
         self._hired: dict[int, _Hired] = {}
-        self._hook_runs = False
+        self._hook: Hook | None = None
+        """The one that runs."""
         self._last_number = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Event = asyncio.Event()
@@ -188,10 +190,7 @@ class Broker:
             hired.drop()
             if hired.handler is not None:
                 hired.handler.stop()
-        for prepared in self._generations.values():
-            for hook in (prepared.parts.pre_exit, prepared.parts.at_exit):
-                if hook is not None:
-                    hook.stop()
+        self._hook_stop()
         if self._tasks:
             await asyncio.wait(self._tasks)
         for scan in self._scans.values():
@@ -626,24 +625,22 @@ class Broker:
         hook = {"pre-exit-hook": prepared.parts.pre_exit, "exit-hook": prepared.parts.at_exit}.get(option)
         if hook is None or status not in _WORDS:
             raise Refused("a hook that there is not")
-        if self._hook_runs:
+        if self._hook is not None:
             raise Refused("two hooks at once")
-        self._hook_runs = True
+        self._hook = hook
 
         async def run() -> AsyncGenerator[Sequence[Any], None]:
             try:
                 await hook.run(status, iteration)
             finally:
-                self._hook_runs = False
+                self._hook = None
             yield _Last(())
 
         return _Later(run(), alone=False)
 
-    def _hook_stop(self, generation: int, option: str) -> None:
-        parts = _known(self._generations, generation).parts
-        hook = parts.pre_exit if option == "pre-exit-hook" else parts.at_exit
-        if hook is not None:
-            hook.stop()
+    def _hook_stop(self) -> None:
+        if self._hook is not None:
+            self._hook.stop()
 
     # -- other settings ----------------------------------------------------------------------------------------
 
@@ -672,9 +669,11 @@ class Broker:
         self._note_rules(new.plans[0].rules)
         return self._newest
 
-    def _adopt(self, generation: int) -> None:
-        _known(self._generations, generation)
+    def _adopt(self, generation: int) -> Sequence[Any]:
+        settings = _known(self._generations, generation).settings
         self._current = generation
+        self._log.follow(settings)
+        return ()
 
     def _forget_generations(self) -> None:
         for old in list(self._generations)[:-_GENERATIONS]:
@@ -695,6 +694,7 @@ class Broker:
         Op.STATUS: _status,
         Op.STANDBY: _standby,
         Op.DUMP: _dump,
+        Op.ADOPT: _adopt,
         Op.MONITOR_OPEN: _monitor_open,
         Op.MONITOR_ARM: _monitor_arm,
         Op.MONITOR_LOOK: _monitor_look,
@@ -724,7 +724,6 @@ class Broker:
         Op.HOOK_RUN: _hook_run,
         Op.HOOK_STOP: _hook_stop,
         Op.PREPARE: _prepare,
-        Op.ADOPT: _adopt,
     }
     """What is answered when it is done; where nothing is to be answered, it is only told."""
 

@@ -120,7 +120,7 @@ SIGNATURES: Final = {
     Op.HANDLER_STOP: Signature("u"),
     Op.HANDLER_CLOSE: Signature("u"),
     Op.HOOK_RUN: Signature("ussu"),
-    Op.HOOK_STOP: Signature("us"),
+    Op.HOOK_STOP: Signature(""),
     Op.PREPARE: Signature("TT", "uydyTL", "bsssyLooo"),
     Op.ADOPT: Signature("u"),
     Op.READY: Signature(""),

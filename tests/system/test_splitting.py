@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,15 @@ def worker_of(daemon: Daemon) -> int:
 
     daemon.wait_until(seen, what="a process without rights")
     return found[0]
+
+
+def pipes_of(pid: int) -> set[str]:
+    """Return the pipes that a process holds."""
+    links = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            links.add(os.readlink(path))
+    return {link for link in links if link.startswith("pipe:")}
 
 
 def processor_time(pid: int) -> int:
@@ -578,6 +588,8 @@ def test_secure_splitting_is_all_of_it(closed: World) -> None:
         for task in Path(f"/proc/{worker}/task").iterdir():
             found = status_of(task)
             assert (found["Seccomp"], found["NoNewPrivs"], bits(found["CapEff"])) == ("2", "1", 0)
+        # What it could write to would have the group removed. A scan has pipes as well, and ends.
+        daemon.wait_until(lambda: not pipes_of(worker), what="a worker that holds no pipe")
         broker = status_of(Path(f"/proc/{daemon.pid}"))
         assert (broker["Seccomp"], broker["NoNewPrivs"]) == ("0", "0")
         for pid in (daemon.pid, worker):

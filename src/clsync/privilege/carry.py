@@ -100,6 +100,7 @@ class Confinement:
         assert self.plan.worker is not None
         self._take(self.plan.worker)
         if alone:
+            self.forget()
             resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
         if not self.plan.worker.any_call:
             self._filter(everywhere=alone)
@@ -117,8 +118,10 @@ class Confinement:
             self._group = None
 
     def forget(self) -> None:
-        """Leave all of it to a child that goes on."""
-        self._group = None
+        """Leave all of it to another process that has it as well."""
+        if self._group is not None:
+            self._group.let_go()
+            self._group = None
 
     def _assign(self, others: bool) -> None:
         who = self.plan.roles

@@ -72,7 +72,9 @@ class Caller:
             self._socket.sendall(framed(op, Kind.REQUEST, self._number, pack(signature.request, *values)))
             while True:
                 frame = self._next()
-                if (frame.op, frame.number) != (op, self._number):
+                if frame.number != self._number:
+                    continue  # the answer to a question that a signal has cut short
+                if frame.op != op:
                     self._gone()
                 if frame.kind == Kind.MORE:
                     parts.append(unpack(signature.more, frame.body))

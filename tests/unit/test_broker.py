@@ -94,6 +94,16 @@ class Asked:
         """Have the watched directory opened."""
         return int(self.caller.call(Op.OPEN_ROOT, bytes(self.source))[0])
 
+    def listed(self, root: int, path: bytes) -> list[bytes]:
+        """Return the names in a directory."""
+        (listing,) = self.caller.call(Op.LIST, root, [path])
+        found: list[bytes] = []
+        done = False
+        while not done:
+            parts, (done,) = self.caller.collect(Op.LIST_NEXT, listing)
+            found += [name for _, _, names, _ in parts for name in names]
+        return found
+
     def ask(self, op: Op, *values: Any) -> list[Any]:
         """Ask what takes time; return the end of the answer."""
         self.runs.sendall(framed(op, Kind.REQUEST, 9, pack(SIGNATURES[op].request, *values)))
@@ -139,15 +149,31 @@ def test_it_looks_at_what_is_asked_for(asked: Asked) -> None:
     root = asked.root()
     (records,) = asked.caller.call(Op.LOOK, root, [b"", b"file", b"nothing", b"file/below"])
     assert [seen.errno for seen in unpacked(records, 4)] == [0, 0, 2, 2]
-    parts, _ = asked.caller.collect(Op.LIST, root, [b""])
-    assert sorted(name for _, _, names, _ in parts for name in names) == [b"file", b"way"]
+    assert sorted(asked.listed(root, b"")) == [b"file", b"way"]
 
 
 def test_behind_a_symlink_there_is_nothing_to_be_seen(asked: Asked) -> None:
     root = asked.root()
     (records,) = asked.caller.call(Op.LOOK, root, [b"way", b"way/secret", b"way/source/file"])
     assert [seen.errno for seen in unpacked(records, 3)] == [0, 2, 2]
-    assert not [names for _, _, names, _ in asked.caller.collect(Op.LIST, root, [b"way"])[0] if names]
+    assert not asked.listed(root, b"way")
+
+
+def test_a_long_directory_is_listed_in_turns(asked: Asked) -> None:
+    """Both sides have other things to do meanwhile, and neither has room for all of it."""
+    names = {b"f%d" % number for number in range(30_000)}
+    for name in names:
+        os.close(os.open(bytes(asked.source) + b"/" + name, os.O_CREAT | os.O_WRONLY))
+    root, before = asked.root(), len(os.listdir("/proc/self/fd"))
+    (listing,) = asked.caller.call(Op.LIST, root, [b""])
+    parts, (done,) = asked.caller.collect(Op.LIST_NEXT, listing)
+    assert not done
+    assert sum(len(names) for _, _, names, _ in parts) < len(names)
+    assert {*asked.listed(root, b"")} >= names
+    asked.caller.call(Op.CLOSE_ROOT, root)
+    assert len(os.listdir("/proc/self/fd")) < before
+    with end_of(asked, "never given"):
+        asked.caller.collect(Op.LIST_NEXT, listing)
 
 
 def test_what_lies_behind_a_symlink_is_not_watched(asked: Asked) -> None:

@@ -11,9 +11,10 @@ import hashlib
 import os
 import time
 import traceback
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.classify import LinkedFile
@@ -104,6 +105,14 @@ class _Watching:
     survivors: Iterator[Unnamed | None] | None = None
 
 
+class _Listing(NamedTuple):
+    """Directories that the worker is told what stands in."""
+
+    root: int
+    """Number of what they are below."""
+    parts: Generator[Sequence[Any], None, None]
+
+
 @dataclass
 class _Hired:
     """A handler at work for the worker, and the batch that is coming in."""
@@ -150,6 +159,7 @@ class Broker:
         self._sources: set[int] = set()
         """Those of the watched directory: nothing else is handed over."""
         self._watching: dict[int, _Watching] = {}
+        self._listings: dict[int, _Listing] = {}
         self._scans: dict[int, Scan] = {}
         self._ending: set[int] = set()
         """Scans that are waited for."""
@@ -302,6 +312,8 @@ class Broker:
     def _close_root(self, number: int) -> Sequence[Any]:
         os.close(_known(self._directories, number))
         del self._directories[number]
+        for left in [key for key, listing in self._listings.items() if listing.root == number]:
+            self._listings.pop(left).parts.close()
         self._sources.discard(number)
         return ()
 
@@ -313,8 +325,26 @@ class Broker:
     def _look(self, number: int, paths: list[bytes]) -> Sequence[Any]:
         return (b"".join(_looked_at(_known(self._directories, number), paths)),)
 
-    def _list(self, number: int, paths: list[bytes]) -> _Later:
-        return _Later(_listed(_known(self._directories, number), paths))
+    def _list(self, number: int, paths: list[bytes]) -> Sequence[Any]:
+        directory = _known(self._directories, number)
+        self._demand_room(self._listings, _MOST_DIRECTORIES)
+        listing = self._number()
+        self._listings[listing] = _Listing(number, _listed(directory, paths))
+        return (listing,)
+
+    def _list_next(self, number: int) -> _Later:
+        listing = _known(self._listings, number)
+
+        async def parts(names: Iterator[Sequence[Any]]) -> AsyncGenerator[Sequence[Any], None]:
+            until = time.monotonic() + _TURN
+            for part in names:
+                yield part
+                if time.monotonic() > until:
+                    yield _Last((False,))
+            del self._listings[number]
+            yield _Last((True,))
+
+        return _Later(parts(listing.parts))
 
     def _shown_twice(self, number: int) -> Sequence[Any]:
         return (list(devices_shown_twice(_known(self._directories, number))),)
@@ -688,6 +718,7 @@ class Broker:
         Op.IDENTITY: _identity,
         Op.LOOK: _look,
         Op.LIST: _list,
+        Op.LIST_NEXT: _list_next,
         Op.SHOWN_TWICE: _shown_twice,
         Op.SCAN: _scan,
         Op.RULES: _read_rules,
@@ -821,7 +852,7 @@ def _looked_at(root: int, paths: list[bytes]) -> Iterator[bytes]:
             os.close(closing)
 
 
-async def _listed(root: int, paths: list[bytes]) -> AsyncGenerator[Sequence[Any], None]:
+def _listed(root: int, paths: list[bytes]) -> Generator[Sequence[Any], None, None]:
     """Yield what stands in directories: (which one, error number, names, their lstat)."""
     for number, path in enumerate(paths):
         try:
@@ -831,10 +862,8 @@ async def _listed(root: int, paths: list[bytes]) -> AsyncGenerator[Sequence[Any]
             continue
         try:
             with os.scandir(directory) as entries:
-                names = [os.fsencode(entry.name) for entry in entries]
-            for first in range(0, len(names), PATHS_AT_ONCE):
-                part = names[first : first + PATHS_AT_ONCE]
-                yield number, 0, part, b"".join(_looked_at(directory, part))
+                while names := [os.fsencode(entry.name) for entry in islice(entries, _AT_ONCE)]:
+                    yield number, 0, names, b"".join(_looked_at(directory, names))
         except OSError as error:
             yield number, error.errno or 0, [], b""
         finally:

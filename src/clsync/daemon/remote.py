@@ -136,14 +136,22 @@ class RemoteOps:
         pending = [top]
         while pending:
             tops = [pending.pop() for _ in range(min(len(pending), _LISTED_AT_ONCE))]
-            for number, _, names, records in self._caller.collect(Op.LIST, directory, tops)[0]:
+            for number, name, seen in self._listed(directory, tops):
+                path = join(tops[number], name)
+                yield path, seen
+                if stat.S_ISDIR(seen.st_mode) and (device is None or seen.st_dev == device) and enter(path):
+                    pending.append(path)
+
+    def _listed(self, directory: int, tops: list[bytes]) -> Iterator[tuple[int, bytes, Seen]]:
+        """Yield what stands in directories: the number of the directory, the name, its lstat."""
+        (listing,) = self._caller.call(Op.LIST, directory, tops)
+        done = False
+        while not done:
+            parts, (done,) = self._caller.collect(Op.LIST_NEXT, listing)
+            for number, _, names, records in parts:
                 for name, seen in zip(names, unpacked(records, len(names)), strict=True):
-                    if seen.errno:
-                        continue
-                    path = join(tops[number], name)
-                    yield path, seen
-                    if stat.S_ISDIR(seen.st_mode) and (device is None or seen.st_dev == device) and enter(path):
-                        pending.append(path)
+                    if not seen.errno:
+                        yield number, name, seen
 
     def devices_shown_twice(self, directory: int) -> set[int]:
         """Return the devices that are shown twice."""

@@ -47,6 +47,7 @@ class Op(IntEnum):
     SHOWN_TWICE = 6
     SCAN = 7
     SCAN_END = 8
+    LIST_NEXT = 9
     RULES = 10
     STATUS = 11
     STANDBY = 12
@@ -92,7 +93,8 @@ SIGNATURES: Final = {
     Op.CLOSE_ROOT: Signature("u"),
     Op.IDENTITY: Signature("u", "uuyuu"),
     Op.LOOK: Signature("uP", "y"),
-    Op.LIST: Signature("uP", "", "uuPy"),
+    Op.LIST: Signature("uP", "u"),
+    Op.LIST_NEXT: Signature("u", "b", "uuPy"),
     Op.SHOWN_TWICE: Signature("u", "U"),
     Op.SCAN: Signature("uT", "u"),
     Op.SCAN_END: Signature("ub", "i"),

@@ -90,6 +90,7 @@ def test_the_worker_is_nobody_and_can_do_nothing(closed: World) -> None:
             assert found["Groups"].split() == []
             assert [bits(found[f"Cap{which}"]) for which in ("Inh", "Prm", "Eff", "Bnd", "Amb")] == [0] * 5
             assert found["NoNewPrivs"] == "1"
+        assert os.getsid(worker) == worker, "it shares a terminal with whoever has started it"
         limits = Path(f"/proc/{worker}/limits").read_text()
         assert next(line for line in limits.splitlines() if "Max processes" in line).split()[2:4] == ["0", "0"]
 

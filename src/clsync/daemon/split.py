@@ -145,6 +145,8 @@ def _work(worker: Worker, looks: socket.socket, runs: socket.socket) -> NoReturn
     log, code = worker.plans[0].log, int(Exit.FAILURE)
     caller = Caller(looks, lambda: _alone(log))
     try:
+        # Who shares a terminal with root types at it (TIOCSTI); what is typed there is for the broker to pass on.
+        os.setsid()
         worker.begin()
         _mirrored(worker, caller, Calls(runs, lambda: _alone(log)), alone=True)
         code = int(Exit.OK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from clsync.errors import OperatorError
 from clsync.kernel.credentials import Ids
 from clsync.options import load
 from clsync.privilege.looks import unpacked
-from clsync.privilege.port import Caller, socket_pair
+from clsync.privilege.port import Caller, raise_error, socket_pair
 from clsync.privilege.wire import FRAME_LIMIT, SIGNATURES, Frames, Kind, Op, framed, pack, unpack
 
 
@@ -115,8 +116,9 @@ class Asked:
                 if not data:
                     _gone()
                 frames.feed(data)
-            if frame.kind == Kind.OPERATOR_ERROR:
-                raise OperatorError(*unpack("iss", frame.body)[1:])
+            assert frame.number == 9
+            if frame.kind in (Kind.OPERATOR_ERROR, Kind.OS_ERROR):
+                raise_error(frame)
             if frame.kind == Kind.END:
                 return unpack(SIGNATURES[op].end, frame.body)
 
@@ -320,6 +322,27 @@ def test_a_batch_that_is_not_handed_over_is_given_back(asked: Asked) -> None:
         asked.runs.sendall(framed(Op.HANDLER_BATCH, Kind.REQUEST, 0, head))
         asked.ask(Op.HANDLER_CLOSE, 1)
     assert len(os.listdir("/proc/self/fd")) < before + 10
+
+
+def test_a_batch_for_which_there_is_no_descriptor(asked: Asked) -> None:
+    """It comes back, and may be tried again."""
+    asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
+    head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, asked.root(), False, "running", 0, asked.digest)
+    entry = pack(SIGNATURES[Op.HANDLER_ENTRIES].request, 1, [b"file"], [32])
+
+    def hand_over() -> None:
+        asked.runs.sendall(framed(Op.HANDLER_BATCH, Kind.REQUEST, 0, head))
+        asked.runs.sendall(framed(Op.HANDLER_ENTRIES, Kind.REQUEST, 0, entry))
+        assert asked.ask(Op.HANDLER_SYNC, 1)[0] == "done"
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            hand_over()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    hand_over()
 
 
 def test_a_batch_that_would_fill_the_memory(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:

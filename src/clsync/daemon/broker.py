@@ -122,6 +122,8 @@ class _Hired:
     gone: bool = False
     """The worker does not want it any more."""
     head: Batch | None = None
+    trouble: OSError | None = None
+    """Why it cannot be taken."""
     entries: dict[bytes, int] = field(default_factory=dict)
     linked: list[bytes] = field(default_factory=list)
     size: int = 0
@@ -132,7 +134,7 @@ class _Hired:
         """Forget the batch that is coming in."""
         if self.head is not None:
             os.close(self.head.root)
-        self.head, self.entries, self.linked, self.size = None, {}, [], 0
+        self.head, self.trouble, self.entries, self.linked, self.size = None, None, {}, [], 0
 
 
 class Broker:
@@ -571,8 +573,12 @@ class Broker:
             raise Refused("to hand over what is not watched")
         hired.drop()
         handler.rules = rules if rules else None
-        # The worker may give its own number back at any time.
-        hired.head = Batch(batch, {}, os.dup(directory), initial, status, attribute_bytes=attribute_bytes)
+        try:
+            own = os.dup(directory)  # the worker may give its number back at any time
+        except OSError as error:
+            hired.trouble = error  # this is not answered, but what comes of the batch is
+            return
+        hired.head = Batch(batch, {}, own, initial, status, attribute_bytes=attribute_bytes)
 
     def _handler_entries(self, number: int, paths: list[bytes], flags: list[int]) -> None:
         hired, _ = self._resting(number)
@@ -604,6 +610,10 @@ class Broker:
     def _handler_sync(self, number: int) -> _Later:
         hired, handler = self._resting(number)
         head, hired.head = hired.head, None
+        if hired.trouble is not None:
+            trouble = hired.trouble
+            hired.drop()
+            raise trouble
         if head is None:
             raise Refused("a batch without a beginning")
         hired.at_work = True

@@ -567,6 +567,14 @@ def test_the_worker_is_who_is_named(closed: World) -> None:
 
 
 @ROOT
+@pytest.mark.parametrize(("worker", "told"), [(NOBODY, True), (1, False)])
+def test_a_worker_that_could_take_the_handlers_over(world: World, worker: int, told: bool) -> None:
+    with world.daemon(SPLIT, f"--uid={worker}", f"--sync-handler-uid={NOBODY}", "-Mdirect", "-S/bin/true") as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert ("which can take them over" in daemon.output) is told
+
+
+@ROOT
 def test_a_thread_is_filtered_alone(closed: World) -> None:
     """The thread with the rights goes on running handlers."""
     with closed.daemon("--splitting=thread", "--seccomp-filter", "--detach-network=non-privileged") as daemon:

@@ -66,6 +66,12 @@ class Confinement:
         """Whether processes of our own cannot be started where we are now."""
         return self._hides_code and not root.has_python()
 
+    @property
+    def shares_its_user(self) -> bool:
+        """Whether the part without rights is who runs handlers and hooks, and so can take these over (ptrace(2))."""
+        worker, who = self.plan.worker, self.plan.roles
+        return worker is not None and worker.ids.uid == who.programs.uid != who.starter.uid
+
     def enter(self) -> None:
         """Take the steps that come before any path is looked at. Raises OperatorError."""
         alone = self.plan.identity is not None and self.plan.worker is None

@@ -120,23 +120,26 @@ class Client:
 
     def die(self) -> None:
         """End the daemon, and wait until its process has ended."""
-        process = self._process()
+        process, number = self._process(), self._next_number()
         try:
-            self._send(request(self._next_number(), Id.DIE))
+            self._send(request(number, Id.DIE))
             deadline = self._deadline()
-            self._wait_for_close(deadline)
+            self._wait_for_close(number, deadline)
             if process is not None and not select.select([process], [], [], max(deadline - time.monotonic(), 0))[0]:
                 raise self._late("the daemon has not ended")
         finally:
             if process is not None:
                 os.close(process)
 
-    def _wait_for_close(self, deadline: float) -> None:
+    def _wait_for_close(self, number: int, deadline: float) -> None:
+        """Wait for the only good answer to a request. Raises OperatorError where there is another one."""
         while True:
             try:
-                self._line(deadline)
+                line = self._line(deadline)
             except _Closed:
                 return
+            if (line.number, line.id) == (number, Id.FAILED):
+                raise self._refusal(line)
 
     def _process(self) -> int | None:
         """Return a descriptor of the daemon's process (pidfd_open(2)); None where it cannot be seen from here."""

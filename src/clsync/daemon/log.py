@@ -6,6 +6,8 @@ import os
 import time
 from typing import Final
 
+from clsync.core.paths import printable
+
 ERROR: Final = 1
 WARNING: Final = 2
 INFO: Final = 3
@@ -71,6 +73,7 @@ class Log:
             self._line(_PREFIX[level] + text, {ERROR: 3, WARNING: 4, INFO: 6}[level])
 
     def _line(self, text: str, priority: int) -> None:
+        text = printable(text)  # whoever wrote it: a name in it may hold anything
         if self._syslog:
             import syslog
 

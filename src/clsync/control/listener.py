@@ -71,7 +71,7 @@ class Listener:
         self.path = os.path.abspath(path)
         self._mode = mode
         self._owner = owner_of(owner) if owner is not None else None
-        self._identity: tuple[int, int] | None = None
+        self._identity: places.Identity | None = None
         if len(self.path) > LONGEST_PATH:
             raise OperatorError(
                 f"--socket {shown(self.path)} is {len(self.path)} bytes long, and {LONGEST_PATH} is the most",
@@ -101,15 +101,11 @@ class Listener:
         """Remove the file, if it is still the one that was made."""
         try:
             if self._identity is not None:
-                roles.by_somebody(self._remove)
+                made = self._identity
+                roles.by_somebody(lambda: places.remove(self.path, made))
         except OSError:
             pass  # gone, or out of reach: the next start replaces it
         self._identity = None
-
-    def _remove(self) -> None:
-        with places.reached(self.path) as (directory, name):
-            if self._identity == _identity(os.lstat(name, dir_fd=directory)):
-                os.unlink(name, dir_fd=directory)
 
     def _bind(self, made: socket.socket, directory: int, name: bytes) -> None:
         """Give the socket its path, and nobody any right to it. Raises OSError, OperatorError."""
@@ -133,7 +129,7 @@ class Listener:
             # Who may write into the directory may have exchanged it since it was bound, for another name of anything.
             if not stat.S_ISSOCK(found.st_mode) or found.st_nlink != 1 or found.st_uid != os.geteuid():
                 raise places.Unsafe("something else has taken its place")
-            self._identity = _identity(found)
+            self._identity = places.identity_of(found)
             # A socket cannot be opened otherwise, and such a descriptor is changed by its name in /proc (open(2)).
             opened = f"/proc/self/fd/{descriptor}"
             if self._owner is not None:
@@ -204,7 +200,3 @@ def _locked(descriptor: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 from clsync.core.paths import shown
 from clsync.errors import Exit, OperatorError
@@ -17,11 +18,13 @@ class SmallFile:
         """`path` None: there is no such file, and nothing is done."""
         self._path = os.path.abspath(path) if path is not None else None
         self._option = option
+        self._made: places.Identity | None = None
 
     def write(self, text: str) -> None:
         """Replace the content. Raises OperatorError."""
 
         def write(descriptor: int) -> None:
+            self._made = places.identity_of(os.fstat(descriptor))
             os.ftruncate(descriptor, 0)
             os.write(descriptor, text.encode())
 
@@ -51,13 +54,13 @@ class SmallFile:
         return OperatorError(f"--{self._option} {shown(self._path)}{what}: {error.strerror}", hint, Exit.FILES)
 
     def remove(self) -> None:
-        """Remove the file; empty it where that is forbidden."""
-        path = self._path
-        if path is None:
+        """Remove the file, if it is still the one that was written; empty it where that is forbidden."""
+        path, made = self._path, self._made
+        if path is None or made is None:
             return
         for act in (places.remove, places.empty):
             try:
-                roles.by_somebody(lambda act=act: act(path))  # type: ignore[misc]
+                roles.by_somebody(partial(act, path, made))
             except OSError:
                 continue
             return

@@ -22,6 +22,10 @@ _TRIES: Final = 100
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
+Identity = tuple[int, int]
+"""Device and inode."""
+
+
 class Unsafe(PermissionError):
     """Somebody else has a hand in what a path leads to; `strerror` says who, and in what."""
 
@@ -166,18 +170,22 @@ def _demand_regular(found: os.stat_result) -> None:
         raise Unsafe("it is no regular file")
 
 
-def remove(path: bytes) -> None:
-    """Remove a name, through no symlink of somebody else. Raises OSError."""
+def remove(path: bytes, identity: Identity) -> None:
+    """Remove a file if it is still the one that was written. Raises OSError."""
     with reached(path) as (directory, name):
-        os.unlink(name, dir_fd=directory)
+        if identity_of(os.lstat(name, dir_fd=directory)) == identity:
+            os.unlink(name, dir_fd=directory)
 
 
-def empty(path: bytes) -> None:
-    """Make a file of our own empty. Raises OSError; FileNotFoundError where there is none."""
+def empty(path: bytes, identity: Identity) -> None:
+    """Make a file empty if it is still the one that was written. Raises OSError."""
     with reached(path) as (directory, name):
-        _demand_regular(os.lstat(name, dir_fd=directory))
-    with small_file(path) as descriptor:
-        os.ftruncate(descriptor, 0)
+        descriptor = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if identity_of(os.fstat(descriptor)) == identity:
+            os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
 
 
 def make_directory(path: bytes, mode: int) -> int:
@@ -241,6 +249,11 @@ def read_of_root(path: bytes) -> bytes:
     """Return what is in such a file (see `open_of_root`). Raises OSError."""
     with open(open_of_root(path), "rb") as file:
         return file.read()
+
+
+def identity_of(found: os.stat_result) -> Identity:
+    """Return what tells a file from all others that are there now."""
+    return found.st_dev, found.st_ino
 
 
 def _trusted() -> tuple[int, int]:

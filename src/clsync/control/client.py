@@ -32,6 +32,8 @@ _CHUNK: Final = 65_536
 _FOR_EVER: Final = 10.0**9
 _LONGEST_SLEEP: Final = 10.0**6
 """Seconds; the system's own limit is 2^31 ms."""
+_TURN: Final = 0.01
+"""Seconds between two tries to connect."""
 _FIRST_NUMBER: Final = 1000
 """Of requests: the server numbers its own lines from 0."""
 
@@ -256,7 +258,7 @@ def connected(path: bytes, timeout: float) -> Iterator[Client]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         try:
-            connection.connect(path)
+            _connect(connection, path, time.monotonic() + timeout)
         except TimeoutError:
             raise OperatorError(f"{where}: no answer", "see what the daemon does", Exit.UNREACHABLE) from None
         except OSError as error:
@@ -267,6 +269,18 @@ def connected(path: bytes, timeout: float) -> Iterator[Client]:
         client = Client(connection, path, timeout)
         client.negotiate()
         yield client
+
+
+def _connect(connection: socket.socket, path: bytes, deadline: float) -> None:
+    """Connect, in our turn: others may wait to be accepted, as many as there may be. Raises OSError."""
+    while True:
+        try:
+            connection.connect(path)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError from None
+            time.sleep(_TURN)
 
 
 _NO_DAEMON: Final = "start a daemon with --socket, or name the socket of the one that runs"

@@ -71,9 +71,9 @@ class Calls:
         self._port.send(framed(op, Kind.REQUEST, number, pack(SIGNATURES[op].request, *values)))
 
     def _received(self, frame: Frame) -> None:
-        op, future, parts = self._waiting[frame.number]
-        if op != frame.op:
-            raise Refused("an answer to something else")
+        op, future, parts = self._waiting.get(frame.number, (None, None, None))
+        if op != frame.op or future is None or parts is None:
+            raise Refused("an answer to something else, or to nothing")
         if frame.kind == Kind.MORE:
             parts.append(unpack(SIGNATURES[op].more, frame.body))
             return

@@ -18,6 +18,8 @@ BENCH_ARGS =
 ORACLE_ARGS =
 # Tests wait more than they work.
 PYTEST_ARGS = -n 3 --dist=loadgroup
+FUZZ_TIME = 300
+FUZZ_ARGS =
 
 TEST_PACKAGES = openssh-server attr acl iproute2 xfsprogs btrfs-progs fuse3 bindfs man-db zsh clsync libclsync-dev
 # For modes so and rsyncso; all else works without.
@@ -32,6 +34,7 @@ help:
 	@echo "make test [PYTEST_ARGS='...']                     all tests and checks"
 	@echo "make check                                        only the checks: ruff, mypy, import-linter"
 	@echo "make proofs                                       properties of the core, with fifty times the examples"
+	@echo "make fuzz [FUZZ_TIME=300] [FUZZ_ARGS='TARGET...'] fuzz all that parses, for so many seconds"
 	@echo "make bench [BENCH_ARGS='...']                     measure clsync beside clsync 0.4 and lsyncd"
 	@echo "make soak [SEEDS=1..200] [JOBS=2]                 seeded churn, all modes and monitors"
 	@echo "make oracle                                       record anew what clsync 0.4 gives its handlers"
@@ -66,6 +69,10 @@ soak: $(VENV)/.stamp-dev
 
 proofs: $(VENV)/.stamp-dev
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/properties --timeout=0 $(PYTEST_ARGS)
+
+fuzz: $(VENV)/.stamp-dev
+	@$(PIP) install -e '.[dev,fuzz]' 2>/dev/null || echo "going on without atheris: by mutation alone"
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_TIME) $(FUZZ_ARGS)
 
 oracle: $(VENV)/.stamp-dev
 	@PYTHON=$(PYTHON) tools/need clsync libclsync-dev $(NATIVE_PACKAGES)
@@ -106,4 +113,4 @@ $(VENV)/.stamp-bench: $(VENV)/.stamp-dev
 	@$(PIP) install -e '.[dev,bench]'
 	@touch $@
 
-.PHONY: help run test check bench soak proofs oracle docs clean installed
+.PHONY: help run test check bench soak proofs fuzz oracle docs clean installed

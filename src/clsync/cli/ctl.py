@@ -34,7 +34,7 @@ def ctl(arguments: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: R
                 f"the daemon does not know '{line.command}'", "it is of an older version", Exit.REFUSED
             ) from None
     text = json.dumps(answer) + "\n" if line.json else "".join(f"{row}\n" for row in _rows(answer))
-    return text, Exit.INCOMPLETE if line.command == "wait" and answer["failing"] else Exit.OK
+    return text, Exit.INCOMPLETE if line.command == "wait" and answer.get("failing") else Exit.OK
 
 
 def _socket(line: CtlLine, environ: Mapping[bytes, bytes], read_file: ReadFile) -> bytes:
@@ -145,8 +145,8 @@ def _words(name: str, value: object) -> Iterator[str]:
         case bool():
             yield "yes" if value else "no"
         case int() | float() if name.endswith("_at"):
-            yield datetime.fromtimestamp(value).astimezone().isoformat(sep=" ", timespec="seconds")
-        case list() if name == "targets":
+            yield _time(value)
+        case list() if name == "targets" and all(isinstance(entry, dict) for entry in value):
             for entry in value:
                 yield _target(entry)
         case list():
@@ -159,10 +159,17 @@ def _words(name: str, value: object) -> Iterator[str]:
 
 
 def _target(entry: Answer) -> str:
-    counted = ", ".join(f"{entry[what]} {what.replace('_', ' ')}" for what in ("pending", "in_flight", "failing"))
-    trouble = f"; {entry['trouble']}" if entry["trouble"] else ""
-    trouble += "; paused" if entry["paused"] else ""
-    return _printable(f"{entry['destination']}: {counted}{trouble}")
+    counted = ", ".join(f"{entry.get(what)} {what.replace('_', ' ')}" for what in ("pending", "in_flight", "failing"))
+    trouble = f"; {entry.get('trouble')}" if entry.get("trouble") else ""
+    trouble += "; paused" if entry.get("paused") else ""
+    return _printable(f"{entry.get('destination')}: {counted}{trouble}")
+
+
+def _time(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)  # what answers is no daemon of ours
 
 
 def _printable(text: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from clsync import __version__
+from clsync.core.paths import printable
 from clsync.errors import Exit, OperatorError
 from clsync.options import Change, HelpRequested, ReadFile, Settings, VersionRequested, load
 from clsync.options.ctl import WAIT
@@ -39,7 +40,7 @@ def main() -> int:
             text, code = ctl(arguments[arguments[0] == CTL :], os.environb, _read_file)
             return _show(text) or code
         environ, pid = dict(os.environb), os.getpid()
-        read_file: Callable[[bytes], bytes | None] = _read_file
+        read_file: ReadFile = _read_file
 
         def reload(
             changes: Sequence[Change], through: Callable[[ReadFile], ReadFile] = lambda read_file: read_file
@@ -47,7 +48,13 @@ def main() -> int:
             return load(arguments, environ, through(read_file), pid, changes)
 
         known: dict[bytes, bytes | None] = {}
-        settings = load(arguments, environ, _remembering(known), pid)
+        settings = load(arguments, environ, _remembering(known, read_file), pid)
+        if settings.splitting == "process":
+            from clsync.privilege import trust  # late, as below
+
+            if trust.is_demanded(settings):
+                read_file = trust.read_config
+                settings = load(arguments, environ, _remembering(known, read_file), pid)
         if settings.chroot is not None or settings.mountpoints:
             read_file = _known_only(known)  # the files are out of reach from now on
         _be_ready_for_signals(settings.custom_signals)
@@ -62,7 +69,7 @@ def main() -> int:
         return _show(f"clsync {__version__}\n")
     except OperatorError as error:
         lines = [*error.warnings, error.message, *([error.hint] if error.hint else [])]
-        sys.stderr.write("".join(f"clsync: {line}\n" for line in lines))
+        sys.stderr.write("".join(f"clsync: {printable(line)}\n" for line in lines))
         return error.code
 
 
@@ -123,11 +130,11 @@ def _known_only(known: dict[bytes, bytes | None]) -> Callable[[bytes], bytes | N
     return lambda path: known.get(path)
 
 
-def _remembering(known: dict[bytes, bytes | None]) -> Callable[[bytes], bytes | None]:
+def _remembering(known: dict[bytes, bytes | None], read_file: ReadFile) -> ReadFile:
     """Return what reads files, and notes what was in them."""
 
     def read(path: bytes) -> bytes | None:
-        known[path] = _read_file(path)
+        known[path] = read_file(path)
         return known[path]
 
     return read

@@ -32,6 +32,8 @@ _CHUNK: Final = 65_536
 _FOR_EVER: Final = 10.0**9
 _LONGEST_SLEEP: Final = 10.0**6
 """Seconds; the system's own limit is 2^31 ms."""
+_TURN: Final = 0.01
+"""Seconds between two tries to connect."""
 _FIRST_NUMBER: Final = 1000
 """Of requests: the server numbers its own lines from 0."""
 
@@ -120,23 +122,26 @@ class Client:
 
     def die(self) -> None:
         """End the daemon, and wait until its process has ended."""
-        process = self._process()
+        process, number = self._process(), self._next_number()
         try:
-            self._send(request(self._next_number(), Id.DIE))
+            self._send(request(number, Id.DIE))
             deadline = self._deadline()
-            self._wait_for_close(deadline)
+            self._wait_for_close(number, deadline)
             if process is not None and not select.select([process], [], [], max(deadline - time.monotonic(), 0))[0]:
                 raise self._late("the daemon has not ended")
         finally:
             if process is not None:
                 os.close(process)
 
-    def _wait_for_close(self, deadline: float) -> None:
+    def _wait_for_close(self, number: int, deadline: float) -> None:
+        """Wait for the only good answer to a request. Raises OperatorError where there is another one."""
         while True:
             try:
-                self._line(deadline)
+                line = self._line(deadline)
             except _Closed:
                 return
+            if (line.number, line.id) == (number, Id.FAILED):
+                raise self._refusal(line)
 
     def _process(self) -> int | None:
         """Return a descriptor of the daemon's process (pidfd_open(2)); None where it cannot be seen from here."""
@@ -253,7 +258,7 @@ def connected(path: bytes, timeout: float) -> Iterator[Client]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         try:
-            connection.connect(path)
+            _connect(connection, path, time.monotonic() + timeout)
         except TimeoutError:
             raise OperatorError(f"{where}: no answer", "see what the daemon does", Exit.UNREACHABLE) from None
         except OSError as error:
@@ -264,6 +269,18 @@ def connected(path: bytes, timeout: float) -> Iterator[Client]:
         client = Client(connection, path, timeout)
         client.negotiate()
         yield client
+
+
+def _connect(connection: socket.socket, path: bytes, deadline: float) -> None:
+    """Connect, in our turn: others may wait to be accepted, as many as there may be. Raises OSError."""
+    while True:
+        try:
+            connection.connect(path)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError from None
+            time.sleep(_TURN)
 
 
 _NO_DAEMON: Final = "start a daemon with --socket, or name the socket of the one that runs"

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from clsync.errors import Exit, OperatorError
-from clsync.kernel import roles
+from clsync.kernel import places, roles
 from clsync.options.values import shown
 
 LONGEST_PATH = 107
@@ -49,10 +49,12 @@ def _is_id(text: str) -> bool:
     return text.isascii() and text.isdecimal() and int(text) < 2**32 - 1
 
 
-class _Listening(socket.socket):
+class Listening(socket.socket):
     """Listens once: whoever does it again is the one whom clients take for the daemon (SO_PEERCRED, unix(7))."""
 
     _listens = False
+    owner = group = -1
+    """Who may ask for changes, beside root: the file's owner, and its group where the mode lets it write."""
 
     def listen(self, backlog: int = _WAITING, /) -> None:
         """Listen. Raises OSError."""
@@ -69,20 +71,20 @@ class Listener:
         self.path = os.path.abspath(path)
         self._mode = mode
         self._owner = owner_of(owner) if owner is not None else None
-        self._identity: tuple[int, int] | None = None
+        self._identity: places.Identity | None = None
         if len(self.path) > LONGEST_PATH:
             raise OperatorError(
                 f"--socket {shown(self.path)} is {len(self.path)} bytes long, and {LONGEST_PATH} is the most",
                 "name a shorter one",
             )
 
-    def open(self) -> socket.socket:
+    def open(self) -> Listening:
         """Make the socket and listen. Raises OperatorError."""
-        made = _Listening(socket.AF_UNIX, socket.SOCK_STREAM)
+        made = Listening(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            with _alone_in(os.path.dirname(self.path)):
-                self._bind(made)
-                self._open_up()
+            with places.reached(self.path) as (directory, name), _alone_in(directory):
+                self._bind(made, directory, name)
+                self._open_up(made, directory, name)
                 made.listen(_WAITING)
         except OSError as error:
             made.close()
@@ -98,13 +100,14 @@ class Listener:
     def remove(self) -> None:
         """Remove the file, if it is still the one that was made."""
         try:
-            if self._identity is not None and self._identity == _identity(os.lstat(self.path)):
-                roles.by_somebody(lambda: os.unlink(self.path))
+            if self._identity is not None:
+                made = self._identity
+                roles.by_somebody(lambda: places.remove(self.path, made))
         except OSError:
             pass  # gone, or out of reach: the next start replaces it
         self._identity = None
 
-    def _bind(self, made: socket.socket) -> None:
+    def _bind(self, made: socket.socket, directory: int, name: bytes) -> None:
         """Give the socket its path, and nobody any right to it. Raises OSError, OperatorError."""
         mask = os.umask(0o777)
         try:
@@ -113,30 +116,34 @@ class Listener:
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
-                self._clear()
+                self._clear(directory, name)
                 made.bind(self.path)
-            self._identity = _identity(os.lstat(self.path))
         finally:
             os.umask(mask)
 
-    def _open_up(self) -> None:
+    def _open_up(self, made: Listening, directory: int, name: bytes) -> None:
         """Set owner and mode, of what was made and nothing that has taken its place. Raises OSError."""
-        descriptor = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         try:
-            if _identity(os.fstat(descriptor)) != self._identity:
-                raise OSError(errno.EBUSY, "something else has taken its place")
+            found = os.fstat(descriptor)
+            # Who may write into the directory may have exchanged it since it was bound, for another name of anything.
+            if not stat.S_ISSOCK(found.st_mode) or found.st_nlink != 1 or found.st_uid != os.geteuid():
+                raise places.Unsafe("something else has taken its place")
+            self._identity = places.identity_of(found)
             # A socket cannot be opened otherwise, and such a descriptor is changed by its name in /proc (open(2)).
-            name = f"/proc/self/fd/{descriptor}"
+            opened = f"/proc/self/fd/{descriptor}"
             if self._owner is not None:
-                os.chown(name, *self._owner)
-            os.chmod(name, self._mode)
+                os.chown(opened, *self._owner)
+            os.chmod(opened, self._mode)
+            given = os.fstat(descriptor)
+            made.owner, made.group = given.st_uid, given.st_gid if self._mode & stat.S_IWGRP else -1
         finally:
             os.close(descriptor)
 
-    def _clear(self) -> None:
+    def _clear(self, directory: int, name: bytes) -> None:
         """Remove a socket that nobody listens at any more. Raises OperatorError where it is something else."""
         where = f"--socket {shown(self.path)}"
-        if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
+        if not stat.S_ISSOCK(os.lstat(name, dir_fd=directory).st_mode):
             raise OperatorError(
                 f"{where} is there, and is no socket", "remove it yourself, or name another path", Exit.FILES
             )
@@ -144,7 +151,7 @@ class Listener:
             trial.setblocking(False)
             answer = trial.connect_ex(self.path)
         if answer == errno.ECONNREFUSED:
-            os.unlink(self.path)
+            os.unlink(name, dir_fd=directory)
         elif answer not in (0, errno.EAGAIN, errno.ENOENT):
             raise OSError(answer, os.strerror(answer))
         elif answer != errno.ENOENT:
@@ -155,6 +162,9 @@ class Listener:
             )
 
     def _trouble(self, error: OSError) -> OperatorError:
+        if isinstance(error, places.Unsafe):
+            hint = "name a path in a directory that only you may write"
+            return OperatorError(f"--socket {shown(self.path)}: {error.strerror}", hint, Exit.FILES)
         given_away = "only root may give it to somebody else: leave --socket-own out"
         hint = {
             errno.EPERM: given_away if self._owner is not None else "remove it yourself, or name another path",
@@ -165,13 +175,13 @@ class Listener:
 
 
 @contextmanager
-def _alone_in(directory: bytes) -> Iterator[None]:
+def _alone_in(place: int) -> Iterator[None]:
     """Keep out other daemons that begin: what is bound and not listened at yet looks like a stale socket to them.
 
     For a second at most: others may hold locks on the directory, for reasons of their own.
     """
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
     except PermissionError:
         yield  # it can be written, but not read
         return
@@ -190,7 +200,3 @@ def _locked(descriptor: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino

@@ -11,11 +11,14 @@ import select
 import socket
 import struct
 import time
+from array import array
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from clsync import __version__
+from clsync.control.listener import Listening
 from clsync.control.protocol import (
     MOST_IDS,
     PROTOCOL,
@@ -36,6 +39,17 @@ _CLOSING: Final = 1.0
 """Seconds."""
 _GONE_CHECK: Final = 0.5
 """Seconds between two looks whether a client that waits is still there."""
+_SO_PEERGROUPS: Final = 59
+_MOST_GROUPS: Final = 1024
+"""Bytes."""
+_CHANGES: Final[Mapping[int, bytes]] = {
+    Id.DUMP: b"sync_dump",
+    Id.SET: b"set",
+    Id.DIE: b"die",
+    Id.PAUSE: b"pause",
+    Id.RESUME: b"resume",
+}
+"""What changes something: not everybody who may connect may ask for it. Value: what answers call it."""
 
 
 class Instance(Protocol):
@@ -65,10 +79,10 @@ class Instance(Protocol):
 
 @asynccontextmanager
 async def serving(
-    listener: socket.socket, instance: Instance, log: Callable[[str], None], most: int = MOST_CONNECTIONS
+    listener: Listening, instance: Instance, log: Callable[[str], None], most: int = MOST_CONNECTIONS
 ) -> AsyncIterator[None]:
     """Answer clients for the time of a `with` block. `most`: connections at a time; `log` is told who asks for what."""
-    clients = _Clients(instance, log, most)
+    clients = _Clients(listener, instance, log, most)
     server = await asyncio.start_unix_server(clients.serve, sock=listener)
     try:
         yield
@@ -77,11 +91,22 @@ async def serving(
         await clients.end()
 
 
+class _Peer(NamedTuple):
+    """Who is at the other end."""
+
+    pid: int
+    uid: int
+    groups: frozenset[int]
+
+    def __str__(self) -> str:
+        return f"uid {self.uid} (pid {self.pid})"
+
+
 class _Client:
     """A connection, and when it last asked for something (monotonic seconds)."""
 
     def __init__(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
-        self.writer, self.task = writer, task
+        self.writer, self.task, self.peer = writer, task, _peer(writer)
         self.asked_at = time.monotonic()
         self.busy = False
 
@@ -89,7 +114,8 @@ class _Client:
 class _Clients:
     """All connections."""
 
-    def __init__(self, instance: Instance, log: Callable[[str], None], most: int) -> None:
+    def __init__(self, listener: Listening, instance: Instance, log: Callable[[str], None], most: int) -> None:
+        self._owner, self._group = listener.owner, listener.group
         self._instance, self._log, self._most = instance, log, most
         self._clients: set[_Client] = set()
 
@@ -120,32 +146,35 @@ class _Clients:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _make_room(self) -> None:
-        """Send away the connection that has rested longest, where there are too many."""
+        """Send away the connection that has rested longest, where there are too many: one of who has most of them."""
         if len(self._clients) < self._most:
             return
-        oldest = min(self._clients, key=lambda client: (client.busy, client.asked_at))
+        held = Counter(client.peer.uid for client in self._clients)
+        oldest = min(self._clients, key=lambda client: (-held[client.peer.uid], client.busy, client.asked_at))
         self._clients.discard(oldest)
         oldest.writer.write(answer(0, Id.LEAVING))
         oldest.task.cancel()
 
     async def _talk(self, client: _Client, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = _peer(writer)
         writer.write(answer(0, Id.NEGOTIATE, PROTOCOL))
         lines = Reader()
         while data := await reader.read(_CHUNK):
             lines.feed(data)
             for line in lines.lines():
                 client.asked_at, client.busy = time.monotonic(), True
-                writer.write(await self._answer(line, peer, writer))
+                writer.write(await self._answer(line, client.peer, writer))
                 await writer.drain()
                 await asyncio.sleep(0)  # many requests at once are not to hold up anything else
                 client.busy = False
                 if line.id == Id.QUIT:
                     return
 
-    async def _answer(self, line: Line, peer: str, writer: asyncio.StreamWriter) -> bytes:
+    async def _answer(self, line: Line, peer: _Peer, writer: asyncio.StreamWriter) -> bytes:
         if line.id >= MOST_IDS:
             return answer(line.number, Id.INVALID_ID, line.number)
+        if line.id in _CHANGES and not self._may_change(peer):
+            why = "only root, and the owner and group of the socket, may ask for this"
+            return _failed(line, _CHANGES[line.id], b"", errno.EPERM, why)
         try:
             match line.id:
                 case Id.NEGOTIATE | Id.NEGOTIATED:
@@ -175,6 +204,9 @@ class _Clients:
             return answer(line.number, Id.INVALID_ARGUMENTS, line.id, line.number, reason=str(error).encode())
         return answer(line.number, Id.UNKNOWN, line.id, line.number)
 
+    def _may_change(self, peer: _Peer) -> bool:
+        return peer.uid in (0, self._owner) or self._group in peer.groups
+
     async def _wait(self, line: Line, writer: asyncio.StreamWriter) -> bytes:
         """Answer when everything has arrived, or be cancelled when the client has gone."""
         targets, until_synced = _asked(line)
@@ -190,7 +222,7 @@ class _Clients:
         finally:
             task.cancel()
 
-    def _pause(self, line: Line, peer: str) -> bytes:
+    def _pause(self, line: Line, peer: _Peer) -> bytes:
         paused = line.id == Id.PAUSE
         word = "pause" if paused else "resume"
         targets, _ = _asked(line)
@@ -202,7 +234,7 @@ class _Clients:
         self._log(f"control socket: {peer} asks for {word} of {of}")
         return answer(line.number, Id.PAUSED if paused else Id.RESUMED)
 
-    async def _dump(self, line: Line, peer: str) -> bytes:
+    async def _dump(self, line: Line, peer: _Peer) -> bytes:
         directory = line.strings()[0]
         self._log(f"control socket: {peer} asks for a dump to {shown(directory)}")
         try:
@@ -212,7 +244,7 @@ class _Clients:
             return _failed(line, b"sync_dump", directory, code, os.strerror(code))
         return answer(line.number, Id.DUMPED)
 
-    async def _set(self, line: Line, peer: str) -> bytes:
+    async def _set(self, line: Line, peer: _Peer) -> bytes:
         key, value = line.strings()
         try:
             await self._instance.set(shown(key), value)
@@ -272,8 +304,12 @@ def _has_left(writer: asyncio.StreamWriter) -> bool:
     return bool(ends.poll(0))
 
 
-def _peer(writer: asyncio.StreamWriter) -> str:
-    """Tell who is at the other end (unix(7), SO_PEERCRED)."""
-    found = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    pid, uid, _ = struct.unpack("iII", found)
-    return f"uid {uid} (pid {pid})"
+def _peer(writer: asyncio.StreamWriter) -> _Peer:
+    """Return who is at the other end (unix(7), SO_PEERCRED; socket(7), SO_PEERGROUPS)."""
+    connection = writer.get_extra_info("socket")
+    pid, uid, gid = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    try:
+        more = array("I", connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS))
+    except OSError:  # there are more, or an old kernel (Linux 4.13)
+        more = array("I")
+    return _Peer(pid, uid, frozenset((gid, *more)))

@@ -206,13 +206,16 @@ def unpack_part(path: bytes, part: bytes) -> dict[bytes, bytes]:
     if zlib.crc32(part[4:], zlib.crc32(path)) != checksum:
         raise DamagedListing(path)
     end = _HEAD.size + count * _RECORD.size
-    names = part[end:].split(b"/") if count else []
-    if len(names) != count:
+    names = part[end:].split(b"/") if end < len(part) or count else []
+    if len(names) != count or len(part) < end:
         raise DamagedListing(path)
-    return {
+    found = {
         name: part[at : at + _RECORD.size]
         for name, at in zip(names, range(_HEAD.size, end, _RECORD.size), strict=True)
     }
+    if len(found) != count:
+        raise DamagedListing(path)
+    return found
 
 
 def parts_of(path: bytes, entries: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:

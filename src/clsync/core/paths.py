@@ -34,5 +34,9 @@ def is_below(path: bytes, directory: bytes) -> bool:
 
 def shown(path: bytes) -> str:
     """Return `path` for a person: undecodable bytes and control characters escaped, never parsed back."""
-    text = path.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) or "."
+    return printable(path.decode("utf-8", "backslashreplace")) or "."
+
+
+def printable(text: str) -> str:
+    """Return `text` with escapes for all that a terminal would not show as it is: control and format characters."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

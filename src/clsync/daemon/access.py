@@ -20,6 +20,7 @@ from clsync.kernel import roles
 from clsync.kernel.ops import DirectOps, KernelOps
 from clsync.monitor import TreeMonitor
 from clsync.monitor.base import Monitor
+from clsync.privilege import trust
 
 
 class Access(Protocol):
@@ -86,7 +87,10 @@ class DirectAccess:
         name = getattr(made.settings, option.replace("-", "_"))
         if name is None:
             return None
-        return ProgramHook(find_program(name, f"--{option}"), option, made.settings.label, made.root, self._log)
+        program = find_program(name, f"--{option}")
+        if trust.is_demanded(made.settings):
+            trust.demand_of_root(program, f"--{option}")
+        return ProgramHook(program, option, made.settings.label, made.root, self._log)
 
     def read_rules(self, made: Plan) -> Rules:
         """Read the rules file of a plan. Raises OperatorError."""

@@ -29,6 +29,7 @@ from clsync.daemon.plan import Plan
 from clsync.daemon.prepare import DirectPreparation, Prepared, recording
 from clsync.errors import OperatorError
 from clsync.handler.base import Handler
+from clsync.kernel import places
 from clsync.kernel.credentials import Ids
 from clsync.kernel.files import DIRECTORY_FLAGS, GONE, open_beneath, opened
 from clsync.kernel.mounts import devices_shown_twice
@@ -515,8 +516,7 @@ class Broker:
         directory = self._generations[self._current].settings.dump_dir
         if directory is None:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-        os.mkdir(directory, 0o750)
-        made = os.open(directory, DIRECTORY_FLAGS)
+        made = places.make_directory(directory, 0o750)
         try:
             if os.geteuid() == 0:
                 os.chown(made, self._worker.uid, self._worker.gid)

@@ -11,7 +11,8 @@ from typing import Final
 from clsync.core import batch as flag
 from clsync.core.changes import DOUBT
 from clsync.core.classify import CHANGE_SHIFT
-from clsync.core.paths import shown
+from clsync.core.paths import printable, shown
+from clsync.kernel import places
 
 _QUEUES: Final = 4
 
@@ -46,36 +47,42 @@ def write_dump(directory: bytes, states: Sequence[State]) -> None:
 
     With several targets it has such a directory for each, named by number.
     """
-    os.mkdir(directory, 0o750)
-    for _ in fill_dump(directory, states):
-        pass
+    made = places.make_directory(directory, 0o750)
+    try:
+        for _ in fill_dump(made, states):
+            pass
+    finally:
+        os.close(made)
 
 
-def fill_dump(directory: bytes, states: Sequence[State]) -> Generator[None, None, None]:
-    """Write into an empty directory, step by step (see `write_dump`). Raises OSError."""
+def fill_dump(directory: int, states: Sequence[State]) -> Generator[None, None, None]:
+    """Write into an empty directory, an open one, step by step (see `write_dump`). Raises OSError.
+
+    By its descriptor: it may be moved meanwhile, and another one put in its place.
+    """
     for number, state in enumerate(states, 1):
-        here = directory
+        here = b""
         if len(states) > 1:
-            here += b"/%d" % number
-            os.mkdir(here, 0o750)
-        yield from _fill(here, state)
+            here = b"%d/" % number
+            os.mkdir(here, 0o750, dir_fd=directory)
+        yield from _fill(directory, here, state)
 
 
-def _fill(directory: bytes, state: State) -> Generator[None, None, None]:
+def _fill(directory: int, here: bytes, state: State) -> Generator[None, None, None]:
     for name in (b"queue", b"threads"):
-        os.mkdir(directory + b"/" + name, 0o750)
+        os.mkdir(here + name, 0o750, dir_fd=directory)
     together = {} if state.overlapping else {p: f for flight in state.flights for p, f in flight.entries.items()}
-    named = [f"target == {state.target}"] if state.target else []
+    named = [f"target == {printable(state.target)}"] if state.target else []
     lines = [f"status == {state.status}", *named, *_objects(together, 1)]
-    lines += [f"failing\t{shown(path)}\t{why}" for path, why in sorted(state.failing.items())]
-    _write(directory + b"/instance", lines)
+    lines += [f"failing\t{shown(path)}\t{printable(why)}" for path, why in sorted(state.failing.items())]
+    _write(directory, here + b"instance", lines)
     for number in range(_QUEUES):
         waiting = {path: _as_flags(bits) for path, bits in state.queues[number].items()}
         yield
-        _write(directory + b"/queue/%d" % number, _objects(waiting, 1))
+        _write(directory, here + b"queue/%d" % number, _objects(waiting, 1))
         yield
     for flight in state.flights if state.overlapping else ():
-        _write(directory + b"/threads/%d" % flight.number, _flight(flight))
+        _write(directory, here + b"threads/%d" % flight.number, _flight(flight))
         yield
 
 
@@ -95,6 +102,7 @@ def _objects(entries: Mapping[bytes, int], depth: int) -> Iterable[str]:
         yield f"+{'*' if flags & flag.RECURSIVE else depth}\t{shown(path)}"
 
 
-def _write(path: bytes, lines: Iterable[str]) -> None:
-    with open(path, "x", encoding="utf-8") as file:
+def _write(directory: int, name: bytes, lines: Iterable[str]) -> None:
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=directory)
+    with open(descriptor, "w", encoding="utf-8") as file:
         file.writelines(line + "\n" for line in lines)

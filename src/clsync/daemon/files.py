@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 
 from clsync.core.paths import shown
 from clsync.errors import Exit, OperatorError
-from clsync.kernel import roles
+from clsync.kernel import places, roles
 
 
 class SmallFile:
@@ -16,48 +18,49 @@ class SmallFile:
         """`path` None: there is no such file, and nothing is done."""
         self._path = os.path.abspath(path) if path is not None else None
         self._option = option
+        self._made: places.Identity | None = None
 
     def write(self, text: str) -> None:
         """Replace the content. Raises OperatorError."""
-        if self._path is None:
-            return
-        path = self._path
 
-        def write() -> None:
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(text)
+        def write(descriptor: int) -> None:
+            self._made = places.identity_of(os.fstat(descriptor))
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, text.encode())
 
         try:
-            roles.by_somebody(write)
+            roles.by_somebody(lambda: self._with_it(write))
+        except places.Unsafe as error:
+            raise self._trouble(error, "remove what stands there yourself, or name another path") from None
         except OSError as error:
-            raise OperatorError(
-                f"--{self._option} {shown(self._path)}: {error.strerror}",
-                "name a file in a directory that exists and may be written",
-                Exit.FILES,
-            ) from None
+            raise self._trouble(error, "name a file in a directory that exists and may be written") from None
 
     def give_away(self) -> None:
         """Give the file to who clsync is about to become. Raises OperatorError."""
-        if self._path is None:
-            return
         own = roles.own_ids()
         try:
-            os.chown(self._path, own.uid, own.gid, follow_symlinks=False)
+            self._with_it(lambda descriptor: os.fchown(descriptor, own.uid, own.gid))
         except OSError as error:
-            raise OperatorError(
-                f"--{self._option} {shown(self._path)} cannot be given to user {own.uid}: {error.strerror}",
-                "name a file on a file system that keeps owners",
-                Exit.FILES,
-            ) from None
+            hint = "name a file on a file system that keeps owners"
+            raise self._trouble(error, hint, f" cannot be given to user {own.uid}") from None
+
+    def _with_it(self, act: Callable[[int], object]) -> None:
+        if self._path is not None:
+            with places.small_file(self._path) as descriptor:
+                act(descriptor)
+
+    def _trouble(self, error: OSError, hint: str, what: str = "") -> OperatorError:
+        assert self._path is not None
+        return OperatorError(f"--{self._option} {shown(self._path)}{what}: {error.strerror}", hint, Exit.FILES)
 
     def remove(self) -> None:
-        """Remove the file; empty it where that is forbidden."""
-        path = self._path
-        if path is None:
+        """Remove the file, if it is still the one that was written; empty it where that is forbidden."""
+        path, made = self._path, self._made
+        if path is None or made is None:
             return
-        for act in (lambda: os.unlink(path), lambda: os.truncate(path, 0)):
+        for act in (places.remove, places.empty):
             try:
-                roles.by_somebody(act)
+                roles.by_somebody(partial(act, path, made))
             except OSError:
                 continue
             return

@@ -18,7 +18,7 @@ from clsync.handler.plugin.handler import PluginHandler, PluginStyle, PythonValu
 from clsync.handler.plugin.values import values_of
 from clsync.handler.rsync import RsyncHandler, Target
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
-from clsync.kernel import roles
+from clsync.kernel import places, roles
 from clsync.kernel.capabilities import Capabilities, probe_for_programs
 from clsync.kernel.priority import Priority, trouble_with
 from clsync.options import MODULE_MODES
@@ -315,14 +315,13 @@ def _lists_dir(made: Plan) -> bytes | None:
         )
     try:
         made.made_directories += roles.by_somebody(lambda: _made_with_parents(path))
-        who = roles.programs_ids()
-        for one in made.made_directories:
-            if os.stat(one).st_uid != who.uid:
-                os.chown(one, who.uid, who.gid)
-        found = os.stat(path)
+        mode = roles.by_somebody(lambda: _mode_of(path))
+    except places.Unsafe as error:
+        hint = f"give it to who runs the handler, and close it: chmod 700 {shown(path)}"
+        raise OperatorError(f"--lists-dir {shown(path)}: {error.strerror}", hint, Exit.FILES) from None
     except OSError as error:
         raise OperatorError(f"--lists-dir {shown(path)}: {error.strerror}", "name a directory", Exit.FILES) from None
-    if found.st_mode & 0o077:
+    if mode & 0o077:
         raise OperatorError(
             f"--lists-dir {shown(path)} can be read by others", f"close it: chmod 700 {shown(path)}", Exit.FILES
         )
@@ -330,13 +329,23 @@ def _lists_dir(made: Plan) -> bytes | None:
 
 
 def _made_with_parents(path: bytes) -> list[bytes]:
-    """Make a directory if it is missing; return what was made, the topmost first. Raises OSError."""
-    missing, at = list[bytes](), path
-    while not os.path.lexists(at):
-        missing.insert(0, at)
-        at = os.path.dirname(at)
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    return missing
+    """Make a directory if it is missing, for who runs the handler; return what was made. Raises OSError."""
+    who = roles.programs_ids()
+
+    def give(directory: int) -> None:
+        if os.geteuid() != who.uid:
+            os.fchown(directory, who.uid, who.gid)
+
+    return places.make_directories(path, 0o700, give)
+
+
+def _mode_of(path: bytes) -> int:
+    """Return the permission bits of a directory that is nobody else's. Raises OSError."""
+    descriptor = places.own_directory(path)
+    try:
+        return os.fstat(descriptor).st_mode
+    finally:
+        os.close(descriptor)
 
 
 def _recursive_arguments(made: Plan) -> Sequence[bytes]:

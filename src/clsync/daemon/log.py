@@ -6,6 +6,7 @@ import os
 import time
 from typing import Final
 
+from clsync.core.paths import printable
 from clsync.options import Settings
 
 ERROR: Final = 1
@@ -77,6 +78,7 @@ class Log:
             self._line(_PREFIX[level] + text, {ERROR: 3, WARNING: 4, INFO: 6}[level])
 
     def _line(self, text: str, priority: int) -> None:
+        text = printable(text)  # whoever wrote it: a name in it may hold anything
         if self._syslog:
             import syslog
 

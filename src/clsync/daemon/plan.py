@@ -23,6 +23,7 @@ from clsync.kernel import roles
 from clsync.kernel.capabilities import Capabilities
 from clsync.kernel.process import started_ns
 from clsync.options import MODULE_MODES, PROGRAM_MODES, Settings
+from clsync.privilege import trust
 
 _DEFAULT_PROGRAM = {"rsyncdirect": b"rsync", "direct": b"cp"}
 _DEFAULT_ARGUMENTS: dict[str, tuple[bytes, ...]] = {
@@ -205,8 +206,11 @@ def read_rules(settings: Settings) -> Rules:
     if path is None:
         return Rules()
     try:
-        with open(path, "rb") as file:
-            text = file.read()
+        if trust.is_demanded(settings):
+            text = trust.read_rules(path)
+        else:
+            with open(path, "rb") as file:
+                text = file.read()
     except OSError as error:
         raise OperatorError(
             f"--rules-file {shown(path)}: {error.strerror}", "name a file that can be read", Exit.USAGE

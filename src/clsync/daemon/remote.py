@@ -25,6 +25,7 @@ from clsync.daemon.plan import Plan, for_each_destination
 from clsync.daemon.prepare import Prepared, Reload, with_what_stays
 from clsync.handler.base import Handler, PathRules
 from clsync.handler.rsync import Target
+from clsync.kernel import places
 from clsync.kernel.ops import Identity, KernelOps, Looks, Scan
 from clsync.kernel.slices import in_steps
 from clsync.monitor.base import Changed, Monitor, Unnamed
@@ -70,9 +71,9 @@ class Calls:
         self._port.send(framed(op, Kind.REQUEST, number, pack(SIGNATURES[op].request, *values)))
 
     def _received(self, frame: Frame) -> None:
-        op, future, parts = self._waiting[frame.number]
-        if op != frame.op:
-            raise Refused("an answer to something else")
+        op, future, parts = self._waiting.get(frame.number, (None, None, None))
+        if op != frame.op or future is None or parts is None:
+            raise Refused("an answer to something else, or to nothing")
         if frame.kind == Kind.MORE:
             parts.append(unpack(SIGNATURES[op].more, frame.body))
             return
@@ -479,13 +480,12 @@ class RemoteAccess:
     async def write_dump(self, directory: bytes, states: Sequence[State], *, asked: bool) -> None:
         """Write states into the directory of --dump-dir, or one that nobody may make. Raises OSError."""
         if directory != self._settings.dump_dir:
-            os.mkdir(directory, 0o750)
-            await in_steps(fill_dump(directory, states))
-            return
-        self._caller.call(Op.DUMP)
-        (made,) = self._caller.descriptors
+            made = places.make_directory(directory, 0o750)
+        else:
+            self._caller.call(Op.DUMP)
+            (made,) = self._caller.descriptors
         try:
-            await in_steps(fill_dump(b"/proc/self/fd/%d" % made, states))
+            await in_steps(fill_dump(made, states))
         finally:
             os.close(made)
 

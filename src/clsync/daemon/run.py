@@ -6,15 +6,14 @@ import asyncio
 import errno
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-from clsync.control.listener import Listener
-from clsync.core.paths import shown
+from clsync.control.listener import Listener, Listening
+from clsync.core.paths import printable, shown
 from clsync.daemon import build
 from clsync.daemon.access import Access, DirectAccess
 from clsync.daemon.course import Leaving
@@ -156,7 +155,7 @@ def _mirrored(
     settings: Settings,
     plans: Sequence[Plan],
     log: Log,
-    listening: socket.socket | None,
+    listening: Listening | None,
     pid: int,
     handlers: Sequence[Handler],
     parts: Parts,
@@ -175,7 +174,7 @@ def _mirrored(
 
 
 def _control(
-    listening: socket.socket | None, mirror: Mirror, switch: Switch, access: Access, pid: int, log: Log
+    listening: Listening | None, mirror: Mirror, switch: Switch, access: Access, pid: int, log: Log
 ) -> AbstractAsyncContextManager[None]:
     """Return what answers at the control socket while it is entered; nothing where there is no socket."""
     if listening is None:
@@ -288,7 +287,9 @@ class Background:
 
     def tell(self, error: OperatorError) -> bool:
         """Tell the parent what hindered the start; False if it waits no longer."""
-        return self._send(b"%d\n%s\n%s" % (error.code, error.message.encode(), error.hint.encode()))
+        # A line each: what a message quotes may hold line breaks, and what is no text.
+        message, hint = (printable(text).encode() for text in (error.message, error.hint))
+        return self._send(b"%d\n%s\n%s" % (error.code, message, hint))
 
     def _send(self, data: bytes) -> bool:
         if self._inlet < 0:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from functools import partial
 
-from clsync.kernel import roles
+from clsync.kernel import places, roles
 
 INCLUDE, EXCLUDE = b".clsync-list", b".clsync-exclist"
 
@@ -30,15 +30,19 @@ class ListFiles:
         if self._directory is None:
             self._directory = os.fsencode(tempfile.mkdtemp(prefix="clsync-"))
         name = b"%s.%d.0.%d.%d" % (kind, os.getpid(), int(time.time()), random.getrandbits(31))
-        path = os.path.join(self._directory, name)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # Looked at each time: who may put another list there says what the handler does.
+        directory = places.own_directory(self._directory)
         try:
-            with open(descriptor, "wb") as file:
-                file.write(text)
-        except OSError:
-            os.unlink(path)
-            raise
-        return path
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
+            try:
+                with open(descriptor, "wb") as file:
+                    file.write(text)
+            except OSError:
+                os.unlink(name, dir_fd=directory)
+                raise
+        finally:
+            os.close(directory)
+        return os.path.join(self._directory, name)
 
     def write_both(self, included: bytes, excluded: bytes) -> list[bytes]:
         """Write the two lists of rsync; return their paths. Raises OSError, and then neither is left."""

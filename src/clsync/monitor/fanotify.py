@@ -8,6 +8,7 @@ import functools
 import os
 import stat
 import struct
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -40,6 +41,8 @@ _SELF = b".\0"
 """The name in a record that speaks of the directory itself."""
 _CONTENT = kernel.MODIFY | kernel.CLOSE_WRITE
 _REWRITTEN = bytes((kernel.MODIFY, kernel.CLOSE_WRITE, _CONTENT))
+_LEAST = 24
+"""Bytes of an event without any record."""
 _FIXED = (0, 1, 2, 3, 24, 26, 27)
 """Where the length of an event, and type and length of its first record stand (fanotify(7))."""
 _WRITTEN = _CONTENT | kernel.ATTRIB
@@ -93,7 +96,7 @@ class _MountView:
         try:
             path, found = kernel.path_of_handle(self._top, handle)
         except OSError as error:
-            if error.errno in (errno.ESTALE, errno.ENOENT, errno.EBADF, errno.EACCES):
+            if error.errno in (errno.ESTALE, errno.ENOENT, errno.EBADF, errno.EACCES, errno.EINVAL):
                 return None
             raise
         if found is not None and (found.st_dev, found.st_ino) == self._identity:
@@ -228,11 +231,20 @@ class FanotifyMonitor:
         return len(self._window) + len(self._rewritten)
 
     def _fold(self, data: bytes) -> None:
+        """Fold a buffer of events; what is none, which no kernel was seen to write, counts as one that was lost."""
+        try:
+            self._fold_events(data)
+        except (struct.error, IndexError):
+            self._lost = True
+
+    def _fold_events(self, data: bytes) -> None:
         window, get, header, removed = self._window, self._window.get, _HEADER, self._removed
         offset, end = 0, len(data)
         alone = 0
         while offset < end:
             length, mask, kind, size = header(data, offset)
+            if length < _LEAST:
+                raise struct.error
             if not mask & ~_CONTENT and kind == 2 and not alone:
                 count = self._fold_run(data, offset, length, size)
                 if count:
@@ -562,7 +574,7 @@ def _keys(length: int, size: int) -> struct.Struct:
 
 def _record_end(key: bytes) -> int:
     """Return where the name begins in a key, after the file system id and the handle of the directory."""
-    return 16 + key[8] + (key[9] << 8)
+    return 16 + int.from_bytes(key[8:10], sys.byteorder)
 
 
 def _record(key: bytes) -> bytes:

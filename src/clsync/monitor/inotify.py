@@ -163,6 +163,13 @@ class InotifyMonitor:
         return bool(self._window or self._rewritten) or self._lost
 
     def _fold(self, data: bytes) -> None:
+        """Fold a buffer of events; what is none, which no kernel was seen to write, counts as one that was lost."""
+        try:
+            self._fold_events(data)
+        except struct.error:
+            self._lost = True
+
+    def _fold_events(self, data: bytes) -> None:
         window, get, event = self._window, self._window.get, _EVENT
         offset, end = 0, len(data)
         alone = 0

@@ -84,7 +84,10 @@ class Caller:
                     break
         except (ConnectionError, Refused):
             self._gone()
-        raise_error(frame)
+        try:
+            raise_error(frame)
+        except Refused:
+            self._gone()
 
     def _next(self) -> Frame:
         while (frame := self._frames.next()) is None:

@@ -22,6 +22,11 @@ FAILED: Final = b"E"
 """From a scanner: the state is damaged, or cannot be read or written; a text."""
 _HEAD: Final = struct.Struct("<Ic")
 LIMIT: Final = 1 << 28
+"""Bytes of a message."""
+
+
+class Malformed(Exception):
+    """What came is no message: the other end is not what it should be."""
 
 
 def message(letter: bytes, parts: Iterable[bytes] = ()) -> bytes:
@@ -37,12 +42,14 @@ class Inbox:
         self._data = b""
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, list[bytes]]]:
-        """Take what arrived; yield the messages (letter, parts) that are complete."""
+        """Take what arrived; yield the messages (letter, parts) that are complete. Raises Malformed."""
         self._data += data
         at = 0
         while len(self._data) - at >= _HEAD.size:
             length, letter = _HEAD.unpack_from(self._data, at)
             end = at + _HEAD.size + length
+            if length > LIMIT:
+                raise Malformed(f"a message of {length} bytes")
             if len(self._data) < end:
                 break
             yield letter, self._data[at + _HEAD.size : end].split(b"\0")

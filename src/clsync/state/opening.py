@@ -8,6 +8,7 @@ from typing import Final
 
 from clsync.core.paths import shown
 from clsync.errors import Exit, OperatorError
+from clsync.kernel import places
 from clsync.state import schema
 from clsync.state.mark import Held, Mark
 from clsync.state.meta import Meta, Unusable, checksum
@@ -34,7 +35,19 @@ _LOGS: Final = (b"", b"-wal", b"-shm")
 
 def lock(directory: bytes) -> Mark:
     """Make a state directory ours. Raises OperatorError where another process has it, OSError."""
-    os.makedirs(directory, 0o700, exist_ok=True)
+    directory = os.path.abspath(directory)
+    try:
+        places.make_directories(directory, 0o700)
+        # SQLite opens files by their paths, and follows symlinks.
+        with places.reached(directory, places.demand_ours_alone, follow=True):
+            pass
+        os.close(places.own_directory(directory))
+    except places.Unsafe as error:
+        raise OperatorError(
+            f"the state cannot be kept in {shown(directory)}: {error.strerror}",
+            "name a directory below those that are root's or yours alone by --state-dir",
+            Exit.FILES,
+        ) from None
     try:
         return Mark(os.path.join(directory, _MARK))
     except Held:

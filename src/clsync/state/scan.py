@@ -16,7 +16,7 @@ from clsync.core.paths import join
 from clsync.kernel.process import exit_text, spawn
 from clsync.state import index
 from clsync.state.difference import pack
-from clsync.state.messages import FAILED, FOUND, IDLE, LINKED, SETTINGS, SHARE, WORK, Inbox, message
+from clsync.state.messages import FAILED, FOUND, IDLE, LINKED, SETTINGS, SHARE, WORK, Inbox, Malformed, message
 from clsync.state.scanner import COMPARE, RECORD
 from clsync.state.walker import Directory, Scope, Walker
 
@@ -200,6 +200,9 @@ class _Scan:
                     await self._said.put((scanner, letter, parts))
         except OSError:
             pass
+        except Malformed as error:
+            await self._said.put(ChildProcessError(f"the scan has said {error}"))
+            return
         code = await asyncio.to_thread(scanner.process.wait)
         await self._said.put(ChildProcessError(f"the scan has ended ({exit_text(code)})"))
 

@@ -17,6 +17,8 @@ from clsync.handler.copy.units import Inode, Linked, Links, Listed, Tree, Unit
 
 _LENGTH: Final = struct.Struct("<Q")
 _CHUNK: Final = 1 << 18
+_LIMIT: Final = 1 << 30
+"""Bytes of a message of a worker."""
 
 
 class First(NamedTuple):
@@ -93,7 +95,7 @@ class Inbox:
     def __init__(self, connection: socket.socket, *, of_worker: bool = False) -> None:
         """`connection`: one end of the pair; `of_worker`: a worker is at the other one."""
         self._connection = connection
-        self._load = (lambda data: _Reader(io.BytesIO(data)).load()) if of_worker else pickle.loads
+        self._of_worker = of_worker
         self._data = bytearray()
 
     def take(self, wait: bool = False) -> Any | None:
@@ -120,8 +122,21 @@ class Inbox:
         if len(self._data) < start:
             return None
         end = start + _LENGTH.unpack_from(self._data)[0]
+        if self._of_worker and end > _LIMIT:
+            raise pickle.UnpicklingError(f"a message of {end} bytes")
         if len(self._data) < end:
             return None
-        message = self._load(bytes(self._data[start:end]))
+        data = bytes(self._data[start:end])
         del self._data[:end]
-        return message
+        return _read(data) if self._of_worker else pickle.loads(data)
+
+
+def _read(data: bytes) -> Given | Report | Broken:
+    """Return what a worker says. Raises UnpicklingError, whatever is wrong with it."""
+    try:
+        message = _Reader(io.BytesIO(data)).load()
+    except Exception as error:  # noqa: BLE001 - a pickle that is none raises anything
+        raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from None
+    if not isinstance(message, Given | Report | Broken):
+        raise pickle.UnpicklingError(f"{type(message).__name__} is no message")
+    return message

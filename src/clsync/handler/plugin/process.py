@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from clsync.kernel.files import opened
 from clsync.kernel.priority import USUAL, Priority, set_priority
 from clsync.kernel.process import exit_text, signal_group, spawn
 
+_NUMBER = re.compile(rb"-?[0-9]{1,10}")
+_SHOWN = 100
+"""Bytes of what is not understood."""
 _PACKETS = 1000
 """Most that are read at once: what says more than that is not to hold up the loop."""
 
@@ -170,15 +174,18 @@ class Process:
         if kind in (protocol.ANSWER, protocol.REFUSAL):
             if self._answer is None or self._answer.done():
                 return
-            if kind == protocol.ANSWER:
+            if kind == protocol.REFUSAL:
+                self._answer.set_exception(Refused(shown(text)))
+            elif _NUMBER.fullmatch(text):
                 self._answer.set_result(int(text))
             else:
-                self._answer.set_exception(Refused(shown(text)))
+                self._answer.set_exception(Refused(f"its process says {shown(text[:_SHOWN])}, and that is no answer"))
         elif kind == protocol.FAILED:
             path, _, why = text.partition(b"\0")
             self.failed[path] = shown(why)
         elif kind == protocol.DEBUG:
-            self._log.debug(int(text[:1]), self._said(text[1:]))
+            level = int(text[:1]) if text[:1].isdigit() else 1
+            self._log.debug(level, self._said(text[1:]))
         else:
             tell = {protocol.WARNING: self._log.warning, protocol.INFO: self._log.info}
             tell.get(kind, self._log.error)(self._said(text))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from clsync.core import batch as flag
 from clsync.core.lists import TOO_LONG, too_long_part, unescape
-from clsync.core.paths import ancestors, join, parent, shown
+from clsync.core.paths import ancestors, is_below, join, parent, shown
 
 _QUOTED = re.compile(rb'"([^"]*(?:"[^"]*)*)"')
 _UNQUOTED = re.compile(
@@ -54,6 +54,8 @@ def blame(messages: bytes, entries: Mapping[bytes, int], prefixes: Iterable[byte
             continue
         name = _name_in(line, known)
         entry = None if name is None else places.entry_of(name, b"[sender]" in line)
+        if name is not None and entry is not None and name != entry and not is_below(name, entry):
+            name = entry  # a temporary file that stands for it
         if name is not None and entry is not None and _TOO_LONG.search(line):
             # Only this path is left out: a recursive entry above it goes well.
             failed[too_long_part(name)] = TOO_LONG

@@ -13,7 +13,7 @@ from clsync.privilege.plan import (
     ChangeRoot,
     Detach,
     KeepMounts,
-    LimitDevices,
+    LimitGroup,
     Machine,
     MakePrivate,
     Plan,
@@ -216,7 +216,7 @@ def test_the_order_and_what_is_said() -> None:
     """Groups are made where they are in sight, and rights are the last thing that goes."""
     asked = "--forbid-devices --detach-ipc=1 --detach-network=everywhere --mountpoints=/a,/b --chroot=/new"
     plan = planned(*asked.split(), "--pivot-root=auto", "-unobody")
-    kinds = [LimitDevices, Detach, Detach, Detach, MakePrivate, KeepMounts, ChangeRoot, Become]
+    kinds = [LimitGroup, Detach, Detach, Detach, MakePrivate, KeepMounts, ChangeRoot, Become]
     assert [type(step) for step in plan.steps] == kinds
     texts = [step.text for step in plan.steps]
     assert "unmount all but /a, /b" in texts

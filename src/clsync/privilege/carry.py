@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from clsync.errors import Exit, OperatorError
 from clsync.kernel import credentials, namespaces, roles
-from clsync.kernel.cgroups import READ, WRITE, Device, DeviceGroup, hierarchies
+from clsync.kernel.cgroups import READ, WRITE, Device, Groups, Hierarchy, Share, all_hierarchies
 from clsync.options import Settings
 from clsync.options.values import shown
 from clsync.privilege import root, seccomp
@@ -21,7 +21,7 @@ from clsync.privilege.plan import (
     Detach,
     GiveUp,
     KeepMounts,
-    LimitDevices,
+    LimitGroup,
     Machine,
     MakePrivate,
     Plan,
@@ -55,7 +55,7 @@ class Confinement:
         """Plan it; nothing is done yet. `debug` is told of each step. Raises OperatorError."""
         self.plan: Plan = make_plan(settings, this_machine(), SystemAccounts())
         self._debug = debug
-        self._group: DeviceGroup | None = None
+        self._group: Groups | None = None
         self._hides_code = any(isinstance(step, ChangeRoot | KeepMounts) for step in self.plan.confinement)
         identity = self.plan.identity
         self._blind = identity is not None and not identity.kept & credentials.mask(("CAP_DAC_READ_SEARCH",))
@@ -137,7 +137,7 @@ class Confinement:
 
     def _do(self, step: Step) -> None:
         match step:
-            case LimitDevices():
+            case LimitGroup():
                 self._group = _limited(step)
             case Detach():
                 namespaces.unshare(step.flags)
@@ -159,19 +159,12 @@ def _hint(error: OSError) -> str:
     return "leave the option out where the system cannot do it"
 
 
-def _limited(step: LimitDevices) -> DeviceGroup:
-    """Enter a group with few devices, the best that can be had. Raises OSError, OperatorError."""
-    found = hierarchies()
-    if not found:
-        raise OperatorError(
-            f"--{step.option}: no hierarchy of process groups is mounted (cgroup2, or cgroup with devices)",
-            "mount one: mount -t cgroup2 none /sys/fs/cgroup",
-            Exit.PRIVILEGE,
-        )
+def _limited(step: LimitGroup) -> Groups:
+    """Enter a group that can use less, the best that can be had. Raises OSError, OperatorError."""
     trouble: OSError | None = None
-    for hierarchy in found:
+    for shares in _shares(step):
         try:
-            return DeviceGroup(hierarchy, step.group, DEVICES)
+            return Groups(step.group, shares)
         except FileExistsError:
             raise OperatorError(
                 f"--cgroup-group-name {shown(step.group)}: this group is there already",
@@ -179,9 +172,44 @@ def _limited(step: LimitDevices) -> DeviceGroup:
                 Exit.PRIVILEGE,
             ) from None
         except OSError as error:
+            if any(step.limits) and error.errno in (errno.EBUSY, errno.EOPNOTSUPP):
+                raise OperatorError(
+                    f"--{step.option}: {shown(error.filename or b'')} cannot be limited: {error.strerror}",
+                    "start clsync alone in a group: by systemd with Delegate=yes (as clsync@.service), or systemd-run --scope",
+                    Exit.PRIVILEGE,
+                ) from None
             trouble = trouble or error
     assert trouble is not None
     raise trouble
+
+
+def _shares(step: LimitGroup) -> Iterator[list[Share]]:
+    """Yield the ways to make the group, the best first. Raises OperatorError, OSError."""
+    found = all_hierarchies()
+    limited: dict[Hierarchy, list[str]] = {}
+    for option, value in step.limits.by_option().items() if any(step.limits) else ():
+        controller = option.removeprefix("cgroup-")
+        where = next((hierarchy for hierarchy in found if controller in hierarchy.controllers), None)
+        if value and where is None:
+            raise OperatorError(
+                f"--{option}: no hierarchy of process groups has the controller {controller} here",
+                "enable it (cgroup.controllers, or a unit with Delegate=yes), or leave the option out",
+                Exit.PRIVILEGE,
+            )
+        if value and where is not None:
+            limited.setdefault(where, []).append(controller)
+    with_devices = [h for h in found if h.version == 2 or "devices" in h.controllers] if step.devices else [None]
+    if not with_devices:
+        raise OperatorError(
+            f"--{step.option}: no hierarchy of process groups is mounted (cgroup2, or cgroup with devices)",
+            "mount one: mount -t cgroup2 none /sys/fs/cgroup",
+            Exit.PRIVILEGE,
+        )
+    for one in with_devices:
+        places = dict.fromkeys([*([one] if one is not None else []), *limited])
+        yield [
+            Share(place, DEVICES if place == one else None, step.limits.of(limited.get(place, ()))) for place in places
+        ]
 
 
 def _become(step: Become) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from clsync.errors import Exit, OperatorError
 from clsync.kernel import namespaces
+from clsync.kernel.cgroups import Limits
 from clsync.kernel.credentials import Ids, mask, names_in
 from clsync.options import Settings
 from clsync.options.values import shown
@@ -56,15 +57,23 @@ class Step(ABC):
 
 
 @dataclass(frozen=True)
-class LimitDevices(Step):
-    """Enter a group of processes with few devices."""
+class LimitGroup(Step):
+    """Enter a group of processes that can use less."""
 
     group: bytes
+    devices: bool
+    """Only harmless ones can be opened."""
+    limits: Limits = Limits()
 
     @property
     def text(self) -> str:
         """Say what is done."""
-        return f"enter the process group {shown(self.group)}, in which only harmless devices can be opened"
+        memory, pids, cpu = self.limits
+        what = ["only harmless devices can be opened"] * self.devices
+        what += [f"no more than {memory} bytes of memory are used"] * bool(memory)
+        what += [f"no more than {pids} processes and threads run"] * bool(pids)
+        what += [f"no more than {cpu} % of a processor are used"] * bool(cpu)
+        return f"enter the process group {shown(self.group)}, in which {', '.join(what)}"
 
 
 @dataclass(frozen=True)
@@ -202,9 +211,11 @@ def make_plan(s: Settings, machine: Machine, accounts: Accounts) -> Plan:
 
 
 def _confinement(s: Settings) -> Iterator[Step]:
-    if s.forbid_devices > 0:
+    if s.forbid_devices > 0 or any(s.group_limits):
         # First: where groups are made may be out of sight later.
-        yield LimitDevices("forbid-devices", s.cgroup_group_name)
+        options = {"forbid-devices": s.forbid_devices > 0, **Limits(*s.group_limits).by_option()}
+        option = next(name for name, value in options.items() if value)
+        yield LimitGroup(option, s.cgroup_group_name, s.forbid_devices > 0, Limits(*s.group_limits))
     if s.detach_miscellanea > 0:
         flags = namespaces.IPC | namespaces.UTS | namespaces.SYSV_SEMAPHORES
         yield Detach("detach-miscellanea", flags, "means of communication and name of the host")

@@ -62,6 +62,9 @@ class Limits(NamedTuple):
         return Limits(*(value if name in controllers else 0 for name, value in self._asdict().items()))
 
 
+NO_LIMITS: Final = Limits()
+
+
 class Hierarchy(NamedTuple):
     """Where groups can be made."""
 
@@ -123,7 +126,7 @@ class Share(NamedTuple):
     hierarchy: Hierarchy
     devices: tuple[Device, ...] | None = None
     """Those that can be opened; None: any."""
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
 
 
 class Groups:

@@ -44,12 +44,9 @@ class Sandbox:
         """Return it with more files that may be read."""
         return replace(self, allowed=(*self.allowed, *(Allowed(name, landlock.READ_FILE) for name in names)))
 
-
     def with_directory(self, path: bytes) -> Sandbox:
         """Return it with one more directory that may be written."""
-        return replace(
-            self, allowed=(*self.allowed, Allowed(path, landlock.WRITE)), writes=(*self.writes, path)
-        )
+        return replace(self, allowed=(*self.allowed, Allowed(path, landlock.WRITE)), writes=(*self.writes, path))
 
 
 class _Layers:
@@ -88,15 +85,16 @@ def apart(act: Callable[[], _Result]) -> _Result:
 def start_within(sandbox: Sandbox, cwd: int, start: Callable[[int], _Result]) -> _Result:
     """Start a program in a sandbox, as who runs handlers; `start` is given the directory to start it in.
 
-    Raises OSError (ESTALE: the directory `cwd` is no longer where its path leads).
+    What is in that directory may be read. Raises OSError (ESTALE: the directory `cwd` is no longer where its path leads).
     """
 
     def act() -> _Result:
         with _seen(sandbox, cwd) as there:
             if "capabilities" in sandbox.layers:
                 credentials.limit_bounding(sandbox.capabilities)
+            here = Allowed(b"/proc/self/fd/%d" % there, landlock.READ)
             with roles.as_programs():
-                enter(sandbox)
+                enter(replace(sandbox, allowed=(*sandbox.allowed, here)))
                 return start(there)
 
     return apart(act)
@@ -147,6 +145,17 @@ def enter(sandbox: Sandbox) -> None:
         landlock.restrict(sandbox.allowed, network=sandbox.network)
     if "seccomp" in sandbox.layers:
         seccomp.load(sandbox.filter, everywhere=False, gains=gains)
+
+
+def stay_within(sandbox: Sandbox, more: Iterable[Allowed]) -> None:
+    """Enter a sandbox in which `more` is allowed, with the only thread of this process, for good. Raises OSError."""
+    if "capabilities" in sandbox.layers:
+        held = capabilities()
+        kept = sandbox.capabilities & held.permitted
+        credentials.set_ambient(0)
+        credentials.set_capabilities(credentials.CapabilitySets(kept, kept, 0))
+    credentials.no_new_privileges()
+    enter(replace(sandbox, allowed=(*sandbox.allowed, *more)))
 
 
 def _try_landlock() -> None:

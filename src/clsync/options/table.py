@@ -608,7 +608,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "what clsync itself starts can do no more than it has to",
         "HOW",
         "rsync with the arguments that clsync gives it, ssh below it, the processes of mode copy, and the part without"
-        " rights (--splitting). `auto`: with all layers that can be had. `on`: with all, or the start ends. `off`: with none."
+        " rights (--splitting). `auto`: with all layers that can be had. `on`: with all, or the start ends. `off`: none."
         " Or those that have to be had, with commas: `landlock` (files and directories, TCP), `seccomp` (system calls,"
         " sockets), `mounts` (all but the destination is read-only), `capabilities` (of root's programs). A program or"
         " arguments of your own are left alone by `auto`. See SANDBOX.",
@@ -722,8 +722,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _PRIVILEGE,
         "most memory of clsync and its handlers",
         "BYTES",
-        "With a unit: `512m`, `2g`. Beyond it the kernel ends one of them. 0: any. By a group of processes (cgroup) of their"
-        " own, which has to have the controller. Needs root, or a group that was handed to the user.",
+        "With a unit: `512m`, `2g`. Beyond it the kernel ends one of them. 0: any. By a group of processes (cgroup) of"
+        " their own, which has to have the controller. Needs root, or a group that was handed to the user.",
     ),
     Option(
         "cgroup-pids",

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from clsync.errors import Exit, OperatorError
-from clsync.kernel import credentials, namespaces, roles
+from clsync.kernel import credentials, landlock, namespaces, roles, sandbox
 from clsync.kernel.cgroups import READ, WRITE, Device, Groups, Hierarchy, Share, all_hierarchies
 from clsync.options import Settings
+from clsync.options.table import SANDBOX_LAYERS
 from clsync.options.values import shown
 from clsync.privilege import root, seccomp
 from clsync.privilege.accounts import SystemAccounts
@@ -39,13 +40,19 @@ DEVICES: Final = (
 )
 """Harmless ones (admin-guide/devices of Linux)."""
 
+_OF_WORKER: Final = (landlock.Allowed(b"/etc/localtime", landlock.READ_FILE),)
+_REFUSED_TO_WORKER: Final = landlock.EVERYTHING & ~(landlock.MAKE_DIR | landlock.MAKE_REG | landlock.WRITE_FILE)
+"""New files it may write, where nobody may: dumps."""
+
 Debug = Callable[[str], None]
 
 
-def this_machine() -> Machine:
-    """Return who this process is and what it may do."""
+def this_machine(layers: bool = True) -> Machine:
+    """Return who this process is and what it may do; `layers`: those of the sandbox are tried as well."""
     sets = credentials.capabilities()
-    return Machine(credentials.ids(), sets.permitted, sets.inheritable, credentials.ambient())
+    tried = {layer: sandbox.trouble_with(layer) for layer in SANDBOX_LAYERS} if layers else {}
+    troubles = {layer: why for layer, why in tried.items() if why}
+    return Machine(credentials.ids(), sets.permitted, sets.inheritable, credentials.ambient(), troubles)
 
 
 class Confinement:
@@ -53,7 +60,7 @@ class Confinement:
 
     def __init__(self, settings: Settings, debug: Debug) -> None:
         """Plan it; nothing is done yet. `debug` is told of each step. Raises OperatorError."""
-        self.plan: Plan = make_plan(settings, this_machine(), SystemAccounts())
+        self.plan: Plan = make_plan(settings, this_machine(bool(settings.sandbox)), SystemAccounts())
         self._debug = debug
         self._group: Groups | None = None
         self._hides_code = any(isinstance(step, ChangeRoot | KeepMounts) for step in self.plan.confinement)
@@ -125,6 +132,7 @@ class Confinement:
         roles.assign(
             own=who.own, programs=who.programs if others else None, starter=who.starter, scanning=who.scanning
         )
+        sandbox.use(self.plan.sandbox.used)
 
     def _take(self, step: Step) -> None:
         self._debug(f"--{step.option}: {step.text}")
@@ -175,7 +183,7 @@ def _limited(step: LimitGroup) -> Groups:
             if any(step.limits) and error.errno in (errno.EBUSY, errno.EOPNOTSUPP):
                 raise OperatorError(
                     f"--{step.option}: {shown(error.filename or b'')} cannot be limited: {error.strerror}",
-                    "start clsync alone in a group: by systemd with Delegate=yes (as clsync@.service), or systemd-run --scope",
+                    "start clsync alone in a group: by systemd with Delegate=yes, as clsync@.service, or by systemd-run",
                     Exit.PRIVILEGE,
                 ) from None
             trouble = trouble or error
@@ -208,7 +216,8 @@ def _shares(step: LimitGroup) -> Iterator[list[Share]]:
     for one in with_devices:
         places = dict.fromkeys([*([one] if one is not None else []), *limited])
         yield [
-            Share(place, DEVICES if place == one else None, step.limits.of(limited.get(place, ()))) for place in places
+            Share(place, DEVICES if place == one else None, step.limits.of(limited.get(place, ())))
+            for place in places
         ]
 
 
@@ -236,3 +245,5 @@ def _give_up(step: GiveUp) -> None:
     else:
         credentials.become(step.ids, nothing)
     credentials.no_new_privileges()
+    if step.no_files:
+        landlock.restrict(_OF_WORKER, network=False, handled=_REFUSED_TO_WORKER)

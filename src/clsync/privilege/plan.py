@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
 
 from clsync.errors import Exit, OperatorError
 from clsync.kernel import namespaces
-from clsync.kernel.cgroups import Limits
+from clsync.kernel.cgroups import NO_LIMITS, Limits
 from clsync.kernel.credentials import Ids, mask, names_in
 from clsync.options import Settings
+from clsync.options.table import SANDBOX_LAYERS
 from clsync.options.values import shown
 from clsync.privilege.accounts import Accounts, User
 
@@ -30,6 +31,12 @@ _BROKER: Final = mask(
     )
 )
 """What the part with rights keeps of a daemon that is split."""
+_REMEDIES: Final = {
+    "landlock": "use a kernel with Landlock (5.13, lsm=landlock,...), or a container that lets it through",
+    "seccomp": "use a kernel with filters of system calls, on x86_64, aarch64 or riscv64",
+    "mounts": "use Linux 5.12 or later, or a container in which mounts can be made",
+    "capabilities": "start clsync with CAP_SETPCAP",
+}
 _MARKING: Final = mask(("CAP_SYS_ADMIN",))
 """What marks of whole file systems need (fanotify_mark(2))."""
 
@@ -42,6 +49,8 @@ class Machine:
     permitted: int
     inheritable: int = 0
     ambient: int = 0
+    troubles: Mapping[str, str] = field(default_factory=dict)
+    """Layers of the sandbox that cannot be had here (`SANDBOX_LAYERS`) -> why."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class LimitGroup(Step):
     group: bytes
     devices: bool
     """Only harmless ones can be opened."""
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
 
     @property
     def text(self) -> str:
@@ -154,11 +163,14 @@ class GiveUp(Step):
     """Keep the network."""
     any_call: bool
     """Keep all system calls."""
+    no_files: bool = False
+    """Read no file, run no program, and remove nothing (Landlock)."""
 
     @property
     def text(self) -> str:
         """Say what is done."""
         more = "" if self.network else ", no network"
+        more += ", no files to read (Landlock)" if self.no_files else ""
         return f"be user {self.ids.uid}, group {self.ids.gid}, without capabilities{more}, in the part that has no rights"
 
 
@@ -176,6 +188,23 @@ class Roles:
     """Handlers have rights that clsync itself gives up."""
 
 
+class LeftOut(NamedTuple):
+    """Why a layer is not used, and how it could be had."""
+
+    why: str
+    how: str
+    told: bool = False
+    """The operator has not chosen it so: it is worth a warning."""
+
+
+@dataclass(frozen=True)
+class SandboxLayers:
+    """What is around the programs that clsync itself starts."""
+
+    used: frozenset[str] = frozenset()
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is done at the start."""
@@ -187,6 +216,7 @@ class Plan:
     roles: Roles
     worker: GiveUp | None = None
     """Of a daemon that is split: `identity` is that of the other part, then."""
+    sandbox: SandboxLayers = SandboxLayers()
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -204,7 +234,10 @@ def make_plan(s: Settings, machine: Machine, accounts: Accounts) -> Plan:
     limited = kept != machine.permitted and (worker is None or "preserve-capabilities" in s.given)
     others = programs != own or (limited and not own.uid)
     roles = Roles(own, programs, machine.ids, kept & _READING if own.uid else 0, others)
-    return Plan(tuple(_confinement(s)), _become(s, machine, own, kept, programs), roles, worker)
+    sandbox = _sandbox(s, machine, programs, kept)
+    if worker is not None:
+        worker = replace(worker, no_files=bool(s.sandbox) and not machine.troubles.get("landlock"))
+    return Plan(tuple(_confinement(s)), _become(s, machine, own, kept, programs), roles, worker, sandbox)
 
 
 # -- what is out of reach --------------------------------------------------------------------------------------
@@ -318,6 +351,48 @@ def _asking(s: Settings) -> str:
     split = s.splitting != "off"
     order = (*(() if split else ("uid", "gid")), "preserve-capabilities", "inherit-capabilities")
     return next((name for name in order if name in s.given), "splitting" if split else "compat")
+
+
+# -- what our own programs may do ----------------------------------------------------------------------------
+
+
+def _sandbox(s: Settings, machine: Machine, programs: Ids, kept: int) -> SandboxLayers:
+    """Return the layers that are used. Raises OperatorError where one was asked for that cannot be had."""
+    left_out = {layer: found for layer in SANDBOX_LAYERS if (found := _lacking(layer, s, machine, programs, kept))}
+    demanded = s.sandbox - {"auto", "on"}
+    if "on" in s.sandbox:
+        demanded = frozenset(SANDBOX_LAYERS if not machine.ids.uid else ("landlock", "seccomp"))
+    if s.sandbox != {"auto"}:
+        for layer in sorted(demanded & left_out.keys()):
+            raise OperatorError(
+                f"--sandbox={shown(s.text(b'sandbox') or b'')}: {layer} cannot be had: {left_out[layer].why}",
+                f"{left_out[layer].how}; or leave it out: --sandbox=auto",
+                Exit.PRIVILEGE,
+            )
+        unwanted = LeftOut("it was not asked for", "--sandbox=auto")
+        left_out |= {layer: unwanted for layer in SANDBOX_LAYERS if layer not in demanded}
+    return SandboxLayers(frozenset(SANDBOX_LAYERS) - left_out.keys(), left_out)
+
+
+def _lacking(layer: str, s: Settings, machine: Machine, programs: Ids, kept: int) -> LeftOut | None:
+    """Tell why a layer cannot be had; None where it can."""
+    needed = {"mounts": "CAP_SYS_ADMIN", "capabilities": "CAP_SETPCAP"}.get(layer)
+    if layer == "capabilities" and programs.uid:
+        return LeftOut("programs of this user have none", "nothing is to be done")
+    if needed is not None and not kept & mask((needed,)):
+        held = machine.permitted & mask((needed,))
+        why = f"clsync does not keep {needed}" if held else f"clsync is started without {needed}"
+        how = f"--preserve-capabilities with {needed}" if held else f"start it as root, or with {needed}"
+        return LeftOut(why, how)
+    if layer == "mounts" and s.chroot is not None and s.pivot_root == "off":
+        return LeftOut("the new root is no mount point", "--pivot-root=auto")
+    if needed is None and not programs.uid and kept != machine.permitted and not kept & _MARKING:
+        # Without CAP_SYS_ADMIN it takes no_new_privs, and then root's programs do not become what root is.
+        return LeftOut(
+            "programs of root would stay without capabilities", "--preserve-capabilities with CAP_SYS_ADMIN"
+        )
+    trouble = machine.troubles.get(layer)
+    return LeftOut(trouble, _REMEDIES[layer], told=True) if trouble else None
 
 
 # -- who our programs are ----------------------------------------------------------------------------------------

@@ -107,9 +107,7 @@ class Program:
         try:
             out = output if nowhere is None else nowhere
             sandbox = self._sandboxed(arguments)
-            return await self._runner.run(
-                argv, cwd=batch.root, env=env, records=records, output=out, sandbox=sandbox
-            )
+            return await self._runner.run(argv, cwd=batch.root, env=env, records=records, output=out, sandbox=sandbox)
         finally:
             if nowhere is not None:
                 os.close(nowhere)

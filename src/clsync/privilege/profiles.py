@@ -40,14 +40,14 @@ _SSH: Final = (
     ),
     Allowed(b"/dev/tty", USE),
 )
-_KEPT: Final = mask(
+KEPT: Final = mask(
     (
         *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID"),
         *("CAP_MKNOD", "CAP_SETFCAP", "CAP_LINUX_IMMUTABLE"),
     )
 )
 """What making files equal takes."""
-_OF_NAMES: Final = mask(("CAP_SYS_ADMIN",))
+KEPT_FOR_NAMES: Final = mask(("CAP_SYS_ADMIN",))
 """For attributes whose names begin with `trusted.` (xattr(7))."""
 _NEEDED_BY_RSYNC: Final = frozenset(
     "execve execveat mknod mknodat setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset"
@@ -81,7 +81,7 @@ def rsync_sandbox(
         allowed,
         writes=(*writes, *changed),
         network=destination is None,
-        capabilities=_KEPT | (_OF_NAMES if xattrs else 0),
+        capabilities=KEPT | (KEPT_FOR_NAMES if xattrs else 0),
         filter=_filter(layers, network=destination is None, without=_NEEDED_BY_RSYNC),
     )
 
@@ -125,7 +125,7 @@ def copy_sandbox() -> Sandbox | None:
     if not layers:
         return None
     calls = _filter(layers, network=False, without=frozenset(("mknod", "mknodat")))
-    return Sandbox(layers, _BASICS, (), network=False, capabilities=_KEPT | _OF_NAMES, filter=calls)
+    return Sandbox(layers, _BASICS, (), network=False, capabilities=KEPT | KEPT_FOR_NAMES, filter=calls)
 
 
 def _filter(layers: frozenset[str], *, network: bool, without: frozenset[str]) -> bytes:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,9 +21,11 @@ import pytest
 
 from clsync.errors import Exit
 from clsync.kernel.credentials import names_in
-from tests.support.rights import NOBODY, without_privileges
+from tests.support.rights import NOBODY
+from tests.system.test_privileges import AS_NOBODY, open_world
 from tests.system.world import AT_ONCE, MODES, ROOT, SYNCED, World
 
+__all__ = ["open_world"]
 PERL = shutil.which("perl")
 pytestmark = pytest.mark.skipif(PERL is None, reason="needs perl")
 
@@ -72,7 +77,9 @@ print $report grep(/^Cap/, <$s>) if open($s, '<', '/proc/self/status');
 exit 0;
 """
 NUMBERS = {"x86_64": (188, 165, 166, 133)}
-KEPT = [f"CAP_{name}" for name in "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID LINUX_IMMUTABLE MKNOD SETFCAP".split()]
+KEPT = [
+    f"CAP_{name}" for name in "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID LINUX_IMMUTABLE MKNOD SETFCAP".split()
+]
 INSIDE = {
     "reads the source",
     "writes the destination",
@@ -88,7 +95,6 @@ ATTRIBUTES = {
     "changes the mode of the source",
 }
 NETWORK = {"opens the network", "reaches a port", "sends a datagram", "reaches a socket"}
-REMOVES = {"removes from the source", "moves the outside in"}
 
 
 def tries(world: World, *options: str, port: int = 9, named: bool = True, head: Sequence[str] = ()) -> set[str]:
@@ -138,7 +144,12 @@ def test_nothing_is_out_of_reach_of_a_program_of_the_operators(world: World) -> 
     with listening(world) as port:
         found = tries(world, port=port)
     assert found >= INSIDE | ATTRIBUTES | NETWORK | {"reads the password file", "reads beside the trees", "mounts"}
-    assert found >= {"signals the daemon", "opens a device it has made", "writes by a symlink", "removes from the source"}
+    assert found >= {
+        "signals the daemon",
+        "opens a device it has made",
+        "writes by a symlink",
+        "removes from the source",
+    }
 
 
 @ROOT
@@ -241,16 +252,18 @@ def outside(world: World) -> dict[str, tuple[object, ...]]:
     return {"": own} | {path.name: attributes(path) for path in top.iterdir()}
 
 
-def leaked(world: World) -> list[Path]:
-    """Return files of the destination with content from outside."""
+def leaked(world: World) -> list[str]:
+    """Return files of the destination with content from outside; no symlink is followed."""
     found = []
-    for directory, _, names in os.walk(world.destination):
-        for path in (Path(directory, name) for name in names):
+    for where, _, names, directory in os.fwalk(world.destination):
+        for name in names:
             try:
-                if not path.is_symlink() and not path.parent.is_symlink() and path.read_text() == OUTSIDE:
-                    found.append(path)
+                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory)
             except OSError:
                 continue
+            if os.read(file, 100) == OUTSIDE.encode():
+                found.append(f"{where}/{name}")
+            os.close(file)
     return found
 
 
@@ -270,7 +283,9 @@ def test_a_symlink_swapped_in_leads_nowhere(world: World, mode: str, side: str) 
         os.chown(path, 77, 77)
     before = outside(world)
     directory = os.open(world.source / "d", os.O_RDONLY | os.O_DIRECTORY)
-    swapper = Swapper((world.source if side == "source" else world.destination) / "d", elsewhere, 0.02 * (side == "source"))
+    swapper = Swapper(
+        (world.source if side == "source" else world.destination) / "d", elsewhere, 0.02 * (side == "source")
+    )
     with world.daemon(f"-M{mode}", "--sandbox=on", "--xattrs", delays=AT_ONCE) as daemon:
         daemon.wait_for_log(SYNCED)
         swapper.start()
@@ -298,3 +313,257 @@ def change(directory: int, name: str, turn: int) -> None:
     os.chmod(path, 0o640 if turn % 2 else 0o644)
     os.chown(path, 1000 + turn % 7, 1000)
     os.utime(path, (turn, turn))
+
+
+# -- what is not root's ----------------------------------------------------------------------------------------
+
+
+@ROOT
+@needs_numbers
+def test_a_program_of_a_user_cannot_break_out(open_world: World) -> None:
+    """Without rights of root there are no views of mounts; files, sockets and signals are out of reach all the same."""
+    world = open_world
+    for path in (world.source, world.destination):
+        os.chown(path, NOBODY, NOBODY)
+    with listening(world) as port:
+        found = tries(world, "--sandbox=on", port=port, head=AS_NOBODY)
+        assert found == INSIDE
+        os.chmod(world.top / "socket", 0o777)
+        for name in ("sub", "linked", "report", "device", "run", "way", "new"):
+            subprocess.run(["rm", "-rf", world.destination / name], check=True)
+        free = tries(world, port=port, head=AS_NOBODY)
+    assert free >= INSIDE | NETWORK | {"reads beside the trees", "signals the daemon", "runs what it has copied"}
+
+
+WORKER = """
+import os, socket, sys
+from clsync.options import load
+from clsync.privilege.carry import Confinement
+settings = load([b"-W/", b"-D/tmp", b"--splitting=process", *map(os.fsencode, sys.argv[3:])], {}, lambda name: None, 1)
+Confinement(settings, lambda text: None).become_worker(alone=False)
+reached = socket.socket()
+for what, attempt in (
+    ("read", lambda: open("/etc/passwd").read()),
+    ("list", lambda: os.listdir("/usr")),
+    ("run", lambda: os.posix_spawn("/bin/true", ["true"], {})),
+    ("remove", lambda: os.unlink(sys.argv[1])),
+    ("reach", lambda: reached.connect(("127.0.0.1", int(sys.argv[2])))),
+    ("make", lambda: open(sys.argv[1] + "-new", "x").write("dump")),
+):
+    try:
+        attempt()
+    except OSError:
+        continue
+    print(what)
+"""
+
+
+@ROOT
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [((), ["make"]), (("--sandbox=off",), ["read", "list", "run", "remove", "reach", "make"])],
+    ids=str,
+)
+def test_the_part_without_rights_reads_nothing(
+    open_world: World, options: tuple[str, ...], expected: list[str]
+) -> None:
+    """But it can write a new file where anybody can: its state, when it is asked for."""
+    os.chown(open_world.top, NOBODY, NOBODY)
+    mine = open_world.file("mine", "mine")
+    with listening(open_world) as port:
+        argv = [sys.executable, "-c", WORKER, str(mine), str(port), *options]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == expected, done.stderr
+
+
+# -- processes that copy -----------------------------------------------------------------------------------------
+
+COPIER = """
+import os, socket, sys
+from clsync.kernel import sandbox
+from clsync.kernel.landlock import READ, WRITE, Allowed
+from clsync.options.table import SANDBOX_LAYERS
+from clsync.privilege.profiles import copy_sandbox
+sandbox.use(frozenset(SANDBOX_LAYERS))
+top = sys.argv[1]
+source, destination = (os.open(f"{top}/{name}", os.O_RDONLY) for name in ("source", "destination"))
+places = Allowed(b"/proc/self/fd/%d" % source, READ), Allowed(b"/proc/self/fd/%d" % destination, WRITE)
+sandbox.stay_within(copy_sandbox(), places)
+for what, attempt in (
+    ("read the source", lambda: os.open("inside", os.O_RDONLY, dir_fd=source)),
+    ("write the source", lambda: os.open("inside", os.O_RDWR, dir_fd=source)),
+    ("write the destination", lambda: os.open("new", os.O_RDWR | os.O_CREAT, dir_fd=destination)),
+    ("give it away", lambda: os.chown("new", 12, 34, dir_fd=destination)),
+    ("make a device", lambda: os.mknod("device", 0o020600, os.makedev(1, 3), dir_fd=destination)),
+    ("read beside", lambda: open(top + "/outside")),
+    ("write beside", lambda: open(top + "/outside", "a")),
+    ("leave", lambda: os.open("../outside", os.O_RDWR, dir_fd=destination)),
+    ("run", lambda: os.posix_spawn("/bin/true", ["true"], {})),
+    ("reach", lambda: socket.create_connection(("127.0.0.1", int(sys.argv[2])))),
+    ("speak", lambda: socket.socket(socket.AF_UNIX)),
+    ("become", lambda: os.setuid(12)),
+):
+    try:
+        attempt()
+    except (OSError, ImportError):
+        continue
+    print(what)
+"""
+
+
+@ROOT
+def test_a_process_that_copies_cannot_break_out(world: World) -> None:
+    world.write("inside")
+    world.file("outside", "secret\\n")
+    with listening(world) as port:
+        argv = [sys.executable, "-c", COPIER, str(world.top), str(port)]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    allowed = ["read the source", "write the destination", "give it away", "make a device"]
+    assert done.stdout.splitlines() == allowed, done.stderr
+
+
+@ROOT
+def test_processes_that_copy_are_in_it(world: World) -> None:
+    """Those of a running daemon, with their filter and the few rights they need; what they copy is exact."""
+    for number in range(3000):
+        world.write(f"{number % 30}/f{number}")
+    os.mkfifo(world.source / "fifo")
+    os.link(world.source / "0/f0", world.source / "link")
+    os.mknod(world.source / "device", 0o020600, os.makedev(1, 3))
+    os.chown(world.source / "1/f1", 12, 34)
+    os.setxattr(world.source / "2/f2", "trusted.name", b"value")
+    with world.daemon("-Mcopy", "--xattrs", "--sandbox=on", "--bwlimit=4") as daemon:
+        seen: dict[str, str] = {}
+
+        def copying() -> bool:
+            for pid in daemon.descendants():
+                found = status(pid)
+                if found.get("Seccomp") == "2":
+                    seen.update(found)
+            return bool(seen)
+
+        daemon.wait_until(copying, what="a process that copies")
+        assert seen["NoNewPrivs"] == "1"
+        assert set(names_in(int(seen["CapEff"], 16))) <= {*KEPT, "CAP_SYS_ADMIN"}
+    with world.daemon("-Mcopy", "--xattrs", "--sandbox=on") as daemon:
+        daemon.wait_for_equal(bytes(world.source), bytes(world.destination), 30, xattrs=True)
+
+
+def status(pid: int) -> dict[str, str]:
+    """Return the fields of proc_pid_status(5); nothing where the process is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return {}
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+# -- what cannot be had ------------------------------------------------------------------------------------------
+
+
+@ROOT
+@pytest.mark.parametrize(
+    ("feature", "layer"), [("landlock", "landlock"), ("seccomp", "seccomp"), ("mount_setattr", "mounts")]
+)
+def test_a_layer_that_is_missing(world: World, feature: str, layer: str) -> None:
+    """By default one warning, and all the rest; an error where it was asked for."""
+    world.write("file")
+    env = {"CLSYNC_WITHOUT": feature}
+    done = world.run(*world.trees, "--only-initialsync", "--monitor=inotify", env=env)
+    assert done.code == 0
+    (warning,) = done.troubles
+    assert f"without {layer}" in warning
+    assert world.copied("file") == "file"
+    for asked in ("on", layer):
+        message, hint = world.run(*world.trees, f"--sandbox={asked}", env=env).complaint(Exit.PRIVILEGE)
+        assert message.startswith(f"--sandbox={asked}: {layer} cannot be had: ")
+        assert "--sandbox=auto" in hint
+    assert world.run(*world.trees, "--only-initialsync", "--sandbox=off", env=env).troubles == []
+
+
+@ROOT
+def test_a_program_that_cannot_live_in_it(world: World) -> None:
+    """It is tried at the start: one warning, or the end of a start that asked for it."""
+    outside = world.file("helper", "#!/bin/sh\necho it >&2\n", 0o755)
+    (world.top / "bin").mkdir()
+    real = shutil.which("rsync")
+    assert real is not None
+    world.file("bin/rsync", f'#!/bin/sh\n{outside} || exit 9\nexec {real} "$@"\n', 0o755)
+    world.write("file")
+    env = {"PATH": f"{world.top}/bin:{os.environ['PATH']}"}
+    done = world.run(*world.trees, "-Mrsyncdirect", "--only-initialsync", "--monitor=inotify", env=env)
+    assert (done.code, world.copied("file")) == (0, "file")
+    (warning,) = done.troubles
+    assert "bin/rsync is run without a sandbox: exit code 9" in warning
+    message, _ = world.run(*world.trees, "-Mrsyncdirect", "--sandbox=on", env=env).complaint(Exit.PRIVILEGE)
+    assert message == f"--sandbox: {world.top}/bin/rsync cannot be run in it: exit code 9"
+
+
+def test_modes_that_run_programs_of_the_operator(world: World) -> None:
+    for options in (("-Mdirect",), ("-Mrsyncdirect", "--", "%INCLUDE-LIST-PATH%", "x")):
+        message, _ = world.run(*world.trees, "--sandbox=on", *options).complaint(Exit.USAGE)
+        assert message.startswith("--sandbox has no meaning in mode ")
+
+
+# -- the plan ----------------------------------------------------------------------------------------------------
+
+
+@ROOT
+def test_a_dry_run_tells_the_plan_and_does_nothing(world: World) -> None:
+    world.write("file")
+    before = left_in(world)
+    asked = (
+        "--splitting=process",
+        "--forbid-devices",
+        "--cgroup-pids=100",
+        "--detach-ipc=1",
+        "-z",
+        str(world.top / "pid"),
+    )
+    done = world.run(*world.trees, "--dry-run", *asked)
+    assert (done.code, done.err) == (0, "")
+    steps = [line.strip().partition(". ")[2] for line in done.out.split("\n\n")[0].splitlines()[1:]]
+    assert [step.split(":")[0].split(" ")[0] for step in steps] == [
+        *("--forbid-devices", "--detach-ipc", "look", "write"),
+        *("--splitting", "--splitting", "--splitting", "watch", "sync"),
+    ]
+    for text in (
+        "no more than 100 processes and threads run",
+        "clsync, the broker",
+        "clsync, the worker",
+        "its own means of communication",
+        f"writes {world.destination}, no network",
+        "its own view of mounts, read-only but for what it writes",
+        "capabilities: clsync does not keep CAP_SETPCAP",
+    ):
+        assert text in done.out
+    assert left_in(world) == before
+    message, _ = world.run(*world.trees, "--dry-run", "-D/nowhere").complaint(Exit.DESTINATION)
+    assert "/nowhere" in message
+
+
+def left_in(world: World) -> list[Path]:
+    """Return all that there is."""
+    return sorted(world.top.rglob("*"))
+
+
+@ROOT
+def test_the_doctor(world: World) -> None:
+    """What there is here, the plan, and with which rights there would be more."""
+    done = world.run("doctor", *world.trees)
+    assert (done.code, done.err) == (0, "")
+    assert f"  rsync to {world.destination}\n" in done.out
+    assert re.search(r"^  landlock: +can be had$", done.out, re.M)
+    os.chown(world.destination, NOBODY, NOBODY)
+    for path in (world.top, *world.top.parents[:2]):
+        path.chmod(0o755)
+    poor = world.run("doctor", *world.trees, head=AS_NOBODY)
+    assert poor.code == 0, poor.err
+    assert "  mounts: clsync is started without CAP_SYS_ADMIN; to have it: start it as root" in poor.out
+    assert "  CAP_SETUID, CAP_SETGID: --uid, --sync-handler-uid and --splitting" in poor.out
+    assert "no_new_privs:  yes" in poor.out
+    ill = world.run("doctor", "-W/nowhere", f"-D{world.destination}")
+    assert ill.code == Exit.SOURCE
+    assert "clsync would not start: --watch-dir /nowhere: " in ill.out
+    assert world.run("doctor", env={"HOME": "/nowhere"}).out.startswith("This machine, and who we are here:")
+    assert "landlock:      cannot be had" in world.run("doctor", env={"CLSYNC_WITHOUT": "landlock"}).out

@@ -44,6 +44,8 @@ def run(settings: Settings, reload: Reload) -> int:
     for warning in settings.warnings:
         log.warning(warning)
     confinement = Confinement(settings, lambda text: log.debug(1, text))
+    if lack := confinement.plan.sandbox.lack:
+        log.warning(f"what clsync itself starts is {lack}; --sandbox=off says that this is meant")
     background: Background | None = None
     plans: list[Plan] = []
     try:

@@ -40,7 +40,10 @@ DEVICES: Final = (
 )
 """Harmless ones (admin-guide/devices of Linux)."""
 
-_OF_WORKER: Final = (landlock.Allowed(b"/etc/localtime", landlock.READ_FILE),)
+_OF_WORKER: Final = (
+    landlock.Allowed(b"/etc/localtime", landlock.READ_FILE),
+    landlock.Allowed(b"/dev/null", landlock.USE),
+)
 _REFUSED_TO_WORKER: Final = landlock.EVERYTHING & ~(landlock.MAKE_DIR | landlock.MAKE_REG | landlock.WRITE_FILE)
 """New files it may write, where nobody may: dumps."""
 

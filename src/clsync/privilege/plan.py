@@ -204,6 +204,12 @@ class SandboxLayers:
     used: frozenset[str] = frozenset()
     left_out: Mapping[str, LeftOut] = field(default_factory=dict)
 
+    @property
+    def lack(self) -> str:
+        """Say what the operator should know of; empty where there is nothing."""
+        told = [f"{layer} ({left.why}; {left.how})" for layer, left in self.left_out.items() if left.told]
+        return f"without {', '.join(told)}" if told else ""
+
 
 @dataclass(frozen=True)
 class Plan:

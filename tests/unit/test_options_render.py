@@ -31,6 +31,7 @@ SECTIONS = (
     "CONTROL",
     "PRIVILEGES",
     "SPLITTING",
+    "SANDBOX",
     "SIGNALS",
     "FILES",
     "EXIT STATUS",

@@ -73,11 +73,11 @@ def _own(made: Plan) -> Own:
     """Say what clsync itself starts for a destination; whether it can live in a sandbox is tried."""
     to = shown(made.destination.text) if made.destination is not None else "where its arguments say"
     remote = made.destination is not None and made.destination.remote
-    off = "--sandbox=off" if not made.settings.sandbox else "" if sandbox.usable() else "no layer can be had"
+    off = "--sandbox=off" if made.settings.sandbox == {"off"} else "" if sandbox.usable() else "no layer can be had"
     if made.mode == "copy":
         return Own("processes of mode copy", to, not off, off)
     assert made.destination is not None or made.arguments
-    if off or not (made.settings.sandbox - {"auto"} or is_ours(made)):
+    if off or not (made.settings.sandbox_demanded or is_ours(made)):
         return Own(
             "rsync", to, False, off or "the program, its arguments or the remote shell are the operator's", remote
         )

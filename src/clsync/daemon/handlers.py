@@ -34,7 +34,7 @@ def make_handler(made: Plan) -> Handler:
     """Make the handler of a plan. Raises OperatorError."""
     if made.mode == "copy":
         return _copy_handler(made)
-    if made.settings.sandbox - {"auto"} and not is_exact(made):
+    if made.settings.sandbox_demanded and not is_exact(made):
         raise OperatorError(
             f"--sandbox has no meaning in mode {made.mode} with list files",
             "leave the list files out of the handler's arguments, or --sandbox",

@@ -29,7 +29,7 @@ def sandbox_of(made: Plan, target: Target) -> Sandbox | None:
 
     What the operator has named keeps its rights, unless the option says otherwise.
     """
-    demanded = bool(made.settings.sandbox - {"auto"})
+    demanded = bool(made.settings.sandbox_demanded)
     if not sandbox.usable() or not (demanded or is_ours(made)):
         return None
     why = ""

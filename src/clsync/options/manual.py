@@ -409,9 +409,9 @@ def _sandbox() -> str:
         "SANDBOX",
         roff.paragraph(
             "What clsync itself starts is confined by default: rsync and ssh with arguments of clsync's own, the processes"
-            " of mode copy, and with --splitting the part without rights. So a symlink that somebody puts into the tree at the"
-            " wrong moment leads nowhere. Handlers, hooks, and an rsync with a program or arguments of your own are not,"
-            " unless --sandbox=on says so; nor is anything with --compat=0.4. Layers:"
+            " of mode copy, and with --splitting the part without rights. So a symlink that somebody puts into the tree at"
+            " the wrong moment leads nowhere. Handlers, hooks, and an rsync with a program or arguments of your own are"
+            " not, unless --sandbox=on says so; nor is anything with --compat=0.4. Layers:"
         ),
         roff.items(_LAYERS.items()),
         roff.paragraph(
@@ -422,8 +422,8 @@ def _sandbox() -> str:
         ),
         roff.paragraph(
             "`clsync doctor` tells what this machine can give. With options, and by --dry-run, it tells what a start with"
-            " them would do: every step, what each process keeps, what is left out, and how to have it. Its exit code is that of"
-            " such a start."
+            " them would do: every step, what each process keeps, what is left out, and how to have it. Its exit code is"
+            " that of such a start."
         ),
     )
 

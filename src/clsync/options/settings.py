@@ -152,6 +152,11 @@ class Settings:
         return {BY_NAME[name].key: getattr(self, BY_NAME[name].key) for name in FIXED}
 
     @property
+    def sandbox_demanded(self) -> frozenset[str]:
+        """Return the layers of the sandbox that have to be had; `on` stands for all."""
+        return self.sandbox - {"auto", "off"}
+
+    @property
     def group_limits(self) -> tuple[int, int, int]:
         """Return the most memory (bytes), processes, and percent of a processor, 0 each where there is no limit."""
         return self.cgroup_memory, self.cgroup_pids, self.cgroup_cpu
@@ -547,7 +552,7 @@ def _check_privileges(s: Settings) -> None:
             "--cgroup-group-name without --forbid-devices",
             "add it, or --cgroup-memory, --cgroup-pids or --cgroup-cpu; or leave the name out",
         )
-    if s.sandbox - {"auto"} and s.mode not in (None, "rsyncdirect", "copy"):
+    if s.sandbox_demanded and s.mode not in (None, "rsyncdirect", "copy"):
         raise OperatorError(
             f"--sandbox has no meaning in mode {s.mode}",
             "it is for what clsync itself starts: narrow your program with --sync-handler-uid, --chroot or the like",

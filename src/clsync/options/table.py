@@ -612,7 +612,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         " Or those that have to be had, with commas: `landlock` (files and directories, TCP), `seccomp` (system calls,"
         " sockets), `mounts` (all but the destination is read-only), `capabilities` (of root's programs). A program or"
         " arguments of your own are left alone by `auto`. See SANDBOX.",
-        frozenset(),
+        frozenset(("off",)),
         completes=" ".join(("auto", "on", "off", *SANDBOX_LAYERS)),
     ),
     Option(

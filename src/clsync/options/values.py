@@ -217,12 +217,12 @@ def names(*known: str, every: frozenset[str] | None = None) -> Parser:
 
 
 def layers(*known: str) -> Parser:
-    """Return the parser of `auto`, `on`, `off` (an empty set), or names out of `known` with commas."""
+    """Return the parser of `auto`, `on`, `off`, or names out of `known` with commas."""
 
     def parse(text: bytes | None, current: object) -> frozenset[str]:
         words = frozenset(shown(word.strip(_BLANKS)) for word in (text or b"auto").split(b","))
         if len(words) == 1 and words <= {"auto", "on", "off"}:
-            return words - {"off"}
+            return words
         return frozenset(str(choice(*known)(word.encode(), None)) for word in words)
 
     return parse

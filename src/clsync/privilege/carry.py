@@ -63,7 +63,7 @@ class Confinement:
 
     def __init__(self, settings: Settings, debug: Debug) -> None:
         """Plan it; nothing is done yet. `debug` is told of each step. Raises OperatorError."""
-        self.plan: Plan = make_plan(settings, this_machine(bool(settings.sandbox)), SystemAccounts())
+        self.plan: Plan = make_plan(settings, this_machine(settings.sandbox != {"off"}), SystemAccounts())
         self._debug = debug
         self._group: Groups | None = None
         self._hides_code = any(isinstance(step, ChangeRoot | KeepMounts) for step in self.plan.confinement)

@@ -242,7 +242,7 @@ def make_plan(s: Settings, machine: Machine, accounts: Accounts) -> Plan:
     roles = Roles(own, programs, machine.ids, kept & _READING if own.uid else 0, others)
     sandbox = _sandbox(s, machine, programs, kept)
     if worker is not None:
-        worker = replace(worker, no_files=bool(s.sandbox) and not machine.troubles.get("landlock"))
+        worker = replace(worker, no_files=s.sandbox != {"off"} and not machine.troubles.get("landlock"))
     return Plan(tuple(_confinement(s)), _become(s, machine, own, kept, programs), roles, worker, sandbox)
 
 
@@ -365,7 +365,7 @@ def _asking(s: Settings) -> str:
 def _sandbox(s: Settings, machine: Machine, programs: Ids, kept: int) -> SandboxLayers:
     """Return the layers that are used. Raises OperatorError where one was asked for that cannot be had."""
     left_out = {layer: found for layer in SANDBOX_LAYERS if (found := _lacking(layer, s, machine, programs, kept))}
-    demanded = s.sandbox - {"auto", "on"}
+    demanded = s.sandbox_demanded - {"on"}
     if "on" in s.sandbox:
         demanded = frozenset(SANDBOX_LAYERS if not machine.ids.uid else ("landlock", "seccomp"))
     if s.sandbox != {"auto"}:

@@ -68,7 +68,7 @@ def plan_lines(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own], co
     for process in _processes(plan, machine, s, own):
         lines.append(f"  {process.name}")
         lines += [f"    {name + ':':<15}{text}" for name, text in process.rows]
-    if plan.sandbox.left_out and s.sandbox:
+    if plan.sandbox.left_out and s.sandbox != {"off"}:
         lines += ["", "Layers of the sandbox that are left out:"]
         lines += [f"  {layer}: {left.why}; to have it: {left.how}" for layer, left in plan.sandbox.left_out.items()]
     return lines

@@ -21,9 +21,11 @@ import pytest
 
 from clsync.errors import Exit
 from clsync.kernel.credentials import names_in
+from tests.support.daemon import Daemon, installed
+from tests.support.remotes import SshHost, missing
 from tests.support.rights import NOBODY
 from tests.system.test_privileges import AS_NOBODY, open_world
-from tests.system.world import AT_ONCE, MODES, ROOT, SYNCED, World
+from tests.system.world import AT_ONCE, MODES, ROOT, SYNCED, World, mounted
 
 __all__ = ["open_world"]
 PERL = shutil.which("perl")
@@ -569,3 +571,151 @@ def test_the_doctor(world: World) -> None:
     assert "clsync would not start: --watch-dir /nowhere: " in ill.out
     assert world.run("doctor", env={"HOME": "/nowhere"}).out.startswith("This machine, and who we are here:")
     assert "landlock:      cannot be had" in world.run("doctor", env={"CLSYNC_WITHOUT": "landlock"}).out
+
+
+# -- destinations on other hosts ---------------------------------------------------------------------------------
+
+OVER_SSH = """#!/bin/bash
+case "$*" in *--version*) exit 0;; esac
+control=$(printf %s "$*" | sed -n 's|.*ControlPath=\\([^ ]*\\)/%C.*|\\1|p')
+can=
+try() { if eval "$2" >/dev/null 2>&1; then can="$can+$1"; fi; }
+try source 'cat inside'
+try key 'cat {ssh}/user'
+try known-hosts 'cat {ssh}/known_hosts && : >>{ssh}/known_hosts'
+try network 'exec 3<>/dev/tcp/127.0.0.1/{port}'
+try control 'touch $control/file'
+try shadow 'cat /etc/shadow'
+try host-key 'cat /etc/ssh/ssh_host_ed25519_key {ssh}/host'
+try write-key ': >>{ssh}/user'
+try beside 'ls {ssh}'
+try write-beside 'touch {ssh}/authorized_keys'
+try write-source 'touch made'
+try tmp 'touch /tmp/clsync-escaped-$$'
+try attributes 'chmod 777 {ssh}/user.pub'
+try daemon 'kill -0 $PPID'
+echo "can: $can" >&2
+exit 1
+"""
+
+
+@ROOT
+@pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
+def test_over_ssh(world: World) -> None:
+    """What the configuration of ssh names is found, wherever it is; rsync and ssh reach the host, and nothing else."""
+    host = SshHost(world.top, world.destination)
+    (world.top / "bin/ssh").unlink()
+    (world.top / "conf").mkdir()
+    shutil.copy(host.config, world.top / "conf/there.conf")
+    head = ["unshare", "-m", "sh", "-c", f'mount --bind {world.top}/conf /etc/ssh/ssh_config.d && exec "$@"', "sh"]
+    world.write("inside")
+    host.start()
+    said = (f"-W{world.source}", f"-D{host.destination}", *AT_ONCE, "--sandbox=on")
+    env = {**world.environment, "PATH": os.environ["PATH"]}
+    try:
+        with Daemon(*said, program=[*head, installed()], env=env, cwd=world.top) as daemon:
+            daemon.wait_for_log(SYNCED)
+            world.write("later", "more")
+            world.wait_for_copy(daemon, "later", "more")
+            kept = connected(host.port)
+            assert kept
+            assert {status(pid)["Seccomp"] for pid in kept} == {"2"}
+            daemon.stop()
+    finally:
+        host.stop()
+    with listening(world) as port:
+        text = OVER_SSH.replace("{ssh}", str(world.top / "ssh")).replace("{port}", str(port))
+        world.file("bin/rsync", text, 0o755)
+        env["PATH"] = f"{world.top}/bin:{env['PATH']}"
+        done = world.run(*said[:2], "--only-initialsync", "--retries=1", head=head, env=env)
+        assert done.code != 0
+        assert "can: +source+key+known-hosts+network+control " in done.err
+
+
+def connected(port: int) -> list[int]:
+    """Return the processes that have a connection to a port of this machine (proc_pid_net(5))."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{row[9]}]" for row in rows if int(row[2].split(":")[1], 16) == port}
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(path) in sockets:
+                found.add(int(path.parts[2]))
+        except OSError:
+            continue
+    return sorted(found)
+
+
+@ROOT
+@pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
+@pytest.mark.parametrize("how", ["ProxyCommand /bin/false", "PermitLocalCommand yes"])
+def test_an_ssh_that_runs_something(world: World, how: str) -> None:
+    """That is the operator's program: it is left alone, and that is said."""
+    (world.top / "conf").mkdir()
+    world.file("conf/there.conf", f"Host there\n{how}\nBatchMode yes\nHostName 127.0.0.1\nPort 9\n")
+    head = ["unshare", "-m", "sh", "-c", f'mount --bind {world.top}/conf /etc/ssh/ssh_config.d && exec "$@"', "sh"]
+    said = (f"-W{world.source}", "-Dthere:/x", "--only-initialsync", "--retries=1")
+    option = how.split()[0].lower()
+    done = world.run(*said, head=head)
+    assert f"is run without a sandbox: ssh is configured to run something (see ssh -G: {option})" in done.err
+    message, _ = world.run(*said, "--sandbox=on", head=head).complaint(Exit.PRIVILEGE)
+    assert option in message
+
+
+# -- trees of several parts --------------------------------------------------------------------------------------
+
+
+@ROOT
+@pytest.mark.parametrize("mode", MODES)
+def test_mounts_within_the_trees(world: World, mode: str) -> None:
+    """At both sides, and one that comes later: what is on them is read and written as all else is."""
+    for name in ("far", "near"):
+        (world.source / name).mkdir()
+        (world.destination / name).mkdir()
+    (world.top / "elsewhere").mkdir()
+    (world.top / "elsewhere/file").write_text("file")
+    with (
+        mounted("bind", world.source / "far", device=str(world.top / "elsewhere")),
+        mounted("tmpfs", world.destination / "far"),
+        world.daemon(f"-M{mode}", "--sandbox=on") as daemon,
+    ):
+        daemon.wait_for_log(SYNCED)
+        assert world.copied("far/file") == "file"
+        world.write("far/later")
+        world.wait_for_copy(daemon, "far/later")
+        with mounted("tmpfs", world.source / "near"):
+            world.write("near/new")
+            os.kill(daemon.pid, signal.SIGUSR2)
+            world.wait_for_copy(daemon, "near/new")
+            os.kill(daemon.pid, signal.SIGSTOP)
+        os.kill(daemon.pid, signal.SIGCONT)
+        daemon.stop()
+
+
+@ROOT
+@pytest.mark.parametrize("mode", MODES)
+def test_a_destination_behind_a_symlink(world: World, mode: str) -> None:
+    """And rules, whose lists are laid into files, hard links, devices, sockets and fifos."""
+    (world.top / "way").symlink_to(world.destination)
+    rules = world.file("rules", "-f~$\n")
+    for name in ("a/file", "a/backup~", "b/other"):
+        world.write(name)
+    (world.destination / "a").mkdir()
+    (world.destination / "a/old").write_text("old")
+    (world.destination / "a/mine~").write_text("mine")
+    os.link(world.source / "a/file", world.source / "b/second")
+    os.mkfifo(world.source / "fifo")
+    os.mknod(world.source / "device", 0o020600, os.makedev(1, 3))
+    options = (f"-W{world.source}", f"-D{world.top}/way", f"-M{mode}", f"-R{rules}", "--sandbox=on", *AT_ONCE)
+    with world.bare(*options) as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert (world.destination / "a/file").samefile(world.destination / "b/second")
+        assert (world.destination / "fifo").is_fifo()
+        assert (world.destination / "device").is_char_device()
+        assert not (world.destination / "a/old").exists()
+        shutil.rmtree(world.source / "a")
+        daemon.wait_until(lambda: not (world.destination / "a/file").exists(), what="the deletion")
+        assert world.copied("a/mine~") == "mine"
+        world.write("c/d/new")
+        world.wait_for_copy(daemon, "c/d/new")
+        assert "Warning" not in daemon.output

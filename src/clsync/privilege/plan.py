@@ -398,7 +398,9 @@ def _lacking(layer: str, s: Settings, machine: Machine, programs: Ids, kept: int
             "programs of root would stay without capabilities", "--preserve-capabilities with CAP_SYS_ADMIN"
         )
     trouble = machine.troubles.get(layer)
-    return LeftOut(trouble, _REMEDIES[layer], told=True) if trouble else None
+    # Where only programs of the operator are run, nobody misses it.
+    told = s.splitting != "off" or s.mode in (None, "rsyncdirect", "copy")
+    return LeftOut(trouble, _REMEDIES[layer], told) if trouble else None
 
 
 # -- who our programs are ----------------------------------------------------------------------------------------

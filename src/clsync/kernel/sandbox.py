@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -78,9 +77,6 @@ def apart(act: Callable[[], _Result]) -> _Result:
     thread = threading.Thread(target=run, name="start")
     thread.start()
     thread.join()
-    # Python is done with it a moment before the kernel is: what follows may have to be the only thread.
-    while os.path.exists(f"/proc/self/task/{thread.native_id}"):
-        time.sleep(0)
     for error in errors:
         raise error
     return results[0]

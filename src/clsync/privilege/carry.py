@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -46,6 +47,9 @@ _OF_WORKER: Final = (
 )
 _REFUSED_TO_WORKER: Final = landlock.EVERYTHING & ~(landlock.MAKE_DIR | landlock.MAKE_REG | landlock.WRITE_FILE)
 """New files it may write, where nobody may: dumps."""
+
+_PATIENCE: Final = 5.0
+"""Seconds in which a thread that has been waited for is gone."""
 
 Debug = Callable[[str], None]
 
@@ -92,7 +96,7 @@ class Confinement:
         """
         if self.plan.identity is not None:
             if self.plan.worker is None:
-                threads = len(os.listdir(b"/proc/self/task"))
+                threads = _threads()
                 assert threads == 1, f"{threads} threads: the others would keep what this one gives up"
                 self._take(self.plan.identity)
             self._assign(others=self.plan.roles.others)
@@ -162,6 +166,14 @@ class Confinement:
                 _become(step)
             case GiveUp():
                 _give_up(step)
+
+
+def _threads() -> int:
+    """Return how many threads there are; Python is done with one that ends a moment before the kernel is."""
+    until = time.monotonic() + _PATIENCE
+    while (found := len(os.listdir(b"/proc/self/task"))) > 1 and time.monotonic() < until:
+        time.sleep(0.001)
+    return found
 
 
 def _hint(error: OSError) -> str:

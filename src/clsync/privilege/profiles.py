@@ -121,9 +121,10 @@ def _at_home(name: bytes, home: bytes) -> bytes:
 
 def copy_sandbox() -> Sandbox | None:
     """Return what a process that copies can do, besides what it copies; None where there are no sandboxes."""
-    layers = sandbox.usable() - {"mounts"}
-    if not layers:
+    if not sandbox.usable():
         return None
+    # It runs no program, so that it needs no CAP_SETPCAP to keep rights from being regained.
+    layers = sandbox.usable() - {"mounts"} | {"capabilities"}
     calls = _filter(layers, network=False, without=frozenset(("mknod", "mknodat")))
     return Sandbox(layers, _BASICS, (), network=False, capabilities=KEPT | KEPT_FOR_NAMES, filter=calls)
 

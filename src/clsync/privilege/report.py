@@ -106,13 +106,18 @@ def _processes(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own]) ->
 def _own_process(one: Own, plan: Plan, machine: Machine, s: Settings, kept: int) -> _Process:
     programs, used = plan.roles.programs, plan.sandbox.used if one.sandboxed else frozenset[str]()
     rights = _of_programs(plan, machine)
-    if "capabilities" in used:
+    if "capabilities" in used or (used and one.name != "rsync"):
         rights &= KEPT | (KEPT_FOR_NAMES if s.xattrs > 0 or one.name != "rsync" else 0)
     copies = one.name != "rsync"
     where = one.destination
-    written = (
-        f"reads the watched directory, its programs and libraries, writes {where if not one.network else 'nothing'}"
-    )
+    reads = "reads the watched directory"
+    if one.network:
+        written = f"{reads}, its programs and libraries, what ssh and names of hosts take; writes only where the"
+        written += " kept connection is"
+    elif copies:
+        written = f"{reads}, writes {where}, runs nothing, no network"
+    else:
+        written = f"{reads}, its programs and libraries, writes {where}, no network"
     network = "" if one.network else ", no network"
     return _process(
         f"{one.name} to {where}{' (begun by clsync for large batches)' if copies else ''}",
@@ -120,8 +125,10 @@ def _own_process(one: Own, plan: Plan, machine: Machine, s: Settings, kept: int)
         rights,
         plan,
         no_new_privs=bool({"landlock", "seccomp"} & used) and (copies or not kept & mask(("CAP_SYS_ADMIN",))),
-        seccomp=f"no mounting, tracing, loading and the like{network}" if "seccomp" in used else "",
-        landlock=f"{written}{network}" if "landlock" in used else "",
+        seccomp=f"no mounting, tracing, loading and the like{network}{', no programs' if copies else ''}"
+        if "seccomp" in used
+        else "",
+        landlock=written if "landlock" in used else "",
         namespaces=("view of mounts, read-only but for what it writes",) if "mounts" in used and not copies else (),
         more=(("sandbox", f"none: {one.why_not}"),) if one.why_not else (),
     )

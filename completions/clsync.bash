@@ -67,12 +67,16 @@ _clsync() {
         --privileged-gid) mapfile -t COMPREPLY < <(compgen -g -- "$cur"); return ;;
         --sync-handler-uid) mapfile -t COMPREPLY < <(compgen -u -- "$cur"); return ;;
         --sync-handler-gid) mapfile -t COMPREPLY < <(compgen -g -- "$cur"); return ;;
+        --sandbox) mapfile -t COMPREPLY < <(compgen -W 'auto on off landlock seccomp mounts capabilities' -- "$cur"); return ;;
         --chroot) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
         --pivot-root) mapfile -t COMPREPLY < <(compgen -W 'off direct auto auto-ro' -- "$cur"); return ;;
         --mountpoints) return ;;
         --detach-network) mapfile -t COMPREPLY < <(compgen -W 'off non-privileged everywhere' -- "$cur"); return ;;
         --detach-ipc) return ;;
         --cgroup-group-name) return ;;
+        --cgroup-memory) return ;;
+        --cgroup-pids) return ;;
+        --cgroup-cpu) return ;;
         --splitting) mapfile -t COMPREPLY < <(compgen -W 'off thread process' -- "$cur"); return ;;
         --add-permitted-hook-files) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
         --label|-l) return ;;
@@ -90,8 +94,8 @@ _clsync() {
         --config-block-inherits) return ;;
         --compat) mapfile -t COMPREPLY < <(compgen -W '0.4 off' -- "$cur"); return ;;
     esac
-    [[ $COMP_CWORD -eq 1 ]] && word=ctl || word=
-    mapfile -t COMPREPLY < <(compgen -W "--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --modification-signature= --cancel-syscalls= --timeout-sync= -k --threading= -p --max-parallel= --bwlimit= --nice= --io-class= --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --synclist-simplify --have-recursive-sync --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --sync-on-quit --pre-exit-hook= --exit-hook= --standby-file= --sync-hours= --background -b --uid= -u --gid= -g --preserve-capabilities= -C --inherit-capabilities --privileged-uid= --privileged-gid= --sync-handler-uid= --sync-handler-gid= --chroot= --pivot-root= --mountpoints= --detach-network= --detach-ipc= --detach-miscellanea --seccomp-filter --forbid-devices --cgroup-group-name= --splitting= --secure-splitting --check-execvp-arguments --add-permitted-hook-files= --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --socket= -s --socket-mod= --socket-own= --socket-auth= --dump-dir= --config-file= -H --config-block= -K --custom-signals= --config-block-inherits= --compat= --help -h --version -V $word" -- "$cur")
+    [[ $COMP_CWORD -eq 1 ]] && word='ctl doctor' || word=
+    mapfile -t COMPREPLY < <(compgen -W "--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --modification-signature= --cancel-syscalls= --timeout-sync= -k --threading= -p --max-parallel= --bwlimit= --nice= --io-class= --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --synclist-simplify --have-recursive-sync --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --sync-on-quit --pre-exit-hook= --exit-hook= --standby-file= --sync-hours= --background -b --uid= -u --gid= -g --preserve-capabilities= -C --inherit-capabilities --privileged-uid= --privileged-gid= --sync-handler-uid= --sync-handler-gid= --sandbox= --chroot= --pivot-root= --mountpoints= --detach-network= --detach-ipc= --detach-miscellanea --seccomp-filter --forbid-devices --cgroup-group-name= --cgroup-memory= --cgroup-pids= --cgroup-cpu= --splitting= --secure-splitting --check-execvp-arguments --add-permitted-hook-files= --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --socket= -s --socket-mod= --socket-own= --socket-auth= --dump-dir= --config-file= -H --config-block= -K --custom-signals= --config-block-inherits= --compat= --dry-run --help -h --version -V $word" -- "$cur")
     if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]]; then
         compopt -o nospace 2>/dev/null
     fi

@@ -148,8 +148,8 @@ def test_devices_of_a_group(version: int) -> None:
 import errno, os
 from clsync.kernel import cgroups
 (hierarchy,) = [h for h in cgroups.hierarchies() if h.version == {version}]
-devices = [cgroups.Device(1, 3, cgroups.READ | cgroups.WRITE), cgroups.Device(1, 5, cgroups.READ)]
-group = cgroups.DeviceGroup(hierarchy, b"clsync-unit/%d" % os.getpid(), devices)
+devices = (cgroups.Device(1, 3, cgroups.READ | cgroups.WRITE), cgroups.Device(1, 5, cgroups.READ))
+group = cgroups.Groups(b"clsync-unit/%d" % os.getpid(), [cgroups.Share(hierarchy, devices)])
 for name in ("null", "zero", "full"):
     for how in ("O_RDONLY", "O_WRONLY", "O_RDWR"):
         try:

@@ -115,6 +115,7 @@ def test_every_option_can_be_given_by_both_names(option: Option) -> None:
         "detach-network": b"everywhere",
         "chroot": b"/new",
         "seccomp-filter": b"0",
+        "sandbox": b"off",
     }
     text = texts.get(option.name, b"2")
     more: tuple[bytes, ...] = (b"-Hconf",) if option.name in ("config-block", "custom-signals") else ()

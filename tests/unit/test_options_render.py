@@ -31,6 +31,7 @@ SECTIONS = (
     "CONTROL",
     "PRIVILEGES",
     "SPLITTING",
+    "SANDBOX",
     "SIGNALS",
     "FILES",
     "EXIT STATUS",
@@ -195,6 +196,8 @@ def test_bash_offers_the_value_begun() -> None:
 def test_bash_offers_commands_and_options_of_ctl(tmp_path: Path) -> None:
     (tmp_path / "a file").touch()
     assert completed("ct") == {"ctl"}
+    assert completed("do") == {"doctor"}
+    assert completed("doctor", "--cgroup-m") == {"--cgroup-memory="}
     assert completed("-d", "ct") == set()
     assert completed("ctl", "st") == {"status", "stop"}
     assert completed("ctl", "status", "--js") == {"--json"}

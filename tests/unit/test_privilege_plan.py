@@ -13,12 +13,13 @@ from clsync.privilege.plan import (
     ChangeRoot,
     Detach,
     KeepMounts,
-    LimitDevices,
+    LimitGroup,
     Machine,
     MakePrivate,
     Plan,
     make_plan,
 )
+from clsync.privilege.report import Own, capability_text, gain_lines, plan_lines
 
 ALL = mask(CAPABILITIES)
 FOUR = mask(("CAP_DAC_READ_SEARCH", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"))
@@ -216,7 +217,7 @@ def test_the_order_and_what_is_said() -> None:
     """Groups are made where they are in sight, and rights are the last thing that goes."""
     asked = "--forbid-devices --detach-ipc=1 --detach-network=everywhere --mountpoints=/a,/b --chroot=/new"
     plan = planned(*asked.split(), "--pivot-root=auto", "-unobody")
-    kinds = [LimitDevices, Detach, Detach, Detach, MakePrivate, KeepMounts, ChangeRoot, Become]
+    kinds = [LimitGroup, Detach, Detach, Detach, MakePrivate, KeepMounts, ChangeRoot, Become]
     assert [type(step) for step in plan.steps] == kinds
     texts = [step.text for step in plan.steps]
     assert "unmount all but /a, /b" in texts
@@ -226,3 +227,107 @@ def test_the_order_and_what_is_said() -> None:
     )
     both = planned("--detach-ipc=1", "--detach-miscellanea")
     assert [step.option for step in both.steps] == ["detach-miscellanea"]
+
+
+# -- the sandbox -----------------------------------------------------------------------------------------------
+
+LAYERS = frozenset(("landlock", "seccomp", "mounts", "capabilities"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "machine", "used"),
+    [
+        ((), AS_ROOT, LAYERS),
+        (("--sandbox=on",), AS_ROOT, LAYERS),
+        (("--sandbox=off",), AS_ROOT, set()),
+        (("--compat=0.4",), AS_ROOT, set()),
+        (("--compat=0.4", "--sandbox=auto", "-uroot"), AS_ROOT, LAYERS),
+        (("--sandbox=mounts,seccomp",), AS_ROOT, {"mounts", "seccomp"}),
+        (("-unobody",), AS_ROOT, LAYERS - {"capabilities"}),
+        (("--splitting=process",), AS_ROOT, LAYERS - {"capabilities"}),
+        (("-unobody", "--monitor=inotify"), AS_ROOT, set()),
+        (("-unobody", "--monitor=inotify", "--sync-handler-uid=backup"), AS_ROOT, {"landlock", "seccomp"}),
+        (("--chroot=/new",), AS_ROOT, LAYERS - {"mounts"}),
+        (("--chroot=/new", "--pivot-root=auto"), AS_ROOT, LAYERS),
+        ((), AS_BACKUP, {"landlock", "seccomp"}),
+        (("--sandbox=on",), AS_BACKUP, {"landlock", "seccomp"}),
+        ((), Machine(ROOT, ALL, troubles={"landlock": "it is old"}), LAYERS - {"landlock"}),
+        ((), Machine(ROOT, FOUR), {"landlock", "seccomp"}),
+    ],
+)
+def test_layers_that_are_used(argv: tuple[str, ...], machine: Machine, used: set[str]) -> None:
+    """Root's programs regain what clsync has given up: without CAP_SYS_ADMIN a sandbox would keep them from it."""
+    found = planned(*argv, machine=machine).sandbox
+    assert found.used == used
+    assert found.used | found.left_out.keys() == LAYERS
+
+
+def test_only_what_the_system_lacks_is_told() -> None:
+    machine = Machine(BACKUP, 0, troubles={"landlock": "it is old", "mounts": "it is older"})
+    assert planned(machine=machine).sandbox.lack.startswith("without landlock (it is old; ")
+    assert planned("-Mdirect", "-Scat", machine=machine).sandbox.lack == ""
+    assert planned("--sandbox=off", machine=machine).sandbox.lack == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "machine", "message"),
+    [
+        (("--sandbox=mounts",), AS_BACKUP, "--sandbox=mounts: mounts cannot be had: clsync is started without"),
+        (("--sandbox=on", "-unobody"), AS_ROOT, "--sandbox=on: capabilities cannot be had: clsync does not keep"),
+        (("--sandbox=on",), Machine(ROOT, ALL, troubles={"seccomp": "no"}), "--sandbox=on: seccomp cannot be had: no"),
+    ],
+)  # fmt: skip
+def test_layers_that_are_demanded(argv: tuple[str, ...], machine: Machine, message: str) -> None:
+    with pytest.raises(OperatorError) as caught:
+        planned(*argv, machine=machine)
+    assert caught.value.message.startswith(message)
+    assert caught.value.code == Exit.PRIVILEGE
+
+
+def test_limits_of_the_group() -> None:
+    (step,) = planned("--cgroup-memory=512m", "--cgroup-cpu=50").steps
+    assert isinstance(step, LimitGroup)
+    assert (step.option, step.limits, step.devices) == ("cgroup-memory", (512 << 20, 0, 50), False)
+    assert step.text.endswith(
+        "no more than 536870912 bytes of memory are used, no more than 50 % of a processor are used"
+    )
+
+
+def test_the_plan_as_text() -> None:
+    """Steps are numbered in their order; the part that gives up its rights does so after the tree was looked at."""
+    asked = ("--splitting=process", "--forbid-devices", "--seccomp-filter", "--pre-exit-hook=/bin/true")
+    settings = load([b"-W/src", b"-D/dst", *(a.encode() for a in asked)], {}, lambda name: None)
+    plan = make_plan(settings, AS_ROOT, FewAccounts())
+    own = [Own("rsync", "/dst", sandboxed=True)]
+    lines = plan_lines(plan, AS_ROOT, settings, own, ["look", "write", "watch", "sync"])
+    steps = [
+        line.split(". ", 1)[1].split(":")[0] for line in lines if line[:3] == "  " + line[2:3] and ". " in line[:6]
+    ]
+    assert steps == [
+        "--forbid-devices",
+        "look",
+        "write",
+        "--splitting",
+        "--splitting",
+        "--splitting",
+        "watch",
+        "sync",
+    ]
+    text = "\n".join(lines)
+    assert (
+        "  clsync, the worker (a process of its own)\n    identity:      user 65534, group 65534, groups none\n"
+        in text
+    )
+    assert "  the hooks (pre-exit): as the starter has it, or options say\n" in text
+    assert (
+        "  capabilities: clsync does not keep CAP_SETPCAP; to have it: --preserve-capabilities with CAP_SETPCAP"
+        in text
+    )
+
+
+def test_what_more_capabilities_would_give() -> None:
+    assert gain_lines(AS_ROOT) == []
+    assert any(line.startswith("  CAP_SYS_ADMIN: fanotify marks") for line in gain_lines(AS_BACKUP))
+    assert capability_text(ALL) == "all"
+    assert capability_text(0) == "none"
+    assert capability_text(ALL & ~MARKS) == "all but CAP_SYS_ADMIN"

@@ -15,6 +15,7 @@ from clsync.errors import Exit, OperatorError
 from clsync.options import Change, HelpRequested, ReadFile, Settings, VersionRequested, load
 from clsync.options.ctl import WAIT
 from clsync.options.ctl import WORD as CTL
+from clsync.options.help import DOCTOR
 
 _ASKING: Final = (
     signal.SIGHUP,
@@ -47,6 +48,11 @@ def main() -> int:
         ) -> Settings:
             return load(arguments, environ, through(read_file), pid, changes)
 
+        if arguments[:1] == [DOCTOR]:
+            from clsync.cli.doctor import doctor
+
+            text, code = doctor(arguments[1:], environ, read_file, pid)
+            return _show(text) or code
         known: dict[bytes, bytes | None] = {}
         settings = load(arguments, environ, _remembering(known, read_file), pid)
         if settings.splitting == "process":
@@ -55,6 +61,12 @@ def main() -> int:
             if trust.is_demanded(settings):
                 read_file = trust.read_config
                 settings = load(arguments, environ, _remembering(known, read_file), pid)
+        if settings.dry_run:
+            from clsync.daemon.doctor import dry_run
+
+            for warning in settings.warnings:
+                sys.stderr.write(f"clsync: {warning}\n")
+            return _show(dry_run(settings))
         if settings.chroot is not None or settings.mountpoints:
             read_file = _known_only(known)  # the files are out of reach from now on
         _be_ready_for_signals(settings.custom_signals)

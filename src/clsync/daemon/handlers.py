@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from clsync.core.paths import is_below, shown
 from clsync.daemon.plan import Plan, left_out, local_destination, lookup_of, one_file_system_level
 from clsync.daemon.root import Directory
+from clsync.daemon.sandboxes import sandbox_of
 from clsync.errors import Exit, OperatorError
 from clsync.handler import command
 from clsync.handler.base import Handler
@@ -23,6 +24,7 @@ from clsync.kernel.capabilities import Capabilities, probe_for_programs
 from clsync.kernel.priority import Priority, trouble_with
 from clsync.options import MODULE_MODES
 from clsync.options.expansion import expand, macros
+from clsync.privilege.profiles import copy_sandbox
 
 _RECURSIVE_ARGUMENTS: dict[str, tuple[bytes, ...]] = {"shell": (b"initialsync", b"%label%", b"%INCLUDE-LIST%")}
 """Of runs that take a whole directory, where these are not those of the others."""
@@ -32,6 +34,11 @@ def make_handler(made: Plan) -> Handler:
     """Make the handler of a plan. Raises OperatorError."""
     if made.mode == "copy":
         return _copy_handler(made)
+    if made.settings.sandbox_demanded and not is_exact(made):
+        raise OperatorError(
+            f"--sandbox has no meaning in mode {made.mode} with list files",
+            "leave the list files out of the handler's arguments, or --sandbox",
+        )
     if made.mode in MODULE_MODES:
         return _plugin_handler(made)
     return _rsync_handler(made) if is_exact(made) else _command_handler(made)
@@ -59,6 +66,7 @@ def _copy_handler(made: Plan) -> CopyHandler:
         show_progress=made.log.terminal and s.verbose >= 3,
         priority=_priority(made),
         rate=_rate(made),
+        sandbox=copy_sandbox(),
         log=made.log.info,
     )
 
@@ -132,6 +140,7 @@ def _rsync_handler(made: Plan) -> RsyncHandler:
             made.destination = Target(made.local)
     target = made.destination or Target(b"")
     check = _destination_check(made)
+    sandbox = sandbox_of(made, target)
     probed = made.local is not None and os.path.basename(made.program) == b"rsync"
     found = _capabilities(made, made.local) if probed and made.local is not None else Capabilities()
     recipe = Recipe(
@@ -156,6 +165,7 @@ def _rsync_handler(made: Plan) -> RsyncHandler:
         destination_check=check,
         show_progress=made.log.terminal and os.path.basename(made.program) == b"rsync" and s.verbose >= 3,
         priority=_priority(made),
+        sandbox=sandbox,
         log=made.log.info,
     )
 

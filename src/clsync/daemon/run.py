@@ -45,6 +45,8 @@ def run(settings: Settings, reload: Reload) -> int:
     confinement = Confinement(settings, lambda text: log.debug(1, text))
     if confinement.shares_its_user:
         log.warning("handlers are run as the user of the part without rights, which can take them over: see --uid")
+    if lack := confinement.plan.sandbox.lack:
+        log.warning(f"what clsync itself starts is {lack}; --sandbox=off says that this is meant")
     background: Background | None = None
     plans: list[Plan] = []
     try:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from clsync.kernel.features import refuse_if_forced
 from clsync.kernel.priority import USUAL, Priority, set_priority
 from clsync.kernel.process import activity, group_alive, signal_group, spawn
+from clsync.kernel.sandbox import Sandbox
 
 KEPT_OUTPUT = 64 * 1024
 """Bytes of a child's messages that are kept: the beginning and the end, half each."""
@@ -63,10 +64,11 @@ class Runner:
         records: Iterable[bytes] | None = None,
         output: int | None = None,
         keep_messages: bool = True,
+        sandbox: Sandbox | None = None,
     ) -> Result:
         """Run a program in the directory `cwd`; `records` go to its standard input, its standard output to `output`.
 
-        Raises OSError where the program cannot be run at all.
+        `sandbox`: what it can do; None: all that who runs it can do. Raises OSError where the program cannot be run at all.
         """
         self._stopped = self._timed_out = self._stood_still = False
         source = await _spooled(records) if records is not None else os.open(os.devnull, os.O_RDONLY)
@@ -82,6 +84,7 @@ class Runner:
                 stdout=output,
                 stderr=messages.inlet if messages else None,
                 env=env,
+                sandbox=sandbox,
             )
         except BaseException:
             if messages:

@@ -1,4 +1,4 @@
-"""Groups of processes, and the devices they may open (cgroups(7)): by a program in version 2, by lists in version 1."""
+"""Groups of processes: what they may use, and the devices they may open (cgroups(7), versions 1 and 2)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -30,6 +30,8 @@ _ALLOW_MULTI: Final = 2
 _PATIENCE: Final = 5.0
 """Seconds that a group is given to become empty."""
 _NAP: Final = 0.01
+_PERIOD: Final = 100_000
+"""Microseconds in which the time of processors is counted out."""
 
 
 class Device(NamedTuple):
@@ -41,16 +43,45 @@ class Device(NamedTuple):
     """`READ`, `WRITE`, or both."""
 
 
+class Limits(NamedTuple):
+    """What all processes of a group may use together; 0: any."""
+
+    memory: int = 0
+    """Bytes."""
+    pids: int = 0
+    """Processes and threads."""
+    cpu: int = 0
+    """Percent of one processor."""
+
+    def by_option(self) -> dict[str, int]:
+        """Return the values by the names of their options."""
+        return {f"cgroup-{name}": value for name, value in self._asdict().items()}
+
+    def of(self, controllers: Collection[str]) -> Limits:
+        """Return those that these controllers see to."""
+        return Limits(*(value if name in controllers else 0 for name, value in self._asdict().items()))
+
+
+NO_LIMITS: Final = Limits()
+
+
 class Hierarchy(NamedTuple):
     """Where groups can be made."""
 
     version: int
     here: bytes
     """The directory of the group that this process is in."""
+    controllers: frozenset[str] = frozenset()
+    """What can be limited there; in version 2 devices can in any case."""
 
 
 def hierarchies() -> list[Hierarchy]:
     """Return where devices can be forbidden, the best way first. Raises OSError."""
+    return [found for found in all_hierarchies() if found.version == 2 or "devices" in found.controllers]
+
+
+def all_hierarchies() -> list[Hierarchy]:
+    """Return where groups can be made, version 2 first. Raises OSError."""
     own = dict(_own_groups())
     found = []
     with open(MOUNTINFO, "rb") as file:
@@ -59,10 +90,19 @@ def hierarchies() -> list[Hierarchy]:
             root, point = before.split(b" ")[3:5]
             kind, _, options = after.split(b" ", 2)
             if kind == b"cgroup2" and b"" in own:
-                found.append(Hierarchy(2, _below(point, root, own[b""])))
-            elif kind == b"cgroup" and b"devices" in options.split(b",") and b"devices" in own:
-                found.append(Hierarchy(1, _below(point, root, own[b"devices"])))
-    return sorted(found, key=lambda hierarchy: -hierarchy.version)
+                here = _below(point, root, own[b""])
+                found.append(Hierarchy(2, here, _words(here + b"/cgroup.controllers")))
+            elif kind == b"cgroup" and (bound := [name for name in options.split(b",") if name in own]):
+                controllers = frozenset(name.decode() for name in bound)
+                found.append(Hierarchy(1, _below(point, root, own[bound[0]]), controllers))
+    return sorted(dict.fromkeys(found), key=lambda hierarchy: -hierarchy.version)
+
+
+def _words(name: bytes) -> frozenset[str]:
+    try:
+        return frozenset(_read(name).decode().split())
+    except OSError:
+        return frozenset()
 
 
 def _own_groups() -> Iterator[tuple[bytes, bytes]]:
@@ -80,30 +120,36 @@ def _below(point: bytes, root: bytes, path: bytes) -> bytes:
     return os.path.normpath(point + b"/" + inside.lstrip(b"/"))
 
 
-class DeviceGroup:
-    """A group of its own below the present one, in which only some devices can be opened.
+class Share(NamedTuple):
+    """What a group is for in one hierarchy."""
+
+    hierarchy: Hierarchy
+    devices: tuple[Device, ...] | None = None
+    """Those that can be opened; None: any."""
+    limits: Limits = NO_LIMITS
+
+
+class Groups:
+    """A group of its own below the present one, in one hierarchy or several.
 
     A process of its own waits for the end of this one, however it comes, and removes the group then: only root with
     CAP_DAC_OVERRIDE may do that in the topmost group, and this process may be about to become somebody else, who sees
     other mounts.
     """
 
-    def __init__(self, hierarchy: Hierarchy, name: bytes, devices: Iterable[Device]) -> None:
+    def __init__(self, name: bytes, shares: Iterable[Share]) -> None:
         """Make the group, limit it and enter it. Raises OSError (EEXIST where another process is in it).
 
         `name`: relative; directories that are missing are made.
         """
-        self._home, self._group = hierarchy.here, os.path.join(hierarchy.here, name)
-        self._made: list[bytes] = []
+        self._groups = [_Group(name, share) for share in shares]
         self._caretaker: _Caretaker | None = None
         try:
-            self._make(name)
-            if hierarchy.version == 2:
-                self._filter(devices)
-            else:
-                self._list(devices)
+            for group in self._groups:
+                group.make()
             self._caretaker = _Caretaker(self._remove)
-            _write(self._group + b"/cgroup.procs", b"%d" % os.getpid())
+            for group in self._groups:
+                group.enter()
         except OSError:
             self.leave()
             raise
@@ -121,11 +167,66 @@ class DeviceGroup:
             self._caretaker.let_go()
 
     def _remove(self) -> None:
+        for group in self._groups:
+            group.remove()
+
+
+class _Group:
+    """A group in one hierarchy."""
+
+    def __init__(self, name: bytes, share: Share) -> None:
+        self._name, self._share = name, share
+        self._home = share.hierarchy.here
+        self._group = os.path.join(self._home, name)
+        self._made: list[bytes] = []
+
+    def make(self) -> None:
+        """Make it, and limit what can be limited as long as nobody is in it. Raises OSError."""
+        self._make(self._name)
+        share = self._share
+        if share.hierarchy.version == 2:
+            if share.devices is not None:
+                self._filter(share.devices)
+        else:
+            if share.devices is not None:
+                self._list(share.devices)
+            for file, text in _old_limits(share.limits):
+                self._limit(file, text)
+
+    def enter(self) -> None:
+        """Enter it, and limit what can be limited then only. Raises OSError."""
+        _write(self._group + b"/cgroup.procs", b"%d" % os.getpid())
+        if self._share.hierarchy.version == 2 and any(self._share.limits):
+            self._have_controllers()
+            for file, text in _limits(self._share.limits):
+                self._limit(file, text)
+
+    def remove(self) -> None:
+        """Empty it and remove it."""
         if self._group in self._made:
             self._empty()
         for made in reversed(self._made):
             with suppress(OSError):  # another instance may have a group in the directories above
                 os.rmdir(made)
+
+    def _limit(self, file: bytes, text: bytes) -> None:
+        try:
+            _write(self._group + b"/" + file, text)
+        except OSError as error:
+            raise OSError(error.errno, f"{file.decode()}: {error.strerror}", self._group) from None
+
+    def _have_controllers(self) -> None:
+        """Let groups below the present one be limited: it must be empty for that, so that we have left it before."""
+        wanted = {name for name, value in self._share.limits._asdict().items() if value}
+        above = [self._home, *self._made[:-1]]
+        for directory in above:
+            file = directory + b"/cgroup.subtree_control"
+            if missing := wanted - _words(file):
+                try:
+                    _write(file, b" ".join(b"+" + name.encode() for name in sorted(missing)))
+                except OSError as error:
+                    what = f"cgroup.subtree_control: {error.strerror}"
+                    raise OSError(error.errno, what, directory) from None
 
     def _empty(self) -> None:
         """Put back all that is in the group, and remove it: a process that ends is in it a moment longer than listed."""
@@ -133,13 +234,25 @@ class DeviceGroup:
         while os.path.isdir(self._group):
             for pid in _read(self._group + b"/cgroup.procs").split():
                 with suppress(ProcessLookupError):
-                    _write(self._home + b"/cgroup.procs", pid)
+                    self._put_back(pid)
             try:
                 os.rmdir(self._group)
             except OSError as error:
                 if error.errno != errno.EBUSY or time.monotonic() > until:
                     return
                 time.sleep(_NAP)
+
+    def _put_back(self, pid: bytes) -> None:
+        try:
+            _write(self._home + b"/cgroup.procs", pid)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            # In version 2 a group whose groups are limited holds no processes: it is as it was before we came.
+            off = b" ".join(b"-" + name.encode() for name, value in self._share.limits._asdict().items() if value)
+            for directory in (*reversed(self._made[:-1]), self._home):
+                _write(directory + b"/cgroup.subtree_control", off)
+            _write(self._home + b"/cgroup.procs", pid)
 
     def _make(self, name: bytes) -> None:
         parts = name.split(b"/")
@@ -167,6 +280,27 @@ class DeviceGroup:
         for major, minor, access in devices:
             how = b"r" * bool(access & READ) + b"w" * bool(access & WRITE)
             _write(self._group + b"/devices.allow", b"c %d:%d %s" % (major, minor, how))
+
+
+def _limits(limits: Limits) -> Iterator[tuple[bytes, bytes]]:
+    """Yield files of a group of version 2, and what is written into them."""
+    if limits.memory:
+        yield b"memory.max", b"%d" % limits.memory
+    if limits.pids:
+        yield b"pids.max", b"%d" % limits.pids
+    if limits.cpu:
+        yield b"cpu.max", b"%d %d" % (limits.cpu * _PERIOD // 100, _PERIOD)
+
+
+def _old_limits(limits: Limits) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the same of version 1."""
+    if limits.memory:
+        yield b"memory.limit_in_bytes", b"%d" % limits.memory
+    if limits.pids:
+        yield b"pids.max", b"%d" % limits.pids
+    if limits.cpu:
+        yield b"cpu.cfs_period_us", b"%d" % _PERIOD
+        yield b"cpu.cfs_quota_us", b"%d" % (limits.cpu * _PERIOD // 100)
 
 
 class _Caretaker:

@@ -16,11 +16,14 @@ FEATURES: Final = (
     "fanotify_rename",
     "fanotify_target",
     "inotify",
+    "landlock",
     "memfd",
+    "mount_setattr",
     "open_tree",
     "openat2",
     "pidfd",
     "reflink",
+    "seccomp",
 )
 _FORCED = frozenset(filter(None, os.environ.get("CLSYNC_WITHOUT", "").split(",")))
 

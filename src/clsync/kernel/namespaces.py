@@ -7,6 +7,7 @@ import os
 import struct
 from typing import Final
 
+from clsync.kernel.features import refuse_if_forced
 from clsync.kernel.libc import LIBC, checked, function
 
 FILES: Final = 0x400
@@ -24,10 +25,17 @@ _MS_REC: Final = 0x4000
 _MS_PRIVATE: Final = 1 << 18
 _MNT_DETACH: Final = 2
 _UMOUNT_NOFOLLOW: Final = 8
+_SYS_OPEN_TREE: Final = 428  # the same numbers on every architecture but alpha
+_SYS_MOVE_MOUNT: Final = 429
 _SYS_MOUNT_SETATTR: Final = 442
 _AT_FDCWD: Final = -100
 _AT_RECURSIVE: Final = 0x8000
+_AT_EMPTY_PATH: Final = 0x1000
 _ATTR_RDONLY: Final = 1
+_ATTR_NOSUID: Final = 2
+_ATTR_NODEV: Final = 4
+_OPEN_TREE_CLONE: Final = 1
+_MOVE_EMPTY_PATH: Final = 4
 
 _mount = function("mount", *[ctypes.c_char_p] * 3, ctypes.c_ulong, ctypes.c_char_p)
 _umount = function("umount2", ctypes.c_char_p, ctypes.c_int)
@@ -61,9 +69,37 @@ def unmount(target: bytes) -> None:
 
 def make_read_only(target: bytes) -> None:
     """Let nothing be written below a mount point, nor to what is mounted there (Linux 5.12). Raises OSError."""
-    attributes = struct.pack("=QQQQ", _ATTR_RDONLY, 0, 0, 0)
-    arguments = (_AT_FDCWD, ctypes.c_char_p(target), _AT_RECURSIVE, attributes, ctypes.c_size_t(len(attributes)))
-    checked(LIBC.syscall(ctypes.c_long(_SYS_MOUNT_SETATTR), *arguments), target)
+    _set_attributes(_AT_FDCWD, target, 0, _ATTR_RDONLY)
+
+
+def copy_of_mounts(path: bytes) -> int:
+    """Return a descriptor of a mount of what stands there and is mounted below, which stands nowhere yet (Linux 5.12).
+
+    Neither devices nor bits for other users count there. Raises OSError.
+    """
+    refuse_if_forced("mount_setattr")
+    flags = ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE)
+    tree = checked(LIBC.syscall(ctypes.c_long(_SYS_OPEN_TREE), _AT_FDCWD, ctypes.c_char_p(path), flags), path)
+    try:
+        _set_attributes(tree, b"", _AT_EMPTY_PATH, _ATTR_NOSUID | _ATTR_NODEV)
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
+
+
+def lay(tree: int, target: bytes) -> None:
+    """Let what `copy_of_mounts` has returned stand over something. Raises OSError."""
+    arguments = (tree, ctypes.c_char_p(b""), _AT_FDCWD, ctypes.c_char_p(target), ctypes.c_uint(_MOVE_EMPTY_PATH))
+    checked(LIBC.syscall(ctypes.c_long(_SYS_MOVE_MOUNT), *arguments), target)
+
+
+def _set_attributes(directory: int, path: bytes, flags: int, attributes: int) -> None:
+    refuse_if_forced("mount_setattr")
+    packed = struct.pack("=QQQQ", attributes, 0, 0, 0)
+    how = ctypes.c_uint(_AT_RECURSIVE | flags)
+    arguments = (directory, ctypes.c_char_p(path), how, packed, ctypes.c_size_t(len(packed)))
+    checked(LIBC.syscall(ctypes.c_long(_SYS_MOUNT_SETATTR), *arguments), path)
 
 
 def change_root() -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from clsync.kernel import roles
+from clsync.kernel.sandbox import Sandbox, start_within
 
 
 def spawn(
@@ -22,18 +23,19 @@ def spawn(
     env: Mapping[bytes, bytes] | None = None,
     pass_fds: Sequence[int] = (),
     scanner: bool = False,
+    sandbox: Sandbox | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a program in the directory behind the descriptor `cwd`, in a process group of its own.
 
     It is run by who runs handlers (`kernel.roles`); a `scanner` by ourselves, with what reading the tree needs.
-    A script without `#!` is run by the shell, as execvp(3) does it.
+    A script without `#!` is run by the shell, as execvp(3) does it. With a `sandbox` it can do no more than that allows.
 
     The signal mask and dispositions of the child are the default ones. Descriptors left None are inherited, and
     those in `pass_fds`.
     Raises OSError (ENOENT, EACCES, ...) where the program cannot be run.
     """
 
-    def start(words: list[bytes]) -> subprocess.Popen[bytes]:
+    def start(words: list[bytes], cwd: int) -> subprocess.Popen[bytes]:
         # vfork is used (no preexec_fn, no user=): the cost does not grow with our memory.
         return subprocess.Popen(
             words,
@@ -47,13 +49,18 @@ def spawn(
             restore_signals=True,
         )
 
-    with roles.as_scanner() if scanner else roles.as_programs():
+    def run(cwd: int) -> subprocess.Popen[bytes]:
         try:
-            return start(list(argv))
+            return start(list(argv), cwd)
         except OSError as error:
             if error.errno != errno.ENOEXEC:
                 raise
-            return start([b"/bin/sh", *argv])
+            return start([b"/bin/sh", *argv], cwd)
+
+    if sandbox is not None:
+        return start_within(sandbox, cwd, run)
+    with roles.as_scanner() if scanner else roles.as_programs():
+        return run(cwd)
 
 
 def signal_group(pid: int, number: int) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from clsync.kernel.credentials import no_new_privileges
+from clsync.kernel.features import refuse_if_forced
 from clsync.kernel.libc import LIBC, checked
 
 ALLOW: Final = 0x7FFF0000
@@ -143,14 +144,16 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
     return struct.pack("=HBBI", code, if_true, if_false, value)
 
 
-def load(filter_program: bytes, everywhere: bool = True) -> None:
+def load(filter_program: bytes, everywhere: bool = True, gains: bool = False) -> None:
     """Put a filter in force for all threads, for good, programs that are run included (Linux 3.17). Raises OSError.
 
-    Not `everywhere`: for this thread alone.
+    Not `everywhere`: for this thread alone. `gains`: programs may still get rights by being run; needs CAP_SYS_ADMIN.
     """
+    refuse_if_forced("seccomp")
     buffer = ctypes.create_string_buffer(filter_program, len(filter_program))
     description = struct.pack("@HP", len(filter_program) // 8, ctypes.addressof(buffer))
-    no_new_privileges()
+    if not gains:
+        no_new_privileges()
     arguments = (ctypes.c_long(_SET_MODE_FILTER), ctypes.c_long(_ALL_THREADS if everywhere else 0), description)
     other = checked(LIBC.syscall(ctypes.c_long(_machine().seccomp), *arguments))
     if other:

@@ -40,7 +40,7 @@ _clsync() {{
     case $prev in
 {cases}
     esac
-    [[ $COMP_CWORD -eq 1 ]] && word=ctl || word=
+    [[ $COMP_CWORD -eq 1 ]] && word='ctl doctor' || word=
     mapfile -t COMPREPLY < <(compgen -W "{words} $word" -- "$cur")
     if [[ ${{#COMPREPLY[@]}} -eq 1 && ${{COMPREPLY[0]}} == *= ]]; then
         compopt -o nospace 2>/dev/null

@@ -11,6 +11,11 @@ from clsync.options.values import written
 
 USAGE = "Usage: clsync -W SOURCE [-D DESTINATION] [OPTION]... [-- HANDLER-ARGUMENT...]"
 _CTL_USAGE = "       clsync ctl COMMAND                        ask a daemon that runs; see clsync ctl --help"
+_DOCTOR_USAGE = (
+    "       clsync doctor [OPTION]...                 say what this machine can give, and what would be done"
+)
+DOCTOR = b"doctor"
+"""The first word of a command line that asks for that."""
 _EXAMPLES = """\
 Examples:
   clsync -W /srv/data -D /mnt/mirror             keep a directory equal, live
@@ -39,7 +44,7 @@ def default_text(option: Option) -> str:
 
 def help_text(columns: int = 80) -> str:
     """Return the help, wrapped to a width."""
-    return "\n".join([USAGE, _CTL_USAGE, "", *_groups(max(columns, 60)), _EXAMPLES])
+    return "\n".join([USAGE, _CTL_USAGE, _DOCTOR_USAGE, "", *_groups(max(columns, 60)), _EXAMPLES])
 
 
 def _groups(columns: int) -> Iterator[str]:

@@ -151,8 +151,8 @@ _ENVIRONMENT = {
     "`RSYNC_RSH`": "rsync's remote shell. If it is set, clsync leaves connections to rsync and keeps none of its own.",
     "`CLSYNC_COMPAT`": "As --compat.",
     "`CLSYNC_WITHOUT`": "Kernel features that are not to be used, with commas between them:"
-    " `copy_file_range`, `fanotify`, `fanotify_rename`, `fanotify_target`, `inotify`, `memfd`, `open_tree`, `openat2`,"
-    " `pidfd`, `reflink`.",
+    " `copy_file_range`, `fanotify`, `fanotify_rename`, `fanotify_target`, `inotify`, `landlock`, `memfd`,"
+    " `mount_setattr`, `open_tree`, `openat2`, `pidfd`, `reflink`, `seccomp`.",
     "`CLSYNC_STATUS`": "Set for handlers: `initsync` or `running`.",
     "`CLSYNC_ITERATION`": "Set for handlers: the number of the batch, 1 for the initial sync.",
 }
@@ -194,7 +194,8 @@ def manual() -> str:
                 "SYNOPSIS",
                 "\\fBclsync\\fR \\fB\\-W\\fR \\fISOURCE\\fR [\\fB\\-D\\fR \\fIDESTINATION\\fR] [\\fIOPTION\\fR]..."
                 " [\\fB\\-\\-\\fR \\fIHANDLER-ARGUMENT\\fR...]\n.br\n"
-                "\\fBclsync ctl\\fR [\\fIOPTION\\fR]... \\fICOMMAND\\fR [\\fIARGUMENT\\fR]...\n",
+                "\\fBclsync ctl\\fR [\\fIOPTION\\fR]... \\fICOMMAND\\fR [\\fIARGUMENT\\fR]...\n.br\n"
+                "\\fBclsync doctor\\fR [\\fIOPTION\\fR]...\n",
             ),
             roff.section("DESCRIPTION", *map(roff.paragraph, _DESCRIPTION)),
             roff.section("OPTIONS", *_options()),
@@ -205,6 +206,7 @@ def manual() -> str:
             _control(),
             _privileges(),
             _splitting(),
+            _sandbox(),
             roff.section("SIGNALS", roff.items(_SIGNALS.items())),
             roff.section("FILES", *_files()),
             roff.section("EXIT STATUS", *(roff.item(f"`{code:d}`", text) for code, text in EXIT_TEXTS.items())),
@@ -387,6 +389,42 @@ def _privileges() -> str:
             " the system."
         ),
         roff.example(_PRIVILEGES),
+    )
+
+
+_LAYERS = {
+    "`landlock`": "What can be read is the watch directory, programs and libraries below /usr, and what the way to the"
+    " destination takes: keys and configuration of ssh, names of hosts. What can be written is a local destination."
+    " TCP only where the destination is remote; no signals to others. Linux 5.13.",
+    "`seccomp`": "No system call that copying has no use for: mounts, namespaces, tracing, modules; no socket where the"
+    " destination is local. On x86_64, aarch64 and riscv64.",
+    "`mounts`": "A view of mounts in which all but the destination is read-only, for modes, owners, times and attributes as"
+    " well, and in which no device can be opened at the destination. With CAP_SYS_ADMIN; Linux 5.12.",
+    "`capabilities`": "Programs of root have those that making files equal takes. With CAP_SETPCAP.",
+}
+
+
+def _sandbox() -> str:
+    return roff.section(
+        "SANDBOX",
+        roff.paragraph(
+            "What clsync itself starts is confined by default: rsync and ssh with arguments of clsync's own, the processes"
+            " of mode copy, and with --splitting the part without rights. So a symlink that somebody puts into the tree at"
+            " the wrong moment leads nowhere. Handlers, hooks, and an rsync with a program or arguments of your own are"
+            " not, unless --sandbox=on says so; nor is anything with --compat=0.4. Layers:"
+        ),
+        roff.items(_LAYERS.items()),
+        roff.paragraph(
+            "A layer that the system cannot give is left out with one warning. One that is asked for by its name, or by"
+            " `on`, ends the start then (exit code 10). Whether rsync can live in it is tried at the start; so is whether"
+            " ssh finds its configuration. An ssh that is configured to run something (ProxyCommand and the like) is left"
+            " alone."
+        ),
+        roff.paragraph(
+            "`clsync doctor` tells what this machine can give. With options, and by --dry-run, it tells what a start with"
+            " them would do: every step, what each process keeps, what is left out, and how to have it. Its exit code is"
+            " that of such a start."
+        ),
     )
 
 

@@ -142,6 +142,8 @@ What is different then (`clsync(1)`, PRIVILEGES):
   read, full, and null.
 - **`--detach-network=non-privileged` and `--seccomp-filter`** mean the part without rights, and are errors without
   `--splitting`. So do `--uid` and `--gid` with it; that part cannot be root.
+- **rsync, ssh and the copier are in a sandbox** by default (`--sandbox`), programs and arguments of your own are not, and
+  with `--compat=0.4` nothing is.
 - **`--secure-splitting`** stands for `--seccomp-filter` and `--forbid-devices`, too.
 """
 

@@ -102,6 +102,7 @@ class Settings:
     privileged_gid: bytes | None
     sync_handler_uid: bytes | None
     sync_handler_gid: bytes | None
+    sandbox: frozenset[str]
     chroot: bytes | None
     pivot_root: str
     mountpoints: tuple[bytes, ...]
@@ -111,6 +112,9 @@ class Settings:
     seccomp_filter: int
     forbid_devices: int
     cgroup_group_name: bytes
+    cgroup_memory: int
+    cgroup_pids: int
+    cgroup_cpu: int
     splitting: str
     secure_splitting: int
     check_execvp_arguments: int
@@ -132,6 +136,7 @@ class Settings:
     custom_signals: Mapping[int, bytes]
     config_block_inherits: bytes | None
     compat: bool
+    dry_run: int
     arguments: tuple[bytes, ...] | None = None
     """Arguments of the handler, not expanded; None: the mode's own."""
     recursive_arguments: tuple[bytes, ...] | None = None
@@ -145,6 +150,16 @@ class Settings:
     def fixed(self) -> dict[str, Any]:
         """Return the values that cannot be changed while clsync runs, by their names here."""
         return {BY_NAME[name].key: getattr(self, BY_NAME[name].key) for name in FIXED}
+
+    @property
+    def sandbox_demanded(self) -> frozenset[str]:
+        """Return the layers of the sandbox that have to be had; `on` stands for all."""
+        return self.sandbox - {"auto", "off"}
+
+    @property
+    def group_limits(self) -> tuple[int, int, int]:
+        """Return the most memory (bytes), processes, and percent of a processor, 0 each where there is no limit."""
+        return self.cgroup_memory, self.cgroup_pids, self.cgroup_cpu
 
     def text(self, name: bytes) -> bytes | None:
         """Return what `%name%` stands for; None where there is no such option."""
@@ -532,8 +547,16 @@ def _check_privileges(s: Settings) -> None:
     """Refuse what cannot be meant together of privileges. Raises OperatorError."""
     if s.pivot_root != "off" and s.chroot is None:
         raise OperatorError(f"--pivot-root={s.pivot_root} without a new root", "name it with --chroot")
-    if "cgroup-group-name" in s.given and not s.forbid_devices:
-        raise OperatorError("--cgroup-group-name without --forbid-devices", "add it, or leave the name out")
+    if "cgroup-group-name" in s.given and not s.forbid_devices and not any(s.group_limits):
+        raise OperatorError(
+            "--cgroup-group-name without --forbid-devices",
+            "add it, or --cgroup-memory, --cgroup-pids or --cgroup-cpu; or leave the name out",
+        )
+    if s.sandbox_demanded and s.mode not in (None, "rsyncdirect", "copy"):
+        raise OperatorError(
+            f"--sandbox has no meaning in mode {s.mode}",
+            "it is for what clsync itself starts: narrow your program with --sync-handler-uid, --chroot or the like",
+        )
     if s.splitting != "off":
         return
     if s.detach_network == "non-privileged":

@@ -77,6 +77,7 @@ OVERLAPS: Final = ("off", "safe", "full")
 SYSCALLS: Final = ("mon_stat",)
 PIVOTS: Final = ("off", "direct", "auto", "auto-ro")
 NETWORKS: Final = ("off", "non-privileged", "everywhere")
+SANDBOX_LAYERS: Final = ("landlock", "seccomp", "mounts", "capabilities")
 INHERITED: Final = ("empty", "clsync", "permitted", "dont-touch")
 _OLD_INHERITED: Final = ("permittied",)
 
@@ -598,6 +599,23 @@ OPTIONS: Final[tuple[Option, ...]] = (
         completes="group",
     ),
     Option(
+        "sandbox",
+        "",
+        _V,
+        values.layers(*SANDBOX_LAYERS),
+        frozenset(("auto",)),
+        _PRIVILEGE,
+        "what clsync itself starts can do no more than it has to",
+        "HOW",
+        "rsync with the arguments that clsync gives it, ssh below it, the processes of mode copy, and the part without"
+        " rights (--splitting). `auto`: with all layers that can be had. `on`: with all, or the start ends. `off`: none."
+        " Or those that have to be had, with commas: `landlock` (files and directories, TCP), `seccomp` (system calls,"
+        " sockets), `mounts` (all but the destination is read-only), `capabilities` (of root's programs). A program or"
+        " arguments of your own are left alone by `auto`. See SANDBOX.",
+        frozenset(("off",)),
+        completes=" ".join(("auto", "on", "off", *SANDBOX_LAYERS)),
+    ),
+    Option(
         "chroot",
         "",
         _V,
@@ -692,7 +710,42 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _PRIVILEGE,
         "name of that group",
         "NAME",
-        "Below the group that clsync is started in; removed at the end.",
+        "Below the group that clsync is started in; removed at the end. Also the name of the group that --cgroup-memory,"
+        " --cgroup-pids and --cgroup-cpu limit.",
+    ),
+    Option(
+        "cgroup-memory",
+        "",
+        _V,
+        values.amount,
+        0,
+        _PRIVILEGE,
+        "most memory of clsync and its handlers",
+        "BYTES",
+        "With a unit: `512m`, `2g`. Beyond it the kernel ends one of them. 0: any. By a group of processes (cgroup) of"
+        " their own, which has to have the controller. Needs root, or a group that was handed to the user.",
+    ),
+    Option(
+        "cgroup-pids",
+        "",
+        _V,
+        values.integer(),
+        0,
+        _PRIVILEGE,
+        "most processes and threads of clsync and its handlers",
+        "N",
+        "0: any. As --cgroup-memory.",
+    ),
+    Option(
+        "cgroup-cpu",
+        "",
+        _V,
+        values.integer(0, 100_000),
+        0,
+        _PRIVILEGE,
+        "most processor time of clsync and its handlers",
+        "PERCENT",
+        "Of one processor: 150 is one and a half. 0: any. As --cgroup-memory.",
     ),
     Option(
         "splitting",
@@ -867,6 +920,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         " with their list files become those of clsync 0.4.",
         completes="0.4 off",
     ),
+    _flag(
+        "dry-run",
+        "",
+        _CONF,
+        "show what would be done at the start, and do nothing",
+        "Every step in its order, and what each process keeps. What hinders the start is said as at a start.",
+    ),
     Option("help", "h", _N, values.nothing, None, _CONF, "show this text"),
     Option("version", "V", _N, values.nothing, None, _CONF, "show the version"),
 )
@@ -901,8 +961,8 @@ FIXED: Final = frozenset(
     " status-file background skip-initialsync only-initialsync config-file custom-signals compat socket socket-mod"
     " socket-own socket-auth uid gid preserve-capabilities inherit-capabilities privileged-uid privileged-gid"
     " sync-handler-uid sync-handler-gid chroot pivot-root mountpoints detach-network detach-ipc detach-miscellanea"
-    " seccomp-filter forbid-devices cgroup-group-name splitting secure-splitting check-execvp-arguments"
-    " add-permitted-hook-files".split()
+    " seccomp-filter forbid-devices cgroup-group-name cgroup-memory cgroup-pids cgroup-cpu sandbox dry-run splitting"
+    " secure-splitting check-execvp-arguments add-permitted-hook-files".split()
 )
 """What cannot be changed while clsync runs."""
 

@@ -91,6 +91,16 @@ def size(text: bytes | None, current: object) -> int:
     return number
 
 
+def amount(text: bytes | None, current: object) -> int:
+    """Parse a number of bytes, with a unit if it has one: `512k`, `5m`, `1g`."""
+    units = {b"k": 1 << 10, b"m": 1 << 20, b"g": 1 << 30}
+    word = (text or b"").strip(_BLANKS)
+    unit = units.get(word[-1:].lower(), 0)
+    number = strtol(word[:-1] if unit else word) * (unit or 1)
+    _within(number, 0, _OFF_T_MAX)
+    return number
+
+
 def seconds(minimum: float = 0) -> Parser:
     """Return the parser of a time span in seconds, decimals allowed."""
 
@@ -202,6 +212,18 @@ def names(*known: str, every: frozenset[str] | None = None) -> Parser:
             elif word:
                 current |= {str(choice(*known)(word, None))}
         return current
+
+    return parse
+
+
+def layers(*known: str) -> Parser:
+    """Return the parser of `auto`, `on`, `off`, or names out of `known` with commas."""
+
+    def parse(text: bytes | None, current: object) -> frozenset[str]:
+        words = frozenset(shown(word.strip(_BLANKS)) for word in (text or b"auto").split(b","))
+        if len(words) == 1 and words <= {"auto", "on", "off"}:
+            return words
+        return frozenset(str(choice(*known)(word.encode(), None)) for word in words)
 
     return parse
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from clsync.errors import Exit, OperatorError
-from clsync.kernel import credentials, namespaces, roles
-from clsync.kernel.cgroups import READ, WRITE, Device, DeviceGroup, hierarchies
+from clsync.kernel import credentials, landlock, namespaces, roles, sandbox
+from clsync.kernel.cgroups import READ, WRITE, Device, Groups, Hierarchy, Share, all_hierarchies
 from clsync.options import Settings
+from clsync.options.table import SANDBOX_LAYERS
 from clsync.options.values import shown
 from clsync.privilege import root, seccomp
 from clsync.privilege.accounts import SystemAccounts
@@ -21,7 +23,7 @@ from clsync.privilege.plan import (
     Detach,
     GiveUp,
     KeepMounts,
-    LimitDevices,
+    LimitGroup,
     Machine,
     MakePrivate,
     Plan,
@@ -39,13 +41,25 @@ DEVICES: Final = (
 )
 """Harmless ones (admin-guide/devices of Linux)."""
 
+_OF_WORKER: Final = (
+    landlock.Allowed(b"/etc/localtime", landlock.READ_FILE),
+    landlock.Allowed(b"/dev/null", landlock.USE),
+)
+_REFUSED_TO_WORKER: Final = landlock.EVERYTHING & ~(landlock.MAKE_DIR | landlock.MAKE_REG | landlock.WRITE_FILE)
+"""New files it may write, where nobody may: dumps."""
+
+_PATIENCE: Final = 5.0
+"""Seconds in which a thread that has been waited for is gone."""
+
 Debug = Callable[[str], None]
 
 
-def this_machine() -> Machine:
-    """Return who this process is and what it may do."""
+def this_machine(layers: bool = True) -> Machine:
+    """Return who this process is and what it may do; `layers`: those of the sandbox are tried as well."""
     sets = credentials.capabilities()
-    return Machine(credentials.ids(), sets.permitted, sets.inheritable, credentials.ambient())
+    tried = {layer: sandbox.trouble_with(layer) for layer in SANDBOX_LAYERS} if layers else {}
+    troubles = {layer: why for layer, why in tried.items() if why}
+    return Machine(credentials.ids(), sets.permitted, sets.inheritable, credentials.ambient(), troubles)
 
 
 class Confinement:
@@ -53,9 +67,9 @@ class Confinement:
 
     def __init__(self, settings: Settings, debug: Debug) -> None:
         """Plan it; nothing is done yet. `debug` is told of each step. Raises OperatorError."""
-        self.plan: Plan = make_plan(settings, this_machine(), SystemAccounts())
+        self.plan: Plan = make_plan(settings, this_machine(settings.sandbox != {"off"}), SystemAccounts())
         self._debug = debug
-        self._group: DeviceGroup | None = None
+        self._group: Groups | None = None
         self._hides_code = any(isinstance(step, ChangeRoot | KeepMounts) for step in self.plan.confinement)
         identity = self.plan.identity
         self._blind = identity is not None and not identity.kept & credentials.mask(("CAP_DAC_READ_SEARCH",))
@@ -88,7 +102,7 @@ class Confinement:
         """
         if self.plan.identity is not None:
             if self.plan.worker is None:
-                threads = len(os.listdir(b"/proc/self/task"))
+                threads = _threads()
                 assert threads == 1, f"{threads} threads: the others would keep what this one gives up"
                 self._take(self.plan.identity)
             self._assign(others=self.plan.roles.others)
@@ -134,6 +148,7 @@ class Confinement:
         roles.assign(
             own=who.own, programs=who.programs if others else None, starter=who.starter, scanning=who.scanning
         )
+        sandbox.use(self.plan.sandbox.used)
 
     def _take(self, step: Step) -> None:
         self._debug(f"--{step.option}: {step.text}")
@@ -146,7 +161,7 @@ class Confinement:
 
     def _do(self, step: Step) -> None:
         match step:
-            case LimitDevices():
+            case LimitGroup():
                 self._group = _limited(step)
             case Detach():
                 namespaces.unshare(step.flags)
@@ -162,25 +177,26 @@ class Confinement:
                 _give_up(step)
 
 
+def _threads() -> int:
+    """Return how many threads there are; Python is done with one that ends a moment before the kernel is."""
+    until = time.monotonic() + _PATIENCE
+    while (found := len(os.listdir(b"/proc/self/task"))) > 1 and time.monotonic() < until:
+        time.sleep(0.001)
+    return found
+
+
 def _hint(error: OSError) -> str:
     if error.errno in (errno.EPERM, errno.EACCES):
         return "start clsync as root, with all its capabilities, or leave the option out"
     return "leave the option out where the system cannot do it"
 
 
-def _limited(step: LimitDevices) -> DeviceGroup:
-    """Enter a group with few devices, the best that can be had. Raises OSError, OperatorError."""
-    found = hierarchies()
-    if not found:
-        raise OperatorError(
-            f"--{step.option}: no hierarchy of process groups is mounted (cgroup2, or cgroup with devices)",
-            "mount one: mount -t cgroup2 none /sys/fs/cgroup",
-            Exit.PRIVILEGE,
-        )
+def _limited(step: LimitGroup) -> Groups:
+    """Enter a group that can use less, the best that can be had. Raises OSError, OperatorError."""
     trouble: OSError | None = None
-    for hierarchy in found:
+    for shares in _shares(step):
         try:
-            return DeviceGroup(hierarchy, step.group, DEVICES)
+            return Groups(step.group, shares)
         except FileExistsError:
             raise OperatorError(
                 f"--cgroup-group-name {shown(step.group)}: this group is there already",
@@ -188,9 +204,45 @@ def _limited(step: LimitDevices) -> DeviceGroup:
                 Exit.PRIVILEGE,
             ) from None
         except OSError as error:
+            if any(step.limits) and error.errno in (errno.EBUSY, errno.EOPNOTSUPP):
+                raise OperatorError(
+                    f"--{step.option}: {shown(error.filename or b'')} cannot be limited: {error.strerror}",
+                    "start clsync alone in a group: by systemd with Delegate=yes, as clsync@.service, or by systemd-run",
+                    Exit.PRIVILEGE,
+                ) from None
             trouble = trouble or error
     assert trouble is not None
     raise trouble
+
+
+def _shares(step: LimitGroup) -> Iterator[list[Share]]:
+    """Yield the ways to make the group, the best first. Raises OperatorError, OSError."""
+    found = all_hierarchies()
+    limited: dict[Hierarchy, list[str]] = {}
+    for option, value in step.limits.by_option().items() if any(step.limits) else ():
+        controller = option.removeprefix("cgroup-")
+        where = next((hierarchy for hierarchy in found if controller in hierarchy.controllers), None)
+        if value and where is None:
+            raise OperatorError(
+                f"--{option}: no hierarchy of process groups has the controller {controller} here",
+                "enable it (cgroup.controllers, or a unit with Delegate=yes), or leave the option out",
+                Exit.PRIVILEGE,
+            )
+        if value and where is not None:
+            limited.setdefault(where, []).append(controller)
+    with_devices = [h for h in found if h.version == 2 or "devices" in h.controllers] if step.devices else [None]
+    if not with_devices:
+        raise OperatorError(
+            f"--{step.option}: no hierarchy of process groups is mounted (cgroup2, or cgroup with devices)",
+            "mount one: mount -t cgroup2 none /sys/fs/cgroup",
+            Exit.PRIVILEGE,
+        )
+    for one in with_devices:
+        places = dict.fromkeys([*([one] if one is not None else []), *limited])
+        yield [
+            Share(place, DEVICES if place == one else None, step.limits.of(limited.get(place, ())))
+            for place in places
+        ]
 
 
 def _become(step: Become) -> None:
@@ -217,3 +269,5 @@ def _give_up(step: GiveUp) -> None:
     else:
         credentials.become(step.ids, nothing)
     credentials.no_new_privileges()
+    if step.no_files:
+        landlock.restrict(_OF_WORKER, network=False, handled=_REFUSED_TO_WORKER)

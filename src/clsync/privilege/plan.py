@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
 
 from clsync.errors import Exit, OperatorError
 from clsync.kernel import namespaces
+from clsync.kernel.cgroups import NO_LIMITS, Limits
 from clsync.kernel.credentials import Ids, mask, names_in
 from clsync.options import Settings
+from clsync.options.table import SANDBOX_LAYERS
 from clsync.options.values import shown
 from clsync.privilege.accounts import Accounts, User
 
@@ -29,6 +31,12 @@ _BROKER: Final = mask(
     )
 )
 """What the part with rights keeps of a daemon that is split."""
+_REMEDIES: Final = {
+    "landlock": "use a kernel with Landlock (5.13, lsm=landlock,...), or a container that lets it through",
+    "seccomp": "use a kernel with filters of system calls, on x86_64, aarch64 or riscv64",
+    "mounts": "use Linux 5.12 or later, or a container in which mounts can be made",
+    "capabilities": "start clsync with CAP_SETPCAP",
+}
 _MARKING: Final = mask(("CAP_SYS_ADMIN",))
 """What marks of whole file systems need (fanotify_mark(2))."""
 
@@ -41,6 +49,8 @@ class Machine:
     permitted: int
     inheritable: int = 0
     ambient: int = 0
+    troubles: Mapping[str, str] = field(default_factory=dict)
+    """Layers of the sandbox that cannot be had here (`SANDBOX_LAYERS`) -> why."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +66,23 @@ class Step(ABC):
 
 
 @dataclass(frozen=True)
-class LimitDevices(Step):
-    """Enter a group of processes with few devices."""
+class LimitGroup(Step):
+    """Enter a group of processes that can use less."""
 
     group: bytes
+    devices: bool
+    """Only harmless ones can be opened."""
+    limits: Limits = NO_LIMITS
 
     @property
     def text(self) -> str:
         """Say what is done."""
-        return f"enter the process group {shown(self.group)}, in which only harmless devices can be opened"
+        memory, pids, cpu = self.limits
+        what = ["only harmless devices can be opened"] * self.devices
+        what += [f"no more than {memory} bytes of memory are used"] * bool(memory)
+        what += [f"no more than {pids} processes and threads run"] * bool(pids)
+        what += [f"no more than {cpu} % of a processor are used"] * bool(cpu)
+        return f"enter the process group {shown(self.group)}, in which {', '.join(what)}"
 
 
 @dataclass(frozen=True)
@@ -145,11 +163,14 @@ class GiveUp(Step):
     """Keep the network."""
     any_call: bool
     """Keep all system calls."""
+    no_files: bool = False
+    """Read no file, run no program, and remove nothing (Landlock)."""
 
     @property
     def text(self) -> str:
         """Say what is done."""
         more = "" if self.network else ", no network"
+        more += ", no files to read (Landlock)" if self.no_files else ""
         return f"be user {self.ids.uid}, group {self.ids.gid}, without capabilities{more}, in the part that has no rights"
 
 
@@ -167,6 +188,29 @@ class Roles:
     """Handlers have rights that clsync itself gives up."""
 
 
+class LeftOut(NamedTuple):
+    """Why a layer is not used, and how it could be had."""
+
+    why: str
+    how: str
+    told: bool = False
+    """The operator has not chosen it so: it is worth a warning."""
+
+
+@dataclass(frozen=True)
+class SandboxLayers:
+    """What is around the programs that clsync itself starts."""
+
+    used: frozenset[str] = frozenset()
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
+
+    @property
+    def lack(self) -> str:
+        """Say what the operator should know of; empty where there is nothing."""
+        told = [f"{layer} ({left.why}; {left.how})" for layer, left in self.left_out.items() if left.told]
+        return f"without {', '.join(told)}" if told else ""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is done at the start."""
@@ -178,6 +222,7 @@ class Plan:
     roles: Roles
     worker: GiveUp | None = None
     """Of a daemon that is split: `identity` is that of the other part, then."""
+    sandbox: SandboxLayers = SandboxLayers()
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -195,16 +240,21 @@ def make_plan(s: Settings, machine: Machine, accounts: Accounts) -> Plan:
     limited = kept != machine.permitted and (worker is None or "preserve-capabilities" in s.given)
     others = programs != own or (limited and not own.uid)
     roles = Roles(own, programs, machine.ids, kept & _READING if own.uid else 0, others)
-    return Plan(tuple(_confinement(s)), _become(s, machine, own, kept, programs), roles, worker)
+    sandbox = _sandbox(s, machine, programs, kept)
+    if worker is not None:
+        worker = replace(worker, no_files=s.sandbox != {"off"} and not machine.troubles.get("landlock"))
+    return Plan(tuple(_confinement(s)), _become(s, machine, own, kept, programs), roles, worker, sandbox)
 
 
 # -- what is out of reach --------------------------------------------------------------------------------------
 
 
 def _confinement(s: Settings) -> Iterator[Step]:
-    if s.forbid_devices > 0:
+    if s.forbid_devices > 0 or any(s.group_limits):
         # First: where groups are made may be out of sight later.
-        yield LimitDevices("forbid-devices", s.cgroup_group_name)
+        options = {"forbid-devices": s.forbid_devices > 0, **Limits(*s.group_limits).by_option()}
+        option = next(name for name, value in options.items() if value)
+        yield LimitGroup(option, s.cgroup_group_name, s.forbid_devices > 0, Limits(*s.group_limits))
     if s.detach_miscellanea > 0:
         flags = namespaces.IPC | namespaces.UTS | namespaces.SYSV_SEMAPHORES
         yield Detach("detach-miscellanea", flags, "means of communication and name of the host")
@@ -307,6 +357,50 @@ def _asking(s: Settings) -> str:
     split = s.splitting != "off"
     order = (*(() if split else ("uid", "gid")), "preserve-capabilities", "inherit-capabilities")
     return next((name for name in order if name in s.given), "splitting" if split else "compat")
+
+
+# -- what our own programs may do ----------------------------------------------------------------------------
+
+
+def _sandbox(s: Settings, machine: Machine, programs: Ids, kept: int) -> SandboxLayers:
+    """Return the layers that are used. Raises OperatorError where one was asked for that cannot be had."""
+    left_out = {layer: found for layer in SANDBOX_LAYERS if (found := _lacking(layer, s, machine, programs, kept))}
+    demanded = s.sandbox_demanded - {"on"}
+    if "on" in s.sandbox:
+        demanded = frozenset(SANDBOX_LAYERS if not machine.ids.uid else ("landlock", "seccomp"))
+    if s.sandbox != {"auto"}:
+        for layer in sorted(demanded & left_out.keys()):
+            raise OperatorError(
+                f"--sandbox={shown(s.text(b'sandbox') or b'')}: {layer} cannot be had: {left_out[layer].why}",
+                f"{left_out[layer].how}; or leave it out: --sandbox=auto",
+                Exit.PRIVILEGE,
+            )
+        unwanted = LeftOut("it was not asked for", "--sandbox=auto")
+        left_out |= {layer: unwanted for layer in SANDBOX_LAYERS if layer not in demanded}
+    return SandboxLayers(frozenset(SANDBOX_LAYERS) - left_out.keys(), left_out)
+
+
+def _lacking(layer: str, s: Settings, machine: Machine, programs: Ids, kept: int) -> LeftOut | None:
+    """Tell why a layer cannot be had; None where it can."""
+    needed = {"mounts": "CAP_SYS_ADMIN", "capabilities": "CAP_SETPCAP"}.get(layer)
+    if layer == "capabilities" and programs.uid:
+        return LeftOut("programs of this user have none", "nothing is to be done")
+    if needed is not None and not kept & mask((needed,)):
+        held = machine.permitted & mask((needed,))
+        why = f"clsync does not keep {needed}" if held else f"clsync is started without {needed}"
+        how = f"--preserve-capabilities with {needed}" if held else f"start it as root, or with {needed}"
+        return LeftOut(why, how)
+    if layer == "mounts" and s.chroot is not None and s.pivot_root == "off":
+        return LeftOut("the new root is no mount point", "--pivot-root=auto")
+    if needed is None and not programs.uid and kept != machine.permitted and not kept & _MARKING:
+        # Without CAP_SYS_ADMIN it takes no_new_privs, and then root's programs do not become what root is.
+        return LeftOut(
+            "programs of root would stay without capabilities", "--preserve-capabilities with CAP_SYS_ADMIN"
+        )
+    trouble = machine.troubles.get(layer)
+    # Where only programs of the operator are run, nobody misses it.
+    told = s.splitting != "off" or s.mode in (None, "rsyncdirect", "copy")
+    return LeftOut(trouble, _REMEDIES[layer], told) if trouble else None
 
 
 # -- who our programs are ----------------------------------------------------------------------------------------

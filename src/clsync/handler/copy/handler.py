@@ -14,6 +14,7 @@ from clsync.handler.copy.settings import Settings
 from clsync.kernel import roles
 from clsync.kernel.capabilities import Capabilities
 from clsync.kernel.priority import USUAL, Priority, set_own_priority
+from clsync.kernel.sandbox import Sandbox
 
 
 class CopyHandler:
@@ -35,6 +36,7 @@ class CopyHandler:
         show_progress: bool = False,
         priority: Priority = USUAL,
         rate: int = 0,
+        sandbox: Sandbox | None = None,
         log: Callable[[str], None] = lambda text: None,
     ) -> None:
         """`capabilities`: what the destination can hold (`kernel.capabilities`).
@@ -44,8 +46,8 @@ class CopyHandler:
         `one_file_system`: 1: other file systems below the source become empty directories, 2: they are left out.
         `timeout`: seconds one batch may take, 0 for any. `destination_check` answers what is wrong with the
         destination. `full_initial`: rules do not count in the initial sync. `priority`: of who copies. `rate`: bytes a
-        second at most, 0 for any. Raises OSError where no descriptor
-        is left.
+        second at most, 0 for any. `sandbox`: what other processes that copy can do, besides reading the source and writing
+        the destination; None: all that their user can. Raises OSError where no descriptor is left.
         """
         self.rules, self.full_initial = rules, full_initial
         self.trusts_times = True
@@ -59,7 +61,7 @@ class CopyHandler:
         self._control = Control()
         # What a thread starts inherits its priority.
         self._thread = ThreadPoolExecutor(1, "copy", set_own_priority, (priority,))
-        self._rate = rate
+        self._rate, self._sandbox = rate, sandbox
         self._littered = False
 
     async def open(self) -> None:
@@ -118,4 +120,5 @@ class CopyHandler:
             groups=frozenset((*who.groups, who.gid)),
             littered=self._littered,
             rate=self._rate,
+            sandbox=self._sandbox,
         )

@@ -11,6 +11,7 @@ from clsync.handler.base import PathRules
 from clsync.handler.copy.trouble import Refused, Unwell, destination_trouble
 from clsync.handler.copy.units import Linked, Tree, Unit
 from clsync.kernel.capabilities import Capabilities
+from clsync.kernel.sandbox import Sandbox
 from clsync.kernel.walk import walk
 
 
@@ -33,6 +34,8 @@ class Settings:
     """Bytes a second that all processes may copy, 0 for any."""
     exact_modes: bool = False
     """The umask of this process is 0."""
+    sandbox: Sandbox | None = None
+    """What another process that copies can do besides."""
 
 
 def _never() -> None:

@@ -18,6 +18,8 @@ from clsync.handler.copy.engine import Engine
 from clsync.handler.copy.messages import Broken, First, Given, Inbox, Report, Work, send
 from clsync.handler.copy.settings import Context
 from clsync.handler.copy.trouble import Stopped, Unwell
+from clsync.kernel.landlock import READ, WRITE, Allowed
+from clsync.kernel.sandbox import stay_within
 
 _REPORT_EVERY: Final = 0.5
 _REPORT_AT: Final = 10_000
@@ -39,6 +41,9 @@ class Worker:
         first = self._inbox.take(wait=True)
         assert isinstance(first, First)
         settings, device = first
+        if settings.sandbox is not None:
+            places = Allowed(b"/proc/self/fd/%d" % source, READ), Allowed(b"/proc/self/fd/%d" % destination, WRITE)
+            stay_within(settings.sandbox, places)
         context = Context(source, destination, device, settings, self.pause)
         engine = Engine(context)
         self._context = context

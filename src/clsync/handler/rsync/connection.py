@@ -11,6 +11,7 @@ from clsync.handler.rsync.recipe import shell_words
 from clsync.handler.rsync.target import Target
 from clsync.handler.runner import Runner
 from clsync.kernel import roles
+from clsync.kernel.sandbox import Sandbox
 
 KEPT_SECONDS = 300
 """How long an idle connection is kept."""
@@ -19,13 +20,21 @@ KEPT_SECONDS = 300
 class Connection:
     """Makes rsync use one ssh connection for all its runs: 98 ms a run instead of 283 ms."""
 
-    def __init__(self, target: Target) -> None:
-        self._host = target.host
+    def __init__(self, target: Target, sandbox: Sandbox | None = None) -> None:
+        """`sandbox`: what rsync and ssh can do besides using the connection."""
+        self._host, self._sandbox = target.host, sandbox
         self._directory: bytes | None = None
 
     def options(self) -> list[bytes]:
         """Return the options for rsync."""
         return [b"-e", shell_words(self._ssh())]
+
+    def sandbox(self) -> Sandbox | None:
+        """Return what rsync and ssh can do."""
+        self._ssh()
+        if self._sandbox is None or self._directory is None:
+            return None
+        return self._sandbox.with_directory(self._directory)
 
     async def close(self, runner: Runner, environment: Mapping[bytes, bytes]) -> None:
         """End the connection and remove its socket."""
@@ -33,7 +42,8 @@ class Connection:
             return
         here = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            await runner.run([*self._ssh(), b"-O", b"exit", self._host], cwd=here, env=environment)
+            ask = [*self._ssh(), b"-O", b"exit", self._host]
+            await runner.run(ask, cwd=here, env=environment, sandbox=self.sandbox())
         except OSError:
             pass  # no ssh, no connection
         finally:

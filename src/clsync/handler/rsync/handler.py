@@ -13,6 +13,7 @@ from clsync.handler.rsync.recipe import Recipe
 from clsync.handler.rsync.run import BatchRun
 from clsync.handler.rsync.target import Target
 from clsync.kernel.priority import USUAL, Priority
+from clsync.kernel.sandbox import Sandbox
 
 _CODE_PROTOCOL = 2
 
@@ -35,13 +36,14 @@ class RsyncHandler:
         destination_check: Callable[[], str | None] = lambda: None,
         show_progress: bool = False,
         priority: Priority = USUAL,
+        sandbox: Sandbox | None = None,
         log: Callable[[str], None] = lambda text: None,
     ) -> None:
         """`arguments`: the argument list, `%RSYNC-ARGS%` standing for the recipe's part.
 
         `timeout`: seconds one run may take, 0 for any. `codes_done`: exit codes that mean success, besides 0 and
         24. `destination_check` answers what is wrong with a local destination. `full_initial`: rules do not count
-        in the initial sync. `priority`: of rsync.
+        in the initial sync. `priority`: of rsync. `sandbox`: what rsync can do; None: all that who runs it can do.
         """
         self.rules, self.full_initial = rules, full_initial
         self.trusts_times = os.path.basename(program) == b"rsync"
@@ -57,6 +59,7 @@ class RsyncHandler:
             environment=os.environb if environment is None else environment,
             show_progress=show_progress,
             priority=priority,
+            sandbox=sandbox,
         )
         self._destination_check, self._log = destination_check, log
         self._probed = not target.remote

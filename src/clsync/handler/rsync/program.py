@@ -10,11 +10,12 @@ from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.paths import shown
 from clsync.handler.rsync.blame import ABSENT, first_line
 from clsync.handler.rsync.connection import Connection, chooses_shell
-from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
+from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, MERGE, Recipe
 from clsync.handler.rsync.target import Target
 from clsync.handler.runner import Result, Runner
 from clsync.kernel.priority import USUAL, Priority
 from clsync.kernel.process import exit_text
+from clsync.kernel.sandbox import Sandbox
 
 CODES_DONE = frozenset((0, 24))
 """24: files vanished before they were sent; their own events are on the way."""
@@ -52,8 +53,9 @@ class Program:
         environment: Mapping[bytes, bytes],
         show_progress: bool,
         priority: Priority = USUAL,
+        sandbox: Sandbox | None = None,
     ) -> None:
-        """`arguments`, `timeout`, `codes_done`, `priority`: see `RsyncHandler`; `name`: what is run."""
+        """`arguments`, `timeout`, `codes_done`, `priority`, `sandbox`: see `RsyncHandler`; `name`: what is run."""
         self.target, self.recipe, self.name = target, recipe, name
         self.absent_name = ABSENT + secrets.token_hex(6).encode()
         self.stopping = False
@@ -64,7 +66,8 @@ class Program:
         self._environment = dict(environment) | {b"LC_ALL": b"C"}
         self._runner = Runner(timeout, 0.0 if target.remote else PATIENCE, priority)
         keep = target.ssh and not chooses_shell(self._arguments, self._environment)
-        self._connection = Connection(target) if keep else None
+        self._sandbox = sandbox
+        self._connection = Connection(target, sandbox) if keep else None
 
     def stop(self) -> None:
         """End the run at work."""
@@ -103,10 +106,18 @@ class Program:
         nowhere = os.open(os.devnull, os.O_WRONLY) if output is None and not visible else None
         try:
             out = output if nowhere is None else nowhere
-            return await self._runner.run(argv, cwd=batch.root, env=env, records=records, output=out)
+            sandbox = self._sandboxed(arguments)
+            return await self._runner.run(argv, cwd=batch.root, env=env, records=records, output=out, sandbox=sandbox)
         finally:
             if nowhere is not None:
                 os.close(nowhere)
+
+    def _sandboxed(self, arguments: Sequence[bytes]) -> Sandbox | None:
+        """Return what a run with these arguments can do."""
+        sandbox = self._connection.sandbox() if self._connection is not None else self._sandbox
+        if sandbox is None:
+            return None
+        return sandbox.with_files(a.removeprefix(MERGE) for a in arguments if a.startswith(MERGE))
 
     def done(self, result: Result) -> bool:
         """Tell whether a run went well."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 ARGUMENTS_MACRO = b"%RSYNC-ARGS%"
 LIST = (b"--files-from=-", b"--from0")
+MERGE = b"--filter=merge "
+"""What precedes the name of a file of rules."""
 _MAKES_WAY = (b"--delete", b"--force")
 
 

@@ -22,6 +22,7 @@ from clsync.handler.rsync import permitted
 from clsync.handler.rsync.blame import Blame, blame, first_line
 from clsync.handler.rsync.clearing import clear
 from clsync.handler.rsync.program import Program, unwell
+from clsync.handler.rsync.recipe import MERGE
 from clsync.handler.runner import KEPT_OUTPUT, Result
 from clsync.kernel import roles
 from clsync.kernel.files import opened
@@ -458,14 +459,14 @@ class BatchRun:
             and self._filter is None
         ):
             return self._recipe.whole_tree(), self._batch, None
-        guard = [b"--filter=merge " + self._filter] if self._filter is not None else []
+        guard = [MERGE + self._filter] if self._filter is not None else []
         if self._rules is not None and not self._recipe.missing_args:
             if self._by_name is not None:
                 permitted.remove_file(self._by_name)
                 self._by_name = None
             if all(f & flag.MISSING or not p for p, f in entries.items()):
                 self._by_name = permitted.deletion_file(entries)
-                guard.append(b"--filter=merge " + self._by_name)
+                guard.append(MERGE + self._by_name)
         # Without recursion rsync is done sooner, and what has become a directory meanwhile has an event of its own.
         deep = lists.flags_of(entries) & flag.RECURSIVE
         recipe = self._recipe if deep else self._recipe.bounded()

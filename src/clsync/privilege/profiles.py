@@ -1,0 +1,139 @@
+"""What a program of clsync's own has to be able to do, and nothing else: rsync, ssh below it, the copier's processes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from typing import Final
+
+from clsync.kernel import landlock, sandbox, seccomp
+from clsync.kernel.credentials import mask
+from clsync.kernel.landlock import READ, READ_FILE, RUN, USE, WRITE, Allowed
+from clsync.kernel.sandbox import Sandbox
+from clsync.privilege.seccomp import NEVER
+
+_PROGRAMS: Final = tuple(
+    Allowed(path, RUN) for path in b"/usr /bin /sbin /lib /lib32 /lib64 /libx32 /nix/store /gnu/store".split()
+)
+_BASICS: Final = (
+    *(
+        Allowed(b"/etc/" + name, READ_FILE)
+        for name in b"ld.so.cache ld.so.preload passwd group nsswitch.conf localtime".split()
+    ),
+    *(Allowed(b"/dev/" + name, USE) for name in b"null zero full".split()),
+    *(Allowed(b"/dev/" + name, READ_FILE) for name in b"random urandom".split()),
+)
+"""What nearly every program looks at."""
+_NETWORK: Final = (
+    *(
+        Allowed(b"/etc/" + name, READ)
+        for name in b"resolv.conf hosts host.conf gai.conf services protocols networks ssl/openssl.cnf"
+        b" crypto-policies".split()
+    ),
+)
+_SSH: Final = (
+    *(
+        Allowed(b"/etc/" + name, READ)
+        for name in b"ssh/ssh_config ssh/ssh_config.d ssh/ssh_known_hosts ssh/ssh_known_hosts2 krb5.conf krb5.conf.d"
+        b" gss".split()
+    ),
+    Allowed(b"/dev/tty", USE),
+)
+KEPT: Final = mask(
+    (
+        *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID"),
+        *("CAP_MKNOD", "CAP_SETFCAP", "CAP_LINUX_IMMUTABLE"),
+    )
+)
+"""What making files equal takes."""
+KEPT_FOR_NAMES: Final = mask(("CAP_SYS_ADMIN",))
+"""For attributes whose names begin with `trusted.` (xattr(7))."""
+_NEEDED_BY_RSYNC: Final = frozenset(
+    "execve execveat mknod mknodat setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset"
+    " chroot personality".split()
+)
+"""Of calls that the worker never makes, what rsync or the start of a program may."""
+
+
+def rsync_sandbox(
+    *, program: bytes, destination: bytes | None, xattrs: bool, more: Iterable[Allowed] = ()
+) -> Sandbox | None:
+    """Return what an rsync can do that is given our arguments; None where there are no sandboxes.
+
+    The directory it is started in it can read anyway. `destination`: a local directory; None: it is elsewhere, and what
+    the way there takes is in `more`.
+    """
+    layers = sandbox.usable()
+    if not layers:
+        return None
+    extra = tuple(more)
+    writes = () if destination is None else (destination,)
+    allowed = (
+        *(*_PROGRAMS, *_BASICS, Allowed(os.path.realpath(program), RUN)),
+        *(Allowed(path, WRITE) for path in writes),
+        *(_NETWORK if destination is None else ()),
+        *extra,
+    )
+    changed = tuple(path for path, access in extra if access & landlock.WRITE_FILE and not path.startswith(b"/dev/"))
+    return Sandbox(
+        layers,
+        allowed,
+        writes=(*writes, *changed),
+        network=destination is None,
+        capabilities=KEPT | (KEPT_FOR_NAMES if xattrs else 0),
+        filter=_filter(layers, network=destination is None, without=_NEEDED_BY_RSYNC),
+    )
+
+
+def ssh_files(settings: Iterable[tuple[bytes, bytes]], home: bytes) -> tuple[Allowed, ...]:
+    """Return what ssh(1) looks at. `settings`: what `ssh -G` prints, as pairs."""
+    found = [*_SSH, Allowed(home + b"/.ssh", READ)]
+    for key, value in settings:
+        kind = {b"userknownhostsfile": USE}.get(key, READ_FILE)
+        if key in (
+            b"identityfile",
+            b"certificatefile",
+            b"userknownhostsfile",
+            b"globalknownhostsfile",
+            b"revokedhostkeys",
+        ):
+            names = value.split(b" ") if key.endswith(b"hostsfile") else [value]
+            found += [Allowed(_at_home(name, home), kind) for name in names]
+            if key == b"identityfile":
+                found += [Allowed(_at_home(value, home) + end, READ_FILE) for end in (b".pub", b"-cert.pub")]
+    return tuple(found)
+
+
+def names_programs(settings: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return an option of ssh_config(5) by which the operator has a program or library run; empty where there is none."""
+    for key, value in settings:
+        if key in (b"proxycommand", b"knownhostscommand", b"pkcs11provider") and value not in (b"", b"none"):
+            return key.decode()
+        if (key, value) == (b"permitlocalcommand", b"yes"):
+            return key.decode()
+    return ""
+
+
+def _at_home(name: bytes, home: bytes) -> bytes:
+    return home + name[1:] if name.startswith(b"~/") else name.replace(b"%d", home)
+
+
+def copy_sandbox() -> Sandbox | None:
+    """Return what a process that copies can do, besides what it copies; None where there are no sandboxes."""
+    if not sandbox.usable():
+        return None
+    # It runs no program, so that it needs no CAP_SETPCAP to keep rights from being regained.
+    layers = sandbox.usable() - {"mounts"} | {"capabilities"}
+    calls = _filter(layers, network=False, without=frozenset(("mknod", "mknodat")))
+    return Sandbox(layers, _BASICS, (), network=False, capabilities=KEPT | KEPT_FOR_NAMES, filter=calls)
+
+
+def _filter(layers: frozenset[str], *, network: bool, without: frozenset[str]) -> bytes:
+    """Return the filter of what no copying needs; it is refused as if the kernel did not allow it."""
+    if "seccomp" not in layers:
+        return b""
+    refused = {name: seccomp.error(errno.EPERM) for name in NEVER if name not in without}
+    if not network:
+        refused["socket"] = seccomp.error(errno.EACCES)
+    return seccomp.program(refused, {}, seccomp.ALLOW, seccomp.numbers())

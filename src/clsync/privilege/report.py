@@ -1,0 +1,203 @@
+"""A plan for people: every step in its order, what each process keeps, and what is left out. Nothing happens here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from clsync.kernel.credentials import Ids, mask, names_in
+from clsync.options import Settings
+from clsync.options.table import CAPABILITIES
+from clsync.options.values import shown
+from clsync.privilege.plan import Detach, LimitGroup, Machine, MakePrivate, Plan
+from clsync.privilege.profiles import KEPT, KEPT_FOR_NAMES
+
+_ALL: Final = mask(CAPABILITIES)
+GAINS: Final = {
+    (
+        "CAP_SYS_ADMIN",
+    ): "fanotify marks: the start takes no time, whatever the size of the tree; views of mounts of one's"
+    " own, namespaces, `trusted.` attributes",
+    ("CAP_DAC_READ_SEARCH",): "what belongs to others is read and synced",
+    (
+        "CAP_CHOWN",
+        "CAP_FOWNER",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FSETID",
+    ): "owners, modes and times of all files are kept at a local destination",
+    ("CAP_MKNOD",): "device files are copied",
+    ("CAP_SETFCAP",): "capabilities of files are copied",
+    ("CAP_SETUID", "CAP_SETGID"): "--uid, --sync-handler-uid and --splitting with a user without rights",
+    ("CAP_SETPCAP",): "rights that a program has no use for are kept from it",
+}
+"""Capabilities, and what clsync can do with them."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """What clsync itself starts, for one destination."""
+
+    name: str
+    """`rsync`, or what copies."""
+    destination: str
+    sandboxed: bool
+    why_not: str = ""
+    network: bool = False
+
+
+@dataclass(frozen=True)
+class _Process:
+    name: str
+    rows: tuple[tuple[str, str], ...]
+
+
+def plan_lines(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own], course: Sequence[str]) -> list[str]:
+    """Return the plan as lines of text. `course`: what is done after the steps of the plan."""
+    lines = ["Steps, in this order:"]
+    steps = [f"--{step.option}: {step.text}" for step in plan.confinement]
+    last = [f"--{plan.identity.option}: {plan.identity.text}"] if plan.identity is not None else []
+    if plan.worker is not None:
+        apart = "process" if s.splitting == "process" else "thread"
+        split = f"--splitting: begin a second {apart}, the worker"
+        last = [split, *last, f"--{plan.worker.option}: in the worker, {plan.worker.text}"]
+    where = 2 if len(course) > 1 else 0
+    for number, text in enumerate([*steps, *course[:where], *last, *course[where:]], 1):
+        lines.append(f"  {number}. {text}")
+    lines += ["", "What each process keeps:"]
+    for process in _processes(plan, machine, s, own):
+        lines.append(f"  {process.name}")
+        lines += [f"    {name + ':':<15}{text}" for name, text in process.rows]
+    if plan.sandbox.left_out and s.sandbox != {"off"}:
+        lines += ["", "Layers of the sandbox that are left out:"]
+        lines += [f"  {layer}: {left.why}; to have it: {left.how}" for layer, left in plan.sandbox.left_out.items()]
+    return lines
+
+
+def _processes(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own]) -> Iterator[_Process]:
+    become = plan.identity
+    kept = become.kept if become is not None else machine.permitted
+    ids = become.ids if become is not None else plan.roles.own
+    if plan.worker is None:
+        yield _process("clsync", ids, kept, plan)
+    else:
+        broker = "clsync, the broker (watches, runs handlers and hooks)"
+        yield _process(broker, ids, kept, plan)
+        worker = plan.worker
+        apart = s.splitting == "process"
+        yield _process(
+            f"clsync, the worker (a {s.splitting} of its own)",
+            worker.ids,
+            0,
+            plan,
+            no_new_privs=True,
+            seccomp="" if worker.any_call else "only what an event loop needs",
+            landlock="reads no file, starts and removes nothing" if worker.no_files else "",
+            namespaces=() if worker.network else ("network",),
+            more=(("processes", "it can start none (RLIMIT_NPROC)"),) if apart else (),
+        )
+    for one in own:
+        yield _own_process(one, plan, machine, s, kept)
+    handlers = _handlers(s)
+    if handlers:
+        yield _process(handlers, plan.roles.programs, _of_programs(plan, machine), plan)
+
+
+def _own_process(one: Own, plan: Plan, machine: Machine, s: Settings, kept: int) -> _Process:
+    programs, used = plan.roles.programs, plan.sandbox.used if one.sandboxed else frozenset[str]()
+    rights = _of_programs(plan, machine)
+    if "capabilities" in used or (used and one.name != "rsync"):
+        rights &= KEPT | (KEPT_FOR_NAMES if s.xattrs > 0 or one.name != "rsync" else 0)
+    copies = one.name != "rsync"
+    where = one.destination
+    reads = "reads the watched directory"
+    if one.network:
+        written = f"{reads}, its programs and libraries, what ssh and names of hosts take; writes only where the"
+        written += " kept connection is"
+    elif copies:
+        written = f"{reads}, writes {where}, runs nothing, no network"
+    else:
+        written = f"{reads}, its programs and libraries, writes {where}, no network"
+    network = "" if one.network else ", no network"
+    return _process(
+        f"{one.name} to {where}{' (begun by clsync for large batches)' if copies else ''}",
+        programs,
+        rights,
+        plan,
+        no_new_privs=bool({"landlock", "seccomp"} & used) and (copies or not kept & mask(("CAP_SYS_ADMIN",))),
+        seccomp=f"no mounting, tracing, loading and the like{network}{', no programs' if copies else ''}"
+        if "seccomp" in used
+        else "",
+        landlock=written if "landlock" in used else "",
+        namespaces=("view of mounts, read-only but for what it writes",) if "mounts" in used and not copies else (),
+        more=(("sandbox", f"none: {one.why_not}"),) if one.why_not else (),
+    )
+
+
+def _of_programs(plan: Plan, machine: Machine) -> int:
+    """Return the capabilities of programs: those of root are regained by being run."""
+    if not plan.roles.programs.uid:
+        return machine.permitted
+    if plan.identity is not None:
+        return plan.identity.ambient
+    return machine.ambient
+
+
+def _handlers(s: Settings) -> str:
+    """Name the programs of the operator that are run."""
+    own = s.sync_handler is not None or s.arguments is not None or s.mode in ("direct",)
+    hooks = [name for name, hook in (("pre-exit", s.pre_exit_hook), ("exit", s.exit_hook)) if hook is not None]
+    named = f"the sync handler {shown(s.sync_handler or b'')}".rstrip() if own else ""
+    both = " and ".join(filter(None, (named, f"the hooks ({', '.join(hooks)})" if hooks else "")))
+    return f"{both}: as the starter has it, or options say" if both else ""
+
+
+def _process(
+    name: str,
+    ids: Ids,
+    kept: int,
+    plan: Plan,
+    *,
+    no_new_privs: bool = False,
+    seccomp: str = "",
+    landlock: str = "",
+    namespaces: Sequence[str] = (),
+    more: tuple[tuple[str, str], ...] = (),
+) -> _Process:
+    spaces = [step.what for step in plan.confinement if isinstance(step, Detach)]
+    spaces += ["mounts hidden from others"] if any(isinstance(step, MakePrivate) for step in plan.confinement) else []
+    group = next((shown(step.group) for step in plan.confinement if isinstance(step, LimitGroup)), "")
+    groups = ",".join(map(str, ids.groups)) or "none"
+    return _Process(
+        name,
+        (
+            ("identity", f"user {ids.uid}, group {ids.gid}, groups {groups}"),
+            ("capabilities", capability_text(kept)),
+            ("no_new_privs", "yes" if no_new_privs else "no"),
+            ("seccomp", seccomp or "no filter"),
+            ("Landlock", landlock or "no limit"),
+            ("namespaces", ", ".join(f"its own {what}" for what in (*spaces, *namespaces)) or "those of the starter"),
+            ("cgroup", group or "that of the starter"),
+            *more,
+        ),
+    )
+
+
+def capability_text(bits: int) -> str:
+    """Name capabilities for a person."""
+    lacking = _ALL & ~bits
+    if not lacking:
+        return "all"
+    if not bits:
+        return "none"
+    if len(names_in(lacking)) < 6:
+        return f"all but {', '.join(names_in(lacking))}"
+    return ", ".join(names_in(bits))
+
+
+def gain_lines(machine: Machine) -> list[str]:
+    """Tell what more could be done with which capabilities; nothing where all of them are there."""
+    missing = [(names, text) for names, text in GAINS.items() if mask(names) & ~machine.permitted]
+    if not missing:
+        return []
+    return ["With more capabilities:", *(f"  {', '.join(names)}: {text}" for names, text in missing)]

@@ -1,0 +1,719 @@
+"""What clsync itself starts can do no more than it has to: programs that try, and trees that lead elsewhere."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from clsync.errors import Exit
+from clsync.kernel.credentials import names_in
+from tests.support.daemon import Daemon, installed
+from tests.support.remotes import SshHost, missing
+from tests.support.rights import NOBODY
+from tests.system.test_privileges import AS_NOBODY, open_world
+from tests.system.world import AT_ONCE, MODES, ROOT, SYNCED, World, mounted
+
+__all__ = ["open_world"]
+PERL = shutil.which("perl")
+pytestmark = pytest.mark.skipif(PERL is None, reason="needs perl")
+
+TRIES = r"""#!/usr/bin/perl
+use Socket;
+exit 0 if grep {{ $_ eq '--version' }} @ARGV;
+my $to = '{destination}'; my $top = '{top}';
+open(my $report, '>', "$to/report") or die;
+sub try {{ print $report $_[0], ' ', ($_[1] ? 'yes' : 'no'), "\n"; }}
+my ($f, $d, $s, $u, $l, $n);
+sub call {{ my @words = @_; return syscall(shift(@words), @words) == 0; }}
+sub reads {{ return open($f, '<', $_[0]) && defined(readline($f)); }}
+sub writes {{ return open($f, '>>', $_[0]) && syswrite($f, 'x') && close($f); }}
+try('reads the source', reads('inside'));
+try('reads the password file', reads('/etc/shadow'));
+try('reads beside the trees', reads("$top/outside"));
+try('lists beside the trees', opendir($d, $top));
+try('writes the destination', writes("$to/new"));
+try('renames at the destination', mkdir("$to/sub") && rename("$to/new", "$to/sub/new"));
+try('makes a link at the destination', link("$to/sub/new", "$to/linked"));
+try('changes the mode at the destination', chmod(0600, "$to/sub/new"));
+try('writes the source', writes('inside'));
+try('writes a new file of the source', writes('other'));
+try('changes the mode of the source', chmod(0777, 'inside'));
+try('removes from the source', unlink('inside'));
+try('writes beside the trees', writes("$top/outside"));
+try('makes a directory beside the trees', mkdir("$top/made"));
+try('writes to /tmp', writes("/tmp/clsync-escaped-$$"));
+try('changes the mode outside', chmod(0777, "$top/outside"));
+try('changes the owner outside', chown(12, 34, "$top/outside"));
+try('changes the time outside', utime(1, 1, "$top/outside"));
+try('changes an attribute outside', call({setxattr}, "$top/outside", 'user.x', 'y', 1, 0));
+try('moves the outside in', rename("$top/outside", "$to/outside"));
+try('links the outside in', link("$top/outside", "$to/outside"));
+symlink("$top/outside", "$to/way");
+try('reads by a symlink', reads("$to/way"));
+try('writes by a symlink', writes("$to/way"));
+try('opens the network', socket($s, PF_INET, SOCK_STREAM, 0));
+try('reaches a port', socket($s, PF_INET, SOCK_STREAM, 0)
+    && connect($s, pack_sockaddr_in({port}, inet_aton('127.0.0.1'))));
+try('sends a datagram', socket($u, PF_INET, SOCK_DGRAM, 0)
+    && defined(send($u, 'x', 0, pack_sockaddr_in({port}, inet_aton('127.0.0.1')))));
+try('reaches a socket', socket($l, PF_UNIX, SOCK_STREAM, 0) && connect($l, pack_sockaddr_un("$top/socket")));
+try('signals the daemon', kill(0, getppid()));
+try('runs what it has copied', do {{ writes("$to/run"); chmod(0755, "$to/run"); system {{ "$to/run" }} 'run'; $? >= 0 }});
+try('mounts', call({mount}, 'none', "$to/sub", 'tmpfs', 0, 0) && call({umount}, "$to/sub", 2));
+try('opens a device it has made', call({mknod}, "$to/device", 0020600, 0x0103) && open($n, '<', "$to/device"));
+print $report grep(/^Cap/, <$s>) if open($s, '<', '/proc/self/status');
+exit 0;
+"""
+NUMBERS = {"x86_64": (188, 165, 166, 133)}
+KEPT = [
+    f"CAP_{name}" for name in "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID LINUX_IMMUTABLE MKNOD SETFCAP".split()
+]
+INSIDE = {
+    "reads the source",
+    "writes the destination",
+    "renames at the destination",
+    "makes a link at the destination",
+    "changes the mode at the destination",
+}
+ATTRIBUTES = {
+    "changes the mode outside",
+    "changes the owner outside",
+    "changes the time outside",
+    "changes an attribute outside",
+    "changes the mode of the source",
+}
+NETWORK = {"opens the network", "reaches a port", "sends a datagram", "reaches a socket"}
+
+
+def tries(world: World, *options: str, port: int = 9, named: bool = True, head: Sequence[str] = ()) -> set[str]:
+    """Return what a program could do that clsync took for its rsync; `named`: by an option, else it is found in PATH."""
+    setxattr, mount, umount, mknod = NUMBERS[os.uname().machine]
+    text = TRIES.replace("{{", "\0").replace("}}", "\1")
+    for name, value in {
+        "destination": world.destination, "top": world.top, "port": port, "setxattr": setxattr, "mount": mount,
+        "umount": umount, "mknod": mknod,
+    }.items():  # fmt: skip
+        text = text.replace("{" + name + "}", str(value))
+    (world.top / "bin").mkdir(exist_ok=True)
+    program = world.file("bin/rsync", text.replace("\0", "{").replace("\1", "}"), 0o755)
+    world.write("inside")
+    world.file("outside", "secret\n")
+    said = (f"-S{program}",) if named else ()
+    env = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    done = world.run(*world.trees, "-Mrsyncdirect", "--only-initialsync", *said, *options, env=env, head=head)
+    assert done.code == 0, done.err
+    lines = (world.destination / "report").read_text().splitlines()
+    return {line.removesuffix(" yes") for line in lines if line.endswith(" yes")}
+
+
+def attributes(path: Path) -> tuple[object, ...]:
+    """Return all that somebody could have changed of a file."""
+    found = path.lstat()
+    names = {name: os.getxattr(path, name) for name in os.listxattr(path)}
+    return path.read_bytes(), found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns, found.st_ctime_ns, names
+
+
+needs_numbers = pytest.mark.skipif(os.uname().machine not in NUMBERS, reason="its system calls are not known here")
+
+
+@contextmanager
+def listening(world: World) -> Iterator[int]:
+    """Listen at a port, and at a socket beside the trees."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
+        local.bind(str(world.top / "socket"))
+        local.listen()
+        yield server.getsockname()[1]
+
+
+@ROOT
+@needs_numbers
+def test_nothing_is_out_of_reach_of_a_program_of_the_operators(world: World) -> None:
+    """As it was: so the other tests can fail."""
+    with listening(world) as port:
+        found = tries(world, port=port)
+    assert found >= INSIDE | ATTRIBUTES | NETWORK | {"reads the password file", "reads beside the trees", "mounts"}
+    assert found >= {
+        "signals the daemon",
+        "opens a device it has made",
+        "writes by a symlink",
+        "removes from the source",
+    }
+
+
+@ROOT
+@needs_numbers
+@pytest.mark.parametrize("options", [(), ("--sandbox=on",)], ids=str)
+def test_a_program_of_root_cannot_break_out(world: World, options: tuple[str, ...]) -> None:
+    """Files, attributes, sockets, signals, devices: only the trees are left, and of the source only to look at."""
+    with listening(world) as port:
+        found = tries(world, *options, port=port, named=bool(options))
+    assert found == INSIDE
+    assert (world.top / "outside").read_text() == "secret\n"
+    assert (world.source / "inside").exists()
+
+
+@ROOT
+@needs_numbers
+@pytest.mark.parametrize(
+    ("layer", "refused"),
+    [
+        ("landlock", {"reads the password file", "reads beside the trees", "lists beside the trees", "writes the source",
+                      "removes from the source", "writes beside the trees", "writes to /tmp", "reads by a symlink",
+                      "links the outside in", "reaches a port", "signals the daemon", "runs what it has copied", "mounts"}),
+        ("mounts", {*ATTRIBUTES, "writes the source", "writes beside the trees", "writes by a symlink", "writes to /tmp",
+                    "links the outside in", "opens a device it has made"}),
+        ("seccomp", {*NETWORK, "mounts"}),
+        ("capabilities", {"mounts"}),
+    ],
+)  # fmt: skip
+def test_each_layer_by_itself(world: World, layer: str, refused: set[str]) -> None:
+    with listening(world) as port:
+        found = tries(world, f"--sandbox={layer}", port=port)
+    escaped = list(Path("/tmp").glob("clsync-escaped-*"))
+    for path in escaped:
+        path.unlink()
+    assert found >= INSIDE
+    assert not found & refused
+    if layer == "capabilities":
+        report = (world.destination / "report").read_text()
+        held = int(report.partition("CapEff:")[2].split()[0], 16)
+        assert names_in(held) == KEPT
+
+
+# -- trees that lead elsewhere ---------------------------------------------------------------------------------
+
+
+class Swapper(threading.Thread):
+    """Lets a symlink and a directory take each other's place, again and again."""
+
+    def __init__(self, directory: Path, target: Path, pause: float) -> None:
+        """`pause`: seconds that each stands at most; 0: as fast as can be."""
+        super().__init__(daemon=True)
+        self._directory, self._other, self._target = directory, directory.with_name("other"), target
+        self._pause, self._over = pause, threading.Event()
+        self._chance = random.Random(1)
+        self.count = 0
+
+    def run(self) -> None:
+        """Go on until the end."""
+        while not self._over.is_set():
+            try:
+                if not os.path.lexists(self._other):
+                    self._other.symlink_to(self._target)
+                exchange(self._directory, self._other)
+                self.count += 1
+            except OSError:
+                pass  # a handler has taken something away
+            if self._pause or not self.count % 64:
+                time.sleep(self._chance.random() * self._pause)
+
+    def end(self) -> None:
+        """End it, and leave only what was the directory."""
+        self._over.set()
+        self.join()
+        for path in (self._directory, self._other):
+            if path.is_symlink():
+                path.unlink()
+        if self._other.exists():
+            if self._directory.exists():
+                shutil.rmtree(self._other, ignore_errors=True)
+            else:
+                self._other.rename(self._directory)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two names take each other's place at once (renameat2(2), RENAME_EXCHANGE)."""
+    if ctypes.CDLL(None, use_errno=True).renameat2(-100, bytes(one), -100, bytes(other), 2):
+        raise OSError(ctypes.get_errno(), "exchange")
+
+
+FILES = 30
+ROUNDS = 60
+SWAPS = 150
+OUTSIDE = "outside"
+
+
+def outside(world: World) -> dict[str, tuple[object, ...]]:
+    """Return all that is to stay as it is."""
+    top = world.top / "elsewhere"
+    found = top.stat()
+    own = (sorted(os.listdir(top)), found.st_mode, found.st_uid, found.st_mtime_ns)
+    return {"": own} | {path.name: attributes(path) for path in top.iterdir()}
+
+
+def leaked(world: World) -> list[str]:
+    """Return files of the destination with content from outside; no symlink is followed."""
+    found = []
+    for where, _, names, directory in os.fwalk(world.destination):
+        for name in names:
+            try:
+                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory)
+            except OSError:
+                continue
+            if os.read(file, 100) == OUTSIDE.encode():
+                found.append(f"{where}/{name}")
+            os.close(file)
+    return found
+
+
+@ROOT
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_a_symlink_swapped_in_leads_nowhere(world: World, mode: str, side: str) -> None:
+    """While files below it are changed in all ways: nothing outside is read, written, or given other attributes."""
+    elsewhere = world.top / "elsewhere"
+    elsewhere.mkdir()
+    for number in range(FILES):
+        world.write(f"d/f{number}")
+        path = elsewhere / f"f{number}"
+        path.write_text(OUTSIDE)
+        path.chmod(0o600)
+        os.setxattr(path, "user.name", b"value")
+        os.chown(path, 77, 77)
+    before = outside(world)
+    directory = os.open(world.source / "d", os.O_RDONLY | os.O_DIRECTORY)
+    swapper = Swapper(
+        (world.source if side == "source" else world.destination) / "d", elsewhere, 0.02 * (side == "source")
+    )
+    with world.daemon(f"-M{mode}", "--sandbox=on", "--xattrs", delays=AT_ONCE) as daemon:
+        daemon.wait_for_log(SYNCED)
+        swapper.start()
+        turn = 0
+        while turn < ROUNDS or swapper.count < SWAPS:
+            turn += 1
+            for number in range(FILES):
+                change(directory, f"f{number}", turn)
+            assert leaked(world) == []
+        swapper.end()
+        assert outside(world) == before
+        os.kill(daemon.pid, signal.SIGUSR2)
+        world.wait_for_equal(daemon, timeout=60)
+    os.close(directory)
+    assert outside(world) == before
+
+
+def change(directory: int, name: str, turn: int) -> None:
+    """Change a file in one of several ways."""
+    if turn % 3 == 0:
+        file = os.open(name, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW, dir_fd=directory)
+        os.write(file, b"%d" % turn)
+        os.close(file)
+    path = f"/proc/self/fd/{directory}/{name}"
+    os.setxattr(path, "user.name", b"%d" % turn)
+    os.chmod(path, 0o640 if turn % 2 else 0o644)
+    os.chown(path, 1000 + turn % 7, 1000)
+    os.utime(path, (turn, turn))
+
+
+# -- what is not root's ----------------------------------------------------------------------------------------
+
+
+@ROOT
+@needs_numbers
+def test_a_program_of_a_user_cannot_break_out(open_world: World) -> None:
+    """Without rights of root there are no views of mounts; files, sockets and signals are out of reach all the same."""
+    world = open_world
+    for path in (world.source, world.destination):
+        os.chown(path, NOBODY, NOBODY)
+    with listening(world) as port:
+        found = tries(world, "--sandbox=on", port=port, head=AS_NOBODY)
+        assert found == INSIDE
+        os.chmod(world.top / "socket", 0o777)
+        for name in ("sub", "linked", "report", "device", "run", "way", "new"):
+            subprocess.run(["rm", "-rf", world.destination / name], check=True)
+        free = tries(world, port=port, head=AS_NOBODY)
+    assert free >= INSIDE | NETWORK | {"reads beside the trees", "signals the daemon", "runs what it has copied"}
+
+
+WORKER = """
+import os, socket, sys
+from clsync.options import load
+from clsync.privilege.carry import Confinement
+settings = load([b"-W/", b"-D/tmp", b"--splitting=process", *map(os.fsencode, sys.argv[3:])], {}, lambda name: None, 1)
+Confinement(settings, lambda text: None).become_worker(alone=False)
+reached = socket.socket()
+for what, attempt in (
+    ("read", lambda: open("/etc/passwd").read()),
+    ("list", lambda: os.listdir("/usr")),
+    ("run", lambda: os.posix_spawn("/bin/true", ["true"], {})),
+    ("remove", lambda: os.unlink(sys.argv[1])),
+    ("reach", lambda: reached.connect(("127.0.0.1", int(sys.argv[2])))),
+    ("make", lambda: open(sys.argv[1] + "-new", "x").write("dump")),
+):
+    try:
+        attempt()
+    except OSError:
+        continue
+    print(what)
+"""
+
+
+@ROOT
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [((), ["make"]), (("--sandbox=off",), ["read", "list", "run", "remove", "reach", "make"])],
+    ids=str,
+)
+def test_the_part_without_rights_reads_nothing(
+    open_world: World, options: tuple[str, ...], expected: list[str]
+) -> None:
+    """But it can write a new file where anybody can: its state, when it is asked for."""
+    os.chown(open_world.top, NOBODY, NOBODY)
+    mine = open_world.file("mine", "mine")
+    with listening(open_world) as port:
+        argv = [sys.executable, "-c", WORKER, str(mine), str(port), *options]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == expected, done.stderr
+
+
+# -- processes that copy -----------------------------------------------------------------------------------------
+
+COPIER = """
+import os, socket, sys
+from clsync.kernel import sandbox
+from clsync.kernel.landlock import READ, WRITE, Allowed
+from clsync.options.table import SANDBOX_LAYERS
+from clsync.privilege.profiles import copy_sandbox
+sandbox.use(frozenset(SANDBOX_LAYERS))
+top = sys.argv[1]
+source, destination = (os.open(f"{top}/{name}", os.O_RDONLY) for name in ("source", "destination"))
+places = Allowed(b"/proc/self/fd/%d" % source, READ), Allowed(b"/proc/self/fd/%d" % destination, WRITE)
+sandbox.stay_within(copy_sandbox(), places)
+for what, attempt in (
+    ("read the source", lambda: os.open("inside", os.O_RDONLY, dir_fd=source)),
+    ("write the source", lambda: os.open("inside", os.O_RDWR, dir_fd=source)),
+    ("write the destination", lambda: os.open("new", os.O_RDWR | os.O_CREAT, dir_fd=destination)),
+    ("give it away", lambda: os.chown("new", 12, 34, dir_fd=destination)),
+    ("make a device", lambda: os.mknod("device", 0o020600, os.makedev(1, 3), dir_fd=destination)),
+    ("read beside", lambda: open(top + "/outside")),
+    ("write beside", lambda: open(top + "/outside", "a")),
+    ("leave", lambda: os.open("../outside", os.O_RDWR, dir_fd=destination)),
+    ("run", lambda: os.posix_spawn("/bin/true", ["true"], {})),
+    ("reach", lambda: socket.create_connection(("127.0.0.1", int(sys.argv[2])))),
+    ("speak", lambda: socket.socket(socket.AF_UNIX)),
+    ("become", lambda: os.setuid(12)),
+):
+    try:
+        attempt()
+    except (OSError, ImportError):
+        continue
+    print(what)
+"""
+
+
+@ROOT
+def test_a_process_that_copies_cannot_break_out(world: World) -> None:
+    world.write("inside")
+    world.file("outside", "secret\\n")
+    with listening(world) as port:
+        argv = [sys.executable, "-c", COPIER, str(world.top), str(port)]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    allowed = ["read the source", "write the destination", "give it away", "make a device"]
+    assert done.stdout.splitlines() == allowed, done.stderr
+
+
+@ROOT
+def test_processes_that_copy_are_in_it(world: World) -> None:
+    """Those of a running daemon, with their filter and the few rights they need; what they copy is exact."""
+    for number in range(3000):
+        world.write(f"{number % 30}/f{number}")
+    os.mkfifo(world.source / "fifo")
+    os.link(world.source / "0/f0", world.source / "link")
+    os.mknod(world.source / "device", 0o020600, os.makedev(1, 3))
+    os.chown(world.source / "1/f1", 12, 34)
+    os.setxattr(world.source / "2/f2", "trusted.name", b"value")
+    with world.daemon("-Mcopy", "--xattrs", "--sandbox=on", "--bwlimit=4") as daemon:
+        seen: dict[str, str] = {}
+
+        def copying() -> bool:
+            for pid in daemon.descendants():
+                found = status(pid)
+                if found.get("Seccomp") == "2":
+                    seen.update(found)
+            return bool(seen)
+
+        daemon.wait_until(copying, what="a process that copies")
+        assert seen["NoNewPrivs"] == "1"
+        assert set(names_in(int(seen["CapEff"], 16))) <= {*KEPT, "CAP_SYS_ADMIN"}
+    with world.daemon("-Mcopy", "--xattrs", "--sandbox=on") as daemon:
+        daemon.wait_for_equal(bytes(world.source), bytes(world.destination), 30, xattrs=True)
+
+
+def status(pid: int) -> dict[str, str]:
+    """Return the fields of proc_pid_status(5); nothing where the process is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return {}
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+# -- what cannot be had ------------------------------------------------------------------------------------------
+
+
+@ROOT
+@pytest.mark.parametrize(
+    ("feature", "layer"), [("landlock", "landlock"), ("seccomp", "seccomp"), ("mount_setattr", "mounts")]
+)
+def test_a_layer_that_is_missing(world: World, feature: str, layer: str) -> None:
+    """By default one warning, and all the rest; an error where it was asked for."""
+    world.write("file")
+    env = {"CLSYNC_WITHOUT": feature}
+    done = world.run(*world.trees, "--only-initialsync", "--monitor=inotify", env=env)
+    assert done.code == 0
+    (warning,) = done.troubles
+    assert f"without {layer}" in warning
+    assert world.copied("file") == "file"
+    for asked in ("on", layer):
+        message, hint = world.run(*world.trees, f"--sandbox={asked}", env=env).complaint(Exit.PRIVILEGE)
+        assert message.startswith(f"--sandbox={asked}: {layer} cannot be had: ")
+        assert "--sandbox=auto" in hint
+    assert world.run(*world.trees, "--only-initialsync", "--sandbox=off", env=env).troubles == []
+
+
+@ROOT
+def test_a_program_that_cannot_live_in_it(world: World) -> None:
+    """It is tried at the start: one warning, or the end of a start that asked for it."""
+    outside = world.file("helper", "#!/bin/sh\necho it >&2\n", 0o755)
+    (world.top / "bin").mkdir()
+    real = shutil.which("rsync")
+    assert real is not None
+    world.file("bin/rsync", f'#!/bin/sh\n{outside} || exit 9\nexec {real} "$@"\n', 0o755)
+    world.write("file")
+    env = {"PATH": f"{world.top}/bin:{os.environ['PATH']}"}
+    done = world.run(*world.trees, "-Mrsyncdirect", "--only-initialsync", "--monitor=inotify", env=env)
+    assert (done.code, world.copied("file")) == (0, "file")
+    (warning,) = done.troubles
+    assert "bin/rsync is run without a sandbox: exit code 9" in warning
+    message, _ = world.run(*world.trees, "-Mrsyncdirect", "--sandbox=on", env=env).complaint(Exit.PRIVILEGE)
+    assert message == f"--sandbox: {world.top}/bin/rsync cannot be run in it: exit code 9"
+
+
+def test_modes_that_run_programs_of_the_operator(world: World) -> None:
+    for options in (("-Mdirect",), ("-Mrsyncdirect", "--", "%INCLUDE-LIST-PATH%", "x")):
+        message, _ = world.run(*world.trees, "--sandbox=on", *options).complaint(Exit.USAGE)
+        assert message.startswith("--sandbox has no meaning in mode ")
+
+
+# -- the plan ----------------------------------------------------------------------------------------------------
+
+
+@ROOT
+def test_a_dry_run_tells_the_plan_and_does_nothing(world: World) -> None:
+    world.write("file")
+    before = left_in(world)
+    asked = (
+        "--splitting=process",
+        "--forbid-devices",
+        "--cgroup-pids=100",
+        "--detach-ipc=1",
+        "-z",
+        str(world.top / "pid"),
+    )
+    done = world.run(*world.trees, "--dry-run", *asked)
+    assert (done.code, done.err) == (0, "")
+    steps = [line.strip().partition(". ")[2] for line in done.out.split("\n\n")[0].splitlines()[1:]]
+    assert [step.split(":")[0].split(" ")[0] for step in steps] == [
+        *("--forbid-devices", "--detach-ipc", "look", "write"),
+        *("--splitting", "--splitting", "--splitting", "watch", "sync"),
+    ]
+    for text in (
+        "no more than 100 processes and threads run",
+        "clsync, the broker",
+        "clsync, the worker",
+        "its own means of communication",
+        f"writes {world.destination}, no network",
+        "its own view of mounts, read-only but for what it writes",
+        "capabilities: clsync does not keep CAP_SETPCAP",
+    ):
+        assert text in done.out
+    assert left_in(world) == before
+    message, _ = world.run(*world.trees, "--dry-run", "-D/nowhere").complaint(Exit.DESTINATION)
+    assert "/nowhere" in message
+
+
+def left_in(world: World) -> list[Path]:
+    """Return all that there is."""
+    return sorted(world.top.rglob("*"))
+
+
+@ROOT
+def test_the_doctor(world: World) -> None:
+    """What there is here, the plan, and with which rights there would be more."""
+    done = world.run("doctor", *world.trees)
+    assert (done.code, done.err) == (0, "")
+    assert f"  rsync to {world.destination}\n" in done.out
+    assert re.search(r"^  landlock: +can be had$", done.out, re.M)
+    os.chown(world.destination, NOBODY, NOBODY)
+    for path in (world.top, *world.top.parents[:2]):
+        path.chmod(0o755)
+    poor = world.run("doctor", *world.trees, head=AS_NOBODY)
+    assert poor.code == 0, poor.err
+    assert "  mounts: clsync is started without CAP_SYS_ADMIN; to have it: start it as root" in poor.out
+    assert "  CAP_SETUID, CAP_SETGID: --uid, --sync-handler-uid and --splitting" in poor.out
+    assert "no_new_privs:  yes" in poor.out
+    ill = world.run("doctor", "-W/nowhere", f"-D{world.destination}")
+    assert ill.code == Exit.SOURCE
+    assert "clsync would not start: --watch-dir /nowhere: " in ill.out
+    assert world.run("doctor", env={"HOME": "/nowhere"}).out.startswith("This machine, and who we are here:")
+    assert "landlock:      cannot be had" in world.run("doctor", env={"CLSYNC_WITHOUT": "landlock"}).out
+
+
+# -- destinations on other hosts ---------------------------------------------------------------------------------
+
+OVER_SSH = """#!/bin/bash
+case "$*" in *--version*) exit 0;; esac
+control=$(printf %s "$*" | sed -n 's|.*ControlPath=\\([^ ]*\\)/%C.*|\\1|p')
+can=
+try() { if eval "$2" >/dev/null 2>&1; then can="$can+$1"; fi; }
+try source 'cat inside'
+try key 'cat {ssh}/user'
+try known-hosts 'cat {ssh}/known_hosts && : >>{ssh}/known_hosts'
+try network 'exec 3<>/dev/tcp/127.0.0.1/{port}'
+try control 'touch $control/file'
+try shadow 'cat /etc/shadow'
+try host-key 'cat /etc/ssh/ssh_host_ed25519_key {ssh}/host'
+try write-key ': >>{ssh}/user'
+try beside 'ls {ssh}'
+try write-beside 'touch {ssh}/authorized_keys'
+try write-source 'touch made'
+try tmp 'touch /tmp/clsync-escaped-$$'
+try attributes 'chmod 777 {ssh}/user.pub'
+try daemon 'kill -0 $PPID'
+echo "can: $can" >&2
+exit 1
+"""
+
+
+@ROOT
+@pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
+def test_over_ssh(world: World) -> None:
+    """What the configuration of ssh names is found, wherever it is; rsync and ssh reach the host, and nothing else."""
+    host = SshHost(world.top, world.destination)
+    (world.top / "bin/ssh").unlink()
+    (world.top / "conf").mkdir()
+    shutil.copy(host.config, world.top / "conf/there.conf")
+    head = ["unshare", "-m", "sh", "-c", f'mount --bind {world.top}/conf /etc/ssh/ssh_config.d && exec "$@"', "sh"]
+    world.write("inside")
+    host.start()
+    said = (f"-W{world.source}", f"-D{host.destination}", *AT_ONCE, "--sandbox=on")
+    env = {**world.environment, "PATH": os.environ["PATH"]}
+    try:
+        with Daemon(*said, program=[*head, installed()], env=env, cwd=world.top) as daemon:
+            daemon.wait_for_log(SYNCED)
+            world.write("later", "more")
+            world.wait_for_copy(daemon, "later", "more")
+            kept = connected(host.port)
+            assert kept
+            assert {status(pid)["Seccomp"] for pid in kept} == {"2"}
+            daemon.stop()
+    finally:
+        host.stop()
+    with listening(world) as port:
+        text = OVER_SSH.replace("{ssh}", str(world.top / "ssh")).replace("{port}", str(port))
+        world.file("bin/rsync", text, 0o755)
+        env["PATH"] = f"{world.top}/bin:{env['PATH']}"
+        done = world.run(*said[:2], "--only-initialsync", "--retries=1", head=head, env=env)
+        assert done.code != 0
+        assert "can: +source+key+known-hosts+network+control " in done.err
+
+
+def connected(port: int) -> list[int]:
+    """Return the processes that have a connection to a port of this machine (proc_pid_net(5))."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{row[9]}]" for row in rows if int(row[2].split(":")[1], 16) == port}
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(path) in sockets:
+                found.add(int(path.parts[2]))
+        except OSError:
+            continue
+    return sorted(found)
+
+
+@ROOT
+@pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
+@pytest.mark.parametrize("how", ["ProxyCommand /bin/false", "PermitLocalCommand yes"])
+def test_an_ssh_that_runs_something(world: World, how: str) -> None:
+    """That is the operator's program: it is left alone, and that is said."""
+    (world.top / "conf").mkdir()
+    world.file("conf/there.conf", f"Host there\n{how}\nBatchMode yes\nHostName 127.0.0.1\nPort 9\n")
+    head = ["unshare", "-m", "sh", "-c", f'mount --bind {world.top}/conf /etc/ssh/ssh_config.d && exec "$@"', "sh"]
+    said = (f"-W{world.source}", "-Dthere:/x", "--only-initialsync", "--retries=1")
+    option = how.split()[0].lower()
+    done = world.run(*said, head=head)
+    assert f"is run without a sandbox: ssh is configured to run something (see ssh -G: {option})" in done.err
+    message, _ = world.run(*said, "--sandbox=on", head=head).complaint(Exit.PRIVILEGE)
+    assert option in message
+
+
+# -- trees of several parts --------------------------------------------------------------------------------------
+
+
+@ROOT
+@pytest.mark.parametrize("mode", MODES)
+def test_mounts_within_the_trees(world: World, mode: str) -> None:
+    """At both sides, and one that comes later: what is on them is read and written as all else is."""
+    for name in ("far", "near"):
+        (world.source / name).mkdir()
+        (world.destination / name).mkdir()
+    (world.top / "elsewhere").mkdir()
+    (world.top / "elsewhere/file").write_text("file")
+    with (
+        mounted("bind", world.source / "far", device=str(world.top / "elsewhere")),
+        mounted("tmpfs", world.destination / "far"),
+        world.daemon(f"-M{mode}", "--sandbox=on") as daemon,
+    ):
+        daemon.wait_for_log(SYNCED)
+        assert world.copied("far/file") == "file"
+        world.write("far/later")
+        world.wait_for_copy(daemon, "far/later")
+        with mounted("tmpfs", world.source / "near"):
+            world.write("near/new")
+            os.kill(daemon.pid, signal.SIGUSR2)
+            world.wait_for_copy(daemon, "near/new")
+            daemon.stop()
+
+
+@ROOT
+@pytest.mark.parametrize("mode", MODES)
+def test_a_destination_behind_a_symlink(world: World, mode: str) -> None:
+    """And rules, whose lists are laid into files, hard links, devices, sockets and fifos."""
+    (world.top / "way").symlink_to(world.destination)
+    rules = world.file("rules", "-f~$\n")
+    for name in ("a/file", "a/backup~", "b/other"):
+        world.write(name)
+    (world.destination / "a").mkdir()
+    (world.destination / "a/old").write_text("old")
+    (world.destination / "a/mine~").write_text("mine")
+    os.link(world.source / "a/file", world.source / "b/second")
+    os.mkfifo(world.source / "fifo")
+    os.mknod(world.source / "device", 0o020600, os.makedev(1, 3))
+    options = (f"-W{world.source}", f"-D{world.top}/way", f"-M{mode}", f"-R{rules}", "--sandbox=on", *AT_ONCE)
+    with world.bare(*options) as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert (world.destination / "a/file").samefile(world.destination / "b/second")
+        assert (world.destination / "fifo").is_fifo()
+        assert (world.destination / "device").is_char_device()
+        assert not (world.destination / "a/old").exists()
+        shutil.rmtree(world.source / "a")
+        daemon.wait_until(lambda: not (world.destination / "a/file").exists(), what="the deletion")
+        assert world.copied("a/mine~") == "mine"
+        world.write("c/d/new")
+        world.wait_for_copy(daemon, "c/d/new")
+        assert "Warning" not in daemon.output

@@ -93,6 +93,7 @@ _MESSAGES = (
     b"cannot delete non-empty directory: b\n",
     b'rsync: [receiver] mkstemp "/d/.a.Ab12Cd" failed: No space left on device (28)\n',
     b'rsync: [generator] rename "/d/x" -> "a": x (1)\nfilename overflows max-path len by 3: b/x\n',
+    b"filename overflows max-path len by 3: .a.Ab12Cd\n",
     b'\\#012 "\\#0"\x1b[31m delete_file: unlink(a) failed: x\n',
 )
 

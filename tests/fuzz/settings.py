@@ -17,8 +17,7 @@ from clsync.options.table import BY_NAME, OPTIONS, Takes
 from clsync.options.values import Invalid, argument_line
 from tests.fuzz.target import Feed, target
 
-_PATHS = (b"", b"a", b"a/b", b"x.o", b"secret\n", b"\xff", b"aaaaaaaa", b"a/b/c/d")
-"""Short ones: repetitions in repetitions take a time that grows with the length of a name (see docs/security.md)."""
+_PATHS = (b"", b"a", b"a/b", b"x.o", b"secret\n", b"\xff", b"a" * 3000, b"ab" * 99, b"a/b/c/d")
 
 
 def _demand_clear(error: OperatorError, where: str = "") -> None:
@@ -45,7 +44,8 @@ def _tried(act: Callable[[], object]) -> bool:
 @target(
     b"-f\\.o$\n+d^a$\n-*secret\n#x\n\n+W^$\n",
     b"-*([a-z]+)\\1\n+*[[:alpha:]]{2,3}$\n",
-    b"-f(a*)*b\n-f(a|a)*c\n-f((a{1,9}){1,9})$\n",
+    b"-f(a*)*b\n-f(a|a)*c\n-f(((a{1,9}){1,9}){1,9})$\n",
+    b"-f^([a-z]+/?)*!$\n-fa.*a.*a.*b\n",
     b"-*[]\n",
     b"+*" + b"(" * 300 + b")" * 300,
 )

@@ -9,9 +9,11 @@ import tempfile
 import zlib
 from functools import cache
 from pathlib import Path
+from typing import cast
 
-from clsync.core.listing import DamagedListing, change, pack_part, unpack_part
+from clsync.core.listing import SELF, DamagedListing, change, pack_part, packed, parts_of, signature_of, unpack_part
 from clsync.errors import OperatorError
+from clsync.state import index
 from clsync.state.mark import Mark
 from clsync.state.store import Confirmed, Store
 from tests.fuzz.target import Feed, target
@@ -45,6 +47,9 @@ def _kept() -> Path:
     """Make a state that holds something; return its directory."""
     place = Path(_PLACE.name, "kept")
     store = Store.open(bytes(place), b"identity", [b"one", b"two"], _BOOT)
+    looked = signature_of(os.lstat(_PLACE.name), 1 << 62)
+    listing: index.Parts = parts_of(b"", {SELF: packed(looked), b"x": packed(looked)})
+    store.confirm(b"one", Confirmed({}, {b"": [(b"", listing)]}))
     store.hand_over(b"one", {b"a": 1, b"b\xff\n": 2}, 1.0)
     store.close()
     return place
@@ -58,7 +63,7 @@ def _opened(place: Path) -> None:
             for dirty in store.dirty(target_):
                 assert isinstance(dirty.path, bytes)
                 assert isinstance(dirty.bits, int)
-        store.confirm(b"one", Confirmed({b"a": None}))
+        store.confirm(b"one", Confirmed({b"a": None, b"x": None}))
     finally:
         store.close()
 
@@ -83,6 +88,39 @@ def damaged_states(data: bytes) -> None:
         _opened(place)
     except (OSError, sqlite3.Error, OperatorError):
         pass
+
+
+_COLUMNS = {
+    "meta": ("content", "checksum"),
+    "target": ("id", "key", "boot", "checksum"),
+    "dirty": ("target", "path", "bits", "since", "checksum"),
+    "unflushed": ("target", "path", "bits", "flush", "checksum"),
+    "listing": ("path", "first", "entries"),
+}
+
+
+@target(b"\0\0\1\5", b"\0\0\2text", b"\2\1\2\xff", b"\4\2\1\5", b"\1\3\0", b"\3\2\3", cost=20)
+def state_rows(data: bytes) -> None:
+    """Rows in which a value has become another one, of any type, are gone on with, or the state is set aside."""
+    feed = Feed(data)
+    table = cast(str, feed.one(list(_COLUMNS)))
+    column = feed.one(_COLUMNS[table])
+    value: object = [None, feed.number(8) - 5, feed.some(50).decode("latin-1"), feed.some(50), feed.number(3) / 7][
+        feed.number() % 5
+    ]
+    place = Path(_PLACE.name, "rows")
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(_kept(), place)
+    place.chmod(0o700)
+    rows = sqlite3.connect(place / "state.db")
+    try:
+        rows.execute(f"UPDATE {table} SET {column} = ?", (value,))
+        rows.commit()
+    except (sqlite3.Error, OverflowError):
+        return  # SQLite itself does not take it
+    finally:
+        rows.close()
+    _opened(place)
 
 
 @target(b"", bytes(44), b"clsync m" + bytes(40))

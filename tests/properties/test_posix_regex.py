@@ -7,12 +7,15 @@ and back references to a group that matched nothing (an endless recursion at wor
 
 from __future__ import annotations
 
+import pickle
 import re
+import time
 
 import pytest
 from hypothesis import given, note
 
-from clsync.core.posix_regex import PatternError, translate
+from clsync.core.posix_regex import PatternError, _automaton, _calm, _Parser, translate
+from clsync.core.rules import Rules
 from tests.support.expressions import expression as any_expression
 from tests.support.expressions import subject
 from tests.support.glibc_regex import GlibcRegex, Malformed
@@ -71,6 +74,74 @@ def test_what_is_said_of_all_subjects_holds_for_each(drawn: Choices) -> None:
         assert found or not translation.always
         if found and translation.heads is not None:
             assert any(candidate == h.text if h.whole else candidate.startswith(h.text) for h in translation.heads)
+
+
+@examples(10)
+@given(choices(150))
+def test_the_automaton_says_what_re_says(drawn: Choices) -> None:
+    """Of every expression that it can be made for, also where nobody would ask it; and again, by what it remembers."""
+    candidates = [b"", *(subject(drawn, 12) for _ in range(8))]
+    expression = any_expression(drawn)
+    note(f"{expression!r} {candidates}")
+    try:
+        pattern = compiled(expression)
+    except PatternError:
+        return
+    parser = _Parser(expression)
+    tree = parser.parse()
+    if parser.referenced:
+        assert translate(expression).automaton is None
+        return
+    automaton = _automaton(_calm(tree))
+    assert automaton is not None
+    for candidate in candidates * 2:
+        assert automaton.search(candidate) == (pattern.search(candidate) is not None), candidate
+
+
+SLOW = (
+    rb"^([a-z]+/?)*$", rb"(a|aa)+$", rb"^((a+)+)+$", rb"^(a{1,3}){1,30}$", b"(.*)(.*)(.*)(.*)x$", rb".*a.*b",
+    rb"^(([^/]+/)*[^/]*)*\.o$", rb"((a{1,9}){1,9}){1,9}b", rb"^a*a*a*a*b$", rb".*\.o$", rb"a.*a.*a.*b", rb"(\<a|a)*b",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", SLOW)
+def test_no_name_takes_long(expression: bytes) -> None:
+    """Names are chosen by others, and `re` alone would take hours for these."""
+    rules = Rules.parse(b"-*" + expression)
+    began = time.thread_time()
+    for name in (
+        b"a" * 4000 + b"!",
+        b"a" * 45 + b"!",
+        b"a" * 300 + b"!",
+        b"ab" * 2000,
+        b"." * 4000,
+        b"a/" * 2000 + b"!",
+    ):
+        rules.sync(name, False)
+        pickle.loads(pickle.dumps(rules)).sync(name, True)
+    assert time.thread_time() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("expression", "limit"),
+    [
+        (rb"\.o$", None), (rb"^.*\.o$", None), (rb"^(a|b)/", None), (rb"^([^/]+/)*x$", None), (rb".*\.o$", 316),
+        (rb"^a.*b.*$", 316), (rb"a.*b.*c", 46), (rb"(a|bc)*", 0), (rb"([a-z]+/?)*", 0),
+    ],
+)  # fmt: skip
+def test_ordinary_expressions_are_for_re(expression: bytes, limit: int | None) -> None:
+    """It is faster, as long as it does not try too many ways."""
+    translated = translate(expression)
+    assert (translated.automaton is None) is (limit is None)
+    assert translated.tried_up_to == (limit or 0)
+
+
+@pytest.mark.parametrize("path", [b"a", b"a" * 50, b"a" * 500, b"x.o" + b"a" * 400, b"a" * 400 + b".o", b"", b"b.o"])
+def test_rules_together_say_what_each_says(path: bytes) -> None:
+    """Neighbours are one expression for short paths, and asked one by one for long ones."""
+    lines = (rb"-*.*\.o$", rb"-*a.*b.*c", rb"-*^x", rb"-*(a|bc)*d", rb"-*\.p$")
+    each = all(Rules.parse(line).sync(path, False) for line in lines)
+    assert Rules.parse(b"\n".join(lines)).sync(path, False) is each
 
 
 @examples(20)

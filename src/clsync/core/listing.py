@@ -200,7 +200,7 @@ def pack_part(path: bytes, names: list[bytes], records: list[bytes]) -> bytes:
 
 def unpack_part(path: bytes, part: bytes) -> dict[bytes, bytes]:
     """Return name -> record of a part of the listing of `path`, sorted. Raises DamagedListing."""
-    if len(part) < _HEAD.size:
+    if not isinstance(part, bytes) or len(part) < _HEAD.size:  # where it is kept, it may have become anything
         raise DamagedListing(path)
     checksum, count = _HEAD.unpack_from(part)
     if zlib.crc32(part[4:], zlib.crc32(path)) != checksum:

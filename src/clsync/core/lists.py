@@ -87,11 +87,12 @@ def pattern(path: bytes, suffix: bytes = b"") -> bytes:
     """Return an rsync filter pattern that matches exactly `path` (anchored), plus a wildcard `suffix`.
 
     rsync takes a backslash literally unless the pattern has a wildcard, so names are escaped only where it
-    has one. A newline cannot stand in a list of lines: `?` stands for it.
+    has one. What ends a line cannot stand in a list of lines, and rsync takes a carriage return for an end as well: `?`
+    stands for them. Without that, the rest of a name would be a rule of its own.
     """
-    if not suffix and not any(c in path for c in b"*?[\n"):
+    if not suffix and not any(c in path for c in b"*?[\n\r"):
         return b"/" + path
-    escaped = b"".join(b"?" if c == 10 else _ESCAPES.get(c, bytes((c,))) for c in path)
+    escaped = b"".join(b"?" if c in b"\n\r" else _ESCAPES.get(c, bytes((c,))) for c in path)
     return (b"/" + escaped if path else b"") + suffix
 
 

@@ -18,6 +18,8 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from clsync.core.automaton import WORD, Automaton, Condition, Nodes, TooLarge
+
 REPEAT_MAX: Final = 32767
 """RE_DUP_MAX of glibc's regex.h: the largest number in an interval."""
 
@@ -48,6 +50,10 @@ class Translation(NamedTuple):
     """Every subject that matches begins in one of these ways; None: nothing is known."""
     has_references: bool
     """There are back references, so the pattern has named groups and cannot be made a part of another."""
+    automaton: Automaton | None
+    """What is to be asked instead of `re`, which could take for ever with some subjects longer than `tried_up_to`."""
+    tried_up_to: int
+    """Bytes of a subject."""
 
 
 def translate(expression: bytes) -> Translation:
@@ -59,9 +65,12 @@ def translate(expression: bytes) -> Translation:
             tree = _calm(tree)
         pattern = _Writer(parser.referenced).write(tree)
         re.compile(pattern, re.DOTALL)
+        heads = _heads(tree)
+        tried_up_to = _tried_up_to(tree, heads is not None)
+        automaton = None if parser.referenced or tried_up_to is None else _automaton(tree)
     except RecursionError:
         raise PatternError("parentheses are nested too deeply", 0, "write it with fewer of them") from None
-    return Translation(pattern, _nullable(tree), _heads(tree), bool(parser.referenced))
+    return Translation(pattern, _nullable(tree), heads, bool(parser.referenced), automaton, tried_up_to or 0)
 
 
 # -- the tree --------------------------------------------------------------------------------------------------
@@ -106,7 +115,6 @@ _EMPTY: Final = _Sequence(())
 _START: Final = _Place(rb"\A")
 _END: Final = _Place(rb"\Z")
 _ALL: Final = frozenset(range(256))
-_WORD: Final = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
 _SPACE: Final = frozenset(b"\t\n\v\f\r ")
 
 _PLACES: Final = {
@@ -117,10 +125,10 @@ _PLACES: Final = {
     b"<"[0]: _Place(rb"\b(?=\w)"),
     b">"[0]: _Place(rb"\b(?<=\w)"),
 }
-_SETS: Final = {b"w"[0]: _WORD, b"W"[0]: _ALL - _WORD, b"s"[0]: _SPACE, b"S"[0]: _ALL - _SPACE}
+_SETS: Final = {b"w"[0]: WORD, b"W"[0]: _ALL - WORD, b"s"[0]: _SPACE, b"S"[0]: _ALL - _SPACE}
 
 _PRINTABLE: Final = frozenset(range(32, 127))
-_ALNUM: Final = _WORD - {95}
+_ALNUM: Final = WORD - {95}
 _CLASSES: Final = {
     b"alnum": _ALNUM,
     b"alpha": _ALNUM - frozenset(b"0123456789"),
@@ -467,6 +475,124 @@ def _one_of(options: Iterable[_Node]) -> _Node:
     others = {_Writer(set()).write(option): option for option in flat if not isinstance(option, _Set)}
     made = (*([_Set(frozenset().union(*sets))] if sets else []), *others.values())
     return made[0] if len(made) == 1 else _Choice(made)
+
+
+# -- where one way after the other would be tried ---------------------------------------------------------------
+
+
+def _tried_up_to(tree: _Node, anchored: bool) -> int | None:
+    """Return up to how many bytes of a subject trying all ways to match is fast; None: always.
+
+    Where there is a choice in a repetition, the ways double with every byte; where repetitions without end follow each
+    other, each is a factor as large as the subject, and where a search may begin anywhere, that is another one.
+    """
+    if _repeats_choices(tree):
+        return 0
+    factors = _endless(tree) + (not anchored)
+    return None if factors < 2 else int(_FEW_WAYS ** (1 / factors))
+
+
+_FEW_WAYS: Final = 100_000
+"""Less than a millisecond."""
+_FEW: Final = 8
+"""Repetitions that count as none."""
+
+
+def _endless(node: _Node) -> int:
+    match node:
+        case _Sequence(parts):
+            return sum(map(_endless, parts))
+        case _Choice(options):
+            return max(map(_endless, options))
+        case _Group(body, _):
+            return _endless(body)
+        case _Repeat(body, least, most):
+            return int(most is None or most - least > _FEW or _endless(body) > 0)
+    return 0
+
+
+def _repeats_choices(node: _Node) -> bool:
+    match node:
+        case _Sequence(parts) | _Choice(parts):
+            return any(map(_repeats_choices, parts))
+        case _Group(body, _):
+            return _repeats_choices(body)
+        case _Repeat(body, _, most):
+            return (most != 1 and _chooses(body)) or _repeats_choices(body)
+    return False
+
+
+def _chooses(node: _Node) -> bool:
+    match node:
+        case _Choice(_):
+            return True
+        case _Sequence(parts):
+            following = (*parts[1:], None)
+            return any(
+                _chooses(part) and not _ends_at(part, then) for part, then in zip(parts, following, strict=False)
+            )
+        case _Group(body, _):
+            return _chooses(body)
+        case _Repeat(body, least, most):
+            return least != most or _chooses(body)
+    return False
+
+
+def _ends_at(part: _Node, following: _Node | None) -> bool:
+    """Tell whether it is the next byte that ends a repetition, and nothing else, as in `[^/]+/`."""
+    if not (isinstance(part, _Repeat) and isinstance(part.body, _Set) and isinstance(following, _Set)):
+        return False
+    return not part.body.bytes & following.bytes
+
+
+_CONDITIONS: Final[dict[_Place, Condition]] = {
+    _START: Condition.START,
+    _END: Condition.END,
+    _PLACES[b"b"[0]]: Condition.EDGE,
+    _PLACES[b"B"[0]]: Condition.NO_EDGE,
+    _PLACES[b"<"[0]]: Condition.WORD_BEGINS,
+    _PLACES[b">"[0]]: Condition.WORD_ENDS,
+}
+
+
+def _automaton(tree: _Node) -> Automaton | None:
+    nodes = Nodes()
+    try:
+        return Automaton(nodes, _added(nodes, tree, nodes.match))
+    except TooLarge:
+        return None
+
+
+def _added(nodes: Nodes, node: _Node, after: int) -> int:
+    """Add a tree, and what comes after it; return the first node."""
+    match node:
+        case _Set(members):
+            return nodes.one_of(members, after)
+        case _Place(_):
+            return nodes.place(_CONDITIONS[node], after)
+        case _Sequence(parts):
+            for part in reversed(parts):
+                after = _added(nodes, part, after)
+        case _Choice(options):
+            return nodes.fork([_added(nodes, option, after) for option in options])
+        case _Group(body, _):
+            return _added(nodes, body, after)
+        case _Repeat(body, least, most):
+            return _added_often(nodes, body, least, most, after)
+    return after
+
+
+def _added_often(nodes: Nodes, body: _Node, least: int, most: int | None, after: int) -> int:
+    first = after
+    if most is None:
+        first = nodes.fork((after,))
+        nodes.forks[first].append(_added(nodes, body, first))
+    else:
+        for _ in range(most - least):
+            first = nodes.fork((after, _added(nodes, body, first)))
+    for _ in range(least):
+        first = _added(nodes, body, first)
+    return first
 
 
 # -- writing ---------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from clsync.core.automaton import Automaton
 from clsync.core.paths import ancestors, parent, shown
 from clsync.core.posix_regex import Head, PatternError, translate
 from clsync.errors import Exit, OperatorError
@@ -39,7 +40,16 @@ class Rule(NamedTuple):
     heads: tuple[Head, ...] | None
     """How paths begin that it can match; None: not known."""
     has_references: bool
+    automaton: Automaton | None
+    """What is asked instead where `re` could take for ever, of paths longer than `tried_up_to`."""
+    tried_up_to: int
     text: bytes
+
+    def search(self, path: bytes) -> bool:
+        """Tell whether it matches a path."""
+        if self.automaton is not None and len(path) > self.tried_up_to:
+            return self.automaton.search(path)
+        return self.always or re.search(self.pattern, path, re.DOTALL) is not None
 
     def __str__(self) -> str:
         """Return the rule as it was written, with its line."""
@@ -114,7 +124,7 @@ class Rules:
 
     def _first(self, letters: bytes, path: bytes) -> Rule | None:
         speaking = (rule for rule in self._rules if rule.letter in letters)
-        return next((r for r in speaking if r.always or re.search(r.pattern, path, re.DOTALL)), None)
+        return next((rule for rule in speaking if rule.search(path)), None)
 
 
 class _Decision:
@@ -123,11 +133,11 @@ class _Decision:
     def __init__(self, rules: tuple[Rule, ...], letters: bytes) -> None:
         self._default = True
         searches: list[tuple[Callable[[bytes], object], bool]] = []
-        for permit, patterns in _runs([rule for rule in rules if rule.letter in letters]):
-            if not patterns:
-                self._default = permit
+        for run in _runs([rule for rule in rules if rule.letter in letters]):
+            if run[0].always:
+                self._default = run[0].permit
                 break
-            searches.append((re.compile(b"|".join(patterns), re.DOTALL).search, permit))
+            searches.append((_Search(run).fastest, run[0].permit))
         while searches and searches[-1][1] == self._default:
             searches.pop()
         self._searches = tuple(searches)
@@ -148,29 +158,50 @@ class _Decision:
         return self._default
 
     def _matching(self, path: bytes) -> bool:
-        return self._only(path) is not None
+        return bool(self._only(path))
 
     def _not_matching(self, path: bytes) -> bool:
-        return self._only(path) is None
+        return not self._only(path)
 
 
-def _runs(rules: list[Rule]) -> Iterable[tuple[bool, list[bytes]]]:
-    """Yield (sign, patterns) of neighbours with one sign; no patterns: everything matches, nothing follows."""
+class _Search:
+    """The search for any of some rules."""
+
+    def __init__(self, rules: list[Rule]) -> None:
+        pattern = b"|".join(b"(?:" + rule.pattern + b")" for rule in rules)
+        self._rules, self._pattern = rules, re.compile(pattern, re.DOTALL).search
+        limits = [rule.tried_up_to for rule in rules if rule.automaton is not None]
+        self._tried_up_to = min(limits, default=0)
+        self.fastest: Callable[[bytes], object] = self._either if limits else self._pattern
+
+    def _either(self, path: bytes) -> object:
+        if len(path) <= self._tried_up_to:
+            return self._pattern(path)
+        return any(rule.search(path) for rule in self._rules)
+
+
+def _runs(rules: list[Rule]) -> Iterable[list[Rule]]:
+    """Yield neighbours that can be one expression: of one sign. The last one is alone if it matches everything."""
     at = 0
     while at < len(rules):
-        first = rules[at]
-        if first.always:
-            yield first.permit, []
-            return
-        patterns = [b"(?:" + first.pattern + b")"]
+        run = [rules[at]]
         at += 1
-        # Groups with references have names, and two of a name cannot stand in one expression.
-        while at < len(rules) and not (first.has_references or rules[at].has_references or rules[at].always):
-            if rules[at].permit != first.permit:
-                break
-            patterns.append(b"(?:" + rules[at].pattern + b")")
+        while at < len(rules) and _fit_together(run[0], rules[at]):
+            run.append(rules[at])
             at += 1
-        yield first.permit, patterns
+        yield run
+        if run[0].always:
+            return
+
+
+def _fit_together(one: Rule, other: Rule) -> bool:
+    # Groups with references have names, and two of a name cannot stand in one expression.
+    alone = any(rule.always or rule.has_references or _never_tried(rule) for rule in (one, other))
+    return not alone and one.permit == other.permit
+
+
+def _never_tried(rule: Rule) -> bool:
+    return rule.automaton is not None and not rule.tried_up_to
 
 
 def _rejecting(rules: tuple[Rule, ...]) -> Iterable[Rule]:
@@ -228,5 +259,7 @@ def _parsed(line: bytes, number: int, source: str) -> Rule | None:
         translated.always,
         translated.heads,
         translated.has_references,
+        translated.automaton,
+        translated.tried_up_to,
         line,
     )

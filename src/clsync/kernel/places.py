@@ -152,7 +152,7 @@ def _small(directory: int, name: bytes) -> int:
             except FileExistsError:
                 continue
         found = os.fstat(descriptor)
-        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid in (*_trusted(), roles.own_ids().uid):
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid in _ours():
             return descriptor
         os.close(descriptor)
         _demand_regular(found)
@@ -221,11 +221,11 @@ def make_directories(path: bytes, mode: int, made: Callable[[int], object] = lam
 
 
 def own_directory(path: bytes) -> int:
-    """Open a directory in which nobody but us, or root, may put anything. Raises OSError."""
+    """Open a directory in which nobody but root, us, and who clsync is to be, may put anything. Raises OSError."""
     with reached(path, follow=True) as (directory, name):
         found = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     looked = os.fstat(found)
-    if looked.st_uid in _trusted() and not looked.st_mode & _OTHERS_WRITE:
+    if looked.st_uid in _ours() and not looked.st_mode & _OTHERS_WRITE:
         return found
     os.close(found)
     raise Unsafe(f"others may write into it ({_who(looked)})")
@@ -259,3 +259,8 @@ def identity_of(found: os.stat_result) -> Identity:
 def _trusted() -> tuple[int, int]:
     """Return the users whose files we go by: root, who may do anything anyway, and who we are in this thread."""
     return 0, os.geteuid()
+
+
+def _ours() -> tuple[int, ...]:
+    """Return the users whose files are as good as our own: also who clsync is, or is about to be."""
+    return (*_trusted(), roles.own_ids().uid)

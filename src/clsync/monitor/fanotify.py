@@ -478,7 +478,7 @@ class FanotifyMonitor:
             return
         try:
             for number, key in enumerate(keys, 1):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, ValueError):  # ValueError: a NUL, which no kernel was seen to write
                     found = os.lstat(key[len(record) :].rstrip(b"\0"), dir_fd=directory)
                     if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
                         self._note_stray(LinkedFile(found.st_dev, found.st_ino, found.st_nlink), bits)

@@ -166,7 +166,7 @@ class InotifyMonitor:
         """Fold a buffer of events; what is none, which no kernel was seen to write, counts as one that was lost."""
         try:
             self._fold_events(data)
-        except struct.error:
+        except (struct.error, ValueError):
             self._lost = True
 
     def _fold_events(self, data: bytes) -> None:

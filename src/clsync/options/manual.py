@@ -347,8 +347,9 @@ def _control() -> str:
         ),
         roff.items(STATUS_TEXTS.items()),
         roff.paragraph(
-            "Who may write to the socket may ask for everything: that is root alone, unless --socket-own or"
-            " --socket-mod say otherwise. The protocol is the text protocol of clsync 0.4, so its library talks to this"
+            "Who may write to the socket may ask how things stand, and wait: that is root alone, unless --socket-own or"
+            " --socket-mod say otherwise. Root, the owner of the socket, and its group if it may write may ask for"
+            " everything. The protocol is the text protocol of clsync 0.4, so its library talks to this"
             " daemon, and `clsync ctl` to that of clsync 0.4. At most 64 clients are connected; one more sends away the"
             " one that has rested longest."
         ),
@@ -433,8 +434,10 @@ def _splitting() -> str:
         "SPLITTING",
         roff.paragraph(
             "With --splitting=process the first process keeps the rights of its starter, less the capabilities it has no"
-            " use for. It watches the tree, runs handlers and hooks with all rights, and reads rules and configuration. The"
-            " second one is nobody, or --uid and --gid, cannot open a file of the tree, and cannot start anything. With"
+            " use for. It watches the tree, runs handlers and hooks with all rights, and reads rules and configuration."
+            " Where it is root, it takes these and hooks only from files that nobody but root may write, nor put others in"
+            " their place: all directories above are looked at as well, each time. The second one is nobody, or --uid and"
+            " --gid, cannot open a file of the tree, and cannot start anything. With"
             " --seccomp-filter it can make harmless system calls only, with --detach-network=non-privileged it has no"
             " network. It decides what is handed"
             " over and when, and serves the control socket. Signals go to the first process, whose number stands in the"

@@ -109,10 +109,12 @@ Files and settings:
 - **A block that a signal switches to** is laid over all that is set, arguments exchanged and expanded; one that cannot be
   used changes nothing.
 - **List files** are readable by the user of clsync alone, and removed with their directory; the directory that
-  `--lists-dir` names has to be closed to others and to lie outside of what is watched.
+  `--lists-dir` names has to be closed to others, to belong to clsync or root, and to lie outside of what is watched.
+- **pid file and status file** are regular files: a symlink or FIFO in their place is an error, and a file of somebody
+  else is replaced. No symlink of another user is followed on the way to them, to the control socket, lists or dumps.
 - **Programs and modules** block no signals. Modules run in a process of their own: one that crashes is loaded again.
 - **The control socket** is not taken from another daemon, and its clients cannot end the daemon by leaving. `set` takes
-  values, and says why where it cannot.
+  values, and says why where it cannot. Who may connect only because `--socket-mod` lets everybody may look, not change.
 
 What handlers are given with `--compat=0.4` was compared with what clsync 0.4.5 gave them:
 [tests/oracle/differences.toml](../tests/oracle/differences.toml) lists every difference with its reason, and

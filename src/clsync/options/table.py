@@ -374,8 +374,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _HOW,
         "directory for list files",
         "DIR",
-        "List files are written when the handler's arguments ask for them. It is made if it is missing, and then removed"
-        " at the end if nothing is left in it. Default: a private temporary one.",
+        "List files are written when the handler's arguments ask for them. It has to be closed to others. It is made if"
+        " it is missing, and then removed at the end if nothing is left in it. Default: a private temporary one.",
         completes="dir",
     ),
     _flag("dont-unlink-lists", "U", _HOW, "keep list files"),
@@ -815,7 +815,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _SAY,
         "file for the current phase",
         "FILE",
-        "One of: starting, initsync, running, synchandler error, rehashing, preexit, lastsync,"
+        "A regular file. One of: starting, initsync, running, synchandler error, rehashing, preexit, lastsync,"
         " terminating, hold on, exiting.",
         completes="file",
     ),
@@ -841,7 +841,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _SAY,
         "permission bits of the control socket",
         "MODE",
-        "Octal. clsync 0.4 gives what the umask leaves of 0777.",
+        "Octal. Who may connect may look; changes are for root, the owner, and the group if it may write. clsync 0.4 gives"
+        " what the umask leaves of 0777, and lets all of them do everything.",
     ),
     Option(
         "socket-own",

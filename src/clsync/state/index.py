@@ -10,6 +10,7 @@ from clsync.core.listing import (
     A_DIRECTORY,
     PART,
     SELF,
+    DamagedListing,
     Signature,
     change,
     changes,
@@ -69,6 +70,8 @@ def update(rows: sqlite3.Connection, path: bytes, names: Mapping[bytes, bytes | 
         if found is None:
             break
         row, first, part = found
+        if not isinstance(first, bytes):  # SQLite keeps any type in any column
+            raise DamagedListing(path)
         entries = unpack_part(path, part)
         known = len(before)
         while todo and todo[-1] >= first:

@@ -41,7 +41,9 @@ class Meta:
     def read(cls, rows: sqlite3.Connection) -> Meta:
         """Read the row. Raises Unusable or sqlite3.Error."""
         found = rows.execute("SELECT content, checksum FROM meta WHERE id = 1").fetchone()
-        if found is None or len(found[0]) < _FIXED.size or zlib.crc32(found[0]) != found[1]:
+        if found is None or not isinstance(found[0], bytes):  # SQLite keeps any type in any column
+            raise Unusable("it is damaged")
+        if len(found[0]) < _FIXED.size or zlib.crc32(found[0]) != found[1]:
             raise Unusable("it is damaged")
         content = found[0]
         boot, sequence, dirty, unflushed, flush = _FIXED.unpack_from(content)
@@ -50,4 +52,4 @@ class Meta:
 
 def checksum(*fields: bytes | float) -> int:
     """Return a checksum over the fields of a row."""
-    return zlib.crc32(repr(fields).encode("ascii"))
+    return zlib.crc32(repr(fields).encode("ascii", "backslashreplace"))

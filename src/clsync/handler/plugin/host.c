@@ -233,18 +233,20 @@ pid_t clsyncapi_fork(struct ctx *ctx)
 }
 
 /* Writes a filter pattern of rsync(1). A backslash is literal there unless the pattern has a wildcard, so names are
- * escaped only where it has one. A newline cannot stand in a list of lines: a question mark stands for it. */
+ * escaped only where it has one. What ends a line (a carriage return as well) cannot stand in a list of lines: a question
+ * mark stands for it. */
 static void write_pattern(FILE *file, const char *path, size_t length, const char *suffix)
 {
     bool wild = *suffix;
     for (size_t i = 0; i < length; i++)
-        wild = wild || strchr("*?[\n", path[i]) != NULL;
+        wild = wild || strchr("*?[\n\r", path[i]) != NULL;
     if (length)
         putc('/', file);
     for (size_t i = 0; i < length; i++) {
-        if (wild && path[i] != '\n' && strchr("[]*?\\", path[i]) != NULL)
+        bool ends_line = path[i] == '\n' || path[i] == '\r';
+        if (wild && !ends_line && strchr("[]*?\\", path[i]) != NULL)
             putc('\\', file);
-        putc(path[i] == '\n' ? '?' : path[i], file);
+        putc(ends_line ? '?' : path[i], file);
     }
     fputs(suffix, file);
     putc('\n', file);

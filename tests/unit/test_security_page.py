@@ -1,0 +1,38 @@
+"""What docs/security.md says is shown by a test is shown by one that there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.corpus import TARGETS
+
+_TOP = Path(__file__).parents[2]
+_TEXT = (_TOP / "docs" / "security.md").read_text()
+_QUOTED = sorted(set(re.findall(r"`([^`]+)`", _TEXT)))
+_SOURCES = "\n".join(path.read_text() for path in (_TOP / "tests").rglob("*.py"))
+
+
+@pytest.mark.parametrize("name", [word for word in _QUOTED if re.fullmatch(r"test_\w+", word)])
+def test_tests_are_there(name: str) -> None:
+    assert f"def {name}(" in _SOURCES
+
+
+@pytest.mark.parametrize("name", [word for word in _QUOTED if re.fullmatch(r"[\w/]+\.py", word)])
+def test_files_are_there(name: str) -> None:
+    assert (_TOP / "tests" / name).exists() or (_TOP / "src" / "clsync" / name).exists()
+
+
+def test_targets_are_those_that_there_are() -> None:
+    inputs = _TEXT[_TEXT.index("## Fuzzed") : _TEXT.index("## Not protected")]
+    told = {name for line in inputs.splitlines() if line.startswith("| ") for name in re.findall(r"`([\w-]+)`", line)}
+    # Those that take root are told as well.
+    assert told >= set(TARGETS)
+    assert {name for name in told - set(TARGETS) if not name.startswith("fanotify")} == set()
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", _TEXT))
+def test_links_lead_somewhere(link: str) -> None:
+    assert (_TOP / "docs" / link).exists()

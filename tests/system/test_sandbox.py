@@ -499,6 +499,8 @@ def test_a_program_that_cannot_live_in_it(world: World) -> None:
     assert (done.code, world.copied("file")) == (0, "file")
     (warning,) = done.troubles
     assert "bin/rsync is run without a sandbox: exit code 9" in warning
+    told = world.run(*world.trees, "-Mrsyncdirect", "--dry-run", env=env).out
+    assert re.search(r"sandbox: +none: .*bin/rsync is run without a sandbox: exit code 9", told)
     message, _ = world.run(*world.trees, "-Mrsyncdirect", "--sandbox=on", env=env).complaint(Exit.PRIVILEGE)
     assert message == f"--sandbox: {world.top}/bin/rsync cannot be run in it: exit code 9"
 

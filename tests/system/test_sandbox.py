@@ -247,9 +247,8 @@ SWAPS = 150
 OUTSIDE = "outside"
 
 
-def outside(world: World) -> dict[str, tuple[object, ...]]:
+def outside(top: Path) -> dict[str, tuple[object, ...]]:
     """Return all that is to stay as it is."""
-    top = world.top / "elsewhere"
     found = top.stat()
     own = (sorted(os.listdir(top)), found.st_mode, found.st_uid, found.st_mtime_ns)
     return {"": own} | {path.name: attributes(path) for path in top.iterdir()}
@@ -272,23 +271,25 @@ def leaked(world: World) -> list[str]:
 
 @ROOT
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("side", ["source", "destination"])
+@pytest.mark.parametrize("side", ["source", "destination", "the destination itself"])
 def test_a_symlink_swapped_in_leads_nowhere(world: World, mode: str, side: str) -> None:
     """While files below it are changed in all ways: nothing outside is read, written, or given other attributes."""
     elsewhere = world.top / "elsewhere"
     elsewhere.mkdir()
+    # What stands where the way leads is named as what is synced there.
+    inside = elsewhere / "d" if side == "the destination itself" else elsewhere
+    inside.mkdir(exist_ok=True)
     for number in range(FILES):
         world.write(f"d/f{number}")
-        path = elsewhere / f"f{number}"
+        path = inside / f"f{number}"
         path.write_text(OUTSIDE)
         path.chmod(0o600)
         os.setxattr(path, "user.name", b"value")
         os.chown(path, 77, 77)
-    before = outside(world)
+    before = outside(inside)
     directory = os.open(world.source / "d", os.O_RDONLY | os.O_DIRECTORY)
-    swapper = Swapper(
-        (world.source if side == "source" else world.destination) / "d", elsewhere, 0.02 * (side == "source")
-    )
+    place = {"source": world.source / "d", "destination": world.destination / "d"}.get(side, world.destination)
+    swapper = Swapper(place, elsewhere, 0.02 * (side == "source"))
     with world.daemon(f"-M{mode}", "--sandbox=on", "--xattrs", delays=AT_ONCE) as daemon:
         daemon.wait_for_log(SYNCED)
         swapper.start()
@@ -299,11 +300,11 @@ def test_a_symlink_swapped_in_leads_nowhere(world: World, mode: str, side: str) 
                 change(directory, f"f{number}", turn)
             assert leaked(world) == []
         swapper.end()
-        assert outside(world) == before
+        assert outside(inside) == before
         os.kill(daemon.pid, signal.SIGUSR2)
         world.wait_for_equal(daemon, timeout=60)
     os.close(directory)
-    assert outside(world) == before
+    assert outside(inside) == before
 
 
 def change(directory: int, name: str, turn: int) -> None:

@@ -617,7 +617,7 @@ def test_over_ssh(world: World) -> None:
     env = {**world.environment, "PATH": os.environ["PATH"]}
     try:
         with Daemon(*said, program=[*head, installed()], env=env, cwd=world.top) as daemon:
-            daemon.wait_for_log(SYNCED)
+            daemon.wait_for_log(SYNCED, timeout=60)
             world.write("later", "more")
             world.wait_for_copy(daemon, "later", "more")
             kept = connected(host.port)
@@ -720,3 +720,25 @@ def test_a_destination_behind_a_symlink(world: World, mode: str) -> None:
         world.write("c/d/new")
         world.wait_for_copy(daemon, "c/d/new")
         assert "Warning" not in daemon.output
+
+
+@ROOT
+def test_to_an_rsync_daemon(world: World) -> None:
+    """The network is all that there is besides the source: nothing of ssh."""
+    place = world.top / "ssh"
+    place.mkdir()
+    for name in ("user", "user.pub", "known_hosts", "host"):
+        (place / name).write_text("secret")
+    (world.top / "bin").mkdir()
+    world.write("inside")
+    with listening(world) as port:
+        text = OVER_SSH.replace("{ssh}", str(place)).replace("{port}", str(port))
+        world.file("bin/rsync", text, 0o755)
+        env = {"PATH": f"{world.top}/bin:{os.environ['PATH']}"}
+        said = (f"-W{world.source}", f"-Drsync://127.0.0.1:{port}/data", "--only-initialsync", "--retries=1")
+        assert "can: +source+network " in world.run(*said, env=env).err
+        free = world.run(*said, "--sandbox=off", env=env).err
+        assert "can: +source+key+known-hosts+network+" in free
+        assert "+shadow+host-key+write-key+beside+write-beside+write-source+tmp+attributes+daemon " in free
+    for path in Path("/tmp").glob("clsync-escaped-*"):
+        path.unlink()

@@ -247,9 +247,8 @@ SWAPS = 150
 OUTSIDE = "outside"
 
 
-def outside(world: World) -> dict[str, tuple[object, ...]]:
+def outside(top: Path) -> dict[str, tuple[object, ...]]:
     """Return all that is to stay as it is."""
-    top = world.top / "elsewhere"
     found = top.stat()
     own = (sorted(os.listdir(top)), found.st_mode, found.st_uid, found.st_mtime_ns)
     return {"": own} | {path.name: attributes(path) for path in top.iterdir()}
@@ -272,23 +271,25 @@ def leaked(world: World) -> list[str]:
 
 @ROOT
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("side", ["source", "destination"])
+@pytest.mark.parametrize("side", ["source", "destination", "the destination itself"])
 def test_a_symlink_swapped_in_leads_nowhere(world: World, mode: str, side: str) -> None:
     """While files below it are changed in all ways: nothing outside is read, written, or given other attributes."""
     elsewhere = world.top / "elsewhere"
     elsewhere.mkdir()
+    # What stands where the way leads is named as what is synced there.
+    inside = elsewhere / "d" if side == "the destination itself" else elsewhere
+    inside.mkdir(exist_ok=True)
     for number in range(FILES):
         world.write(f"d/f{number}")
-        path = elsewhere / f"f{number}"
+        path = inside / f"f{number}"
         path.write_text(OUTSIDE)
         path.chmod(0o600)
         os.setxattr(path, "user.name", b"value")
         os.chown(path, 77, 77)
-    before = outside(world)
+    before = outside(inside)
     directory = os.open(world.source / "d", os.O_RDONLY | os.O_DIRECTORY)
-    swapper = Swapper(
-        (world.source if side == "source" else world.destination) / "d", elsewhere, 0.02 * (side == "source")
-    )
+    place = {"source": world.source / "d", "destination": world.destination / "d"}.get(side, world.destination)
+    swapper = Swapper(place, elsewhere, 0.02 * (side == "source"))
     with world.daemon(f"-M{mode}", "--sandbox=on", "--xattrs", delays=AT_ONCE) as daemon:
         daemon.wait_for_log(SYNCED)
         swapper.start()
@@ -299,11 +300,11 @@ def test_a_symlink_swapped_in_leads_nowhere(world: World, mode: str, side: str) 
                 change(directory, f"f{number}", turn)
             assert leaked(world) == []
         swapper.end()
-        assert outside(world) == before
+        assert outside(inside) == before
         os.kill(daemon.pid, signal.SIGUSR2)
         world.wait_for_equal(daemon, timeout=60)
     os.close(directory)
-    assert outside(world) == before
+    assert outside(inside) == before
 
 
 def change(directory: int, name: str, turn: int) -> None:
@@ -499,6 +500,8 @@ def test_a_program_that_cannot_live_in_it(world: World) -> None:
     assert (done.code, world.copied("file")) == (0, "file")
     (warning,) = done.troubles
     assert "bin/rsync is run without a sandbox: exit code 9" in warning
+    told = world.run(*world.trees, "-Mrsyncdirect", "--dry-run", env=env).out
+    assert re.search(r"sandbox: +none: .*bin/rsync is run without a sandbox: exit code 9", told)
     message, _ = world.run(*world.trees, "-Mrsyncdirect", "--sandbox=on", env=env).complaint(Exit.PRIVILEGE)
     assert message == f"--sandbox: {world.top}/bin/rsync cannot be run in it: exit code 9"
 
@@ -614,7 +617,7 @@ def test_over_ssh(world: World) -> None:
     env = {**world.environment, "PATH": os.environ["PATH"]}
     try:
         with Daemon(*said, program=[*head, installed()], env=env, cwd=world.top) as daemon:
-            daemon.wait_for_log(SYNCED)
+            daemon.wait_for_log(SYNCED, timeout=60)
             world.write("later", "more")
             world.wait_for_copy(daemon, "later", "more")
             kept = connected(host.port)
@@ -717,3 +720,25 @@ def test_a_destination_behind_a_symlink(world: World, mode: str) -> None:
         world.write("c/d/new")
         world.wait_for_copy(daemon, "c/d/new")
         assert "Warning" not in daemon.output
+
+
+@ROOT
+def test_to_an_rsync_daemon(world: World) -> None:
+    """The network is all that there is besides the source: nothing of ssh."""
+    place = world.top / "ssh"
+    place.mkdir()
+    for name in ("user", "user.pub", "known_hosts", "host"):
+        (place / name).write_text("secret")
+    (world.top / "bin").mkdir()
+    world.write("inside")
+    with listening(world) as port:
+        text = OVER_SSH.replace("{ssh}", str(place)).replace("{port}", str(port))
+        world.file("bin/rsync", text, 0o755)
+        env = {"PATH": f"{world.top}/bin:{os.environ['PATH']}"}
+        said = (f"-W{world.source}", f"-Drsync://127.0.0.1:{port}/data", "--only-initialsync", "--retries=1")
+        assert "can: +source+network " in world.run(*said, env=env).err
+        free = world.run(*said, "--sandbox=off", env=env).err
+        assert "can: +source+key+known-hosts+network+" in free
+        assert "+shadow+host-key+write-key+beside+write-beside+write-source+tmp+attributes+daemon " in free
+    for path in Path("/tmp").glob("clsync-escaped-*"):
+        path.unlink()

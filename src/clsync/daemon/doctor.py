@@ -54,7 +54,8 @@ def _plan(settings: Settings, machine: Machine, known: bool = True) -> list[str]
         # The trees are looked at inside only.
         course = ["look at the trees", "watch the tree", "sync everything"]
         return plan_lines(plan, machine, settings, [], course)
-    made = make_plans(settings, Log("stderr", 0))
+    listener = _Listener()
+    made = make_plans(settings, listener)
     names = ", ".join(shown(m.destination.text) if m.destination is not None else m.mode for m in made)
     course = [
         f"look at {shown(made[0].root)} and at what it goes to: {names}",
@@ -62,30 +63,40 @@ def _plan(settings: Settings, machine: Machine, known: bool = True) -> list[str]
         f"watch {shown(made[0].root)} (monitor {settings.monitor})",
         "collect changes only" if settings.skip_initialsync else f"sync everything in mode {made[0].mode}",
     ]
-    return plan_lines(plan, machine, settings, [_own(one) for one in made if is_exact(one)], course)
+    return plan_lines(plan, machine, settings, [_own(one, listener) for one in made if is_exact(one)], course)
 
 
 def _has_files(s: Settings) -> bool:
     return any(name is not None for name in (s.pid_file, s.status_file, s.socket))
 
 
-def _own(made: Plan) -> Own:
+class _Listener(Log):
+    """Keeps warnings to itself."""
+
+    def __init__(self) -> None:
+        super().__init__("stderr", 0)
+        self.warnings: list[str] = []
+
+    def warning(self, text: str) -> None:
+        """Remember what the operator should know."""
+        self.warnings.append(text)
+
+
+def _own(made: Plan, listener: _Listener) -> Own:
     """Say what clsync itself starts for a destination; whether it can live in a sandbox is tried."""
     to = shown(made.destination.text) if made.destination is not None else "where its arguments say"
     remote = made.destination is not None and made.destination.remote
     off = "--sandbox=off" if made.settings.sandbox == {"off"} else "" if sandbox.usable() else "no layer can be had"
     if made.mode == "copy":
         return Own("processes of mode copy", to, not off, off)
-    assert made.destination is not None or made.arguments
-    if off or not (made.settings.sandbox_demanded or is_ours(made)):
-        return Own(
-            "rsync", to, False, off or "the program, its arguments or the remote shell are the operator's", remote
-        )
-    target = made.destination
-    found = sandbox_of(made, target) if target is not None else None
-    return Own(
-        "rsync", to, found is not None, "" if found else "it cannot be run in one (see the log of a start)", remote
-    )
+    why = off
+    if not why and not (made.settings.sandbox_demanded or is_ours(made)):
+        why = "the program, its arguments or the remote shell are the operator's"
+    if not why and made.destination is None:
+        why = "where it goes is known from its arguments, at the start"
+    if not why and made.destination is not None and sandbox_of(made, made.destination) is None:
+        why = listener.warnings[-1]
+    return Own("rsync", to, not why, why, remote)
 
 
 def _machine(machine: Machine) -> list[str]:

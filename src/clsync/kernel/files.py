@@ -66,6 +66,25 @@ def open_beneath(directory: int, path: bytes, flags: int) -> int:
             os.close(here)
 
 
+def open_straight(path: bytes, flags: int) -> int:
+    """Open an absolute path of which no component may be a symlink. Raises OSError (ELOOP, ENOTDIR: one is)."""
+    top = os.open(b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return open_beneath(top, path.strip(b"/"), flags)
+    finally:
+        os.close(top)
+
+
+@contextmanager
+def opened_straight(path: bytes) -> Iterator[int]:
+    """Open a directory of which no component may be a symlink, for the time of a `with` block. Raises OSError."""
+    found = open_straight(path, DIRECTORY_FLAGS)
+    try:
+        yield found
+    finally:
+        os.close(found)
+
+
 def _open_short(directory: int, path: bytes, flags: int) -> int:
     if b"/" not in path:
         return os.open(path, flags | os.O_NOFOLLOW, dir_fd=directory)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from clsync.kernel import credentials, landlock, namespaces, roles, seccomp
 from clsync.kernel.credentials import capabilities, mask
+from clsync.kernel.files import open_straight
 from clsync.kernel.landlock import Allowed
 from clsync.options.table import SANDBOX_LAYERS
 
@@ -34,6 +35,8 @@ class Sandbox:
     """Files and directories."""
     writes: tuple[bytes, ...]
     """Those of them in which something is changed."""
+    destination: bytes | None
+    """A local one, in which all is changed: an absolute path without symlinks."""
     network: bool
     capabilities: int
     """What it has at most, as bits."""
@@ -64,7 +67,7 @@ def usable() -> frozenset[str]:
 
 
 def apart(act: Callable[[], _Result]) -> _Result:
-    """Do something in a thread of its own, which ends then. Raises what that raises."""
+    """Do something in a thread of its own, which ends then. Raises what that raises, OSError where none can be had."""
     results: list[_Result] = []
     errors: list[BaseException] = []
 
@@ -75,7 +78,10 @@ def apart(act: Callable[[], _Result]) -> _Result:
             errors.append(error)
 
     thread = threading.Thread(target=run, name="start")
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None  # there may be no more of them
     thread.join()
     for error in errors:
         raise error
@@ -85,52 +91,77 @@ def apart(act: Callable[[], _Result]) -> _Result:
 def start_within(sandbox: Sandbox, cwd: int, start: Callable[[int], _Result]) -> _Result:
     """Start a program in a sandbox, as who runs handlers; `start` is given the directory to start it in.
 
-    What is in that directory may be read. Raises OSError (ESTALE: the directory `cwd` is no longer where its path leads).
+    What is in that directory may be read. Raises OSError (ESTALE: the directory `cwd` is no longer where its path leads;
+    ELOOP, ENOTDIR: neither is the destination).
     """
+    own_view = "mounts" in sandbox.layers
 
     def act() -> _Result:
-        with _seen(sandbox, cwd) as there:
+        with ExitStack() as stack:
             if "capabilities" in sandbox.layers:
                 credentials.limit_bounding(sandbox.capabilities)
-            here = Allowed(b"/proc/self/fd/%d" % there, landlock.READ)
-            with roles.as_programs():
-                enter(replace(sandbox, allowed=(*sandbox.allowed, here)))
-                return start(there)
+            if own_view:
+                have_own_view()
+            else:
+                stack.enter_context(roles.as_programs())
+            there = _found_again(cwd, stack) if own_view else cwd
+            allowed, written = _places(sandbox, there, stack)
+            if own_view:
+                make_read_only(written)
+                stack.enter_context(roles.as_programs())
+            enter(replace(sandbox, allowed=(*sandbox.allowed, *allowed)))
+            return start(there)
 
     return apart(act)
 
 
-@contextmanager
-def _seen(sandbox: Sandbox, cwd: int) -> Iterator[int]:
-    """Have one's own view of mounts, in which only what is written can be written; give the directory in it."""
-    if "mounts" not in sandbox.layers:
-        yield cwd
-        return
+def _places(sandbox: Sandbox, cwd: int, stack: ExitStack) -> tuple[list[Allowed], list[tuple[bytes, bytes]]]:
+    """Return what is allowed in both trees, and where is written: by which name, and seen where. Raises OSError."""
+    allowed = [Allowed(b"/proc/self/fd/%d" % cwd, landlock.READ)]
+    written = [(path, path) for path in sandbox.writes]
+    if sandbox.destination is not None:
+        # No symlink that somebody puts into its path may make another place of it.
+        place = open_straight(sandbox.destination, os.O_PATH | os.O_DIRECTORY)
+        stack.callback(os.close, place)
+        name = b"/proc/self/fd/%d" % place
+        allowed.append(Allowed(name, landlock.WRITE))
+        written.append((name, sandbox.destination))
+    return allowed, written
+
+
+def _found_again(cwd: int, stack: ExitStack) -> int:
+    """Return a directory as it is seen now: its descriptor leads to mounts of before, where something can be written.
+
+    Raises OSError.
+    """
     path, wanted = os.readlink(b"/proc/self/fd/%d" % cwd), os.fstat(cwd)
-    see_read_only(sandbox.writes)
-    # The descriptor leads to the mounts of before, where something could be written.
     there = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        found = os.fstat(there)
-        if (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino):
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
-        yield there
-    finally:
-        os.close(there)
+    stack.callback(os.close, there)
+    found = os.fstat(there)
+    if (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+    return there
 
 
-def see_read_only(but: Iterable[bytes]) -> None:
-    """Have, in this thread, a view of mounts in which all is read-only `but` some (Linux 5.12). Raises OSError."""
+def have_own_view() -> None:
+    """Have, in this thread, a view of mounts of its own. Raises OSError."""
     namespaces.unshare(_PRIVATE)
     namespaces.make_private()
+
+
+def make_read_only(but: Iterable[tuple[bytes, bytes]]) -> None:
+    """Make all that this view of mounts shows read-only `but` some: by which name, seen where (Linux 5.12).
+
+    Raises OSError.
+    """
     trees: list[tuple[bytes, int]] = []
     try:
-        for path in but:
+        for name, place in but:
             with suppress(FileNotFoundError):
-                trees.append((path, namespaces.copy_of_mounts(path)))
+                trees.append((place, namespaces.copy_of_mounts(name)))
         namespaces.make_read_only(b"/")
-        for path, tree in trees:
-            namespaces.lay(tree, path)
+        for place, tree in trees:
+            namespaces.lay(tree, place)
     finally:
         for _, tree in trees:
             os.close(tree)
@@ -167,10 +198,15 @@ def _try_seccomp() -> None:
     seccomp.load(seccomp.program({}, {}, seccomp.ALLOW, {}), everywhere=False)
 
 
+def _try_mounts() -> None:
+    have_own_view()
+    make_read_only(())
+
+
 _TRIALS: Final = {
     "landlock": _try_landlock,
     "seccomp": _try_seccomp,
-    "mounts": lambda: see_read_only(()),
+    "mounts": _try_mounts,
     "capabilities": lambda: credentials.limit_bounding(0),
 }
 

@@ -926,7 +926,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "",
         _CONF,
         "show what would be done at the start, and do nothing",
-        "Every step in its order, and what each process keeps. What hinders the start is said as at a start.",
+        "Every step in its order, and what each process keeps. What can be seen beforehand to hinder the start is an"
+        " error as it would be then.",
     ),
     Option("help", "h", _N, values.nothing, None, _CONF, "show this text"),
     Option("version", "V", _N, values.nothing, None, _CONF, "show the version"),

@@ -9,7 +9,7 @@ from typing import Final
 
 from clsync.kernel import landlock, sandbox, seccomp
 from clsync.kernel.credentials import mask
-from clsync.kernel.landlock import READ, READ_FILE, RUN, USE, WRITE, Allowed
+from clsync.kernel.landlock import READ, READ_FILE, RUN, USE, Allowed
 from clsync.kernel.sandbox import Sandbox
 from clsync.privilege.seccomp import NEVER
 
@@ -68,10 +68,8 @@ def rsync_sandbox(
     if not layers:
         return None
     extra = tuple(more)
-    writes = () if destination is None else (destination,)
     allowed = (
         *(*_PROGRAMS, *_BASICS, Allowed(os.path.realpath(program), RUN)),
-        *(Allowed(path, WRITE) for path in writes),
         *(_NETWORK if destination is None else ()),
         *extra,
     )
@@ -79,7 +77,8 @@ def rsync_sandbox(
     return Sandbox(
         layers,
         allowed,
-        writes=(*writes, *changed),
+        writes=changed,
+        destination=destination,
         network=destination is None,
         capabilities=KEPT | (KEPT_FOR_NAMES if xattrs else 0),
         filter=_filter(layers, network=destination is None, without=_NEEDED_BY_RSYNC),
@@ -126,7 +125,7 @@ def copy_sandbox() -> Sandbox | None:
     # It runs no program, so that it needs no CAP_SETPCAP to keep rights from being regained.
     layers = sandbox.usable() - {"mounts"} | {"capabilities"}
     calls = _filter(layers, network=False, without=frozenset(("mknod", "mknodat")))
-    return Sandbox(layers, _BASICS, (), network=False, capabilities=KEPT | KEPT_FOR_NAMES, filter=calls)
+    return Sandbox(layers, _BASICS, (), None, network=False, capabilities=KEPT | KEPT_FOR_NAMES, filter=calls)
 
 
 def _filter(layers: frozenset[str], *, network: bool, without: frozenset[str]) -> bytes:

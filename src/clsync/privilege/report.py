@@ -98,7 +98,7 @@ def _processes(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own]) ->
         )
     for one in own:
         yield _own_process(one, plan, machine, s, kept)
-    handlers = _handlers(s)
+    handlers = _handlers(s, exact=bool(own))
     if handlers:
         yield _process(handlers, plan.roles.programs, _of_programs(plan, machine), plan)
 
@@ -143,9 +143,9 @@ def _of_programs(plan: Plan, machine: Machine) -> int:
     return machine.ambient
 
 
-def _handlers(s: Settings) -> str:
-    """Name the programs of the operator that are run."""
-    own = s.sync_handler is not None or s.arguments is not None or s.mode in ("direct",)
+def _handlers(s: Settings, exact: bool) -> str:
+    """Name the programs of the operator that are run; `exact`: his handler is an rsync that clsync gives arguments to."""
+    own = not exact and (s.sync_handler is not None or s.arguments is not None or s.mode == "direct")
     hooks = [name for name, hook in (("pre-exit", s.pre_exit_hook), ("exit", s.exit_hook)) if hook is not None]
     named = f"the sync handler {shown(s.sync_handler or b'')}".rstrip() if own else ""
     both = " and ".join(filter(None, (named, f"the hooks ({', '.join(hooks)})" if hooks else "")))

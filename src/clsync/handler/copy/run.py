@@ -18,6 +18,7 @@ from clsync.handler.copy.settings import Context, Settings
 from clsync.handler.copy.trouble import Stopped, Unwell, destination_trouble
 from clsync.handler.copy.units import Inode, Linked, Listed, Unit, groups, phases
 from clsync.kernel import roles
+from clsync.kernel.files import DIRECTORY_FLAGS, open_straight
 from clsync.kernel.walk import lstat_below
 
 ALONE: Final = 2000
@@ -47,7 +48,7 @@ class Run:
         """Do the work. Raises nothing that file systems cause."""
         try:
             with roles.as_programs():
-                destination = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                destination = open_straight(self._path, DIRECTORY_FLAGS)
         except OSError as error:
             text = f"the destination {shown(self._path)} cannot be opened: {error.strerror}"
             return Outcome(Verdict.UNWELL, message=f"{text}; create or mount it, and give us access")

@@ -25,7 +25,7 @@ from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.rsync.recipe import MERGE
 from clsync.handler.runner import KEPT_OUTPUT, Result
 from clsync.kernel import roles
-from clsync.kernel.files import opened
+from clsync.kernel.files import opened, opened_straight
 from clsync.kernel.mounts import mount_points_below
 from clsync.kernel.process import exit_text
 from clsync.kernel.slices import in_slices
@@ -282,7 +282,7 @@ class BatchRun:
         if not paths or self._local is None:
             return
         try:
-            with opened(self._local) as root:
+            with opened_straight(self._local) as root:
                 failed = await asyncio.to_thread(
                     clear, paths, root, rules, self._spared, lambda: self._program.stopping
                 )
@@ -367,7 +367,7 @@ class BatchRun:
         if self._local is None or all(f & _NO_SPECIAL and not f & flag.RECURSIVE for f in set(entries.values())):
             return
         lacks = any(option in self._recipe.lacking for option in _WITHOUT.values())
-        with suppress(OSError), opened(self._local) as root:
+        with suppress(OSError), opened_straight(self._local) as root:
             for path, flags in entries.items():
                 if not flags & _NO_SPECIAL and flags >> CHANGE_SHIFT & NAME:
                     self._make_way(root, path, anew=True)

@@ -21,6 +21,7 @@ FEATURES: Final = (
     "openat2",
     "pidfd",
     "reflink",
+    "renameat2",
 )
 _FORCED = frozenset(filter(None, os.environ.get("CLSYNC_WITHOUT", "").split(",")))
 

@@ -444,13 +444,23 @@ class FanotifyMonitor:
                 if not number % _AT_A_TURN:
                     yield None
             # Paths are those of now: what has moved since the window was ended would be missing here.
-            if not self._emptied_now() or self._moves.directories:
+            if not self._emptied_now() or self._moved_since():
                 return
         except OSError:
             return
         finally:
             self._end()
         yield from moves_of(taken.traces, places.get, lambda key: inodes.get(key, 0))
+
+    def _moved_since(self) -> bool:
+        """Tell whether directories were moved to, from or below the root since the window was ended."""
+        since = self._moves
+        if not since.directories:
+            return False
+        if not since.sure or len(since.traces) > _AT_A_TURN:
+            return True
+        moved = [(target, trace.holder) for target, trace in since.traces.items() if trace.is_dir]
+        return any(self._directories(record) for pair in moved for record in pair if isinstance(record, bytes))
 
     def _only_path(self, record: bytes) -> bytes | None:
         """Return the path of a directory; None where it has none below the root, or several."""

@@ -26,6 +26,10 @@ class Connection:
         """Return the options for rsync."""
         return [b"-e", shell_words(self._ssh())]
 
+    def command(self) -> list[bytes]:
+        """Return the beginning of a command line that runs something at the host."""
+        return [*self._ssh(), b"-T", self._host]
+
     async def close(self, runner: Runner, environment: Mapping[bytes, bytes]) -> None:
         """End the connection and remove its socket."""
         if self._directory is None:

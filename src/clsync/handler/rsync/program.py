@@ -7,12 +7,15 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 
 from clsync.core.batch import Batch, Outcome, Verdict
+from clsync.core.moves import Step
 from clsync.core.paths import shown
+from clsync.handler.base import Renamed
+from clsync.handler.rsync import renaming
 from clsync.handler.rsync.blame import ABSENT, first_line
 from clsync.handler.rsync.connection import Connection, chooses_shell
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
 from clsync.handler.rsync.target import Target
-from clsync.handler.runner import Result, Runner
+from clsync.handler.runner import Result, Runner, anonymous_file
 from clsync.kernel.process import exit_text
 
 CODES_DONE = frozenset((0, 24))
@@ -22,6 +25,7 @@ PATIENCE = 1.0
 
 Seen with 3.5.0: -H while files of the source vanish, and a file that became a fifo before it was opened.
 """
+_CODE_SSH = 255
 _HINTS = {
     1: "look at the arguments and at the rsync daemon's configuration",
     3: "see that source and destination exist",
@@ -63,6 +67,29 @@ class Program:
         self._runner = Runner(timeout, 0.0 if target.remote else PATIENCE)
         keep = target.ssh and not chooses_shell(self._arguments, self._environment)
         self._connection = Connection(target) if keep else None
+        self._can_rename = renaming.reachable(target.directory)
+
+    async def rename(self, steps: Sequence[Step]) -> Renamed:
+        """Rename at the other end of the kept connection, as far as its shell can do it."""
+        if self._connection is None or len(steps) > renaming.MOST_STEPS or not self._can_rename:
+            return Renamed(0)
+        aside = b".clsync-" + secrets.token_hex(6).encode()
+        text = renaming.script(self.target.directory, steps, aside)
+        here, said = os.open(b"/", os.O_RDONLY | os.O_DIRECTORY), anonymous_file()
+        try:
+            command = [*self._connection.command(), b"exec sh"]
+            result = await self._runner.run(command, cwd=here, env=self._environment, records=[text], output=said)
+            answer = os.pread(said, os.fstat(said).st_size, 0)
+        except OSError:
+            return Renamed(0)  # no ssh: the batch will say so
+        finally:
+            os.close(here)
+            os.close(said)
+        if not renaming.understood(answer):
+            # No shell there, or no host: 255 is what ssh says of that.
+            self._can_rename = result.code == _CODE_SSH or result.stopped or result.timed_out
+            return Renamed(0)
+        return renaming.renamed(answer, steps, aside)
 
     def stop(self) -> None:
         """End the run at work."""

@@ -357,6 +357,10 @@ class Plan:
         nodes = [self._changes[number][0][0] for number in steps]
         return [node.path for node in nodes if isinstance(node, _Made) and self._path(node) == node.path]
 
+    def aside_ever(self) -> list[bytes]:
+        """Return all names for what stands in the way that the steps use."""
+        return [slot[1] for slot in self._aside]
+
     def aside(self, steps: int) -> list[bytes]:
         """Return where something stands that has not come to its place after the first `steps` steps."""
         self._rewind(steps)

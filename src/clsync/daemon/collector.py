@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from typing import NamedTuple
 
 from clsync.core.classify import LinkedFile
+from clsync.core.moves import Move
 from clsync.core.rules import Rules
 from clsync.core.windows import Window
 from clsync.daemon.log import Log
@@ -152,14 +153,15 @@ class Collector:
     async def take(
         self,
         now: float,
+        moved: Callable[[Sequence[Move], float], None],
         add: Callable[[Sequence[bytes], int, float], None],
         enough: Callable[[], bool],
         at_end: Callable[[float], Awaitable[None]],
     ) -> None:
         """Empty the window, or as much of it as is `enough`. Raises OSError.
 
-        `add` is told paths, what has changed of them, and since when (wall-clock seconds). `at_end` is told since when,
-        once all of a window is taken.
+        `moved` is told first what was moved in the window, and since when (wall-clock seconds). `add` is told paths, what
+        has changed of them, and since when. `at_end` is told since when, once all of a window is taken.
         """
         if self.monitor is None:
             return
@@ -167,6 +169,9 @@ class Collector:
             self.window.close(now)
             since, self._last_take = self._last_take, time.time()
             self._taking = Taking(self.monitor.take(), since)
+            moves = [move async for move in in_slices(self.monitor.moves()) if move is not None]
+            if moves:
+                moved(moves, since)
         taking, turn = self._taking, Turn()
         for paths, bits in taking.changes:
             add(paths, bits, taking.since)

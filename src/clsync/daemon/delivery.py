@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from clsync.core import batch as flag
@@ -15,6 +15,7 @@ from clsync.core.classify import CHANGE_SHIFT, Freshness
 from clsync.core.overlap import Overlap
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
+from clsync.daemon import renames
 from clsync.daemon.crew import Crew
 from clsync.daemon.dump import FlightState, State
 from clsync.daemon.log import Log
@@ -22,6 +23,7 @@ from clsync.daemon.parts import Outlet, Parts
 from clsync.daemon.resolve import Resolved, Resolver, bits_of
 from clsync.daemon.source import Source
 from clsync.daemon.target import Target
+from clsync.handler.base import Renames
 from clsync.kernel.slices import in_slices
 
 TICK_NS = 20_000_000
@@ -73,6 +75,7 @@ class Delivery:
         self._phase, self._stopped, self._arrived, self._wake = phase, stopped, arrived, wake
         self.target = Target(log, outlet.name)
         source.targets.append(self.target)
+        self._one_file_system = one_file_system
         self._resolver = Resolver(source.links, source.searches, one_file_system=one_file_system)
         self.initial_over = False
         """Everything was compared once."""
@@ -99,6 +102,7 @@ class Delivery:
         self._flights: set[asyncio.Task[None]] = set()
         self._overlap = Overlap()
         self._last_end_ns = time.time_ns()
+        self._last: renames.Arrival | None = None
         self._fresh_after = 0
         self._earliest = 0.0
         """No batch before that (monotonic seconds)."""
@@ -191,7 +195,8 @@ class Delivery:
         if not taken:
             return None
         try:
-            resolved = await self._resolved(taken, ripe, root, initial)
+            renamed = await self._rename(taken, root)
+            resolved = await self._resolved(taken, ripe, root, initial, renamed)
         except BaseException:
             dirty.abort(taken)
             raise
@@ -222,7 +227,27 @@ class Delivery:
             times.append(max(0.0 if hurry else due, 0.0 if hurry else self._earliest, self.target.unwell_until))
         return min((at for at in times if at is not None), default=None)
 
-    async def _resolved(self, taken: dict[bytes, int], ripe: set[bytes], root: int, initial: bool) -> Resolved:
+    async def _rename(self, taken: dict[bytes, int], root: int) -> Collection[bytes]:
+        """Rename at the target what was renamed here; return what the batch only has to make sure of."""
+        moves, handler = self.target.moves.take(), self.crew.first
+        alone = self.outlet.overlap == "off" and all(task.done() for task in self._flights)
+        usable = alone and not (self._one_file_system or self._source.collector.half_taken or self._stopped())
+        if not moves or not usable or self.outlet.signatures is not None or not isinstance(handler, Renames):
+            return ()
+        if not self.initial_over or renames.overtaken(moves, self._last):
+            return ()
+        source = renames.Source(root, self._resolver.rules)
+        renamed = await renames.carry_out(moves, self.target.moves.sure, handler, source, taken)
+        doubts, since = self.target.dirty.doubts, self.target.moves.since
+        for path in (path for path, is_dir in renamed.items() if is_dir):
+            doubts[path] = min(since, doubts.get(path, since))
+        if renamed:
+            self._log.debug(1, f"renamed at {self.target.called}: {', '.join(map(shown, sorted(renamed)[:20]))}")
+        return renamed
+
+    async def _resolved(
+        self, taken: dict[bytes, int], ripe: set[bytes], root: int, initial: bool, renamed: Collection[bytes]
+    ) -> Resolved:
         """Find out what is to be handed over now. Raises OSError."""
         if initial:
             everything = flag.DIRECTORY | flag.RECURSIVE | DOUBT << CHANGE_SHIFT
@@ -231,7 +256,9 @@ class Delivery:
         alone = self.outlet.overlap == "off"
         freshness = Freshness(self._fresh_after, time.time_ns()) if alone else Freshness(0, 0)
         doubts = self.target.dirty.doubts
-        resolved = await self._resolver.resolve(taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe)
+        resolved = await self._resolver.resolve(
+            taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe, renamed=renamed
+        )
         if any(bits & (NAME | DOUBT) for bits in set(taken.values())):
             self._source.search.note_new_names()
         async for file, names in in_slices(resolved.linked.items()):
@@ -325,6 +352,8 @@ class Delivery:
             finally:
                 del self.in_air[batch.number]
         self._last_end_ns = time.time_ns()
+        self._last = renames.Arrival(batch.entries, time.monotonic())
+        self._source.collector.drain()  # what is told from now on happened after this batch
         return outcome
 
     def _told(self, flight: Flight) -> str:

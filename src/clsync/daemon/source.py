@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from clsync.core.changes import DOUBT
 from clsync.core.classify import Classifier, Freshness, LinkedFile
 from clsync.core.links import LinkIndex, stands_for
+from clsync.core.moves import Move
 from clsync.daemon.collector import PART, Collector
 from clsync.daemon.linkfinder import LinkFinder
 from clsync.daemon.linksearch import LinkSearch
@@ -48,7 +49,11 @@ class Source:
             await self._take(now, lambda: len(puller.dirty.ready) >= PART)
 
     async def _take(self, now: float, enough: Callable[[], bool]) -> None:
-        await self.collector.take(now, self._add, enough, self._look_for_survivors)
+        await self.collector.take(now, self._note_moves, self._add, enough, self._look_for_survivors)
+
+    def _note_moves(self, moves: Sequence[Move], since: float) -> None:
+        for target in self.targets:
+            target.moves.note(moves, since, target.dirty)
 
     def _add(self, paths: Sequence[bytes], bits: int, since: float) -> None:
         for target in self.targets:
@@ -67,6 +72,7 @@ class Source:
             finally:
                 for target, had in zip(self.targets, before, strict=True):
                     target.set_aside([path for path in target.dirty.ready if path not in had], due)
+                    target.moves.forget()
                 collector.window.last_start = last
 
     def tell_others(self, target: Target, resolved: Resolved) -> None:

@@ -1,0 +1,153 @@
+"""Renames of one target: what was moved at the source is moved there, too, before the batch that makes it exact.
+
+An optimisation, and only where it is sure: the batch alone would do. What is carried out here is compared afterwards, as
+what is in doubt is, instead of being sent again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import stat
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, MOVED, NAME, OF_DIRECTORY
+from clsync.core.classify import Classifier, Freshness
+from clsync.core.dirty import DirtySet
+from clsync.core.moves import Move, Plan
+from clsync.core.overlap import Overlap
+from clsync.core.paths import ancestors, parent
+from clsync.handler.base import PathRules, Renames
+from clsync.kernel.walk import lstat_below
+
+_WIDE = NAME | DOUBT
+"""A change of a directory that concerns everything below it."""
+
+
+@dataclass
+class Arrival:
+    """What a target was handed last."""
+
+    entries: Mapping[bytes, int]
+    at: float
+    """When it had ended (monotonic seconds)."""
+
+
+class Source(NamedTuple):
+    """What the source is asked."""
+
+    root: int
+    """Descriptor of the watched directory."""
+    rules: PathRules | None
+
+
+class Moves:
+    """What was moved in the window that a target is to be handed next."""
+
+    def __init__(self) -> None:
+        self._moves: list[Move] = []
+        self._unsure: set[Move] = set()
+        """Those of them of which the target may not have what stood there before."""
+        self.since = 0.0
+        """When that window was opened (wall clock)."""
+
+    def note(self, moves: Sequence[Move], since: float, dirty: DirtySet) -> None:
+        """Note what was moved in a window; `dirty`: what the target did not have before, without that window."""
+        if self._moves:
+            self.forget()  # two windows: places of the one are none of the other
+            return
+        self._moves, self.since = list(moves), since
+        waiting = dirty.paths()
+        held = waiting | {up for path in waiting for up in ancestors(path)}
+        self._unsure = {move for move in moves if _is_held(move, held, dirty)} if waiting else set()
+
+    def forget(self) -> None:
+        """Use none of it."""
+        self._moves, self._unsure = [], set()
+
+    def take(self) -> list[Move]:
+        """Return the moves, and forget them."""
+        moves, self._moves = self._moves, []
+        return moves
+
+    def sure(self, move: Move) -> bool:
+        """Tell whether the target has what stood at the old place, if nothing was handed over since."""
+        return move not in self._unsure
+
+
+def _is_held(move: Move, held: set[bytes], dirty: DirtySet) -> bool:
+    """Tell whether something at or below the old place, or all that is around it, is not known to be equal."""
+    if move.old is None or move.old in held:
+        return True
+    return any(dirty.bits_of(up) & _WIDE for up in (b"", *ancestors(move.old)))
+
+
+def overtaken(moves: Iterable[Move], last: Arrival | None) -> bool:
+    """Tell whether the last batch may have dealt with what was moved, before or after that."""
+    early = [move for move in moves if last is not None and move.since < last.at]
+    if not early or last is None:
+        return False
+    overlap = Overlap()
+    overlap.begin(last.entries)
+    return bool(overlap.still(path for move in early for path in (move.old, move.new) if path is not None))
+
+
+async def carry_out(
+    moves: list[Move],
+    sure: Callable[[Move], bool],
+    handler: Renames,
+    source: Source,
+    taken: MutableMapping[bytes, int],
+) -> dict[bytes, bool]:
+    """Move at the target what can be moved there, and let `taken` say what is left to be done.
+
+    Return what has only to be compared: path -> it is a directory.
+    """
+    rules, look = source.rules, lstat_below(source.root)
+    stands = Classifier(look, Freshness(0, 0)).stands
+
+    def wanted(move: Move) -> bool:
+        if move.old is None or move.new is None or not sure(move):
+            return False
+        if rules is not None and not (
+            _is_free(move.old, move.is_dir, rules) and _is_free(move.new, move.is_dir, rules)
+        ):
+            return False
+        found = stands(move.new)
+        if found is None or found.st_ino != (move.inode or found.st_ino):
+            return False
+        return stat.S_ISDIR(found.st_mode) if move.is_dir else stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+
+    token = secrets.token_hex(6).encode()
+    plan = Plan(
+        moves,
+        wanted,
+        came=lambda path: bool(taken.get(path, 0) & NAME),
+        spare=lambda number: b".clsync-%s-%d" % (token, number),
+        swaps=handler.swaps,
+    )
+    spares = plan.aside_ever()
+    if rules is not None and not all(_is_free(path, True, rules) for path in spares):
+        return {}  # what is put aside would not be removed
+    done = await handler.rename(plan.steps) if plan.steps else None
+    number = done.steps if done is not None else 0
+    arrived = plan.done(number)
+    compared = dict.fromkeys(plan.made(done.made if done is not None else ()), True)
+    compared |= {move.new: move.is_dir for move in arrived if move.new is not None}
+    for path, is_dir in compared.items():
+        changed = taken.get(path, 0)
+        taken[path] = changed & ~(NAME | MOVED | OF_DIRECTORY) | DOUBT if is_dir else changed & CONTENT | ATTRIB
+    left = [*plan.aside(number), *(done.left if done is not None else ())]
+    for path in left:
+        taken[path] = NAME
+    # The directories that held or hold what was moved have other times now.
+    touched = {parent(path) for step in plan.steps[:number] for path in (step.source, step.target) if path}
+    for path in touched | ({b""} if left else set()):
+        taken[path] = taken.get(path, 0) | ATTRIB
+    return compared
+
+
+def _is_free(path: bytes, is_dir: bool, rules: PathRules) -> bool:
+    """Tell whether no rule can reject anything at or below a path."""
+    return rules.recursion_is_free(path) and rules.permits(path, is_dir)

@@ -12,6 +12,7 @@ from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import ATTRIB, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Freshness
+from clsync.core.moves import Move
 from clsync.core.overlap import Overlap
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
@@ -232,12 +233,21 @@ class Delivery:
         moves, handler = self.target.moves.take(), self.crew.first
         alone = self.outlet.overlap == "off" and all(task.done() for task in self._flights)
         usable = alone and not (self._one_file_system or self._source.collector.half_taken or self._stopped())
-        if not moves or not usable or self.outlet.signatures is not None or not isinstance(handler, Renames):
+        if (
+            not moves
+            or not usable
+            or not self.initial_over
+            or self.outlet.signatures is not None
+            or not isinstance(handler, Renames)
+        ):
             return ()
-        if not self.initial_over or renames.overtaken(moves, self._last):
-            return ()
+        dealt = renames.overtaken(moves, self._last)
+
+        def sure(move: Move) -> bool:
+            return self.target.moves.sure(move) and not renames.lies_in(move, dealt)
+
         source = renames.Source(root, self._resolver.rules)
-        renamed = await renames.carry_out(moves, self.target.moves.sure, handler, source, taken)
+        renamed = await renames.carry_out(moves, sure, handler, source, taken)
         doubts, since = self.target.dirty.doubts, self.target.moves.since
         for path in (path for path, is_dir in renamed.items() if is_dir):
             doubts[path] = min(since, doubts.get(path, since))

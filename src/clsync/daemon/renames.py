@@ -83,14 +83,22 @@ def _is_held(move: Move, held: set[bytes], dirty: DirtySet) -> bool:
     return any(dirty.bits_of(up) & _WIDE for up in (b"", *ancestors(move.old)))
 
 
-def overtaken(moves: Iterable[Move], last: Arrival | None) -> bool:
-    """Tell whether the last batch may have dealt with what was moved, before or after that."""
+def overtaken(moves: Iterable[Move], last: Arrival | None) -> set[bytes]:
+    """Return the places of what the last batch may have dealt with, before or after it was moved."""
     early = [move for move in moves if last is not None and move.since < last.at]
     if not early or last is None:
-        return False
+        return set()
     overlap = Overlap()
     overlap.begin(last.entries)
-    return bool(overlap.still(path for move in early for path in (move.old, move.new) if path is not None))
+    met = overlap.still(path for move in early for path in (move.old, move.new) if path is not None)
+    dealt = [move for move in early if move.old in met or move.new in met]
+    return {path for move in dealt for path in (move.old, move.new) if path is not None}
+
+
+def lies_in(move: Move, places: set[bytes]) -> bool:
+    """Tell whether something was moved from or to one of some places, or a place below one."""
+    paths = [path for path in (move.old, move.new) if path is not None]
+    return any(up in places for path in paths for up in (*ancestors(path), path)) if places else False
 
 
 async def carry_out(

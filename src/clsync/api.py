@@ -57,4 +57,5 @@ class Batch:
 
 Answer = int | Mapping[bytes, str] | None
 """None or 0: all is done. Another number: an exit code, nothing is done (unless --ignore-exitcode has it). A mapping:
-these paths have failed, for these reasons, and all others are done. An exception: nothing is done."""
+these paths have failed, for these reasons, and all others are done; they are paths of objects of the batch, or lie below
+recursive ones, else nothing is done. An exception: nothing is done."""

@@ -19,7 +19,8 @@ class Exit(IntEnum):
     FILES = 7  # pid file, status file or control socket cannot be used
     UNREACHABLE = 8  # clsync ctl: no daemon answers
     REFUSED = 9  # clsync ctl: the daemon says no
-    LATE = 10  # clsync wait: not everything has arrived in time
+    PRIVILEGE = 10  # an identity or a confinement that was asked for cannot be had
+    LATE = 11  # clsync wait: not everything has arrived in time
 
 
 class OperatorError(Exception):

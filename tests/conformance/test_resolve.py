@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from clsync.core import batch as flag
-from clsync.core.changes import DOUBT
+from clsync.core.changes import DOUBT, NAME
 from clsync.core.classify import Freshness
 from clsync.core.links import LinkIndex
+from clsync.core.overlap import Overlap
+from clsync.core.steps import done
 from clsync.daemon import resolve
 from tests.support.monitors import wait_for_clock
 
@@ -25,7 +27,7 @@ def resolved(top: Path, since: float) -> dict[bytes, int]:
     """Return the entries that a doubt about everything since a time (s) comes to."""
     root = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        doing = resolve.Resolver(LinkIndex()).resolve(
+        doing = resolve.Resolver(LinkIndex(), {}).resolve(
             {b"": DOUBT}, root=root, freshness=Freshness(0, 0), doubts={b"": since}
         )
         return asyncio.run(doing).entries
@@ -68,3 +70,22 @@ def test_new_names_do_not_make_a_directory_another_one(trees: Path) -> None:
     (trees / "still/below/new").touch()
     entries = resolved(trees, since)
     assert {path for path, flags in entries.items() if flags & flag.FORCE} == {b"still/below/new"}
+
+
+def test_all_names_of_a_file_are_one_group_though_one_was_named(tmp_path: Path) -> None:
+    """Else those that no event named could be in two flights at once."""
+    links = LinkIndex()
+    (tmp_path / "seen").touch()
+    for name in ("known", "other"):
+        os.link(tmp_path / "seen", tmp_path / name)
+    found = (tmp_path / "seen").stat()
+    links.learn((found.st_dev, found.st_ino), [b"known", b"other", b"seen"], 3)
+    root = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        doing = resolve.Resolver(links, {}).resolve({b"seen": NAME}, root=root, freshness=Freshness(0, 0), doubts={})
+        made = asyncio.run(doing)
+    finally:
+        os.close(root)
+    overlap = Overlap()
+    done(overlap.begin({b"other": flag.REGULAR}))
+    assert done(overlap.meets(made.entries, made.groups)) == {b"known", b"other", b"seen"}

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.dirty import DirtySet, Failure
 from clsync.core.paths import ancestors, is_below
+from clsync.core.steps import done
 from tests.support.proofs import Choices, choices, examples
 
 TOPS = [b"a", b"b", b"c", b""]
@@ -140,11 +141,23 @@ class Dirty(RuleBasedStateMachine):
     def call_back(self, drawn: Choices) -> None:
         self.dirty.release([any_path(drawn) for _ in range(6)])
 
+    @rule(drawn=choices(20))
+    def wait_for_a_flight(self, drawn: Choices) -> None:
+        """As what meets one does, once it is taken and looked at."""
+        flight = self.dirty.take()
+        for path, bits in flight.items():
+            self.dirty.meet(path, bits)
+        self.dirty.settle(flight, flight, {})
+        done(self.dirty.fold_met())
+        assert len(self.dirty.met) <= self.dirty.limit
+        if drawn.number(2):
+            self.dirty.part([path for path in self.dirty.met if drawn.number(2)])
+
     # -- what always holds -------------------------------------------------------------------------------------
 
     @invariant()
     def everything_promised_is_kept(self) -> None:
-        kept: list[dict[bytes, int]] = [self.dirty.ready, *self.dirty.flights, self._waiting()]
+        kept: list[dict[bytes, int]] = [self.dirty.ready, *self.dirty.flights, self._waiting(), self.dirty.met]
         doubts = self.dirty.doubts
         for promise in self.promises:
             lines = [promise.path, b"", *ancestors(promise.path)]
@@ -154,7 +167,7 @@ class Dirty(RuleBasedStateMachine):
 
     @invariant()
     def only_what_is_dirty_fails(self) -> None:
-        known = set().union(self.dirty.ready, *self.dirty.flights, self._waiting())
+        known = set().union(self.dirty.ready, *self.dirty.flights, self._waiting(), self.dirty.met)
         assert self.dirty.failing().keys() <= known
         assert self.dirty.failures.keys() == self.dirty.failing().keys()
 
@@ -167,6 +180,7 @@ class Dirty(RuleBasedStateMachine):
             self.dirty.abort(flight)
             self._landed(flight)
         self.dirty.hurry()
+        self.dirty.part(list(self.dirty.met))
         self.take()
         assert all(promise.carried for promise in self.promises), "what is ready was not handed over"
         for flight in self.dirty.flights:
@@ -236,3 +250,16 @@ def test_a_long_list_of_failing_paths_is_bounded_too() -> None:
     assert dirty.failing().keys() <= dirty._waiting.keys()
     dirty.hurry()
     assert {path.partition(b"/")[0] or b"d%d" % n for path in dirty.ready for n in range(10)} >= {b"d0", b"d9"}
+
+
+def test_what_waits_for_flights_is_bounded_and_folds_into_what_meets_them_as_well() -> None:
+    dirty = DirtySet(limit=40)
+    for number in range(10):
+        for n in range(30):
+            dirty.meet(b"d%d/%d" % (number, n), CONTENT)
+        done(dirty.fold_met())
+        assert len(dirty) <= 40
+    assert all(dirty.met[b"d%d" % number] == DOUBT for number in range(9))
+    dirty.part([b"d0"])
+    assert dirty.ready == {b"d0": DOUBT}
+    assert b"d0" not in dirty.met

@@ -67,6 +67,8 @@ class Settings:
     operations: int = 400
     """At most as many, all writers together."""
     rules: bool = False
+    targets: int = 1
+    """Destinations; all but the first one are empty at the start."""
     places: str = "any"
     overflow: bool = False
     kill_handler: bool = False
@@ -90,6 +92,7 @@ class Settings:
             if getattr(self, name) != getattr(default, name):
                 words += [f"--{name}", f"{getattr(self, name):g}"]
         words += ["--ops", str(self.operations)] if self.operations != default.operations else []
+        words += ["--targets", str(self.targets)] if self.targets > 1 else []
         words += [f"--{self.places}"] if self.places != "any" else []
         for name in ("rules", "overflow", "kill_handler", "xattrs"):
             words += [f"--{name.replace('_', '-')}"] if getattr(self, name) else []
@@ -138,7 +141,8 @@ class World:
         area = self.tops[0]
         self.source, self.outside, self.destination = area / "source", area / "outside", self.tops[1] / "destination"
         self.neighbour = area / "neighbour"
-        for path in (self.source, self.outside, self.destination, self.neighbour):
+        self.more = [self.tops[n % 2] / f"destination-{n}" for n in range(2, settings.targets + 1)]
+        for path in (self.source, self.outside, self.destination, self.neighbour, *self.more):
             path.mkdir()
         self.rules: Ruleset | None = rulesets.make(self.random) if settings.rules else None
         self.xattrs = settings.xattrs
@@ -186,7 +190,15 @@ class World:
         return snapshot(bytes(top), rejects, xattrs=self.xattrs)
 
     def differences(self, wanted: Snapshot) -> list[Difference]:
-        """Compare the destination with what it ought to be."""
+        """Compare the destinations with what they ought to be."""
+        more = [
+            difference._replace(aspect=f"{place.name}, {difference.aspect}")
+            for place in self.more
+            for difference in compare(wanted, self.snapshot(place))
+        ]
+        return [*self._differences(wanted), *more]
+
+    def _differences(self, wanted: Snapshot) -> list[Difference]:
         if self.rules is None:
             return compare(wanted, self.snapshot(self.destination))
         found = compare(self._without_blocked_links(wanted), self.snapshot(self.destination))
@@ -290,7 +302,8 @@ class Run:
         if settings.peer:
             return Daemon(program=PEERS[settings.peer](world.source, world.destination, world.scratch))
         collect, sync = self.random.choice(DELAYS)
-        arguments = [f"-W{world.source}", f"-D{world.destination}", f"-M{settings.mode}"]
+        targets = [f"-D{place}" for place in (world.destination, *world.more)]
+        arguments = [f"-W{world.source}", *targets, f"-M{settings.mode}"]
         arguments += [f"--monitor={settings.monitor}", f"-t{collect:g}", f"-w{sync:g}"]
         arguments += [f"--status-file={world.scratch}/status", *(["--xattrs"] if settings.xattrs else [])]
         if world.rules is not None:
@@ -445,7 +458,7 @@ class Run:
         kept = Path(tempfile.mkdtemp(prefix=f"clsync-churn-failed-{self.result.seed}-"))
         (kept / "journal").write_text("\n".join(self.journal))
         (kept / "output").write_text(daemon.output)
-        for top in (self.world.source, self.world.outside, self.world.destination):
+        for top in (self.world.source, self.world.outside, self.world.destination, *self.world.more):
             listing = subprocess.run(
                 ["find", top, "-printf", "%i %n %y %s %T+ %C+ %P\\n"], capture_output=True, check=False
             )
@@ -532,6 +545,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=1.5, help="duration of the churn (default: %(default)s)")
     parser.add_argument("--ops", type=int, default=400, help="operations at most (default: %(default)s)")
     parser.add_argument("--rules", action="store_true", help="with a random rules file")
+    parser.add_argument("--targets", type=int, default=1, help="destinations (default: %(default)s)")
     parser.add_argument("--xattrs", action="store_true", help="compare extended attributes, too")
     parser.add_argument("--overflow", action="store_true", help="make the kernel's inotify queue overflow (root)")
     parser.add_argument("--kill-handler", action="store_true", help="kill what the program starts, now and then")
@@ -571,6 +585,7 @@ def main() -> int:
         seconds=options.seconds,
         operations=options.ops,
         rules=options.rules,
+        targets=options.targets,
         places="same-fs" if options.same_fs else "tmpfs" if options.tmpfs else "any",
         overflow=options.overflow,
         kill_handler=options.kill_handler,

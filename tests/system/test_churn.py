@@ -22,6 +22,7 @@ TROUBLES = {
     "one file system": Settings(places="same-fs"),
     "attributes": Settings(xattrs=True),
     "batches that overlap": Settings(extra=("-psafe",)),
+    "another user, rules": Settings(rules=True, extra=("--uid=nobody",)),
 }
 
 pytestmark = [pytest.mark.churn, pytest.mark.root]

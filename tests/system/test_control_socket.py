@@ -765,3 +765,46 @@ def test_the_library_of_old_talks_to_this_daemon(world: World, path: Path, libra
         assert status(world, path)["label"] == "lab1"
         assert use(library, path, "die") == ["0 0", "0 150 1 0"]
         daemon.wait(code=0)
+
+
+@pytest.mark.parametrize("in_time", [False, True])
+def test_rules_that_are_read_again_while_an_option_is_set_stay(world: World, path: Path, in_time: bool) -> None:
+    """The settings were made with the older ones; whether those of now are in force already, or wait as well."""
+    slow, rules = world.top / "slow", world.file("rules", "-f\\.first$\n")
+    world.file(
+        "rsync",
+        # clsync tries rsync in a directory of this kind once the rules are read.
+        f"#!/bin/sh\ncase $PWD in */clsync-trial-*) while test -e {slow}; do sleep 0.02; done ;; esac\n"
+        'exec /usr/bin/rsync "$@"\n',
+        0o755,
+    )
+    world.environment["PATH"] = f"{world.top}:{os.environ['PATH']}"
+    with serving(world, path, f"-R{rules}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        slow.touch()
+        setting = subprocess.Popen([installed(), "ctl", "-s", path, "set", "label", "new"], stdout=subprocess.DEVNULL)
+        daemon.wait_until(lambda: bool(trials(daemon)), what="the settings in the making")
+        rules.write_text("-f\\.second$\n")
+        os.kill(daemon.pid, signal.SIGHUP)
+        if in_time:
+            daemon.wait_for_log("rules: read again")
+        slow.unlink()
+        assert setting.wait(20) == 0
+        daemon.wait_for_log("label is set to 'new'")
+        daemon.wait_for_log("rules: read again")
+        for name in ("a.second", "b.first"):
+            world.write(name)
+        world.wait_for_copy(daemon, "b.first")
+        assert world.copied("a.second") is None
+
+
+def trials(daemon: Daemon) -> list[int]:
+    """Return the processes of the daemon that try rsync."""
+
+    def place(pid: int) -> str:
+        try:
+            return os.readlink(f"/proc/{pid}/cwd")
+        except OSError:
+            return ""
+
+    return [pid for pid in daemon.descendants() if "clsync-trial-" in place(pid)]

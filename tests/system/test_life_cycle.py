@@ -179,3 +179,20 @@ def test_a_daemon_that_stands_by_can_be_ended(world: World) -> None:
     with world.daemon(f"--standby-file={standby}") as daemon:
         daemon.wait_for_log("nothing is synced until it is gone")
         daemon.stop()
+
+
+def test_quit_does_not_wait_for_the_standby_file_to_go(world: World) -> None:
+    """Nor is anything synced against its word."""
+    standby = world.top / "standby"
+    with world.daemon("-Mcopy", f"--standby-file={standby}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        standby.touch()
+        world.write("file")
+        daemon.wait_for_log("standby file")
+        assert daemon.stop(signal.SIGQUIT, code=Exit.INCOMPLETE) == Exit.INCOMPLETE
+        assert "the standby file is there; what changed is synced by the next start" in daemon.output
+    assert world.copied("file") is None
+    with world.daemon("-Mcopy", f"--standby-file={standby}") as daemon:  # in the initial sync
+        daemon.wait_for_log("standby file")
+        assert daemon.stop(signal.SIGQUIT, code=Exit.INCOMPLETE) == Exit.INCOMPLETE
+    assert world.copied("file") is None

@@ -356,13 +356,23 @@ def test_directory_for_lists_in_the_watched_one(world: World, where: str) -> Non
 
 
 def test_directory_for_lists(world: World) -> None:
-    """It is made where it is missing; one that others can read is refused."""
-    arguments = ("-Mdirect", "-Strue", "--only-initialsync", "--", "%INCLUDE-LIST-PATH%")
-    lists = world.top / "new/lists"
-    assert world.run(*world.trees, f"-L{lists}", *arguments).code == 0
-    assert lists.stat().st_mode & 0o777 == 0o700
-    assert os.listdir(lists) == []
+    """It is made where it is missing, and removed if nothing is in it; one that others can read is refused."""
+    arguments = ("-Mdirect", "--only-initialsync", "--", "%INCLUDE-LIST-PATH%")
+    lists, mode = world.top / "new/lists", world.top / "mode"
+    handler = world.file("handler", f'#!/bin/sh\nstat -c %a "${{1%/*}}" >{mode}\n', 0o755)
+    for kept in (["-U"], []):
+        assert world.run(*world.trees, f"-S{handler}", f"-L{lists}", *kept, *arguments).code == 0
+        assert mode.read_text() == "700\n"
+        assert lists.exists() == bool(kept)
+        shutil.rmtree(world.top / "new", ignore_errors=True)
+    message, _ = world.run(*world.trees, "-Mpython", "-Sabsent:f", f"-L{lists}").complaint(Exit.HANDLER)
+    assert "absent" in message
+    assert not (world.top / "new").exists()
+    lists.mkdir(parents=True, mode=0o700)
+    assert world.run(*world.trees, f"-S{handler}", f"-L{lists}", *arguments).code == 0
+    assert os.listdir(lists) == []  # it was there before
     lists.chmod(0o755)
+    arguments = ("-Strue", *arguments)
     message, hint = world.run(*world.trees, f"-L{lists}", *arguments).complaint(Exit.FILES)
     assert "can be read by others" in message
     assert "chmod 700" in hint

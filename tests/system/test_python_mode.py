@@ -74,6 +74,11 @@ def misses_one(batch):
     note(batch)
     return {b"d/bad": "it is bad"} if once(batch) else None
 
+def names_others(batch):
+    note(batch)
+    others = {b"elsewhere": "no", os.path.join(batch.source, b"new"): "no"}
+    return others if once(batch) else None
+
 def answers_nonsense(batch):
     note(batch)
     return "done" if once(batch) else None
@@ -129,6 +134,7 @@ def test_a_batch_is_made_equal(made: World) -> None:
         ("refuses", "own:refuses: the function answers 7"),
         ("hangs", "own:hangs: the function took longer than --timeout-sync"),
         ("answers_nonsense", "own:answers_nonsense: the function answers 1"),
+        ("names_others", "own:names_others: the function names elsewhere as failed, which is not in the batch"),
     ],
 )
 def test_what_fails_is_handed_over_again(made: World, function: str, message: str) -> None:

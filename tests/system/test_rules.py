@@ -384,3 +384,21 @@ def test_full_initialsync_deletes_too(world: World, mode: str) -> None:
     done = world.run(*world.trees, *options(world, mode, SKIP, "-F", "--only-initialsync"))
     assert done.code == 0, done.err
     world.demand_equal()
+
+
+@pytest.mark.parametrize("reread", [False, True])
+def test_rules_that_let_nothing_be_synced_are_named(world: World, mode: str, reread: bool) -> None:
+    """As in the examples of clsync 0.4: the watched directory itself is rejected, and with it the way to all else."""
+    rules = world.file("rules", "" if reread else "+f\\.txt$\n-*\n")
+    world.write("a.txt")
+    with world.daemon(f"-M{mode}", f"-R{rules}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        if reread:
+            assert "rejects the watched directory" not in daemon.output
+            rules.write_text("+f\\.txt$\n-*\n")
+            os.kill(daemon.pid, signal.SIGHUP)
+        daemon.wait_for_log("Warning: rules, line 2: -*: rejects the watched directory itself: nothing in it is ever")
+        rules.write_text("+d^$\n+f\\.txt$\n-*\n")
+        os.kill(daemon.pid, signal.SIGHUP)
+        world.wait_for_copy(daemon, "a.txt")
+        assert daemon.output.count("rejects the watched directory") == 1

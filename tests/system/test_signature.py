@@ -82,6 +82,27 @@ def test_what_is_made_anew_is_handed_over_though_the_fields_are_the_same(world: 
             daemon.wait_until(lambda before=before: handed(recorder)[b"file"] > before, what="what is no mere change")
 
 
+@pytest.mark.parametrize("mode", ["rsyncdirect", "direct"])
+def test_what_was_another_thing_for_a_moment_while_it_was_handed_over(world: World, mode: str) -> None:
+    """All is as it was when it was looked at; what was copied is something else."""
+    begun, go, copied, end = (world.top / name for name in ("begun", "go", "copied", "end"))
+    copy = 'rsync "$@"' if mode == "rsyncdirect" else f'cp -p "$@" {world.destination}/'
+    waits = "while test ! -e {}; do sleep 0.02; done\n"
+    held = f"touch {begun}\n{waits.format(go)}/usr/bin/{copy} || exit\ntouch {copied}\n{waits.format(end)}"
+    program = world.file("rsync", f"#!/bin/sh\n{held}", 0o755)
+    options = (f"-M{mode}", f"-S{program}", "--modification-signature=size", "--skip-initialsync")
+    with world.daemon(*options, *(() if mode == "rsyncdirect" else OBJECTS), delays=("-t0.2", "-w0")) as daemon:
+        daemon.wait_for_log("watching")
+        path = world.write("file", "old")
+        daemon.wait_until(begun.exists, what="the handler")
+        path.write_text("longer")
+        go.touch()
+        daemon.wait_until(copied.exists, what="the copy")
+        path.write_text("new")
+        end.touch()
+        world.wait_for_copy(daemon, "file", "new")
+
+
 def times(*trees: Path) -> dict[Path, tuple[int, int]]:
     """Return what tells whether anything was written."""
     return {

@@ -247,7 +247,11 @@ def test_batches_beside_others_are_files_of_their_own(world: World) -> None:
         world.write("marker")
         daemon.wait_until(lambda: any(b"marker" in call.arguments for call in recorder.calls), what="the marker")
         daemon.wait_until(lambda: dumped(daemon, dump, "queue/3") == ["+1\theld1"], what="what meets a batch")
-        objects = sorted(line for path in (dump / "threads").iterdir() for line in lines(path) if line[0] == "+")
-        assert objects == ["+1\theld1", "+1\theld2"]
+
+        def in_flight() -> list[str]:
+            dumped(daemon, dump, "instance")
+            return sorted(line for path in (dump / "threads").iterdir() for line in lines(path) if line[0] == "+")
+
+        daemon.wait_until(lambda: in_flight() == ["+1\theld1", "+1\theld2"], what="the two that are held")
         gate.touch()
         daemon.stop(signal.SIGQUIT)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
+import socket
 from pathlib import Path
 
 import pytest
 
 from clsync.core.batch import DIRECTORY, FORCE, LINKED, MISSING, RECURSIVE, REGULAR
-from clsync.handler.copy import content
+from clsync.handler.copy import content, messages
 from clsync.handler.copy.content import Copier
 from clsync.handler.copy.place import Place, temporary
 from clsync.handler.copy.roots import Roots
@@ -199,3 +201,24 @@ def test_a_directory_whose_group_changes_while_files_are_made_in_it(tmp_path: Pa
         os.umask(old)
         place.close()
     assert [(destination / name).stat().st_gid for name in ("first", "second")] == [12, 12]
+
+
+def test_a_worker_says_nothing_but_what_workers_say() -> None:
+    """It may be another user's: nothing is run that it names."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        inbox = messages.Inbox(ours, of_worker=True)
+        report = messages.Report({b"\xff": "why"}, [Linked(Inode(1, 2), b"name", True)], 3, 4, True)
+        given = messages.Given([Tree(b"a", True), Listed(b"b", [(b"c", 1)])])
+        for message in (report, given, messages.Broken("text", True)):
+            messages.send(theirs, message)
+            assert inbox.take(wait=True) == message
+
+        class Evil:
+            def __reduce__(self) -> tuple[object, ...]:
+                return os.system, ("touch /tmp/never",)
+
+        for evil in (Evil(), messages.Work([])):
+            messages.send(theirs, evil)  # type: ignore[arg-type]
+            with pytest.raises(pickle.UnpicklingError, match="is no message"):
+                messages.Inbox(ours, of_worker=True).take(wait=True)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from pathlib import Path
+from typing import cast
+
 import pytest
 
-from clsync.core.batch import FORCE, LINKED, REGULAR, Outcome, Verdict
+from clsync.core.batch import FORCE, LINKED, REGULAR, Batch, Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT
 from clsync.daemon.course import Course
+from clsync.daemon.crew import Crew
+from clsync.daemon.dump import State
 from clsync.daemon.log import ERROR, INFO, WARNING, Log
+from clsync.daemon.mirror import Mirror
 from clsync.daemon.resolve import Resolved, bits_of
+from clsync.daemon.run import _dump
 from clsync.daemon.target import Target
+from clsync.handler.base import Handler
 from clsync.handler.rsync.recipe import Recipe
 
 
@@ -191,3 +201,56 @@ def test_what_is_asked_for_is_in_every_run() -> None:
         assert b"--no-owner" in arguments
         assert arguments[arguments.index(b"-e") + 1] == b"ssh"
     assert not any(a.startswith(b"-A") for a in Recipe().listed())
+
+
+# -- what may take long ----------------------------------------------------------------------------------------
+
+
+class _Quick:
+    """A handler that does nothing."""
+
+    rules = None
+
+    async def open(self) -> None:
+        return
+
+    async def sync(self, batch: Batch) -> Outcome:
+        return Outcome(Verdict.DONE)
+
+
+def test_other_things_go_on_while_a_handler_is_made() -> None:
+    """It looks at the destination, which may hang."""
+    answered = threading.Event()
+
+    def make() -> Handler:
+        assert answered.wait(10), "the event loop has stood still"
+        return cast(Handler, _Quick())
+
+    async def story() -> None:
+        crew = Crew(cast(Handler, _Quick()), make, 2)
+        crew._free.clear()  # the first one is at work
+        batch = asyncio.create_task(crew.sync(Batch(1, {}, -1)))
+        await asyncio.sleep(0.01)
+        answered.set()
+        assert (await batch).verdict is Verdict.DONE
+
+    asyncio.run(story())
+
+
+def test_other_things_go_on_while_a_dump_is_written(tmp_path: Path) -> None:
+    queue = {b"d%d/f%d" % (n // 100, n): CONTENT for n in range(100_000)}
+
+    class Big:
+        async def states(self) -> list[State]:
+            return [State("running", [], (queue, {}, {}, {}), {}, "", False)]
+
+    async def story() -> int:
+        dump = asyncio.create_task(_dump(cast(Mirror, Big()), bytes(tmp_path / "dump"), Log(level=0)))
+        turns = 0
+        while not dump.done():
+            await asyncio.sleep(0.001)
+            turns += 1
+        return turns
+
+    assert asyncio.run(story()) > 5
+    assert len((tmp_path / "dump/queue/0").read_text().splitlines()) == len(queue)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from clsync.kernel import fanotify
 from clsync.kernel.capabilities import probe_destination
+from clsync.kernel.cgroups import hierarchies
 
 # -- handles of files ------------------------------------------------------------------------------------------
 
@@ -79,3 +82,85 @@ def test_a_directory_that_is_probed_stays_as_it_was(tmp_path: Path) -> None:
     probe_destination(bytes(tmp_path))
     assert tmp_path.stat().st_mtime_ns == 10**18 + 2
     assert os.listdir(tmp_path) == []
+
+
+# -- identities and devices ------------------------------------------------------------------------------------
+
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+IN_A_THREAD = """
+import os, subprocess, threading
+from clsync.kernel import credentials as c
+four = c.mask(("CAP_DAC_READ_SEARCH", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"))
+root, nobody, other = c.ids(), c.Ids(65534, 65534, (65534,)), c.Ids(34, 34, (34, 40))
+c.become(nobody, c.CapabilitySets(four, four, 0))
+
+def status(where="thread-self"):
+    fields = dict(line.split(":", 1) for line in open(f"/proc/{where}/status").read().splitlines())
+    return [" ".join(fields[name].split()) for name in ("Uid", "Gid", "Groups", "CapEff", "CapPrm", "CapAmb")]
+
+before = status()
+def work():
+    for somebody in (root, other):
+        with c.assumed(somebody):
+            assert status()[0] == " ".join([str(somebody.uid)] * 4)
+            assert int(status()[3], 16) == (four if somebody is root else 0)
+            assert status(f"self/task/{main}") == before, "the other thread stays who it is"
+            made = subprocess.run(["id", "-G"], capture_output=True, text=True).stdout.split()
+            assert sorted(map(int, made)) == sorted({somebody.gid, *somebody.groups}), made
+        assert status() == before
+        try:
+            with c.assumed(somebody):
+                raise KeyError
+        except KeyError:
+            assert status() == before
+main = threading.get_native_id()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+with c.assumed(nobody, c.mask(("CAP_DAC_READ_SEARCH",))):
+    assert subprocess.run(["head", "-c1", "/etc/shadow"], stdout=-3).returncode == 0
+assert subprocess.run(["head", "-c1", "/etc/shadow"], stderr=-3).returncode == 1
+assert status() == before
+c.set_capabilities(c.CapabilitySets(0, 0, 0))
+try:
+    with c.assumed(root):
+        print("root again")
+except PermissionError:
+    print("done")
+"""
+
+
+@NEEDS_ROOT
+def test_a_thread_is_somebody_else_for_a_while() -> None:
+    """That thread alone; what it starts is that user, and it comes back whatever happens."""
+    done = subprocess.run([sys.executable, "-c", IN_A_THREAD], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("version", [1, 2])
+def test_devices_of_a_group(version: int) -> None:
+    """By lists or by a program: these ways to open these devices, and nothing else."""
+    found = [hierarchy for hierarchy in hierarchies() if hierarchy.version == version]
+    if not found:
+        pytest.skip("there are no groups of this version here")
+    script = f"""
+import errno, os
+from clsync.kernel import cgroups
+(hierarchy,) = [h for h in cgroups.hierarchies() if h.version == {version}]
+devices = [cgroups.Device(1, 3, cgroups.READ | cgroups.WRITE), cgroups.Device(1, 5, cgroups.READ)]
+group = cgroups.DeviceGroup(hierarchy, b"clsync-unit/%d" % os.getpid(), devices)
+for name in ("null", "zero", "full"):
+    for how in ("O_RDONLY", "O_WRONLY", "O_RDWR"):
+        try:
+            os.close(os.open(f"/dev/{{name}}", getattr(os, how)))
+            print(name, how)
+        except PermissionError:
+            pass
+group.leave()
+os.close(os.open("/dev/full", os.O_RDWR))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["null O_RDONLY", "null O_WRONLY", "null O_RDWR", "zero O_RDONLY"], done.stderr
+    assert done.returncode == 0, done.stderr
+    assert not os.path.exists(found[0].here + b"/clsync-unit")

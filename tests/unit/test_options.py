@@ -106,10 +106,19 @@ def test_every_option_can_be_given_by_both_names(option: Option) -> None:
         "cancel-syscalls": b"mon_stat",
         "threading": b"safe",
         "custom-signals": b"40:2",
+        "preserve-capabilities": b"CAP_KILL",
+        "inherit-capabilities": b"clsync",
+        "pivot-root": b"auto",
+        "mountpoints": b"/proc",
+        "detach-network": b"everywhere",
+        "chroot": b"/new",
+        "seccomp-filter": b"0",
     }
     text = texts.get(option.name, b"2")
     more: tuple[bytes, ...] = (b"-Hconf",) if option.name in ("config-block", "custom-signals") else ()
     more += (b"-s/run/x",) if option.name.startswith("socket-") else ()
+    more += (b"--chroot=/new",) if option.name == "pivot-root" else ()
+    more += (b"--forbid-devices",) if option.name == "cgroup-group-name" else ()
     long = loaded(*BASE, *more, b"--" + option.name.encode() + b"=" + text, config=b"[2]\n")
     assert option.name in long.given
     if option.short:
@@ -170,7 +179,19 @@ def test_help_and_version_come_first() -> None:
         ((b"--socket-mod=660",), "--socket-mod without a control socket", "add --socket"),
         ((b"--socket-own=root",), "--socket-own without a control socket", "add --socket"),
         ((b"--socket-auth=null",), "--socket-auth without a control socket", "add --socket"),
-        ((b"--chroot=/x",), "--chroot is not available in this version of clsync", "leave it out"),
+        ((b"--splitting=1",), "--splitting is not available in this version of clsync", "leave it out"),
+        ((b"--uid=",), "--uid: no name and no number", "0 is root"),
+        ((b"--sync-handler-gid= ",), "--sync-handler-gid: no name and no number", "0 is root"),
+        ((b"-u4294967295",), "-u: 4294967295 is too large", "4294967294"),
+        ((b"-C", b"FOO"), "-C: 'CAP_FOO' is no capability", "capabilities(7)"),
+        ((b"--inherit-capabilities=al",), "--inherit-capabilities: 'al' is not known here", "dont-touch"),
+        ((b"--pivot-root=auto",), "--pivot-root=auto without a new root", "--chroot"),
+        ((b"--mountpoints=/a,b",), "--mountpoints: 'b' is not an absolute path", "from / on"),
+        ((b"--detach-network=non-privileged",), "--detach-network=non-privileged without --splitting", "everywhere"),
+        ((b"--detach-ipc=off",), "--detach-ipc: 'off' is not a number", "whole number"),
+        ((b"--seccomp-filter",), "--seccomp-filter without --splitting", "leave it out"),
+        ((b"--cgroup-group-name=x",), "--cgroup-group-name without --forbid-devices", "add it"),
+        ((b"--forbid-devices", b"--cgroup-group-name=../x"), "--cgroup-group-name: '../x' is no name", "relative"),
         ((b"-c",), "-c (--cluster-iface) is not available in this version of clsync", "leave it out"),
         ((b"----='a",), "----: the quotation mark ' is not closed", "add '"),
         (
@@ -315,7 +336,7 @@ def test_an_unknown_key_is_a_warning_with_its_place() -> None:
         (b"retries = 3\n", (), "conf, line 1: a key before the first [block]"),
         (b"[default]\n\nretries = x\n", (), "conf, line 3: retries: 'x' is not a number"),
         (b"[default]\n-- = 'a\n", (), "conf, line 2: --: the quotation mark ' is not closed"),
-        (b"[default]\nchroot = x\n", (), "conf, line 2: chroot is not available in this version of clsync"),
+        (b"[default]\nsplitting = x\n", (), "conf, line 2: splitting is not available in this version of clsync"),
         (b"[a]\nconfig-block-inherits = b\n[b]\nconfig-block-inherits = a\n", (b"-Ka",), "conf: blocks inherit in a"),
         (b"[a]\nconfig-block-inherits = no\n", (b"-Ka",), "conf: block [a] inherits from [no], which is not there"),
         (b"[a]\n", (b"-Kb",), "conf has no block [b]"),

@@ -29,6 +29,7 @@ SECTIONS = (
     "RULES",
     "CONFIGURATION",
     "CONTROL",
+    "PRIVILEGES",
     "SIGNALS",
     "FILES",
     "EXIT STATUS",
@@ -171,7 +172,10 @@ def completed(*words: str, cwd: Path = TOP) -> set[str]:
 
 def test_bash_offers_options() -> None:
     assert completed("--watch") == {"--watch-dir="}
-    assert {"--mode=", "--monitor=", "--max-iterations=", "--modification-signature="} == completed("--m")
+    found = {
+        f"--{name}=" for name in "mode monitor max-iterations max-parallel modification-signature mountpoints".split()
+    }
+    assert found == completed("--m")
     assert "-W" in completed("-")
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from clsync import __version__
@@ -39,11 +39,15 @@ def main() -> int:
             text, code = ctl(arguments[arguments[0] == CTL :], os.environb, _read_file)
             return _show(text) or code
         environ, pid = dict(os.environb), os.getpid()
+        read_file: Callable[[bytes], bytes | None] = _read_file
 
         def reload(changes: Sequence[Change]) -> Settings:
-            return load(arguments, environ, _read_file, pid, changes)
+            return load(arguments, environ, read_file, pid, changes)
 
-        settings = reload(())
+        known: dict[bytes, bytes | None] = {}
+        settings = load(arguments, environ, _remembering(known), pid)
+        if settings.chroot is not None or settings.mountpoints:
+            read_file = _known_only(known)  # the files are out of reach from now on
         _be_ready_for_signals(settings.custom_signals)
         from clsync.daemon.run import run  # late: help and errors in options need none of it
 
@@ -110,6 +114,21 @@ def _read_file(path: bytes) -> bytes | None:
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _known_only(known: dict[bytes, bytes | None]) -> Callable[[bytes], bytes | None]:
+    """Return what answers for files that were read before."""
+    return lambda path: known.get(path)
+
+
+def _remembering(known: dict[bytes, bytes | None]) -> Callable[[bytes], bytes | None]:
+    """Return what reads files, and notes what was in them."""
+
+    def read(path: bytes) -> bytes | None:
+        known[path] = _read_file(path)
+        return known[path]
+
+    return read
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from clsync.errors import Exit, OperatorError
+from clsync.kernel import roles
 from clsync.options.values import shown
 
 LONGEST_PATH = 107
@@ -86,7 +87,7 @@ class Listener:
         """Remove the file, if it is still the one that was made."""
         try:
             if self._identity is not None and self._identity == _identity(os.lstat(self.path)):
-                os.unlink(self.path)
+                roles.by_somebody(lambda: os.unlink(self.path))
         except OSError:
             pass  # gone, or out of reach: the next start replaces it
         self._identity = None

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from clsync.core import batch as flag
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
 from clsync.core.paths import ancestors, parent
-from clsync.core.signature import Signatures
+from clsync.core.signature import Signatures, Signed
 
 
 class Stat(Protocol):
@@ -93,8 +93,8 @@ class Classifier:
         `signatures`: what was handed over with these fields, and has them still, is left out.
         """
         self._device, self._mount_points, self._signatures = device, mount_points, signatures
-        self.signed: dict[bytes, int | None] = {}
-        """Path -> the signature with which it is handed over; None: nothing stands there."""
+        self.signed: dict[bytes, Signed] = {}
+        """Path -> what stands there, as far as that counts (`core.signature`)."""
         self.entries: dict[bytes, int] = {}
         self.linked: dict[LinkedFile, dict[bytes, int]] = {}
         """Files with several names -> those names that were seen -> bits that no change of their own says."""
@@ -224,8 +224,11 @@ class Classifier:
 
     def _signed_already(self, signatures: Signatures, path: bytes, bits: int, found: Stat | None) -> bool:
         """Note the signature of a path; tell whether it was handed over with it, as the thing that it is."""
-        signature = self.signed[path] = None if found is None else signatures.of(found)
-        return signature is not None and not bits & (NAME | DOUBT) and signatures.unchanged(path, signature)
+        if found is None:
+            self.signed.pop(path, None)
+            return False
+        signed = self.signed[path] = signatures.of(found)
+        return not bits & (NAME | DOUBT) and signatures.unchanged(path, signed)
 
     def note_linked(self, path: bytes, found: Stat, bits: int) -> LinkedFile:
         """Note a name of a file with several; `bits`: what may have changed beside what was reported of this name."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from clsync.core.changes import DOUBT
 from clsync.core.paths import parent
+from clsync.core.steps import done, parts
 
 
 class Failure(NamedTuple):
@@ -19,7 +20,7 @@ class Failure(NamedTuple):
 
 
 class DirtySet:
-    """Paths that are ready, waiting (big files, failed ones) or in flight, in one batch or in several.
+    """Paths that are ready, waiting (big files, failed ones, what meets a flight) or in flight, in one or in several.
 
     A path leaves the set only through `settle`, when a handler confirmed it. Changes that arrive while it is
     in flight make it ready again, because they are added again. Memory is bounded: above `limit` paths,
@@ -38,12 +39,14 @@ class DirtySet:
         """Path -> how often in a row it has failed."""
         self.reasons: dict[bytes, str] = {}
         """Path -> why it failed last."""
+        self.met: dict[bytes, int] = {}
+        """What waits for a flight that it meets (`core.overlap`) -> change bits."""
         self._waiting: dict[bytes, tuple[int, float]] = {}
         self._oldest = 0.0
         """No change in the set is older (wall clock)."""
 
     def __len__(self) -> int:
-        return len(self.ready) + len(self._waiting) + sum(map(len, self.flights))
+        return len(self.ready) + len(self._waiting) + len(self.met) + sum(map(len, self.flights))
 
     def add(self, changes: Iterable[tuple[bytes, int]], since: float) -> None:
         """Make paths ready. `since`: no change among them is older (wall clock)."""
@@ -70,7 +73,7 @@ class DirtySet:
 
     def _fold_ready(self) -> None:
         if len(self.ready) > self.limit:
-            self.ready = self._folded(self.ready)
+            self.ready = done(self._folded(self.ready))
             self._drop_folded()
 
     def postpone(self, path: bytes, bits: int, until: float) -> None:
@@ -101,19 +104,19 @@ class DirtySet:
         return dict(self._waiting)
 
     def waits(self, path: bytes) -> bool:
-        """Tell whether a path waits."""
-        return path in self._waiting
+        """Tell whether a path waits, for whatever it is."""
+        return path in self._waiting or path in self.met
 
     def bits_of(self, path: bytes) -> int:
         """Return the change bits of a path; 0: it is not in the set."""
-        bits = self.ready.get(path, 0) | self._waiting.get(path, (0, 0.0))[0]
+        bits = self.ready.get(path, 0) | self.met.get(path, 0) | self._waiting.get(path, (0, 0.0))[0]
         for flight in self.flights:
             bits |= flight.get(path, 0)
         return bits
 
     def paths(self) -> set[bytes]:
         """Return all paths of the set."""
-        return {*self.ready, *self._waiting, *(path for flight in self.flights for path in flight)}
+        return {*self.ready, *self._waiting, *self.met, *(path for flight in self.flights for path in flight)}
 
     def release(self, paths: Iterable[bytes]) -> None:
         """Make ready some of the paths that wait."""
@@ -121,6 +124,30 @@ class DirtySet:
             waited = self._waiting.pop(path, None)
             if waited is not None:
                 self.ready[path] = self.ready.get(path, 0) | waited[0]
+
+    def meet(self, path: bytes, bits: int) -> None:
+        """Let a path wait for a flight, until `part`."""
+        self.met[path] = self.met.get(path, 0) | bits
+
+    def part(self, paths: Iterable[bytes]) -> None:
+        """Make ready some of the paths that wait for a flight."""
+        for path in paths:
+            bits = self.met.pop(path, None)
+            if bits is not None:
+                self.ready[path] = self.ready.get(path, 0) | bits
+        self._fold_ready()
+
+    def fold_met(self) -> Generator[None, None, bool]:
+        """Fold, step by step, what waits for flights, if it is too much; tell whether it was.
+
+        What stands for several of these paths meets the same flights. No path may come or go meanwhile.
+        """
+        # Half of the limit: it is made ready at once one day, beside what is ready then.
+        if len(self.met) <= self.limit // 2:
+            return False
+        self.met = yield from self._folded(self.met)
+        self._drop_folded()
+        return True
 
     def hurry(self) -> None:
         """Make everything that waits ready now."""
@@ -171,7 +198,7 @@ class DirtySet:
         called = {p: waits for p, waits in self._waiting.items() if waits[1] == float("inf")}
         timed = {p: waits for p, waits in self._waiting.items() if p not in called}
         until = min((until for _, until in timed.values()), default=0.0)
-        folded = self._folded({p: bits for p, (bits, _) in timed.items()})
+        folded = done(self._folded({p: bits for p, (bits, _) in timed.items()}))
         self._waiting = called
         for path, bits in folded.items():
             old = called.get(path, (0, until))
@@ -185,23 +212,33 @@ class DirtySet:
 
     def holds(self, path: bytes) -> bool:
         """Tell whether a path is in the set."""
-        return path in self.ready or path in self._waiting or any(path in flight for flight in self.flights)
+        waits = path in self._waiting or path in self.met
+        return waits or path in self.ready or any(path in flight for flight in self.flights)
 
-    def _folded(self, paths: dict[bytes, int]) -> dict[bytes, int]:
+    def _folded(self, paths: dict[bytes, int]) -> Generator[None, None, dict[bytes, int]]:
         """Fold siblings, then their directories, until half of the limit is free."""
         many = 64
         while len(paths) > self.limit // 2 and any(paths):
-            siblings = Counter(parent(p) for p in paths)
+            siblings: Counter[bytes] = Counter()
+            for part in parts(paths):
+                siblings.update(map(parent, part))
+                yield
             folded: dict[bytes, int] = {}
-            for path, bits in paths.items():
-                up = parent(path)
-                if siblings[up] < many:
-                    folded[path] = folded.get(path, 0) | bits
-                    continue
-                folded[up] = folded.get(up, 0) | DOUBT
-                self.doubts[up] = min(self._oldest, self.doubts.get(up, self._oldest))
-                if path != up:
-                    self.doubts.pop(path, None)
+            for part in parts(paths):
+                for path in part:
+                    self._fold(path, paths[path], folded, siblings[parent(path)] >= many)
+                yield
             paths = folded
             many //= 4
         return paths
+
+    def _fold(self, path: bytes, bits: int, folded: dict[bytes, int], many: bool) -> None:
+        """Put a path, or the directory in which it has many siblings, into `folded`."""
+        if not many:
+            folded[path] = folded.get(path, 0) | bits
+            return
+        up = parent(path)
+        folded[up] = folded.get(up, 0) | DOUBT
+        self.doubts[up] = min(self._oldest, self.doubts.get(up, self._oldest))
+        if path != up:
+            self.doubts.pop(path, None)

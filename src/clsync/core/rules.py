@@ -108,6 +108,10 @@ class Rules:
                 return rule
         return self._first(_SYNC_DIRECTORY if is_dir else _SYNC_FILE, path)
 
+    def barring(self) -> Rule | None:
+        """Return the rule that keeps the watched directory itself from being walked: nothing in it is ever synced."""
+        return None if self.walk(b"") else self._first(_WALK, b"")
+
     def _first(self, letters: bytes, path: bytes) -> Rule | None:
         speaking = (rule for rule in self._rules if rule.letter in letters)
         return next((r for r in speaking if r.always or re.search(r.pattern, path, re.DOTALL)), None)

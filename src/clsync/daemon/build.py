@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from clsync.control.listener import Listener
 from clsync.core.rules import Rules
@@ -63,6 +64,7 @@ def make_parts(plans: Sequence[Plan]) -> Parts:
     return Parts(
         outlets=tuple(map(_outlet, plans)),
         rules=made.rules,
+        rules_read=made.rules_read,
         read_rules=lambda: read_rules(s),
         collect=max(s.delay_collect, 0.0),
         gap=s.delay_sync,
@@ -79,9 +81,9 @@ def _outlet(made: Plan) -> Outlet:
     s = made.settings
     return Outlet(
         name=made.name,
-        make_handler=lambda: make_handler(made),
+        make_handler=lambda: make_handler(replace(made)),  # of its own: handlers are made in threads
         same_handler=_handler_key(made),
-        signatures=Signatures(s.modification_signature) if s.modification_signature else None,
+        signatures=_signatures(made),
         # Two runs of our own at one path would delete each other's temporary files, and be repeated for that.
         overlap="safe" if s.threading == "full" and is_exact(made) else s.threading,
     )
@@ -97,6 +99,13 @@ def _course(s: Settings) -> Course:
         ignore_failures=s.ignore_failures > 0,
         sync_on_quit=s.sync_on_quit > 0,
     )
+
+
+def _signatures(made: Plan) -> Signatures | None:
+    """Return the memory of what was handed over, if what is unchanged is not to be handed over again."""
+    fields = made.settings.modification_signature
+    own = made.mode == "copy" or (is_exact(made) and os.path.basename(made.program) == b"rsync")
+    return Signatures(fields, leaves_alone=own) if fields else None
 
 
 def _handler_key(made: Plan) -> object:

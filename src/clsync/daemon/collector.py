@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import select
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from clsync.core.classify import LinkedFile
@@ -13,7 +14,7 @@ from clsync.core.moves import Move
 from clsync.core.rules import Rules
 from clsync.core.windows import Window
 from clsync.daemon.log import Log
-from clsync.kernel.slices import Turn, in_slices
+from clsync.kernel.slices import Turn, in_parts, in_slices
 from clsync.monitor.base import Changed, Monitor
 
 PART = 65_536
@@ -50,6 +51,12 @@ class Collector:
         self._wake, self._root_gone = wake, root_gone
         self.monitor: Monitor | None = None
         self._taking: Taking | None = None
+        self._seen: dict[bytes, int] = {}
+        """What somebody has looked at, and is not handed over yet -> change bits."""
+        self._unseen: Iterator[Changed] | None = None
+        """The rest of a window that was looked at, too large to be seen at once; None: nobody has looked."""
+        self._turn = asyncio.Lock()
+        """One of those who take, look and watch anew works at a time."""
         self._due_timer: asyncio.TimerHandle | None = None
         self._resting: asyncio.TimerHandle | None = None
         self._last_take = time.time()
@@ -72,8 +79,16 @@ class Collector:
         except BaseException:
             monitor.close()
             raise
+        async with self._turn:
+            self._watch_by(monitor)
+        self._log.debug(1, f"armed in {time.monotonic() - started:.3f} s")
+        self.drain()
+
+    def _watch_by(self, monitor: Monitor) -> None:
+        """Go over to a monitor that is armed."""
         loop = asyncio.get_running_loop()
-        old, self.monitor, self._taking = self.monitor, monitor, None
+        old, self.monitor = self.monitor, monitor
+        self.forget()
         if old is not None:
             loop.remove_reader(old.fileno())
             old.close()
@@ -81,8 +96,6 @@ class Collector:
             self._resting.cancel()
             self._resting = None
         loop.add_reader(monitor.fileno(), self.drain)
-        self._log.debug(1, f"armed in {time.monotonic() - started:.3f} s")
-        self.drain()
 
     def drain(self) -> bool:
         """Fold what the kernel has; return whether the window holds anything."""
@@ -104,7 +117,7 @@ class Collector:
             self._due_timer = None
         if due is not None:
             self._due_timer = asyncio.get_running_loop().call_later(max(due - now, 0.001), self.drain)
-        return filled
+        return filled or self._unseen is not None
 
     async def catch_up(self) -> None:
         """Read all that the kernel has by now: one `drain` ends after some work, and neighbours may be busy."""
@@ -142,8 +155,8 @@ class Collector:
         return self._taking.since if self._taking is not None else self._last_take
 
     def forget(self) -> None:
-        """Drop what is left of a window that is half taken."""
-        self._taking = None
+        """Drop what is left of a window that is half taken, or was looked at."""
+        self._taking, self._seen, self._unseen = None, {}, None
 
     @property
     def last_take(self) -> float:
@@ -163,23 +176,55 @@ class Collector:
         `moved` is told first what was moved in the window, and since when (wall-clock seconds). `add` is told paths, what
         has changed of them, and since when. `at_end` is told since when, once all of a window is taken.
         """
-        if self.monitor is None:
-            return
-        if self._taking is None:
-            self.window.close(now)
-            since, self._last_take = self._last_take, time.time()
-            self._taking = Taking(self.monitor.take(), since)
-            moves = [move async for move in in_slices(self.monitor.moves()) if move is not None]
-            if moves:
-                moved(moves, since)
-        taking, turn = self._taking, Turn()
-        for paths, bits in taking.changes:
-            add(paths, bits, taking.since)
+        async with self._turn:
+            monitor = self.monitor
+            if monitor is None:
+                return
+            if self._taking is None:
+                self.window.close(now)
+                since, self._last_take = self._last_take, time.time()
+                looked_at = self._unseen is not None or bool(self._seen)
+                self._taking = Taking(chain(self._unseen or (), monitor.take()), since)
+                self._unseen = None
+                if (
+                    not looked_at
+                ):  # the monitor may have ended a window for that: what was moved in it is not told now
+                    moves = [move async for move in in_slices(monitor.moves()) if move is not None]
+                    moved(moves, since)
+            taking, turn = self._taking, Turn()
+            seen, self._seen = self._seen, {}
+            async for part in in_parts(seen.items()):
+                for path, bits in part:
+                    add((path,), bits, taking.since)
             if enough():
                 return
-            await turn.rest_if_due()
-        await at_end(taking.since)
-        self._taking = None
+            for paths, bits in taking.changes:
+                add(paths, bits, taking.since)
+                if enough():
+                    return
+                await turn.rest_if_due()
+            await at_end(taking.since)
+            self._taking = None
+
+    async def look(self) -> Mapping[bytes, int]:
+        """Return what the window holds, as much of it as goes into one batch: path -> change bits. Raises OSError.
+
+        It is handed over when it would have been. After an error, what the window held is lost.
+        """
+        async with self._turn:
+            monitor, seen, turn = self.monitor, self._seen, Turn()
+            if monitor is None or self.due() is None or len(seen) >= PART:
+                return dict(seen)
+            if self._taking is None:
+                self._unseen = chain(self._unseen or (), monitor.take())
+            changes = self._taking.changes if self._taking is not None else self._unseen
+            for paths, bits in changes or ():
+                for path in paths:
+                    seen[path] = seen.get(path, 0) | bits
+                if len(seen) >= PART:
+                    break
+                await turn.rest_if_due()
+            return dict(seen)
 
     def survivors(self) -> AsyncIterator[tuple[LinkedFile, bytes | None, int] | None]:
         """Yield what was changed through names that are gone (see `Monitor.survivors`)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from clsync.core.batch import Batch, Outcome, Verdict
@@ -45,7 +46,7 @@ class Crew:
             self._free.append(handler)
 
     async def _another(self) -> Handler:
-        handler = self._make()
+        handler = await asyncio.to_thread(self._make)  # it looks at the destination, which may hang
         handler.rules = self.first.rules
         self._all.append(handler)
         try:

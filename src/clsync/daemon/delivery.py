@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.changes import ATTRIB, DOUBT, NAME
+from clsync.core.changes import DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Freshness
 from clsync.core.moves import Move
-from clsync.core.overlap import Overlap
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.daemon import renames
@@ -21,11 +20,13 @@ from clsync.daemon.crew import Crew
 from clsync.daemon.dump import FlightState, State
 from clsync.daemon.log import Log
 from clsync.daemon.parts import Outlet, Parts
-from clsync.daemon.resolve import Resolved, Resolver, bits_of
+from clsync.daemon.resolve import Resolved, Resolver
 from clsync.daemon.source import Source
 from clsync.daemon.target import Target
+from clsync.daemon.traffic import Traffic
 from clsync.handler.base import Renames
 from clsync.kernel.slices import in_slices
+from clsync.kernel.walk import lstat_straight
 
 TICK_NS = 20_000_000
 """No file system clock is coarser than this, where it counts nanoseconds at all (CONFIG_HZ=100 makes 10 ms)."""
@@ -67,9 +68,10 @@ class Delivery:
         arrived: Callable[[Delivery, Outcome], None],
         wake: Callable[[], None],
     ) -> None:
-        """`slots`: how many batches may be on their way, of all targets. `phase` says what handlers are told; `stopped` whether nothing is handed over any more.
+        """`slots`: how many batches may be on their way, of all targets. `phase` says what handlers are told.
 
-        `arrived` is told the outcome of each batch that a handler was given. `wake` is called when there may be more.
+        `stopped` tells whether nothing is handed over any more. `arrived` is told the outcome of each batch that a
+        handler was given. `wake` is called when there may be more.
         """
         self._source, self._log = source, log
         self._slots = slots
@@ -94,14 +96,8 @@ class Delivery:
         """When the last batch was confirmed (wall-clock seconds)."""
         self.in_air: dict[int, FlightState] = {}
         """What handlers are at work on, by the number of the batch."""
-        self.met: set[bytes] = set()
-        """What waits for a batch in flight."""
-        self._moved: set[bytes] = set()
-        """Those of them that came or went: what is below them waits, too."""
-        self._ripe: set[bytes] = set()
-        """Big files that have waited, and wait now for a batch in flight."""
         self._flights: set[asyncio.Task[None]] = set()
-        self._overlap = Overlap()
+        self._traffic = Traffic(self.target.dirty)
         self._last_end_ns = time.time_ns()
         self._last: renames.Arrival | None = None
         self._fresh_after = 0
@@ -139,7 +135,7 @@ class Delivery:
         beside = self._source.shared or (self.outlet.overlap != "off" and not flight.initial)
         if not beside or not flight.resolved.entries:
             return await self._fly(flight)
-        self._overlap.begin(flight.resolved.entries)
+        await self._traffic.begin(flight.resolved.entries)
         task = asyncio.create_task(self._fly_beside_others(flight))
         self._flights.add(task)
         task.add_done_callback(lambda _: self._wake())
@@ -149,10 +145,7 @@ class Delivery:
         try:
             await self._fly(flight)
         finally:
-            self._overlap.end(flight.resolved.entries)
-            still = self._overlap.still(self.met)
-            free, self.met, self._moved = self.met - still, still, self._moved & still
-            self.target.dirty.release(free)
+            await self._traffic.land(flight.resolved.entries)
             self._wake()
 
     def reap(self) -> None:
@@ -168,7 +161,7 @@ class Delivery:
         What waits for them and stands for much (everything, a new directory) would never have its turn, if others that
         come later did not wait for it.
         """
-        if self._overlap.whole or (self._moved and self.outlet.overlap == "safe"):
+        if self._traffic.standing or (self._traffic.much_waits and self.outlet.overlap == "safe"):
             return True
         return max(self.crew.at_work, sum(not task.done() for task in self._flights)) >= self.crew.limit
 
@@ -188,11 +181,10 @@ class Delivery:
             # What has changed meanwhile comes after it: sizes and times alone do not tell all of that.
             taken, ripe = dirty.take((b"",)), set[bytes]()
         else:
-            ripe = self.target.ripen(now) | self._ripe & dirty.ready.keys()
-            self._ripe -= ripe
+            ripe = dirty.ripen(now) | self._traffic.ripe()
             self._note_freshness()
             await self._source.take(now, self.target)
-            taken = self.target.take()
+            taken = dirty.take()
         if not taken:
             return None
         try:
@@ -274,47 +266,22 @@ class Delivery:
         async for file, names in in_slices(resolved.linked.items()):
             self._source.collector.watch_file(next(iter(names)), file)
         self._source.tell_others(self.target, resolved)
-        self._set_apart(resolved, ripe)
+        safe, shares = self.outlet.overlap == "safe", self.crew.first.trusts_times
+        await self._traffic.set_apart(resolved, ripe, safe=safe, shares=shares)
         return resolved
-
-    def _set_apart(self, resolved: Resolved, ripe: set[bytes]) -> None:
-        """Let wait what meets a batch in flight: two runs that deal with it may end in any order.
-
-        Where all may overlap, it is handed over at once, and once more when they have ended.
-        """
-        met = self._overlap.meets(resolved.entries, resolved.linked.values(), self._moved)
-        for path in met:
-            bits = bits_of(resolved.entries[path])
-            self.target.dirty.postpone(path, bits, float("inf"))
-            if bits & (NAME | DOUBT):
-                self._moved.add(path)
-            resolved.signed.pop(path, None)
-            if self.outlet.overlap == "safe":
-                del resolved.entries[path]
-        if self.crew.first.trusts_times:
-            # Runs set the attributes of the directories above what they send, as they found them.
-            shared = self._overlap.shared_directories(resolved.entries)
-            for path in shared:
-                self.target.dirty.postpone(path, ATTRIB, float("inf"))
-            met |= shared
-        self.met |= met
-        self._ripe |= met & ripe
-        resolved.whole = [path for path in resolved.whole if path in resolved.entries]
 
     async def _fly(self, flight: Flight) -> bool | None:
         """Hand a batch over, and take note of what became of it."""
         resolved = flight.resolved
         try:
             outcome = await self._handed(flight)
+            await self._sign(flight, outcome)
         except OSError as error:
             outcome = Outcome(Verdict.UNWELL, message=f"{shown(self._source.root.path)}: {error}")
         finally:
             os.close(flight.root)
         self.target.settle(flight.taken, resolved, outcome, flight.since, flight.started)
         self.target.note_settled(flight.taken, outcome, flight.started)
-        if self.outlet.signatures is not None:
-            signed = resolved.signed_of(outcome)
-            self.outlet.signatures.confirm({path: sign for path, sign in signed.items() if path not in self.met})
         self._source.search.want(resolved.wanted, resolved.changed)
         if outcome.verdict is Verdict.UNWELL:
             self._arrived(self, outcome)
@@ -330,6 +297,20 @@ class Delivery:
                 self.last_sync = self._last_end_ns / 1e9
             self._arrived(self, outcome)
         return outcome.verdict is Verdict.DONE and not resolved.unreadable
+
+    async def _sign(self, flight: Flight, outcome: Outcome) -> None:
+        """Remember what was confirmed, as far as it is still what it was before."""
+        signatures, look = self.outlet.signatures, lstat_straight(flight.root)
+        if signatures is None:
+            return
+        settled_ns = int(flight.since * 1e9) - TICK_NS
+        async for path, signed in in_slices(flight.resolved.signed_of(outcome).items()):
+            try:
+                found = look(path)
+            except OSError:
+                continue  # it is handed over once too often
+            if path not in self.target.dirty.met:
+                signatures.confirm(path, signed, found, settled_ns)
 
     async def _handed(self, flight: Flight) -> Outcome:
         resolved = flight.resolved
@@ -352,7 +333,7 @@ class Delivery:
                 self._log.debug(3, f"  {flags:#x} {shown(path)}")
         if self.outlet.signatures is not None:
             # A run that fails may have written something else by then.
-            self.outlet.signatures.confirm(dict.fromkeys(batch.entries))
+            self.outlet.signatures.forget(batch.entries)
         async with self._slots:
             if self._stopped():
                 return Outcome(Verdict.UNWELL, message="stopped")
@@ -373,17 +354,19 @@ class Delivery:
             return "initsync"
         return phase if phase in _TOLD else "running"
 
-    def state(self, status: str) -> State:
-        """Return what waits and what is on its way; `status`: of the whole."""
-        dirty = self.target.dirty
-        changes, big, searched, met = dict(dirty.ready), dict[bytes, int](), dict[bytes, int](), dict[bytes, int]()
-        for path, (bits, until) in dirty.waiting().items():
+    async def state(self, status: str, seen: Mapping[bytes, int]) -> State:
+        """Return what waits and what is on its way, as copies; `status`: of the whole; `seen`: what the window holds."""
+        dirty, flights, failing = self.target.dirty, [*self.in_air.values()], self.target.failing()
+        changes, met, waiting = dict(dirty.ready), dict(dirty.met), dirty.waiting()
+        big, searched = dict[bytes, int](), dict[bytes, int]()
+        async for path, bits in in_slices(seen.items()):
+            changes[path] = changes.get(path, 0) | bits
+        async for path, (bits, until) in in_slices(waiting.items()):
             endless = searched if until == float("inf") else changes
-            queue = met if path in self.met else big if self.target.is_big(path) else endless
+            queue = big if self.target.is_big(path) else endless
             queue[path] = bits
         queues = changes, big, searched, met
-        overlapping = self.outlet.overlap != "off"
-        return State(status, [*self.in_air.values()], queues, self.target.failing(), self.target.name, overlapping)
+        return State(status, flights, queues, failing, self.target.name, self.outlet.overlap != "off")
 
     async def close(self) -> None:
         """End what is on its way."""

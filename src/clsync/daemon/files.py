@@ -6,6 +6,7 @@ import os
 
 from clsync.core.paths import shown
 from clsync.errors import Exit, OperatorError
+from clsync.kernel import roles
 
 
 class SmallFile:
@@ -20,9 +21,14 @@ class SmallFile:
         """Replace the content. Raises OperatorError."""
         if self._path is None:
             return
-        try:
-            with open(self._path, "w", encoding="utf-8") as file:
+        path = self._path
+
+        def write() -> None:
+            with open(path, "w", encoding="utf-8") as file:
                 file.write(text)
+
+        try:
+            roles.by_somebody(write)
         except OSError as error:
             raise OperatorError(
                 f"--{self._option} {shown(self._path)}: {error.strerror}",
@@ -30,14 +36,28 @@ class SmallFile:
                 Exit.FILES,
             ) from None
 
-    def remove(self) -> None:
-        """Remove the file; empty it where that is forbidden."""
+    def give_away(self) -> None:
+        """Give the file to who clsync is about to become. Raises OperatorError."""
         if self._path is None:
             return
+        own = roles.own_ids()
         try:
-            os.unlink(self._path)
-        except OSError:
+            os.chown(self._path, own.uid, own.gid, follow_symlinks=False)
+        except OSError as error:
+            raise OperatorError(
+                f"--{self._option} {shown(self._path)} cannot be given to user {own.uid}: {error.strerror}",
+                "name a file on a file system that keeps owners",
+                Exit.FILES,
+            ) from None
+
+    def remove(self) -> None:
+        """Remove the file; empty it where that is forbidden."""
+        path = self._path
+        if path is None:
+            return
+        for act in (lambda: os.unlink(path), lambda: os.truncate(path, 0)):
             try:
-                os.truncate(self._path, 0)
+                roles.by_somebody(act)
             except OSError:
-                pass
+                continue
+            return

@@ -18,7 +18,8 @@ from clsync.handler.plugin.handler import PluginHandler, PluginStyle, PythonValu
 from clsync.handler.plugin.values import values_of
 from clsync.handler.rsync import RsyncHandler, Target
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
-from clsync.kernel.capabilities import Capabilities, probe_destination
+from clsync.kernel import roles
+from clsync.kernel.capabilities import Capabilities, probe_for_programs
 from clsync.options import MODULE_MODES
 from clsync.options.expansion import expand, macros
 
@@ -64,7 +65,7 @@ def _capabilities(made: Plan, local: bytes) -> Capabilities:
     if local in made.held:
         return made.held[local]
     try:
-        found = probe_destination(local)
+        found = probe_for_programs(local)
     except OSError as error:
         what = f"destination {shown(local)} cannot be written: {error.strerror}"
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -192,7 +193,8 @@ def _destination_check(made: Plan) -> Callable[[], str | None]:
     directory = made.directories[local]
 
     def check() -> str | None:
-        trouble = directory.trouble()
+        with roles.as_programs():
+            trouble = directory.trouble()
         return (
             f"destination {shown(local)}: {trouble}; mount it, or restart clsync if this is meant"
             if trouble
@@ -287,7 +289,11 @@ def _lists_dir(made: Plan) -> bytes | None:
             Exit.FILES,
         )
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        made.made_directories += roles.by_somebody(lambda: _made_with_parents(path))
+        who = roles.programs_ids()
+        for one in made.made_directories:
+            if os.stat(one).st_uid != who.uid:
+                os.chown(one, who.uid, who.gid)
         found = os.stat(path)
     except OSError as error:
         raise OperatorError(f"--lists-dir {shown(path)}: {error.strerror}", "name a directory", Exit.FILES) from None
@@ -296,6 +302,16 @@ def _lists_dir(made: Plan) -> bytes | None:
             f"--lists-dir {shown(path)} can be read by others", f"close it: chmod 700 {shown(path)}", Exit.FILES
         )
     return path
+
+
+def _made_with_parents(path: bytes) -> list[bytes]:
+    """Make a directory if it is missing; return what was made, the topmost first. Raises OSError."""
+    missing, at = list[bytes](), path
+    while not os.path.lexists(at):
+        missing.insert(0, at)
+        at = os.path.dirname(at)
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    return missing
 
 
 def _recursive_arguments(made: Plan) -> Sequence[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Collection, Mapping
@@ -93,7 +94,7 @@ class DaemonInstance:
 
     async def dump(self, directory: bytes) -> None:
         """Write the queues to a new directory. Raises OSError."""
-        write_dump(directory, await self._mirror.states())
+        await asyncio.to_thread(write_dump, directory, await self._mirror.states())
 
     async def set(self, key: str, value: bytes) -> None:
         """Change an option. Raises OperatorError."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from clsync.core.classify import LinkedFile
 from clsync.core.links import LinkIndex
 from clsync.core.paths import parent
+from clsync.kernel import linkscan
 from clsync.kernel.linkscan import YOUNG, Inode
 from clsync.kernel.process import exit_text, spawn
 from clsync.kernel.slices import in_slices
@@ -107,7 +108,9 @@ async def _child(open_root: Callable[[], int], options: list[bytes], wishes: byt
     root = open_root()
     try:
         argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.kernel.linkscan", *options]
-        child = spawn(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if not os.path.exists(linkscan.__file__):
+            return await asyncio.to_thread(_scanned_here, root, options, wishes)  # out of reach: another root
+        child = spawn(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, scanner=True)
     finally:
         os.close(root)
     assert child.stdin is not None
@@ -123,6 +126,14 @@ async def _child(open_root: Callable[[], int], options: list[bytes], wishes: byt
         child.kill()
         child.stdout.close()
         await asyncio.to_thread(child.wait)
+
+
+def _scanned_here(root: int, options: list[bytes], wishes: bytes) -> dict[Inode, Scanned]:
+    """Scan a tree in a thread, which takes time from the rest of us. Raises OSError."""
+    found: dict[Inode, Scanned] = {}
+    for inode, links, path in linkscan.scanned(root, options, wishes.splitlines()):
+        found.setdefault(inode, Scanned(links, [])).paths.append(path)
+    return found
 
 
 def _write(child: subprocess.Popen[bytes], data: bytes) -> None:

@@ -30,7 +30,12 @@ class Log:
     def _open_syslog() -> None:
         import syslog
 
-        syslog.openlog("clsync", syslog.LOG_PID | syslog.LOG_CONS, syslog.LOG_DAEMON)
+        syslog.openlog("clsync", syslog.LOG_PID | syslog.LOG_CONS | syslog.LOG_NDELAY, syslog.LOG_DAEMON)
+
+    def reach_system_log(self) -> None:
+        """Connect to the system log now, if it may be needed: it may be out of sight later."""
+        if self._syslog or self.terminal:
+            self._open_syslog()
 
     def leave_terminal(self) -> None:
         """Write to the system log from now on, if messages went to a terminal."""

@@ -34,6 +34,7 @@ _SECOND_LOOK = 0.05
 """Seconds between two looks whether everything is at rest."""
 _ROOT_CHECK = 1.0
 """Seconds between two looks for a root that is gone."""
+_RULES_READ = "rules: read again, comparing everything"
 
 
 class TargetHealth(NamedTuple):
@@ -118,6 +119,8 @@ class Mirror:
         self._leaving: Leaving | None = None
         self._full_wanted = self._rules_wanted = self._flushing = False
         self._following = asyncio.Event()
+        self._rules_asked = 0.0
+        """When somebody wanted the rules to be read again last (monotonic seconds)."""
         self._parts_wanted: tuple[Parts, Handlers] | None = None
         self._dismissed: list[Handler] = []
         """Handlers that were made and never used."""
@@ -174,7 +177,7 @@ class Mirror:
 
     def reread_rules(self) -> None:
         """Read the rules file again."""
-        self._rules_wanted = True
+        self._rules_wanted, self._rules_asked = True, time.monotonic()
         self._call()
 
     def exchange(self, parts: Parts, handlers: Handlers) -> None:
@@ -210,23 +213,13 @@ class Mirror:
         )
 
     async def states(self) -> list[State]:
-        """Return what is going on, for each target. The window that is open is looked at, and goes on as before.
-
-        Raises OSError.
-        """
-        await self._look_into_window()
-        return [delivery.state(self._status) for delivery in self._deliveries]
-
-    async def _look_into_window(self) -> None:
+        """Return what is going on, for each target, as copies. The window is looked at, and goes on as before."""
         try:
-            # While everything is compared, what the window holds is to be named by the window.
-            if self._following.is_set():
-                await self._source.look_into_window()
+            seen = await self._collector.look()
         except OSError as error:
             self._note_window_lost(error, *self._deliveries)
-        except asyncio.CancelledError:
-            self._doubt_window()
-            raise
+            seen = {}
+        return [await delivery.state(self._status, seen) for delivery in self._deliveries]
 
     async def arrival(self, names: Collection[str], until_synced: bool) -> dict[str, dict[bytes, str]]:
         """Wait until everything that has changed before this call has arrived; return what has failed, by target.
@@ -240,11 +233,13 @@ class Mirror:
             delivery.target.hurry_failed()
         while True:
             await self._collector.catch_up()
-            await self._look_into_window()
+            try:
+                await self._source.take_all(time.monotonic())
+            except OSError as error:
+                self._note_window_lost(error, *self._deliveries)
             if until_synced and not self._search.busy and all(d.target.at_rest() for d in chosen):
                 return failed
             for delivery in chosen:
-                delivery.target.hurry_seen()
                 delivery.hurry = True
             self._call()
             arrivals = await asyncio.gather(*(delivery.target.arrival() for delivery in chosen))
@@ -258,6 +253,7 @@ class Mirror:
     async def run(self) -> int:
         """Arm, sync, follow; return the exit code. Raises OperatorError where the tree cannot be watched."""
         try:
+            self._warn_of_rules()
             await self._open()
             if not self._course.only_initial:
                 await self._arm()
@@ -371,6 +367,8 @@ class Mirror:
             self._reap()
             if self._hold_until is not None and not await self._root_is_back():
                 return
+            if self._leaving is Leaving.FLUSH and self._standby.holds(time.monotonic()):
+                return  # whoever wants the run to end does not want it to wait, nor to sync against the file's word
             self._hurry_all()
             for delivery in await self._due():
                 await self._hand_over(delivery)
@@ -423,6 +421,9 @@ class Mirror:
         if self._hold_until is not None:
             where = shown(self._root.path)
             self._log.error(f"watch directory {where} is away", "what changed is synced by the next start")
+            return Exit.INCOMPLETE
+        if self._leaving is Leaving.FLUSH and self._standby.active and self._anything_left():
+            self._log.error("the standby file is there", "what changed is synced by the next start")
             return Exit.INCOMPLETE
         failing = [delivery.target for delivery in self._deliveries if delivery.target.failing()]
         if not failing:
@@ -628,7 +629,11 @@ class Mirror:
 
     async def _change_parts(self, parts: Parts, handlers: Handlers) -> None:
         changes = list(zip(parts.outlets, self._deliveries, handlers, strict=True))
-        rules = self._rules
+        rules, stale = self._rules, parts.rules_read < self._rules_asked
+        if stale:
+            # They were read before somebody changed the file, and said so: what was read since is not to be undone.
+            parts = replace(parts, rules=self._read_rules(parts) or rules)
+            self._rules_wanted = False
         parts = replace(
             parts, outlets=tuple(new.keeping(d.outlet) if handler is None else new for new, d, handler in changes)
         )
@@ -646,6 +651,8 @@ class Mirror:
         self._dismissed.clear()
         if parts.rules.source_text != rules.source_text:
             await self._use_rules(parts.rules)
+            if stale:
+                self._log.info(_RULES_READ)
             return
         for _, delivery, handler in changes:
             if handler is not None:
@@ -661,20 +668,27 @@ class Mirror:
 
     async def _change_rules(self) -> None:
         self._set_status("rehashing")
-        try:
-            rules = self._parts.read_rules()
-        except OperatorError as error:
-            self._log.error(error.message, f"{error.hint}; the old rules stay in force")
+        rules = self._read_rules(self._parts)
+        if rules is None:
             return
         if rules.source_text == self._rules.source_text:
             self._log.info("rules: nothing has changed")
             return
         await self._use_rules(rules)
-        self._log.info("rules: read again, comparing everything")
+        self._log.info(_RULES_READ)
+
+    def _read_rules(self, parts: Parts) -> Rules | None:
+        """Read the rules file again; None if that cannot be done."""
+        try:
+            return parts.read_rules()
+        except OperatorError as error:
+            self._log.error(error.message, f"{error.hint}; the old rules stay in force")
+            return None
 
     async def _use_rules(self, rules: Rules) -> None:
         """Watch, and compare everything, by other rules."""
         self._rules = rules
+        self._warn_of_rules()
         for delivery in self._deliveries:
             delivery.use_rules(rules)
         since = self._collector.lost_since()
@@ -684,6 +698,12 @@ class Mirror:
             except (OperatorError, OSError) as error:
                 self._hold(str(error))
         self._source.doubt(since)
+
+    def _warn_of_rules(self) -> None:
+        rule = self._rules.barring()
+        if rule is not None:
+            what = "rejects the watched directory itself: nothing in it is ever synced"
+            self._log.warning(f"rules, {rule}: {what}; write +d^$ before it")
 
 
 def _holds_anything(directory: bytes) -> bool:

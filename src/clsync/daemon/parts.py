@@ -49,6 +49,8 @@ class Parts:
     outlets: tuple[Outlet, ...]
     """One for each target."""
     rules: Rules
+    rules_read: float
+    """When reading them began (monotonic seconds)."""
     read_rules: Callable[[], Rules]
     """Raises OperatorError."""
     collect: float

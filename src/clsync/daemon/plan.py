@@ -6,8 +6,11 @@ import errno
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from clsync.core.paths import is_below, shown
 from clsync.core.rules import Rules
@@ -16,6 +19,7 @@ from clsync.daemon.root import Directory
 from clsync.errors import Exit, OperatorError
 from clsync.handler.rsync import Target
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
+from clsync.kernel import roles
 from clsync.kernel.capabilities import Capabilities
 from clsync.kernel.process import started_ns
 from clsync.options import MODULE_MODES, PROGRAM_MODES, Settings
@@ -40,6 +44,8 @@ class Plan:
     """The watched directory, absolute, without symlinks."""
     destination: Target | None
     rules: Rules
+    rules_read: float
+    """When reading the rules began (monotonic seconds)."""
     started_ns: int
     """Wall-clock time at which this run began, less a second for clocks that are set."""
     name: str = ""
@@ -57,6 +63,14 @@ class Plan:
     """Local destinations as they were seen first: what stands there later may be a bare mount point."""
     held: dict[bytes, Capabilities] = field(default_factory=dict)
     """What they can hold."""
+    made_directories: list[bytes] = field(default_factory=list)
+    """Directories that were made for list files, those above first."""
+
+    def clear_away(self) -> None:
+        """Remove the directories that were made, where nothing is in them."""
+        for path in reversed(self.made_directories):
+            with suppress(OSError):
+                roles.by_somebody(partial(os.rmdir, path))
 
 
 def make_plans(settings: Settings, log: Log, before: Sequence[Plan] = ()) -> list[Plan]:
@@ -65,7 +79,10 @@ def make_plans(settings: Settings, log: Log, before: Sequence[Plan] = ()) -> lis
     Raises OperatorError.
     """
     each = [replace(settings, destination_dir=one, destinations=(one,)) for one in settings.destinations]
-    made = [_make_plan(one, log, before[0] if before else None) for one in each or [settings]]
+    made: list[Plan] = []
+    for one in each or [settings]:
+        # What was found out about directories is known to all.
+        made.append(_make_plan(one, log, (*before, *made, None)[0]))
     for plan in made if len(made) > 1 else ():
         assert plan.destination is not None
         plan.name = shown(plan.destination.text)
@@ -88,11 +105,12 @@ def demand_apart(plans: Sequence[Plan]) -> None:
 
 def _make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan:
     """Check the settings for one destination against this machine. Raises OperatorError."""
-    root = _source(settings.watch_dir)
+    root = source_directory(settings.watch_dir)
     destination = _destination(settings.destination_dir)
-    made = Plan(settings, log, root, destination, read_rules(settings), started_ns() - 10**9)
+    now = time.monotonic()
+    made = Plan(settings, log, root, destination, read_rules(settings), now, started_ns() - 10**9)
     if before is not None:
-        made.directories, made.held = before.directories, before.held
+        made.directories, made.held, made.made_directories = before.directories, before.held, before.made_directories
     if destination is not None and not destination.remote:
         made.local = local_destination(destination.text, made, "--destination-dir")
         made.destination = Target(made.local)
@@ -108,7 +126,8 @@ def _make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan
     return made
 
 
-def _source(path: bytes) -> bytes:
+def source_directory(path: bytes) -> bytes:
+    """Return the real path of the watched directory. Raises OperatorError where it cannot be read."""
     where = f"--watch-dir {shown(path)}"
     try:
         root = os.path.realpath(path, strict=True)
@@ -245,15 +264,21 @@ def find_program(name: bytes, option: str = "--sync-handler") -> bytes:
     """Return the path of a program. Raises OperatorError."""
     if b"/" in name:
         path = os.path.abspath(name)
-        if os.path.isfile(path) and os.access(path, os.X_OK):
+        if _may_run(path):
             return path
         why = "cannot be executed" if os.path.exists(path) else "does not exist"
         raise OperatorError(f"{option} {shown(name)} {why}", "name an executable file", Exit.HANDLER)
-    found = shutil.which(os.fsdecode(name))
+    with roles.as_programs():
+        found = shutil.which(os.fsdecode(name))
     if found is None:
         hint = "install rsync, or use --mode=copy" if name == b"rsync" else "install it, or give its full path"
         raise OperatorError(f"{option} {shown(name)} is not in PATH", hint, Exit.HANDLER)
     return os.fsencode(found)
+
+
+def _may_run(path: bytes) -> bool:
+    with roles.as_programs():
+        return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def lookup_of(made: Plan) -> Callable[[bytes], bytes | None]:

@@ -18,7 +18,8 @@ from clsync.core.dirty import DirtySet
 from clsync.core.moves import Move, Plan
 from clsync.core.overlap import Overlap
 from clsync.core.paths import ancestors, parent
-from clsync.handler.base import PathRules, Renames
+from clsync.core.steps import done
+from clsync.handler.base import PathRules, Renamed, Renames
 from clsync.kernel.walk import lstat_below
 
 _WIDE = NAME | DOUBT
@@ -89,8 +90,9 @@ def overtaken(moves: Iterable[Move], last: Arrival | None) -> set[bytes]:
     if not early or last is None:
         return set()
     overlap = Overlap()
-    overlap.begin(last.entries)
-    met = overlap.still(path for move in early for path in (move.old, move.new) if path is not None)
+    done(overlap.begin(last.entries))
+    places = {path for move in early for path in (move.old, move.new) if path is not None}
+    met = places.difference(*overlap.free(places))
     dealt = [move for move in early if move.old in met or move.new in met]
     return {path for move in dealt for path in (move.old, move.new) if path is not None}
 
@@ -138,19 +140,18 @@ async def carry_out(
     spares = plan.aside_ever()
     if rules is not None and not all(_is_free(path, True, rules) for path in spares):
         return {}  # what is put aside would not be removed
-    done = await handler.rename(plan.steps) if plan.steps else None
-    number = done.steps if done is not None else 0
-    arrived = plan.done(number)
-    compared = dict.fromkeys(plan.made(done.made if done is not None else ()), True)
+    result = await handler.rename(plan.steps) if plan.steps else Renamed(0)
+    arrived = plan.done(result.steps)
+    compared = dict.fromkeys(plan.made(result.made), True)
     compared |= {move.new: move.is_dir for move in arrived if move.new is not None}
     for path, is_dir in compared.items():
         changed = taken.get(path, 0)
         taken[path] = changed & ~(NAME | MOVED | OF_DIRECTORY) | DOUBT if is_dir else changed & CONTENT | ATTRIB
-    left = [*plan.aside(number), *(done.left if done is not None else ())]
+    left = [*plan.aside(result.steps), *result.left]
     for path in left:
         taken[path] = NAME
     # The directories that held or hold what was moved have other times now.
-    touched = {parent(path) for step in plan.steps[:number] for path in (step.source, step.target) if path}
+    touched = {parent(path) for step in plan.steps[: result.steps] for path in (step.source, step.target) if path}
     for path in touched | ({b""} if left else set()):
         taken[path] = taken.get(path, 0) | ATTRIB
     return compared

@@ -14,7 +14,7 @@ from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
 from clsync.core.links import LinkIndex, stands_for
 from clsync.core.paths import ancestors
-from clsync.core.signature import Signatures
+from clsync.core.signature import Signatures, Signed
 from clsync.handler.base import PathRules
 from clsync.kernel.mounts import devices_shown_twice
 from clsync.kernel.slices import in_parts, in_slices
@@ -51,14 +51,16 @@ class Resolved:
     """What has changed of these files, by whatever name: that name may be gone when the others are found."""
     linked: dict[LinkedFile, dict[bytes, int]] = field(default_factory=dict)
     """All files with several names that were met -> these names."""
+    groups: list[list[bytes]] = field(default_factory=list)
+    """Those of the entries that are names of one file, all of them."""
     unsure: dict[bytes, int] = field(default_factory=dict)
     """Names of files whose names are to be searched for once more -> change bits."""
     survivors: dict[bytes, int] = field(default_factory=dict)
     """Other names of files that were written through a name that is gone -> change bits."""
-    signed: dict[bytes, int | None] = field(default_factory=dict)
+    signed: dict[bytes, Signed] = field(default_factory=dict)
     """Path -> its signature (see `core.signature`)."""
 
-    def signed_of(self, outcome: Outcome) -> dict[bytes, int | None]:
+    def signed_of(self, outcome: Outcome) -> dict[bytes, Signed]:
         """Return the signatures of what was handed over by its own name, and confirmed."""
         if outcome.verdict is Verdict.UNWELL:
             return {}
@@ -207,6 +209,7 @@ class Resolver:
                 classifier.add((name, bits) for name in permitted)
             if len(permitted) > 1:
                 classifier.add_links(permitted)
+                resolved.groups.append(permitted)
 
     def _hold(self, names: Iterable[bytes], classifier: Classifier) -> list[bytes]:
         """Return the new directories that hold some of the names: sent now, files in them would be parted.

@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
@@ -17,14 +18,16 @@ from clsync.daemon import build
 from clsync.daemon.course import Leaving
 from clsync.daemon.dump import write_dump
 from clsync.daemon.files import SmallFile
-from clsync.daemon.handlers import make_handler
+from clsync.daemon.handlers import is_exact, make_handler
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
-from clsync.daemon.plan import Plan, demand_apart, make_plans
+from clsync.daemon.plan import Plan, demand_apart, make_plans, source_directory
 from clsync.daemon.switch import Reload, Switch
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
-from clsync.options import Settings
+from clsync.kernel import roles
+from clsync.options import MODULE_MODES, Settings
+from clsync.privilege.carry import Confinement
 
 _SIGNAL_HAND_OVER = 16
 """SIGSTKFLT on Linux; clsync 0.4 wakes its blocking calls with it."""
@@ -38,19 +41,48 @@ def run(settings: Settings, reload: Reload) -> int:
     log = Log(settings.output, 0 if settings.quiet else settings.verbose, settings.debug)
     for warning in settings.warnings:
         log.warning(warning)
-    plans = make_plans(settings, log)
-    listener = build.make_listener(settings)
-    handlers = [make_handler(made) for made in plans]
-    demand_apart(plans)
-    background = Background() if settings.background else None
+    confinement = Confinement(settings, lambda text: log.debug(1, text))
+    background: Background | None = None
+    plans: list[Plan] = []
     try:
+        if settings.chroot is not None or settings.mountpoints:
+            log.reach_system_log()
+        confinement.enter()
+        plans = make_plans(settings, log)
+        for made in plans:
+            _look_for_python(made, confinement)
+            if settings.detach_network != "off" and made.destination is not None and made.destination.remote:
+                where = shown(made.destination.text)
+                log.warning(f"{where} lies behind a network, and there is none (--detach-network)")
+        listener = build.make_listener(settings)
+        handlers = [make_handler(made) for made in plans]
+        demand_apart(plans)
+        background = Background() if settings.background else None
         if background is not None and not background.split():
+            confinement.forget()
             return background.wait()
-        return _run(settings, plans, handlers, log, background, reload, listener)
+        return _run(settings, plans, handlers, log, background, reload, listener, confinement)
     except OperatorError as error:
+        for made in plans[:1]:
+            made.clear_away()
         if background is not None and background.tell(error):
             return error.code
         raise
+    finally:
+        confinement.leave()
+
+
+def _look_for_python(made: Plan, confinement: Confinement) -> None:
+    """See that all processes that this mode needs can be started in the new root. Raises OperatorError."""
+    here = made.destination is None or not made.destination.remote
+    ours = made.mode == "copy" or (here and bool(made.rules) and is_exact(made))
+    needed = made.mode in MODULE_MODES or (ours and confinement.plan.roles.others)
+    if needed and confinement.without_python:
+        raise OperatorError(
+            f"mode {made.mode} needs Python in the new root: {sys.executable}",
+            "let it be seen there, with clsync itself; or use another mode, or do without --uid",
+            Exit.PRIVILEGE,
+        )
 
 
 def _run(
@@ -61,6 +93,7 @@ def _run(
     background: Background | None,
     reload: Reload,
     listener: Listener | None,
+    confinement: Confinement,
 ) -> int:
     pid_file = SmallFile(settings.pid_file, "pid-file")
     status_file = SmallFile(settings.status_file, "status-file")
@@ -76,6 +109,11 @@ def _run(
         status_file.write("starting")
         pid_file.write(str(os.getpid()))
         parts = build.make_parts(plans)
+        if confinement.plan.identity is not None:
+            for file in (status_file, pid_file):
+                file.give_away()
+        confinement.drop()
+        source_directory(plans[0].root)  # also for who we are now
         ready = background.ready if background else lambda: None
         mirror = build.make_mirror(plans, handlers, parts, status.set, ready)
         if background is not None:
@@ -87,6 +125,7 @@ def _run(
             listener.remove()
         pid_file.remove()
         status_file.remove()
+        plans[0].clear_away()
 
 
 def _control(
@@ -149,7 +188,8 @@ async def _dump(mirror: Mirror, directory: bytes | None, log: Log) -> None:
         log.error("signal IO: --dump-dir is empty", "name a directory that does not exist")
         return
     try:
-        write_dump(directory, await mirror.states())
+        states = await mirror.states()
+        await asyncio.to_thread(roles.by_somebody, lambda: write_dump(directory, states))
     except OSError as error:
         hint = "remove it" if error.errno == errno.EEXIST else "see that its parent is there and may be written"
         log.error(f"--dump-dir {shown(directory)}: {error.strerror}", hint)

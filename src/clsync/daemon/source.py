@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from clsync.core.changes import DOUBT
@@ -33,7 +31,6 @@ class Source:
         """How often the names of a file were searched for in vain."""
         finder = LinkFinder(self.links, root.open)
         self.search = LinkSearch(finder, self.searches, self.release, self.revive, collector.watch_file, log)
-        self._taking = asyncio.Lock()
 
     @property
     def shared(self) -> bool:
@@ -45,11 +42,13 @@ class Source:
 
         Raises OSError, and then what the window held is lost.
         """
-        async with self._taking:
-            await self._take(now, lambda: len(puller.dirty.ready) >= PART)
+        await self.collector.take(
+            now, self._note_moves, self._add, lambda: len(puller.dirty.ready) >= PART, self._look_for_survivors
+        )
 
-    async def _take(self, now: float, enough: Callable[[], bool]) -> None:
-        await self.collector.take(now, self._note_moves, self._add, enough, self._look_for_survivors)
+    async def take_all(self, now: float) -> None:
+        """Move all of it (see `take`)."""
+        await self.collector.take(now, self._note_moves, self._add, lambda: False, self._look_for_survivors)
 
     def _note_moves(self, moves: Sequence[Move], since: float) -> None:
         for target in self.targets:
@@ -58,22 +57,6 @@ class Source:
     def _add(self, paths: Sequence[bytes], bits: int, since: float) -> None:
         for target in self.targets:
             target.dirty.add_all(paths, bits, since)
-
-    async def look_into_window(self) -> None:
-        """Name what has changed; it waits until the time at which it would have been handed over. Raises OSError."""
-        collector = self.collector
-        async with self._taking:
-            due, last = collector.due(), collector.window.last_start
-            if due is None:
-                return
-            before = [set(target.dirty.ready) for target in self.targets]
-            try:
-                await self._take(time.monotonic(), lambda: False)
-            finally:
-                for target, had in zip(self.targets, before, strict=True):
-                    target.set_aside([path for path in target.dirty.ready if path not in had], due)
-                    target.moves.forget()
-                collector.window.last_start = last
 
     def tell_others(self, target: Target, resolved: Resolved) -> None:
         """Let the other targets know what this one found out about names of files: it is found out once."""

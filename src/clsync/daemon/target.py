@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import chain
 
 from clsync.core.barrier import Barrier
@@ -41,8 +41,6 @@ class Target:
         """When the target was found unusable last."""
         self._why = ""
         self._big: set[bytes] = set()
-        self._set_aside: set[bytes] = set()
-        """What is in the dirty set only because somebody wanted to see it."""
         self._hopeless: set[bytes] = set()
         self._barriers: dict[Barrier, asyncio.Event] = {}
         """What is waited for, and whom to tell."""
@@ -88,11 +86,6 @@ class Target:
             times.append(0.0 if hurry else earliest)
         return max(min(times), self.unwell_until) if times else None
 
-    def hurry_seen(self) -> None:
-        """Let what was set aside wait no longer."""
-        self.dirty.release(self._set_aside)
-        self._set_aside.clear()
-
     def hurry_failed(self) -> None:
         """Try again now what has failed."""
         self.dirty.release(list(self.dirty.reasons))
@@ -100,25 +93,6 @@ class Target:
     def at_rest(self) -> bool:
         """Tell whether nothing is dirty but what has failed."""
         return self.dirty.paths() <= self.dirty.reasons.keys()
-
-    def set_aside(self, paths: Iterable[bytes], until: float) -> None:
-        """Let paths wait that are ready only because somebody wanted to see what a window holds."""
-        paths = list(paths)
-        self.dirty.wait(paths, until)
-        self._set_aside.update(paths)
-
-    def ripen(self, now: float) -> set[bytes]:
-        """Make ready what has waited long enough; return what has waited because its file is big."""
-        ripe = self.dirty.ripen(now)
-        # What a look into the window has set aside has not waited as a big file does.
-        ripe, self._set_aside = ripe - self._set_aside, self._set_aside - ripe
-        return ripe
-
-    def take(self) -> dict[bytes, int]:
-        """Put what is ready in flight and return it."""
-        taken = self.dirty.take()
-        self._set_aside -= taken.keys()
-        return taken
 
     def begin_tries(self) -> None:
         """Count failures anew, and try everything at once."""

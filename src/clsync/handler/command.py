@@ -163,10 +163,9 @@ class CommandHandler:
     async def _rsync_runs(self, objects: Objects) -> AsyncIterator[tuple[list[bytes], list[bytes], list[bytes]]]:
         style = self._style
         async for part, included, excluded in objects.rsync_lists(style.include_limit, style.prefer_include):
-            include = self._lists.write(listfiles.INCLUDE, included)
-            exclude = self._lists.write(listfiles.EXCLUDE, excluded)
+            include, exclude = made = self._lists.write_both(included, excluded)
             argv = self._argv(part, {INCLUDE_FILE: include, EXCLUDE_FILE: exclude})
-            yield list(part), argv, [include, exclude]
+            yield list(part), argv, made
 
     def _argv(
         self, objects: Mapping[bytes, int], files: Mapping[bytes, bytes], recursive: bool = False

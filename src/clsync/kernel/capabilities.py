@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import shutil
 import stat
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
+from clsync.kernel import roles
 from clsync.kernel.files import clone
 
 PROBE_PREFIX: Final = b".clsync-probe-"
@@ -88,6 +92,32 @@ def probe_destination(path: bytes) -> Capabilities:
         shutil.rmtree(where, ignore_errors=True)
         with suppress(OSError):
             os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def probe_for_programs(path: bytes) -> Capabilities:
+    """Try what the directory `path` can hold for who runs handlers. Raises as `probe_destination`."""
+    argv = [sys.executable, "-I", "-m", "clsync.kernel.capabilities", os.fsdecode(path)]
+    with roles.as_programs():
+        if not roles.programs_are_others():
+            return probe_destination(path)
+        try:
+            done = subprocess.run(argv, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return probe_destination(path)  # Python is out of reach: for root this may show less than there is
+    number, _, text = done.stdout.partition(b"\n")
+    if int(number):
+        raise OSError(int(number), os.strerror(int(number)), path)
+    return Capabilities(**json.loads(text))
+
+
+def main() -> None:
+    """Print an errno, 0 if all went well, and what the directory can hold that is named by the argument."""
+    try:
+        found = probe_destination(os.fsencode(sys.argv[1]))
+    except OSError as error:
+        print(error.errno or errno.EIO)
+    else:
+        print(0, json.dumps(asdict(found)), sep="\n")
 
 
 def _probe(directory: int) -> Capabilities:
@@ -177,3 +207,7 @@ def _reflink(directory: int, file: int) -> None:
         clone(file, other)
     finally:
         os.close(other)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from clsync.core.paths import join
@@ -69,22 +69,26 @@ def catalogue(root: int, young_ns: int, limit: int) -> Iterator[tuple[Inode, int
             yield YOUNG, 0, path
 
 
-def main() -> None:
-    """Read what is wanted, write what is found."""
-    out = sys.stdout.buffer
-    if sys.argv[1:2] == ["--all"]:
-        os.nice(10)
-        top = os.open(b".", os.O_RDONLY | os.O_DIRECTORY)
-        for (device, inode), links, path in catalogue(top, int(sys.argv[2]), 100_000):
-            out.write(b"%d %d %d %s\0" % (device, inode, links, path))
-        out.flush()
+def scanned(root: int, options: Sequence[bytes], lines: Iterable[bytes]) -> Iterator[tuple[Inode, int, bytes]]:
+    """Yield what the options ask for, and what is written in the lines (see above)."""
+    if options[:1] == [b"--all"]:
+        yield from catalogue(root, int(options[1]), 100_000)
         return
     wanted = {}
-    for line in sys.stdin.buffer:
+    for line in lines:
         device, inode, links = map(int, line.split())
         wanted[device, inode] = links
+    yield from names_of(root, wanted, b"--stat" in options)
+
+
+def main() -> None:
+    """Read what is wanted, write what is found."""
+    options = [os.fsencode(argument) for argument in sys.argv[1:]]
+    if options[:1] == [b"--all"]:
+        os.nice(10)
     root = os.open(b".", os.O_RDONLY | os.O_DIRECTORY)
-    for (device, inode), links, path in names_of(root, wanted, "--stat" in sys.argv[1:]):
+    out = sys.stdout.buffer
+    for (device, inode), links, path in scanned(root, options, sys.stdin.buffer):
         out.write(b"%d %d %d %s\0" % (device, inode, links, path))
     out.flush()
 

@@ -9,6 +9,8 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 
+from clsync.kernel import roles
+
 
 def spawn(
     argv: Sequence[bytes],
@@ -19,9 +21,11 @@ def spawn(
     stderr: int | None = None,
     env: Mapping[bytes, bytes] | None = None,
     pass_fds: Sequence[int] = (),
+    scanner: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start a program in the directory behind the descriptor `cwd`, in a process group of its own.
 
+    It is run by who runs handlers (`kernel.roles`); a `scanner` by ourselves, with what reading the tree needs.
     A script without `#!` is run by the shell, as execvp(3) does it.
 
     The signal mask and dispositions of the child are the default ones. Descriptors left None are inherited, and
@@ -43,20 +47,24 @@ def spawn(
             restore_signals=True,
         )
 
-    try:
-        return start(list(argv))
-    except OSError as error:
-        if error.errno != errno.ENOEXEC:
-            raise
-        return start([b"/bin/sh", *argv])
+    with roles.as_scanner() if scanner else roles.as_programs():
+        try:
+            return start(list(argv))
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+            return start([b"/bin/sh", *argv])
 
 
 def signal_group(pid: int, number: int) -> None:
     """Send a signal to a child's whole process group; nothing happens where it is gone."""
     try:
-        os.killpg(pid, number)
+        with roles.as_programs():
+            os.killpg(pid, number)
     except ProcessLookupError:
         pass
+    except PermissionError:
+        os.killpg(pid, number)  # it has become somebody else: CAP_KILL counts for ourselves
 
 
 _WAITS_FOR_FIFO = (b"wait_for_partner", b"fifo_open")

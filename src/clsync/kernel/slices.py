@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Generator, Iterable
 from itertools import islice
 from typing import TypeVar
 
@@ -24,6 +24,18 @@ class Turn:
         if time.monotonic() > self._until:
             await asyncio.sleep(0)
             self._until = time.monotonic() + _TURN
+
+
+async def in_steps(steps: Generator[object, None, T]) -> T:
+    """Do work that goes step by step, and return what comes of it; after each 10 ms the event loop gets its turn."""
+    turn = Turn()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        await turn.rest_if_due()
 
 
 async def in_slices(items: Iterable[T]) -> AsyncIterator[T]:

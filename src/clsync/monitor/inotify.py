@@ -58,7 +58,6 @@ _FILES_LIMIT = 65_536
 """Files with several names that are watched; above it the oldest watch goes."""
 _AGAIN = 1.0
 """Seconds after which a walk is made again that an error has ended."""
-_IS_ROOT = os.geteuid() == 0
 _BY_DESCRIPTOR = kernel.WATCHED & ~kernel.DONT_FOLLOW
 """For paths in /proc/self/fd, which look like symlinks."""
 _READABLE = -1
@@ -239,7 +238,7 @@ class InotifyMonitor:
             self.directory_moved |= moved
             self._unsettled |= moved
             self._to_walk.append((watch, key[4:].rstrip(b"\0"), self._takes))
-        elif mask & kernel.ISDIR and mask & kernel.ATTRIB and len(key) > 4 and not _IS_ROOT:
+        elif mask & kernel.ISDIR and mask & kernel.ATTRIB and len(key) > 4 and os.geteuid():
             self._to_walk.append((watch, key[4:].rstrip(b"\0"), _READABLE))
 
     def _fold_move(self, mask: int, cookie: bytes, key: bytes) -> None:

@@ -53,8 +53,16 @@ _BASH_ACTIONS = {
     "dir": 'compgen -d -- "$cur"',
     "file": 'compgen -f -- "$cur"',
     "command": 'compgen -c -- "$cur"',
+    "user": 'compgen -u -- "$cur"',
+    "group": 'compgen -g -- "$cur"',
 }
-_ZSH_ACTIONS = {"dir": "_files -/", "file": "_files", "command": "_command_names -e"}
+_ZSH_ACTIONS = {
+    "dir": "_files -/",
+    "file": "_files",
+    "command": "_command_names -e",
+    "user": "_users",
+    "group": "_groups",
+}
 
 
 def bash() -> str:

@@ -64,7 +64,7 @@ COMMANDS: Final = (
         (),
         "wait until everything that has changed by now has arrived",
         "In that version or a later one, at all destinations or at those of --target. `clsync wait` is the same. Exit"
-        " code 3, with a list, if something failed; 10 if it takes longer than --timeout; without it there is no limit.",
+        " code 3, with a list, if something failed; 11 if it takes longer than --timeout; without it there is no limit.",
     ),
     Command("stop", (), "end it, as SIGTERM does", "The command returns when the daemon has ended."),
     Command("die", (), "the same", "The name of clsync 0.4."),

@@ -26,6 +26,7 @@ EXIT_TEXTS: Final = {
     Exit.FILES: "The configuration file, pid file, status file, control socket or list directory cannot be used.",
     Exit.UNREACHABLE: "clsync ctl: no daemon answers at the control socket, or not in time, or there is no right to ask.",
     Exit.REFUSED: "clsync ctl: the daemon has answered that it cannot do this.",
+    Exit.PRIVILEGE: "An identity or a confinement that was asked for cannot be had.",
     Exit.LATE: "clsync wait: not everything has arrived within --timeout.",
     Exit.USAGE: "An option, a value, a rule or a line of the configuration is wrong.",
 }
@@ -120,6 +121,19 @@ destination-dir = mirror.example.org:/srv/%label%
 pid-file = /run/clsync-%label%.pid
 """
 
+_PRIVILEGES = """\
+# mkdir /srv/jail/proc /srv/jail/dev; mount --bind -o ro /usr /srv/jail/usr
+[jailed]
+chroot = /srv/jail
+pivot-root = auto
+watch-dir = /data
+destination-dir = rsync://backup.example.org/data/
+uid = clsync
+sync-handler-uid = clsync
+monitor = inotify
+forbid-devices = 1
+"""
+
 _SIGNALS = {
     "`INT`, `TERM`": "End. A handler at work is stopped; what was not confirmed is synced at the next start.",
     "`QUIT`, `ALRM`": "Hand over what is pending, then end.",
@@ -189,6 +203,7 @@ def manual() -> str:
             _rules(),
             _configuration(),
             _control(),
+            _privileges(),
             roff.section("SIGNALS", roff.items(_SIGNALS.items())),
             roff.section("FILES", *_files()),
             roff.section("EXIT STATUS", *(roff.item(f"`{code:d}`", text) for code, text in EXIT_TEXTS.items())),
@@ -332,6 +347,43 @@ def _control() -> str:
             " daemon, and `clsync ctl` to that of clsync 0.4. At most 64 clients are connected; one more sends away the"
             " one that has rested longest."
         ),
+    )
+
+
+def _privileges() -> str:
+    return roff.section(
+        "PRIVILEGES",
+        roff.paragraph(
+            "clsync does what its starter may do, and so do its handlers. Started as root, it can be made to do with less."
+            " What is asked for and cannot be had ends the start (exit code 10). --debug names each step."
+        ),
+        roff.paragraph(
+            "Another user: With --uid all its threads have the ids and groups of that user, and no capability but those"
+            " of --preserve-capabilities: what reading the tree and running handlers needs. Handlers, hooks, and what"
+            " clsync itself does at the destination, are run by --sync-handler-uid, root as a rule: mode copy does all its"
+            " work in processes of its own then, and starts them for each batch. Where handlers are run by another user"
+            " than root, their bounding set is what clsync keeps: sudo(8) gives them no more. The pid file and the status"
+            " file belong to --uid."
+        ),
+        roff.paragraph(
+            "This guards against mistakes. As long as clsync keeps CAP_SETUID it can become root; without it"
+            " (`-C CAP_DAC_READ_SEARCH`) handlers are run by its own user. CAP_SYS_ADMIN, which fanotify needs, is as"
+            " good as root too: --monitor=inotify goes without."
+        ),
+        roff.paragraph(
+            "Another root: With --chroot, everything that options name is looked for inside, but for the configuration"
+            " file, and the users and groups of these options. --pivot-root lets go of the rest of the system. A handler"
+            " that runs as root can find its way out all the same, by /proc or by mounting something: give it another"
+            " user. Programs have to be there: rsync, ssh, and what they need. Python, with clsync, is needed by modes"
+            " so, rsyncso and python, and with --uid by mode copy, and by rules in mode rsyncdirect; without it the search"
+            " for hard links takes time from the rest."
+        ),
+        roff.paragraph(
+            "Out of reach: Mounts are hidden by --mountpoints, the network by --detach-network, shared memory and the"
+            " like by --detach-ipc, devices by --forbid-devices. All of it counts for handlers, too, and for nobody else on"
+            " the system."
+        ),
+        roff.example(_PRIVILEGES),
     )
 
 

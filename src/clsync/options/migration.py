@@ -59,6 +59,7 @@ Besides, with `--compat=0.4` in brackets where that changes it:
 
 - Mode rsyncdirect gives rsync arguments and a list of our own on standard input (include and exclude lists in files).
 - Without `-M` the mode is chosen (rsyncdirect). Without `--retries` runs that are meant to end try three times (once).
+- clsync stays who starts it (started as root it becomes `nobody`, its handlers do not).
 - The control socket is for its owner alone (the same): clsync 0.4 left its mode to the umask.
 """
 
@@ -119,8 +120,27 @@ What handlers are given with `--compat=0.4` was compared with what clsync 0.4.5 
 """
 
 _IDENTITY: Final = """\
-clsync runs, and starts its handlers, as the user who starts it. clsync 0.4 changed to `nobody` by itself and kept some
-capabilities; its handlers ran as root.
+## Privileges
+
+clsync runs, and starts its handlers, as the user who starts it. clsync 0.4 changed to `nobody` by itself and kept four
+capabilities; its handlers ran as root. `--compat=0.4` does the same, `--uid` and `--preserve-capabilities` ask for it.
+What is different then (`clsync(1)`, PRIVILEGES):
+
+- **All ids change, in all threads**, supplementary groups included, and no thread keeps a capability that is not named.
+  An empty `--uid` is an error, and so is an unknown capability; `CAP_` may be left out, and every capability can be kept.
+- **`--uid` alone** takes the group of that user along, and so does `--sync-handler-uid`; with `--compat=0.4` the groups are
+  those of clsync 0.4. Handlers have the groups of their user. `-u 0` does not give up capabilities, `-C` does.
+- **`--inherit-capabilities`** works: handlers that are not root have what it says. `permitted` is spelled so.
+- **pid file, status file and control socket** are removed at the end, wherever they are.
+- **`--chroot`**: paths are looked for inside alone. What is missing there is an error. `/proc` and `/dev/null` are needed.
+- **`--pivot-root`** needs no directory for the old root and leaves none behind, nor anything in `/dev/shm`. `auto` brings
+  `/proc` and a small `/dev` where there are empty directories; `auto-ro` is read-only, with all that is mounted inside.
+- **`--mountpoints` and `--pivot-root`** change nothing for the rest of the system. `/proc`, `/dev` and what holds a listed
+  mount stay; a path at which nothing is mounted is an error.
+- **`--detach-ipc`** is off, and means what it says; there it was on, and meant the name of the host.
+- **`--forbid-devices`** works with both versions of cgroups, below the group that clsync is started in. Also zero can be
+  read, full, and null.
+- **`--detach-network=non-privileged` and `--seccomp-filter`** mean a part without privileges, and are errors without one.
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, NamedTuple
 
 from clsync.errors import Exit, OperatorError
@@ -87,6 +87,23 @@ class Settings:
     exit_hook: bytes | None
     standby_file: bytes | None
     background: int
+    uid: bytes | None
+    gid: bytes | None
+    preserve_capabilities: frozenset[str]
+    inherit_capabilities: str
+    privileged_uid: bytes | None
+    privileged_gid: bytes | None
+    sync_handler_uid: bytes | None
+    sync_handler_gid: bytes | None
+    chroot: bytes | None
+    pivot_root: str
+    mountpoints: tuple[bytes, ...]
+    detach_network: str
+    detach_ipc: int
+    detach_miscellanea: int
+    seccomp_filter: int
+    forbid_devices: int
+    cgroup_group_name: bytes
     label: bytes
     output: str
     verbose: int
@@ -184,6 +201,7 @@ def load(
             given=frozenset(layers.given),
             warnings=tuple(layers.warnings),
         )
+        settings = replace(settings, warnings=(*settings.warnings, *_doubts(settings)))
         check(settings)
     except OperatorError as error:
         error.warnings = tuple(layers.warnings)
@@ -448,6 +466,7 @@ def check(settings: Settings) -> None:
     for name in ("only-initialsync", "exit-on-no-events", "max-iterations", "pre-exit-hook"):
         if s.threading != "off" and getattr(s, BY_NAME[name].key):
             raise OperatorError(f"--threading={s.threading} and --{name} exclude each other", "leave one of them out")
+    _check_privileges(s)
     if s.modification_signature and s.cancel_syscalls:
         raise OperatorError(
             "--modification-signature and --cancel-syscalls=mon_stat exclude each other", "leave one of them out"
@@ -472,6 +491,30 @@ def check(settings: Settings) -> None:
         raise OperatorError("--mode=python takes no arguments", "leave them out: the function is given a batch")
     if s.destination_dir is None and s.arguments is None and s.mode not in PROGRAM_MODES:
         raise OperatorError("no destination", "say where to: clsync -W SOURCE -D DESTINATION")
+
+
+def _doubts(s: Settings) -> Iterable[str]:
+    """Yield warnings on what is hardly meant together."""
+    if s.pivot_root != "off" and s.mountpoints:
+        yield "--pivot-root and --mountpoints: the old root goes out of sight in any case"
+
+
+def _check_privileges(s: Settings) -> None:
+    """Refuse what cannot be meant together of privileges. Raises OperatorError."""
+    if s.pivot_root != "off" and s.chroot is None:
+        raise OperatorError(f"--pivot-root={s.pivot_root} without a new root", "name it with --chroot")
+    if "cgroup-group-name" in s.given and not s.forbid_devices:
+        raise OperatorError("--cgroup-group-name without --forbid-devices", "add it, or leave the name out")
+    if s.detach_network == "non-privileged":
+        raise OperatorError(
+            "--detach-network=non-privileged without --splitting",
+            "there is one process that does everything: use --detach-network=everywhere, or leave it out",
+        )
+    if s.seccomp_filter > 0:
+        raise OperatorError(
+            "--seccomp-filter without --splitting",
+            "a process that has to run handlers cannot be kept from running programs: leave it out",
+        )
 
 
 def table_matches() -> bool:

@@ -48,7 +48,20 @@ class Option:
 
 _V, _O, _N = Takes.VALUE, Takes.OPTIONAL, Takes.NOTHING
 _WHAT, _WHEN, _HOW, _RUN, _SAY, _CONF = "What", "When", "How", "Course of the run", "Messages and files", "Settings"
+_PRIVILEGE = "Privileges"
 
+CAPABILITIES: Final = tuple(
+    f"CAP_{name}"
+    for name in (
+        "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE"
+        " NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT"
+        " SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL"
+        " SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+    ).split()
+)
+"""Names of capabilities, each at the place of its number (linux/capability.h)."""
+OLD_CAPABILITIES: Final = frozenset(("CAP_DAC_READ_SEARCH", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"))
+"""What clsync 0.4 keeps."""
 MODES: Final = ("rsyncdirect", "copy", "direct", "simple", "shell", "rsyncshell", "rsyncso", "so", "python")
 MONITORS: Final = ("auto", "fanotify", "inotify", "poll")
 _RETIRED_MONITORS: Final = ("gio",)
@@ -56,6 +69,10 @@ SIGNATURE_FIELDS: Final = tuple("dev ino mode nlink uid gid rdev size blksize bl
 _SIGNATURE_ALL: Final = frozenset(SIGNATURE_FIELDS) - {"nlink"}
 OVERLAPS: Final = ("off", "safe", "full")
 SYSCALLS: Final = ("mon_stat",)
+PIVOTS: Final = ("off", "direct", "auto", "auto-ro")
+NETWORKS: Final = ("off", "non-privileged", "everywhere")
+INHERITED: Final = ("empty", "clsync", "permitted", "dont-touch")
+_OLD_INHERITED: Final = ("permittied",)
 
 
 def _flag(name: str, short: str, group: str, text: str, details: str = "") -> Option:
@@ -315,7 +332,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _HOW,
         "directory for list files",
         "DIR",
-        "List files are written when the handler's arguments ask for them. Default: a private temporary one.",
+        "List files are written when the handler's arguments ask for them. It is made if it is missing, and then removed"
+        " at the end if nothing is left in it. Default: a private temporary one.",
         completes="dir",
     ),
     _flag("dont-unlink-lists", "U", _HOW, "keep list files"),
@@ -412,7 +430,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _RUN,
         "nothing is synced while this file exists",
         "FILE",
-        "It is looked for before each batch, and then every second. Changes are collected meanwhile.",
+        "It is looked for before each batch, and then every second. Changes are collected meanwhile. QUIT and ALRM end"
+        " the run without syncing while it exists, with exit code 3 if anything may have changed.",
         completes="file",
     ),
     _flag(
@@ -421,6 +440,204 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _RUN,
         "run in the background, once the tree is watched",
         "The command answers when the start has succeeded, or with the exit code of its failure.",
+    ),
+    Option(
+        "uid",
+        "u",
+        _V,
+        values.account,
+        None,
+        _PRIVILEGE,
+        "user that clsync itself becomes",
+        "USER",
+        "A name or a number. See PRIVILEGES. Needs root. Handlers and hooks are run as --sync-handler-uid says. With"
+        " --compat=0.4, started as root: `nobody`.",
+        completes="user",
+    ),
+    Option(
+        "gid",
+        "g",
+        _V,
+        values.account,
+        None,
+        _PRIVILEGE,
+        "group that clsync itself becomes",
+        "GROUP",
+        "Default: the group of --uid; with --compat=0.4 `nogroup`.",
+        completes="group",
+    ),
+    Option(
+        "preserve-capabilities",
+        "C",
+        _V,
+        values.capabilities(*CAPABILITIES),
+        OLD_CAPABILITIES,
+        _PRIVILEGE,
+        "capabilities that clsync keeps",
+        "CAP_NAME[,...]",
+        "When it becomes another user, or where this is given. Just these, nothing where it is empty. When not given:"
+        " the default, and CAP_SYS_ADMIN where --monitor is auto or fanotify, which needs it; without it"
+        " --monitor=auto is inotify. Handlers run as another user need CAP_SETUID and CAP_SETGID.",
+        completes=" ".join(CAPABILITIES),
+    ),
+    Option(
+        "inherit-capabilities",
+        "",
+        _O,
+        values.choice(*INHERITED, *_OLD_INHERITED, empty="empty"),
+        "empty",
+        _PRIVILEGE,
+        "capabilities of handlers that do not run as root",
+        "WHICH",
+        "`empty`: none. `clsync`: those that clsync keeps. `permitted`: those that clsync was started with."
+        " `dont-touch`: what its starter lets it hand on. Handlers that run as root have all that the starter has.",
+        completes=" ".join(INHERITED),
+    ),
+    Option(
+        "privileged-uid",
+        "",
+        _V,
+        values.account,
+        None,
+        _PRIVILEGE,
+        "default of --sync-handler-uid",
+        "USER",
+        "When not given: who starts clsync.",
+        completes="user",
+    ),
+    Option(
+        "privileged-gid",
+        "",
+        _V,
+        values.account,
+        None,
+        _PRIVILEGE,
+        "default of --sync-handler-gid",
+        "GROUP",
+        completes="group",
+    ),
+    Option(
+        "sync-handler-uid",
+        "",
+        _V,
+        values.account,
+        None,
+        _PRIVILEGE,
+        "user that runs handlers and hooks",
+        "USER",
+        "And what clsync itself does at the destination. When not given: who starts clsync, as long as clsync may still"
+        " become that user (CAP_SETUID and CAP_SETGID), else clsync's own.",
+        completes="user",
+    ),
+    Option(
+        "sync-handler-gid",
+        "",
+        _V,
+        values.account,
+        None,
+        _PRIVILEGE,
+        "group that runs handlers and hooks",
+        "GROUP",
+        "When not given: the group of --sync-handler-uid where that is given (with --compat=0.4 that of who starts"
+        " clsync). Supplementary groups are those of the user.",
+        completes="group",
+    ),
+    Option(
+        "chroot",
+        "",
+        _V,
+        values.string,
+        None,
+        _PRIVILEGE,
+        "root directory to change to",
+        "DIR",
+        "All other paths are those inside. Relative ones are relative to where clsync was started, if that lies inside."
+        " It needs `proc` with processes in it, and `dev/null`. Needs root.",
+        completes="dir",
+    ),
+    Option(
+        "pivot-root",
+        "",
+        _V,
+        values.choice(*PIVOTS, empty="off"),
+        "off",
+        _PRIVILEGE,
+        "let go of the old root altogether",
+        "HOW",
+        "Root can leave a mere --chroot. `direct`: the new root is a mount point. `auto`: any directory; where its"
+        " `proc` or `dev` are empty, /proc and a small /dev are put there, for clsync alone. `auto-ro`: nothing can be"
+        " written inside, but for /tmp, which is empty and in memory.",
+        completes=" ".join(PIVOTS),
+    ),
+    Option(
+        "mountpoints",
+        "",
+        _V,
+        values.paths,
+        (),
+        _PRIVILEGE,
+        "mounts that stay in sight",
+        "PATH[,PATH...]",
+        "All others are out of sight, for clsync and its handlers alone. Paths are those before --chroot. What holds one of"
+        " them stays, and so do `/`, /proc and /dev. Needs root.",
+    ),
+    Option(
+        "detach-network",
+        "",
+        _V,
+        values.choice(*NETWORKS, empty="off"),
+        "off",
+        _PRIVILEGE,
+        "have no network",
+        "WHERE",
+        "`everywhere`: neither clsync nor its handlers; not even the loopback interface. `non-privileged`: only with"
+        " --splitting. Needs root.",
+        completes=" ".join(NETWORKS),
+    ),
+    Option(
+        "detach-ipc",
+        "",
+        _V,
+        values.integer(),
+        0,
+        _PRIVILEGE,
+        "have shared memory, semaphores and queues of one's own",
+        "N",
+        "0: no. 1: those of System V and POSIX message queues (IPC namespace) are seen by clsync and its handlers alone."
+        " In clsync 0.4 the default is 1, and means the name of the host. Needs root.",
+    ),
+    _flag(
+        "detach-miscellanea",
+        "",
+        _PRIVILEGE,
+        "as --detach-ipc, and have a name of the host of one's own",
+        "What sets the host's name later is not seen, nor can clsync or its handlers set it. Needs root.",
+    ),
+    _flag(
+        "seccomp-filter",
+        "",
+        _PRIVILEGE,
+        "allow only system calls that are needed",
+        "For the part of clsync that has no privileges: needs --splitting.",
+    ),
+    _flag(
+        "forbid-devices",
+        "",
+        _PRIVILEGE,
+        "allow only harmless devices",
+        "clsync and its handlers can open /dev/null, zero, full, random, urandom and the console, and make no device"
+        " files: these are not copied. By a group of processes (cgroup) of their own. Needs root.",
+    ),
+    Option(
+        "cgroup-group-name",
+        "",
+        _V,
+        values.group_name,
+        b"clsync/%PID%",
+        _PRIVILEGE,
+        "name of that group",
+        "NAME",
+        "Below the group that clsync is started in; removed at the end.",
     ),
     Option("label", "l", _V, values.text, b"nolabel", _SAY, "name of this instance", "TEXT", "Stands for `%label%`."),
     Option(
@@ -575,15 +792,18 @@ RETIRED: Final = (
 """Switches for the inside of the C program. Old configurations have to start."""
 RETIRED_VALUES: Final = {
     ("monitor", "gio"): ("auto", "clsync asks the kernel itself: --monitor=auto is used"),
+    ("inherit-capabilities", "permittied"): ("permitted", "that is how it is spelled"),
 }
 """Option, value -> the value used instead, and why."""
 ELSEWHERE: Final = {"exit-on-sync-skipping": "is about the audit trail of FreeBSD (BSM), and this is Linux"}
 """Options of clsync 0.4 that mean nothing here -> why."""
 
 FIXED: Final = frozenset(
-    "watch-dir one-file-system exclude-mount-points poll-interval monitor threading max-parallel output pid-file status-file"
-    " background skip-initialsync only-initialsync config-file custom-signals compat socket socket-mod"
-    " socket-own socket-auth".split()
+    "watch-dir one-file-system exclude-mount-points poll-interval monitor threading max-parallel output pid-file"
+    " status-file background skip-initialsync only-initialsync config-file custom-signals compat socket socket-mod"
+    " socket-own socket-auth uid gid preserve-capabilities inherit-capabilities privileged-uid privileged-gid"
+    " sync-handler-uid sync-handler-gid chroot pivot-root mountpoints detach-network detach-ipc detach-miscellanea"
+    " seccomp-filter forbid-devices cgroup-group-name".split()
 )
 """What cannot be changed while clsync runs."""
 
@@ -595,11 +815,7 @@ LATER: Final = {
     for name, _, short in (
         word.partition(":")
         for word in (
-            "uid:u gid:g privileged-uid privileged-gid"
-            " sync-handler-uid sync-handler-gid chroot pivot-root detach-network detach-ipc detach-miscellanea"
-            " secure-splitting splitting check-execvp-arguments add-permitted-hook-files seccomp-filter"
-            " mountpoints preserve-capabilities:C"
-            " inherit-capabilities forbid-devices cgroup-group-name cluster-iface:c"
+            "secure-splitting splitting check-execvp-arguments add-permitted-hook-files cluster-iface:c"
             " cluster-ip:m cluster-port:P cluster-timeout:G cluster-node-name:n cluster-hash-dl-min:o"
             " cluster-hash-dl-max:O cluster-scan-dl-max"
         ).split()

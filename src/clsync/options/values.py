@@ -202,6 +202,50 @@ def names(*known: str, every: frozenset[str] | None = None) -> Parser:
     return parse
 
 
+def account(text: bytes | None, current: object) -> bytes:
+    """Parse the name or number of a user or a group; whether there is one is seen where it is used."""
+    stripped = (text or b"").strip(_BLANKS)
+    if not stripped:
+        raise Invalid("no name and no number", "write a name or a number; 0 is root")
+    if stripped.isdigit() and int(stripped) >= 2**32 - 1:
+        raise Invalid(f"{shown(stripped)} is too large", f"the most is {2**32 - 2}")
+    if b"\0" in stripped:
+        raise Invalid("holds a NUL byte")
+    return stripped
+
+
+def capabilities(*known: str) -> Parser:
+    """Return the parser of a list of capabilities with commas; `CAP_` may be left out. Empty: none of them."""
+
+    def parse(text: bytes | None, current: object) -> frozenset[str]:
+        words = {word.strip() for word in (text or b"").upper().split(b",")} - {b""}
+        full = {shown(word if word.startswith(b"CAP_") else b"CAP_" + word) for word in words}
+        for name in sorted(full.difference(known)):
+            guess = nearest(name, known)
+            meant = f"did you mean {guess}? " if guess else ""
+            raise Invalid(f"'{name}' is no capability", f"{meant}names are those of capabilities(7)")
+        return frozenset(full)
+
+    return parse
+
+
+def paths(text: bytes | None, current: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Parse a list of absolute paths with commas; empty: none."""
+    found = tuple(filter(None, (text or b"").split(b",")))
+    for path in found:
+        if not path.startswith(b"/") or b"\0" in path:
+            raise Invalid(f"'{shown(path)}' is not an absolute path", "write paths from / on, with commas")
+    return found
+
+
+def group_name(text: bytes | None, current: object) -> bytes:
+    """Parse the name of a group of processes: a relative path."""
+    name = (text or b"").strip(b"/")
+    if not name or b"\0" in name or not {b"", b".", b".."}.isdisjoint(name.split(b"/")):
+        raise Invalid(f"'{shown(text or b'')}' is no name of a group", "write a relative path without dots")
+    return name
+
+
 def signal_blocks(text: bytes | None, current: Mapping[int, bytes]) -> Mapping[int, bytes]:
     """Parse `N:block[,N:block...]` and add it to `current`; a 0 (or an empty value) clears what was before it."""
     found = dict(current)
@@ -270,7 +314,7 @@ def written(value: object) -> bytes | None:
         case dict():
             return b",".join(b"%d:%s" % pair for pair in sorted(value.items())) or None
         case tuple():
-            return b" ".join(value) or None
+            return b",".join(value) or None
         case float():
             return repr(value).removesuffix(".0").encode()
         case _:

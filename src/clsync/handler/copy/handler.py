@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +13,7 @@ from clsync.handler.copy.control import Control
 from clsync.handler.copy.run import Run
 from clsync.handler.copy.settings import Settings
 from clsync.handler.renaming import rename_local
+from clsync.kernel import roles
 from clsync.kernel.capabilities import Capabilities
 
 
@@ -110,6 +110,7 @@ class CopyHandler:
                 timer.cancel()
 
     def _settings(self, batch: Batch) -> Settings:
+        who = roles.programs_ids()
         return Settings(
             capabilities=self._capabilities,
             rules=None if batch.initial and self.full_initial else self.rules or None,
@@ -117,6 +118,6 @@ class CopyHandler:
             acls=self._acls,
             xattrs=self._xattrs,
             compares=self._compares,
-            groups=frozenset((*os.getgroups(), os.getegid())),
+            groups=frozenset((*who.groups, who.gid)),
             littered=self._littered,
         )

@@ -1,17 +1,19 @@
 """What the process that copies and its workers tell each other: pickled tuples with their length before them.
 
-Both ends are ours, connected by a socket pair that nobody else can open.
+Both ends are ours, connected by a socket pair that nobody else can open. But a worker may be another user's: what it says
+is made of nothing but the messages here.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
 import socket
 import struct
 from typing import Any, Final, NamedTuple
 
 from clsync.handler.copy.settings import Settings
-from clsync.handler.copy.units import Linked, Unit
+from clsync.handler.copy.units import Inode, Linked, Links, Listed, Tree, Unit
 
 _LENGTH: Final = struct.Struct("<Q")
 _CHUNK: Final = 1 << 18
@@ -68,16 +70,37 @@ def send(to: socket.socket, message: Message) -> None:
     to.sendall(_LENGTH.pack(len(data)) + data)
 
 
+_OF_WORKERS: Final = {
+    (kind.__module__, kind.__name__): kind
+    for kind in (Given, Report, Broken, Tree, Listed, Links, Linked, Inode)
+}  # fmt: skip
+
+
+class _Reader(pickle.Unpickler):
+    """Makes nothing but what a worker has to say."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a class by its name. Raises UnpicklingError."""
+        try:
+            return _OF_WORKERS[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"{module}.{name} is no message") from None
+
+
 class Inbox:
     """Messages as they arrive."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        """`connection`: one end of the pair."""
+    def __init__(self, connection: socket.socket, *, of_worker: bool = False) -> None:
+        """`connection`: one end of the pair; `of_worker`: a worker is at the other one."""
         self._connection = connection
+        self._load = (lambda data: _Reader(io.BytesIO(data)).load()) if of_worker else pickle.loads
         self._data = bytearray()
 
     def take(self, wait: bool = False) -> Any | None:
-        """Return the next message; None where there is none yet. Raises EOFError when the other end is gone."""
+        """Return the next message; None where there is none yet. Raises EOFError when the other end is gone.
+
+        UnpicklingError: a worker says what no worker says.
+        """
         while True:
             message = self._complete()
             if message is not None:
@@ -99,6 +122,6 @@ class Inbox:
         end = start + _LENGTH.unpack_from(self._data)[0]
         if len(self._data) < end:
             return None
-        message = pickle.loads(bytes(self._data[start:end]))
+        message = self._load(bytes(self._data[start:end]))
         del self._data[:end]
         return message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from clsync.handler.copy.messages import Broken, First, Given, Inbox, Message, R
 from clsync.handler.copy.settings import Context
 from clsync.handler.copy.trouble import Stopped, Unwell
 from clsync.handler.copy.units import Unit
-from clsync.kernel.process import exit_text
+from clsync.kernel import roles
+from clsync.kernel.process import exit_text, signal_group
 
 _MOST: Final = 4
 _AT_ONCE: Final = 256
@@ -80,7 +82,7 @@ class Pool:
             try:
                 worker.process.wait(max(until - time.monotonic(), 0.01))
             except subprocess.TimeoutExpired:
-                worker.process.kill()
+                signal_group(worker.process.pid, signal.SIGKILL)
         self._workers.clear()
 
     # -- starting ----------------------------------------------------------------------------------------------
@@ -114,13 +116,14 @@ class Pool:
             descriptors = (theirs.fileno(), self._context.source, self._context.destination)
             argv = [sys.executable, "-I", "-m", "clsync.handler.copy.worker", *map(str, descriptors)]
             try:
-                process = subprocess.Popen(
-                    argv, cwd="/", stdin=subprocess.DEVNULL, pass_fds=descriptors, process_group=0
-                )
+                with roles.as_programs():
+                    process = subprocess.Popen(
+                        argv, cwd="/", stdin=subprocess.DEVNULL, pass_fds=descriptors, process_group=0
+                    )
             except OSError:
                 ours.close()
                 raise
-        self._workers[ours.fileno()] = _Worker(process, ours, Inbox(ours))
+        self._workers[ours.fileno()] = _Worker(process, ours, Inbox(ours, of_worker=True))
         self._poll.register(ours, select.POLLIN)
 
     # -- at work -----------------------------------------------------------------------------------------------
@@ -160,9 +163,11 @@ class Pool:
         try:
             while (message := worker.inbox.take()) is not None:
                 self._heed(worker, message)
+        except pickle.UnpicklingError as error:
+            raise Unwell(f"a copy worker does not speak as one: {error}") from None
         except EOFError:
             # A worker that ends by itself has said why; this one was ended.
-            worker.process.kill()
+            signal_group(worker.process.pid, signal.SIGKILL)
             code = worker.process.wait()
             raise Unwell(f"a copy worker has ended ({exit_text(code)}); what it did is done again") from None
 

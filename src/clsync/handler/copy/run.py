@@ -17,6 +17,7 @@ from clsync.handler.copy.pool import Pool, Unavailable
 from clsync.handler.copy.settings import Context, Settings
 from clsync.handler.copy.trouble import Stopped, Unwell, destination_trouble
 from clsync.handler.copy.units import Inode, Linked, Listed, Unit, groups, phases
+from clsync.kernel import roles
 from clsync.kernel.walk import lstat_below
 
 ALONE: Final = 2000
@@ -38,12 +39,15 @@ class Run:
         self._control, self._show_progress = control, show_progress
         self._pool: Pool | None = None
         self._alone = False
+        self._apart = roles.programs_are_others()
+        """Only other processes may write to the destination."""
         self._shown_at = 0.0
 
     def outcome(self) -> Outcome:
         """Do the work. Raises nothing that file systems cause."""
         try:
-            destination = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with roles.as_programs():
+                destination = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             text = f"the destination {shown(self._path)} cannot be opened: {error.strerror}"
             return Outcome(Verdict.UNWELL, message=f"{text}; create or mount it, and give us access")
@@ -86,7 +90,7 @@ class Run:
         """Do units here, or with other processes if there is much to do. Raises Unwell, Stopped or OSError."""
         pending = engine.context.pending
         pending.extend(reversed(units))
-        if self._pool is None and not (self._batch.initial or _size(units) > ALONE):
+        if self._pool is None and not (self._batch.initial or self._apart or _size(units) > ALONE):
             until = time.monotonic() + PATIENCE
             while pending and (self._alone or time.monotonic() < until):
                 engine.do(pending.pop())
@@ -103,6 +107,8 @@ class Run:
                 tick = partial(self._show, context) if self._show_progress else None
                 self._pool = Pool(context, self._control, tick)
             except Unavailable as why:
+                if self._apart:
+                    raise Unwell(f"nothing can be copied as user {roles.programs_ids().uid}: {why}") from None
                 self._alone = True
                 self.notes.append(f"copying in one process: {why}")
         return self._pool is not None

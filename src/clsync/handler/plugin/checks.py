@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clsync.core.paths import shown
 from clsync.errors import Exit, OperatorError
+from clsync.kernel import roles
 
 _HOST = "_host.so"
 
@@ -35,7 +36,7 @@ def check_module(path: bytes) -> None:
         ) from None
     if not stat.S_ISREG(found.st_mode):
         raise OperatorError(f"{where} is not a regular file", "name the shared object of a module", Exit.HANDLER)
-    if found.st_uid not in (0, os.getuid(), os.stat(__file__).st_uid):
+    if found.st_uid not in (0, roles.starter_ids().uid, os.stat(__file__).st_uid):
         raise OperatorError(
             f"{where} belongs to user {found.st_uid}, who could run anything as the user clsync runs as",
             f"give it to root: chown root {shown(path)}",

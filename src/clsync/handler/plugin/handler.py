@@ -131,6 +131,10 @@ class PluginHandler:
                     if why:
                         code = answer
                         failed.update(dict.fromkeys(call.paths, why))
+                    elif (foreign := _foreign(self._module.failed, call, batch)) is not None:
+                        why = f"names {shown(foreign)} as failed, which is not in the batch"
+                        message = f"{shown(self._module_path)}: {self._style.function} {why}: nothing of it counts"
+                        failed.update(dict.fromkeys(call.paths, message))
                     else:
                         failed.update(_of_batch(self._module.failed, batch))
                         call.confirmed()
@@ -168,10 +172,11 @@ class PluginHandler:
     async def _list_calls(self, objects: Objects) -> AsyncGenerator[_Call]:
         style, batch = self._style, objects.batch
         async for part, included, excluded in objects.rsync_lists(style.include_limit, style.prefer_include):
-            made = [self._lists.write(listfiles.INCLUDE, included)]
+            if style.prefer_include:
+                made = [self._lists.write(listfiles.INCLUDE, included)]
+            else:
+                made = self._lists.write_both(included, excluded)
             try:
-                if not style.prefer_include:
-                    made.append(self._lists.write(listfiles.EXCLUDE, excluded))
                 yield _Call(list(part), Rsync(batch.status, batch.number, *made))
             finally:
                 self._lists.drop(made)
@@ -194,6 +199,17 @@ class PluginHandler:
                 rest = [path for path in batch.entries if path not in whole]
                 request = Sync(batch.status, batch.number, records.count)
                 yield _Call(rest, request, [records.finish()], learned.confirm)
+
+
+def _foreign(failed: Iterable[bytes], call: _Call, batch: Batch) -> bytes | None:
+    """Return a path of those that failed that stands for nothing that was handed over."""
+    handed = set(call.paths)
+    deep = {path for path in handed if batch.entries.get(path, 0) & flag.RECURSIVE}
+    for path in failed:
+        odd = path and not {b"", b".", b".."}.isdisjoint(path.split(b"/"))
+        if path not in handed and (odd or deep.isdisjoint((b"", *ancestors(path)))):
+            return path
+    return None
 
 
 def _of_batch(failed: Mapping[bytes, str], batch: Batch) -> dict[bytes, str]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from clsync.kernel import roles
 from clsync.options import Settings
 from clsync.options.table import OPTIONS, Option
 
@@ -78,6 +79,7 @@ def values_of(
 ) -> Values:
     """Describe a run to a module. `root` and a local `destination` are absolute. Raises OSError."""
     s = settings
+    own, programs, starter = roles.own_ids(), roles.programs_ids(), roles.starter_ids()
     fields: dict[str, int | bytes | None] = {
         "label": s.label,
         "config_block": s.config_block,
@@ -89,12 +91,12 @@ def values_of(
         "rsyncinclimit": s.rsync_inclimit,
         "socket": -1,
         "st_dev": os.stat(root).st_dev,
-        "uid": os.geteuid(),
-        "gid": os.getegid(),
-        "privileged_uid": os.geteuid(),
-        "privileged_gid": os.getegid(),
-        "synchandler_uid": os.geteuid(),
-        "synchandler_gid": os.getegid(),
+        "uid": own.uid,
+        "gid": own.gid,
+        "privileged_uid": starter.uid,
+        "privileged_gid": starter.gid,
+        "synchandler_uid": programs.uid,
+        "synchandler_gid": programs.gid,
         "watchdir_dirlevel": root.rstrip(b"/").count(b"/"),
         **_directory("watchdir", root, False),
         **_directory("destdir", destination, remote),

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
+import pickle
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Final
 
-from clsync.core.paths import is_below, parent
+from clsync.core.paths import is_below, parent, shown
 from clsync.handler.base import PathRules
 from clsync.handler.removal import Removal
+from clsync.kernel import roles
 from clsync.kernel.files import DIRECTORY_FLAGS, GONE, open_beneath
+from clsync.kernel.process import exit_text, signal_group, spawn
+
+_TICK: Final = 0.1
+"""Seconds between two looks whether the work is to end."""
 
 
 class Stopped(Exception):
@@ -64,6 +75,42 @@ class Clearing:
             self.blame(path, error)
         finally:
             os.close(directory)
+
+
+def clear(
+    paths: Iterable[bytes], root: int, rules: PathRules, spared: Iterable[bytes], stopping: Callable[[], bool]
+) -> dict[bytes, str]:
+    """Remove paths, until `stopping`, as the user who runs handlers; return those that failed, with reasons.
+
+    Arguments are those of `Clearing`. Raises OSError where no process can be started for that.
+    """
+    if roles.programs_are_others():
+        return _cleared_by_others(list(paths), root, rules, list(spared), stopping)
+    clearing = Clearing(root, rules, spared, stopping)
+    with suppress(Stopped):
+        clearing.clear(paths)
+    return clearing.failed
+
+
+def _cleared_by_others(
+    paths: list[bytes], root: int, rules: PathRules, spared: list[bytes], stopping: Callable[[], bool]
+) -> dict[bytes, str]:
+    argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.handler.rsync.cleaner"]
+    with spawn(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        text: bytes | None = pickle.dumps((paths, rules, spared))
+        while True:
+            try:
+                answer, _ = child.communicate(text, timeout=_TICK)
+                break
+            except subprocess.TimeoutExpired:
+                text = None  # it is being written
+                if stopping():
+                    signal_group(child.pid, signal.SIGKILL)
+    if child.returncode:
+        why = "stopped" if stopping() else f"the process that deletes has ended ({exit_text(child.returncode)})"
+        return dict.fromkeys(paths, why)
+    words = answer.split(b"\0")[:-1]
+    return {path: shown(why) for path, why in zip(words[::2], words[1::2], strict=False)}
 
 
 class _Sparing:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from clsync.handler.rsync.recipe import shell_words
 from clsync.handler.rsync.target import Target
 from clsync.handler.runner import Runner
+from clsync.kernel import roles
 
 KEPT_SECONDS = 300
 """How long an idle connection is kept."""
@@ -41,13 +42,15 @@ class Connection:
             pass  # no ssh, no connection
         finally:
             os.close(here)
-            shutil.rmtree(self._directory, ignore_errors=True)
+            with roles.as_programs():
+                shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
 
     def _ssh(self) -> list[bytes]:
         if self._directory is None:
             # A socket name has room for 108 bytes (unix(7)): the directory must be a short one.
-            self._directory = tempfile.mkdtemp(prefix="clsync-ssh-", dir="/tmp").encode()
+            with roles.as_programs():
+                self._directory = tempfile.mkdtemp(prefix="clsync-ssh-", dir="/tmp").encode()
         options = [
             b"BatchMode=yes",
             b"ConnectTimeout=15",

@@ -22,6 +22,7 @@ from clsync.core.paths import ancestors, join, parent
 from clsync.handler.base import PathRules, may_go
 from clsync.handler.rsync.blame import TEMPORARY
 from clsync.handler.runner import anonymous_file
+from clsync.kernel import roles
 from clsync.kernel.slices import in_slices
 from clsync.kernel.walk import lstat_straight, walk
 
@@ -131,8 +132,15 @@ def deletion_file(entries: Mapping[bytes, int]) -> bytes:
     return _written([*rules, b"P *"])
 
 
+def remove_file(name: bytes) -> None:
+    """Remove a file of rules. Raises OSError."""
+    with roles.as_programs():
+        os.unlink(name)
+
+
 def _written(rules: Iterable[bytes]) -> bytes:
-    descriptor, name = tempfile.mkstemp(prefix="clsync-filter-")
+    with roles.as_programs():
+        descriptor, name = tempfile.mkstemp(prefix="clsync-filter-")
     with open(descriptor, "wb") as file:
         for rule in rules:
             file.write(rule + b"\0")

@@ -20,9 +20,10 @@ from clsync.core.paths import ancestors, join, parent
 from clsync.handler.base import PathRules, may_go
 from clsync.handler.rsync import permitted
 from clsync.handler.rsync.blame import Blame, blame, first_line
-from clsync.handler.rsync.clearing import Clearing, Stopped
+from clsync.handler.rsync.clearing import clear
 from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.runner import KEPT_OUTPUT, Result
+from clsync.kernel import roles
 from clsync.kernel.files import opened
 from clsync.kernel.mounts import mount_points_below
 from clsync.kernel.process import exit_text
@@ -100,12 +101,12 @@ class BatchRun:
         finally:
             for name in (self._filter, self._by_name):
                 if name is not None:
-                    os.unlink(name)
+                    permitted.remove_file(name)
 
     def _protect(self, paths: list[bytes]) -> None:
         """Let no run delete these paths at the destination, and none that has to be left alone anyway."""
         if self._filter is not None:
-            os.unlink(self._filter)
+            permitted.remove_file(self._filter)
         spared = [*self._spared, *paths]
         self._filter = permitted.filter_file(spared) if spared else None
 
@@ -281,13 +282,13 @@ class BatchRun:
             return
         try:
             with opened(self._local) as root:
-                clearing = Clearing(root, rules, self._spared, lambda: self._program.stopping)
-                with suppress(Stopped):
-                    await asyncio.to_thread(clearing.clear, paths)
+                failed = await asyncio.to_thread(
+                    clear, paths, root, rules, self._spared, lambda: self._program.stopping
+                )
         except OSError as error:
             self._failed.update(dict.fromkeys(paths, error.strerror or str(error)))
             return
-        for path, why in clearing.failed.items():
+        for path, why in failed.items():
             owner = next((p for p in (path, *reversed([*ancestors(path)])) if p in self._batch.entries), path)
             self._failed[owner] = why
 
@@ -389,7 +390,8 @@ class BatchRun:
             links = 1 if here is None or anew else here.st_nlink
             special = found.st_nlink > links and not stat.S_ISREG(found.st_mode)
             if not stat.S_ISDIR(found.st_mode) and (special or unholdable):
-                os.unlink(name, dir_fd=directory)
+                with roles.as_programs():
+                    os.unlink(name, dir_fd=directory)
 
     def _unobstructed(self, entries: Entries) -> Entries:
         """Leave out what would need a file that rules protect to give way to a directory."""
@@ -459,7 +461,7 @@ class BatchRun:
         guard = [b"--filter=merge " + self._filter] if self._filter is not None else []
         if self._rules is not None and not self._recipe.missing_args:
             if self._by_name is not None:
-                os.unlink(self._by_name)
+                permitted.remove_file(self._by_name)
                 self._by_name = None
             if all(f & flag.MISSING or not p for p, f in entries.items()):
                 self._by_name = permitted.deletion_file(entries)
@@ -547,7 +549,7 @@ class BatchRun:
         finally:
             self._filter = before
             if own is not None:
-                os.unlink(own)
+                permitted.remove_file(own)
         return None if self._program.done(result) else first_line(result.messages)
 
     async def _doomed(self, entries: Entries) -> permitted.Doomed:

@@ -1,0 +1,164 @@
+"""Carries the steps of a plan out, in two parts: before any path is looked at, and before anything is watched."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Final
+
+from clsync.errors import Exit, OperatorError
+from clsync.kernel import credentials, namespaces, roles
+from clsync.kernel.cgroups import READ, WRITE, Device, DeviceGroup, hierarchies
+from clsync.options import Settings
+from clsync.options.values import shown
+from clsync.privilege import root
+from clsync.privilege.accounts import SystemAccounts
+from clsync.privilege.plan import (
+    Become,
+    ChangeRoot,
+    Detach,
+    KeepMounts,
+    LimitDevices,
+    Machine,
+    MakePrivate,
+    Plan,
+    Step,
+    make_plan,
+)
+
+DEVICES: Final = (
+    Device(1, 3, READ | WRITE),  # null
+    Device(1, 5, READ),  # zero
+    Device(1, 7, READ | WRITE),  # full
+    Device(1, 8, READ),  # random
+    Device(1, 9, READ),  # urandom
+    Device(5, 1, READ | WRITE),  # console
+)
+"""Harmless ones (admin-guide/devices of Linux)."""
+
+Debug = Callable[[str], None]
+
+
+def this_machine() -> Machine:
+    """Return who this process is and what it may do."""
+    sets = credentials.capabilities()
+    return Machine(credentials.ids(), sets.permitted, sets.inheritable, credentials.ambient())
+
+
+class Confinement:
+    """What the settings ask for, carried out step by step."""
+
+    def __init__(self, settings: Settings, debug: Debug) -> None:
+        """Plan it; nothing is done yet. `debug` is told of each step. Raises OperatorError."""
+        self.plan: Plan = make_plan(settings, this_machine(), SystemAccounts())
+        self._debug = debug
+        self._group: DeviceGroup | None = None
+        self._hides_code = any(isinstance(step, ChangeRoot | KeepMounts) for step in self.plan.confinement)
+        identity = self.plan.identity
+        self._blind = identity is not None and not identity.kept & credentials.mask(("CAP_DAC_READ_SEARCH",))
+        """Our own files may be closed to who we are going to be."""
+
+    @property
+    def without_python(self) -> bool:
+        """Whether processes of our own cannot be started where we are now."""
+        return self._hides_code and not root.has_python()
+
+    def enter(self) -> None:
+        """Take the steps that come before any path is looked at. Raises OperatorError."""
+        self._assign(others=self.plan.identity is not None or self.plan.roles.others)
+        if self._hides_code or self._blind:
+            root.import_everything()
+        for step in self.plan.confinement:
+            self._take(step)
+
+    def drop(self) -> None:
+        """Become who clsync is to be, for good, before anything is watched. Raises OperatorError."""
+        if self.plan.identity is not None:
+            self._take(self.plan.identity)
+            self._assign(others=self.plan.roles.others)
+
+    def leave(self) -> None:
+        """Remove what was made for this process."""
+        if self._group is not None:
+            self._group.leave()
+            self._group = None
+
+    def forget(self) -> None:
+        """Leave all of it to a child that goes on."""
+        self._group = None
+
+    def _assign(self, others: bool) -> None:
+        who = self.plan.roles
+        roles.assign(
+            own=who.own, programs=who.programs if others else None, starter=who.starter, scanning=who.scanning
+        )
+
+    def _take(self, step: Step) -> None:
+        self._debug(f"--{step.option}: {step.text}")
+        try:
+            self._do(step)
+        except OSError as error:
+            raise OperatorError(
+                f"--{step.option}: cannot {step.text}: {error.strerror}", _hint(error), Exit.PRIVILEGE
+            ) from None
+
+    def _do(self, step: Step) -> None:
+        match step:
+            case LimitDevices():
+                self._group = _limited(step)
+            case Detach():
+                namespaces.unshare(step.flags)
+            case MakePrivate():
+                namespaces.make_private()
+            case KeepMounts():
+                root.keep_mounts(step.points)
+            case ChangeRoot():
+                root.change_root(step.path, step.how)
+            case Become():
+                _become(step)
+
+
+def _hint(error: OSError) -> str:
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return "start clsync as root, with all its capabilities, or leave the option out"
+    return "leave the option out where the system cannot do it"
+
+
+def _limited(step: LimitDevices) -> DeviceGroup:
+    """Enter a group with few devices, the best that can be had. Raises OSError, OperatorError."""
+    found = hierarchies()
+    if not found:
+        raise OperatorError(
+            f"--{step.option}: no hierarchy of process groups is mounted (cgroup2, or cgroup with devices)",
+            "mount one: mount -t cgroup2 none /sys/fs/cgroup",
+            Exit.PRIVILEGE,
+        )
+    trouble: OSError | None = None
+    for hierarchy in found:
+        try:
+            return DeviceGroup(hierarchy, step.group, DEVICES)
+        except FileExistsError:
+            raise OperatorError(
+                f"--cgroup-group-name {shown(step.group)}: this group is there already",
+                "name another one: %PID% makes it unique",
+                Exit.PRIVILEGE,
+            ) from None
+        except OSError as error:
+            trouble = trouble or error
+    assert trouble is not None
+    raise trouble
+
+
+def _become(step: Become) -> None:
+    threads = len(os.listdir(b"/proc/self/task"))
+    assert threads == 1, f"{threads} threads: the others would keep what this one gives up"
+    if step.bounding is not None and credentials.capabilities().effective & credentials.mask(("CAP_SETPCAP",)):
+        credentials.limit_bounding(step.bounding)
+    sets = credentials.CapabilitySets(step.kept, step.kept, step.inheritable)
+    if step.ids == credentials.ids():
+        credentials.set_ambient(0)
+        credentials.set_capabilities(sets)
+        credentials.set_ambient(step.ambient)
+    else:
+        credentials.become(step.ids, sets, step.ambient)

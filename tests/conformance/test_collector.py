@@ -1,0 +1,134 @@
+"""A window that somebody looks at before it is handed over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from clsync.core.changes import NAME
+from clsync.core.dirty import DirtySet
+from clsync.core.rules import Rules
+from clsync.core.windows import Window
+from clsync.daemon import collector as module
+from clsync.daemon.collector import Collector
+from clsync.daemon.log import Log
+from clsync.kernel import slices
+from clsync.monitor import TreeMonitor
+
+
+def run(top: Path, story: Callable[[Collector], Awaitable[None]]) -> None:
+    """Watch a directory, and do something with its collector."""
+
+    def monitor(rules: Rules) -> TreeMonitor:
+        return TreeMonitor(
+            bytes(top),
+            kind="inotify",
+            rules=rules,
+            follow_mounts=False,
+            poll_interval=1.0,
+            log=lambda text: None,
+        )
+
+    async def told() -> None:
+        made = Collector(monitor, Window(), Log(level=0), wake=lambda: None, root_gone=lambda: None)
+        await made.arm(Rules(), lambda: False)
+        try:
+            await story(made)
+        finally:
+            made.close()
+
+    asyncio.run(told())
+
+
+async def taken(collector: Collector) -> list[set[bytes]]:
+    """Take the window; return the files in the batches that this makes."""
+    batches = []
+    while collector.drain() or collector.half_taken:
+        dirty = await part(collector)
+        batches.append({path for path in dirty.ready if path})
+    return batches
+
+
+async def part(collector: Collector) -> DirtySet:
+    """Take as much of the window as goes into one batch."""
+    dirty = DirtySet()
+    await collector.take(0.0, dirty.add_all, lambda: len(dirty.ready) >= module.PART, nothing)
+    return dirty
+
+
+async def nothing(since: float) -> None:
+    """Find no survivors."""
+
+
+def write(top: Path, *names: str) -> set[bytes]:
+    for name in names:
+        (top / name).write_text("text")
+    return {name.encode() for name in names}
+
+
+def test_what_was_looked_at_is_handed_over_with_what_came_later(tmp_path: Path) -> None:
+    async def story(collector: Collector) -> None:
+        for name in ("a", "b"):
+            written = write(tmp_path, name)
+            collector.drain()
+            seen = await collector.look()
+            assert written <= seen.keys()
+            assert seen[name.encode()] & NAME
+        assert collector.drain()
+        assert collector.due() is not None
+        write(tmp_path, "c")
+        assert await taken(collector) == [{b"a", b"b", b"c"}]
+        assert not collector.drain()
+        assert await collector.look() == {}
+
+    run(tmp_path, story)
+
+
+def test_of_a_large_window_no_more_is_looked_at_than_goes_into_one_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often, and also while it is handed over."""
+    monkeypatch.setattr(module, "PART", 10)
+
+    async def story(collector: Collector) -> None:
+        written = write(tmp_path, *map(str, range(50)))
+        collector.drain()
+        for _ in range(3):
+            assert len(await collector.look()) == 10
+        written |= write(tmp_path, *map(str, range(50, 100)))
+        collector.drain()
+        dirty = await part(collector)
+        assert collector.half_taken
+        for _ in range(3):
+            assert len(await collector.look()) == 10
+        batches = [dirty.ready.keys(), *await taken(collector)]
+        assert all(len(batch) <= 10 for batch in batches)
+        assert set().union(*batches) - {b""} == written
+
+    run(tmp_path, story)
+
+
+def test_a_look_while_the_tree_is_watched_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them waits for the other: there is nothing to be seen in a monitor that is closed."""
+    monkeypatch.setattr(slices, "_TURN", 0.0)
+    for number in range(200):
+        (tmp_path / f"d{number}").mkdir()
+
+    async def story(collector: Collector) -> None:
+        for number in range(200):
+            write(tmp_path, f"d{number}/file")
+        collector.drain()
+        looking = asyncio.create_task(collector.look())
+        await asyncio.sleep(0)
+        arming = asyncio.create_task(collector.arm(Rules(), lambda: False))
+        assert len([path for path in await looking if path.endswith(b"/file")]) == 200
+        await arming
+        # Whoever watches anew compares everything.
+        assert await collector.look() == {}
+        write(tmp_path, "new")
+        assert await taken(collector) == [{b"new"}]
+
+    run(tmp_path, story)

@@ -1,0 +1,186 @@
+"""The plan of privileges: who is who, what is kept, and in which order things are done."""
+
+from __future__ import annotations
+
+import pytest
+
+from clsync.errors import Exit, OperatorError
+from clsync.kernel.credentials import CAPABILITIES, Ids, mask
+from clsync.options import load
+from clsync.privilege.accounts import User
+from clsync.privilege.plan import (
+    Become,
+    ChangeRoot,
+    Detach,
+    KeepMounts,
+    LimitDevices,
+    Machine,
+    MakePrivate,
+    Plan,
+    make_plan,
+)
+
+ALL = mask(CAPABILITIES)
+FOUR = mask(("CAP_DAC_READ_SEARCH", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"))
+MARKS = mask(("CAP_SYS_ADMIN",))
+READS = mask(("CAP_DAC_READ_SEARCH",))
+ROOT = Ids(0, 0, (0, 7))
+NOBODY = Ids(65534, 65534, (65534,))
+BACKUP = Ids(34, 34, (34, 40))
+AS_ROOT = Machine(ROOT, ALL)
+AS_BACKUP = Machine(BACKUP, 0)
+
+
+USERS = {b"root": (0, 0), b"backup": (34, 34), b"nobody": (65534, 65534)}
+
+
+class FewAccounts:
+    """Three users, one of whom is in another group, too."""
+
+    def user(self, text: bytes, option: str) -> User:
+        """Return a user."""
+        for name, (uid, gid) in USERS.items():
+            if text in (name, b"%d" % uid):
+                return User(uid, name.decode(), gid)
+        if text.isdigit():
+            return User(int(text))
+        raise OperatorError(f"--{option} {text.decode()}: there is no such user", "see")
+
+    def group(self, text: bytes, option: str) -> int:
+        """Return a group."""
+        names = {b"root": 0, b"backup": 34, b"nogroup": 65534}
+        return int(text) if text.isdigit() else names[text]
+
+    def groups_of(self, user: User, gid: int) -> tuple[int, ...]:
+        """Return all groups of a user."""
+        return (gid, 40) if user.name == "backup" else (gid,)
+
+
+def planned(*argv: str, machine: Machine = AS_ROOT) -> Plan:
+    settings = load([b"-W/src", b"-D/dst", *(a.encode() for a in argv)], {}, lambda name: None)
+    return make_plan(settings, machine, FewAccounts())
+
+
+def identity(*argv: str, machine: Machine = AS_ROOT) -> Become:
+    found = planned(*argv, machine=machine).identity
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("machine", [AS_ROOT, AS_BACKUP], ids=["root", "backup"])
+def test_nothing_is_done_that_is_not_asked_for(machine: Machine) -> None:
+    plan = planned(machine=machine)
+    assert plan.steps == ()
+    assert plan.roles.own == plan.roles.programs == machine.ids
+    assert not plan.roles.others
+
+
+def test_another_user_keeps_what_is_needed() -> None:
+    plan = planned("-unobody")
+    assert plan.identity == Become("uid", NOBODY, FOUR | MARKS, 0, 0, None)
+    assert (plan.roles.own, plan.roles.programs, plan.roles.others) == (NOBODY, ROOT, True)
+    assert plan.roles.scanning == READS
+    assert identity("-unobody", "--monitor=inotify").kept == FOUR
+    assert identity("-unobody", machine=Machine(ROOT, FOUR)).kept == FOUR, "a default that cannot be had"
+
+
+@pytest.mark.parametrize(
+    ("argv", "ids"),
+    [
+        (("-ubackup",), BACKUP),
+        (("-u34",), BACKUP),
+        (("-u1234",), Ids(1234, 65534, (65534,))),
+        (("-u1234", "-g5"), Ids(1234, 5, (5,))),
+        (("-unobody", "-gbackup"), Ids(65534, 34, (34,))),
+        (("-gbackup",), Ids(0, 34, (34,))),
+        (("--compat=0.4",), NOBODY),
+        (("--compat=0.4", "-ubackup"), Ids(34, 65534, (65534, 40))),
+    ],
+)
+def test_names_and_numbers(argv: tuple[str, ...], ids: Ids) -> None:
+    assert identity(*argv).ids == ids
+
+
+def test_the_old_default_is_tried() -> None:
+    """Also with another user asked for, handlers are run as the starter."""
+    plan = planned("--compat=0.4")
+    assert plan.identity is not None
+    assert (plan.identity.kept, plan.identity.bounding, plan.roles.programs) == (FOUR, None, ROOT)
+    assert planned("--compat=0.4", machine=AS_BACKUP).steps == ()
+    assert planned("--compat=0.4", machine=Machine(ROOT, READS)).steps == ()
+    assert planned("--compat=0.4", "-u0", "-g0").steps == ()
+
+
+def test_capabilities_that_are_named_are_all() -> None:
+    assert identity("-unobody", "-CCAP_KILL").kept == mask(("CAP_KILL",))
+    assert identity("-unobody", "-C", "dac_read_search,CAP_KILL").kept == READS | mask(("CAP_KILL",))
+    assert identity("-unobody", "-C", "").kept == 0
+    plan = planned("-C", "CAP_KILL")
+    assert plan.identity is not None
+    assert plan.identity.ids == ROOT
+    assert plan.roles.others, "handlers that root runs have more than clsync itself"
+    with pytest.raises(OperatorError, match="without CAP_CHOWN") as caught:
+        planned("-CCAP_CHOWN,CAP_KILL", machine=Machine(ROOT, FOUR))
+    assert caught.value.code == Exit.PRIVILEGE
+
+
+def test_without_the_right_to_become_another_user_handlers_are_run_as_ourselves() -> None:
+    plan = planned("-unobody", "-CCAP_DAC_READ_SEARCH")
+    assert plan.identity is not None
+    assert (plan.roles.programs, plan.roles.others) == (NOBODY, False)
+    assert plan.identity.bounding == READS
+    with pytest.raises(OperatorError, match="--sync-handler-uid root: clsync itself may not become") as caught:
+        planned("-unobody", "-C", "CAP_KILL", "--sync-handler-uid=root")
+    assert caught.value.code == Exit.PRIVILEGE
+    with pytest.raises(OperatorError, match="--uid nobody: this user may not become another one"):
+        planned("-unobody", machine=AS_BACKUP)
+    assert planned("-ubackup", "-gbackup", "--sync-handler-uid=backup", machine=AS_BACKUP).steps == ()
+
+
+@pytest.mark.parametrize(
+    ("argv", "programs"),
+    [
+        (("--sync-handler-uid=backup",), BACKUP),
+        (("--privileged-uid=backup",), BACKUP),
+        (("--privileged-uid=nobody", "--sync-handler-uid=backup"), BACKUP),
+        (("--sync-handler-uid=backup", "--sync-handler-gid=5"), Ids(34, 5, (5, 40))),
+        (("--sync-handler-gid=5",), Ids(0, 5, (5,))),
+        (("--sync-handler-uid=backup", "--compat=0.4", "-u0", "-g0"), Ids(34, 0, (0, 40))),
+        (("--sync-handler-uid=0", "-unobody"), ROOT),
+    ],
+)
+def test_who_runs_handlers(argv: tuple[str, ...], programs: Ids) -> None:
+    roles = planned(*argv).roles
+    assert roles.programs == programs
+    assert roles.others
+
+
+def test_programs_of_other_users_get_no_more_than_clsync() -> None:
+    assert identity("-unobody", "--sync-handler-uid=backup").bounding == FOUR | MARKS
+    assert identity("-unobody", "--sync-handler-uid=backup", "--compat=0.4").bounding is None
+
+
+@pytest.mark.parametrize(
+    ("how", "inheritable", "ambient"),
+    [("", 0, 0), ("empty", 0, 0), ("clsync", FOUR, FOUR), ("permitted", ALL, FOUR), ("dont-touch", 3 | READS, READS)],
+)
+def test_what_programs_inherit(how: str, inheritable: int, ambient: int) -> None:
+    machine = Machine(ROOT, ALL, 3 | READS, 1 | READS)
+    found = identity("-unobody", "--monitor=inotify", f"--inherit-capabilities={how}", machine=machine)
+    assert (found.inheritable, found.ambient) == (inheritable, ambient)
+
+
+def test_the_order_and_what_is_said() -> None:
+    """Groups are made where they are in sight, and rights are the last thing that goes."""
+    asked = "--forbid-devices --detach-ipc=1 --detach-network=everywhere --mountpoints=/a,/b --chroot=/new"
+    plan = planned(*asked.split(), "--pivot-root=auto", "-unobody")
+    kinds = [LimitDevices, Detach, Detach, Detach, MakePrivate, KeepMounts, ChangeRoot, Become]
+    assert [type(step) for step in plan.steps] == kinds
+    texts = [step.text for step in plan.steps]
+    assert "unmount all but /a, /b" in texts
+    assert "make /new the root, and let go of the old one" in texts
+    assert texts[-1].startswith(
+        "be user 65534, group 65534, groups 65534; capabilities: CAP_DAC_READ_SEARCH, CAP_KILL"
+    )
+    both = planned("--detach-ipc=1", "--detach-miscellanea")
+    assert [step.option for step in both.steps] == ["detach-miscellanea"]

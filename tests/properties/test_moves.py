@@ -298,3 +298,14 @@ def test_a_long_chain_takes_no_longer_than_its_steps() -> None:
     moves = [Move(b"%d" % n, b"%d" % (n + 1), True, 0.0) for n in range(10_000)]
     for order in (moves, moves[::-1]):
         assert len(Plan(order, everything, came=nothing, spare=spare, swaps=False).steps) == 10_000
+
+
+def test_what_is_too_deep_is_not_known() -> None:
+    """A whole tree was moved name by name, and removed: that must not be too much."""
+    traces: dict[Hashable, Trace] = {n: Trace(n - 1, b"d", True, False, 0.0) for n in range(1, 5000)}
+    moves = moves_of(dict(reversed(traces.items())), lambda key: b"" if key == 0 else None)
+    assert all(move.new is None for move in moves)
+    deep = b"/".join([b"d"] * 2000)
+    plan = Plan([Move(b"a", deep, True, 0.0)], everything, came=lambda path: True, spare=spare, swaps=True)
+    assert len(plan.steps) == 2000
+    assert plan.done(2000)

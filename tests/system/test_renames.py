@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.support.daemon import Daemon
 from tests.support.monitors import exchange
+from tests.support.remotes import RsyncHost, SshHost, missing
+from tests.support.shuffle import Shuffler, play
 from tests.system.world import MODES, SYNCED, World
 
-MONITORS = [pytest.param("fanotify", marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root")), "inotify"]
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+MONITORS = [pytest.param("fanotify", marks=needs_root), "inotify"]
 
 
 def build(top: Path) -> None:
@@ -34,7 +43,7 @@ def inodes(top: Path) -> dict[str, int]:
 
 
 def follow(world: World, *args: str) -> Daemon:
-    return world.daemon(*args, delays=("-t0.3", "-w0.05"))
+    return world.daemon("-t0.3", "-w0.05", "-d1", *args, delays=())
 
 
 def rename_a_directory(top: Path) -> None:
@@ -115,10 +124,15 @@ def demand_kept(world: World, here: dict[str, int], there: dict[str, int]) -> No
 
     `here`, `there`: the inodes before.
     """
+    changed = anew(world, here, there)
+    assert not changed, f"made anew: {changed[:5]} ({len(changed)})"
+
+
+def anew(world: World, here: dict[str, int], there: dict[str, int]) -> list[str]:
+    """Return what was made anew (see `demand_kept`)."""
     copy_of = {inode: there[path] for path, inode in here.items()}
     now, now_there = inodes(world.source), inodes(world.destination)
-    anew = sorted(path for path, inode in now.items() if inode in copy_of and now_there[path] != copy_of[inode])
-    assert not anew, f"made anew: {anew[:5]} ({len(anew)})"
+    return sorted(path for path, inode in now.items() if inode in copy_of and now_there.get(path) != copy_of[inode])
 
 
 def grow_old(world: World) -> None:
@@ -128,21 +142,310 @@ def grow_old(world: World) -> None:
         time.sleep(0.05)
 
 
-def play(world: World, daemon: Daemon) -> None:
-    """Let each case happen in a tree of its own, which stands at both sides already."""
+def plant(world: World) -> None:
+    """Make a tree for each case."""
     for case in CASES:
-        here, there = inodes(world.source), inodes(world.destination)
+        build(world.source / case.__name__)
+    grow_old(world)
+
+
+def play_cases(world: World, daemon: Daemon) -> None:
+    """Let all cases happen at once, each in its tree."""
+    here, there = inodes(world.source), inodes(world.destination)
+    for case in CASES:
         case(world.source / case.__name__)
-        world.wait_for_equal(daemon)
-        demand_kept(world, here, there)
+    world.wait_for_equal(daemon)
+    demand_kept(world, here, there)
+    demand_no_litter(world)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("monitor", MONITORS)
 def test_what_is_renamed_keeps_its_inode(world: World, mode: str, monitor: str) -> None:
-    for case in CASES:
-        build(world.source / case.__name__)
-    grow_old(world)
-    with follow(world, f"--mode={mode}", f"--monitor={monitor}") as daemon:
+    plant(world)
+    with follow(world, f"--mode={mode}", f"--monitor={monitor}", "-t1") as daemon:
         daemon.wait_for_log(SYNCED)
-        play(world, daemon)
+        play_cases(world, daemon)
+
+
+def test_each_alone(world: World) -> None:
+    plant(world)
+    with follow(world) as daemon:
+        daemon.wait_for_log(SYNCED)
+        for case in CASES:
+            assert kept(world, partial(case, world.source / case.__name__), daemon), case.__name__
+
+
+def kept(world: World, act: Callable[[], object], daemon: Daemon) -> bool:
+    """Change something, wait until it has arrived, and tell whether all inodes are kept."""
+    here, there, batches = inodes(world.source), inodes(world.destination), daemon.output.count("batch ")
+    act()
+    world.wait_for_equal(daemon)
+    # What is renamed while a batch deals with it is left to the next batch.
+    daemon.wait_until(lambda: daemon.output.count("batch ") > batches, what="the end of the batch")
+    demand_no_litter(world)
+    return not anew(world, here, there)
+
+
+def demand_no_litter(world: World) -> None:
+    """Fail if something is left over from putting things aside."""
+    assert not list(world.destination.rglob(".clsync-*"))
+
+
+@pytest.fixture
+def tree(world: World) -> World:
+    """Return a world with one old tree."""
+    build(world.source)
+    grow_old(world)
+    return world
+
+
+@pytest.mark.parametrize("monitor", MONITORS)
+def test_one_rename_after_the_other(tree: World, monitor: str) -> None:
+    """Each is told in a window of its own, and the batch before has dealt with the same names."""
+    with follow(tree, f"--monitor={monitor}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        names = [tree.source / name for name in ("a", "n1", "n2", "b/n3")]
+        for old, new in pairwise(names):
+            assert kept(tree, partial(old.rename, new), daemon)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("monitor", MONITORS)
+def test_what_changes_with_the_rename_arrives(tree: World, mode: str, monitor: str) -> None:
+    """Also where neither size nor time tell of it."""
+    with follow(tree, f"--mode={mode}", f"--monitor={monitor}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        here, there = inodes(tree.source), inodes(tree.destination)
+        rewrite(tree.source / "a/sub/1")
+        (tree.source / "a").rename(tree.source / "new")
+        rewrite(tree.source / "new/sub/2")
+        (tree.source / "new/sub/3").unlink()
+        (tree.source / "new/sub/new").write_text("new")
+        (tree.source / "new/sub").chmod(0o700)
+        rewrite(tree.source / "plain")
+        (tree.source / "plain").rename(tree.source / "renamed")
+        tree.wait_for_equal(daemon)
+        changed = {"new/sub/1", "new/sub/2", "renamed", "new/sub/new"}
+        assert set(anew(tree, here, there)) <= changed
+
+
+def rewrite(path: Path) -> None:
+    """Change the content, and neither size nor time."""
+    found = path.stat()
+    with open(path, "r+b") as file:
+        file.write(b"!")
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+@needs_root
+@pytest.mark.parametrize("mode", MODES)
+def test_what_had_failed_before_is_not_lost(tree: World, mode: str) -> None:
+    """It has the size and the time of its copy: nothing but the dirty set knows of it."""
+    busy = tree.destination / "a/file"
+    with follow(tree, f"--mode={mode}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        with file_mounted(busy):
+            rewrite(tree.source / "a/file")
+            daemon.wait_for_log("a/file: ")
+            (tree.source / "a").rename(tree.source / "new")
+            daemon.wait_until(lambda: (tree.destination / "new/sub/0").exists(), what="the directory")
+        tree.wait_for_equal(daemon)
+
+
+@contextmanager
+def file_mounted(place: Path) -> Iterator[None]:
+    """Let a file be busy for a while, so that nothing can take its place (needs root)."""
+    subprocess.run(["mount", "--bind", place, place], check=True)
+    try:
+        yield
+    finally:
+        # It may have been moved with its directory.
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            point = line.split()[4]
+            if point.startswith(f"{place.parent.parent}/"):
+                subprocess.run(["umount", "-l", point], check=True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_away_and_in(tree: World, mode: str) -> None:
+    with follow(tree, f"--mode={mode}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        outside = tree.top / "outside"
+        (tree.source / "a").rename(outside)
+        (tree.source / "b").rename(tree.source / "a")
+        tree.wait_for_equal(daemon)
+        outside.rename(tree.source / "c/back")
+        tree.wait_for_equal(daemon)
+        demand_no_litter(tree)
+
+
+def nothing_at_the_old_place(there: Path, theirs: Path) -> None:
+    shutil.rmtree(there / "a")
+
+
+def something_at_the_new_place(there: Path, theirs: Path) -> None:
+    (there / "new/deep").mkdir(parents=True)
+    (there / "new/deep/theirs").write_text("theirs")
+
+
+def a_symlink_at_the_old_place(there: Path, theirs: Path) -> None:
+    (there / "a").rename(theirs)
+    (there / "a").symlink_to(theirs)
+
+
+def a_symlink_at_the_new_place(there: Path, theirs: Path) -> None:
+    theirs.mkdir()
+    (theirs / "file").write_text("theirs")
+    (there / "new").symlink_to(theirs)
+
+
+def a_file_at_the_old_place(there: Path, theirs: Path) -> None:
+    shutil.rmtree(there / "a")
+    (there / "a").write_text("theirs")
+
+
+MEDDLING = [
+    nothing_at_the_old_place, something_at_the_new_place, a_symlink_at_the_old_place, a_symlink_at_the_new_place,
+    a_file_at_the_old_place,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_others_have_done_at_the_destination_does_no_harm(world: World, mode: str) -> None:
+    for meddle in MEDDLING:
+        build(world.source / meddle.__name__)
+    with follow(world, f"--mode={mode}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        for meddle in MEDDLING:
+            top, theirs = world.source / meddle.__name__, world.top / f"theirs of {meddle.__name__}"
+            meddle(world.destination / meddle.__name__, theirs)
+            before = inodes(theirs)
+            (top / "a").rename(top / "new")
+            world.wait_for_equal(daemon)
+            assert inodes(theirs) == before
+        demand_no_litter(world)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rules_that_may_speak_of_what_was_renamed(tree: World, mode: str) -> None:
+    """What they protect at the destination stays where it is."""
+    rules = tree.file("rules", "-f\\.skip$\n")
+    with follow(tree, f"--mode={mode}", f"-R{rules}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        (tree.destination / "a/theirs.skip").write_text("theirs")
+        (tree.source / "a").rename(tree.source / "new")
+        tree.wait_for_equal(daemon, ignore=lambda path: path.endswith(b".skip") or path == b"a")
+        assert tree.copied("a/theirs.skip") == "theirs"
+        assert [path.name for path in (tree.destination / "a").iterdir()] == ["theirs.skip"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rules_that_speak_of_other_places(tree: World, mode: str) -> None:
+    rules = tree.file("rules", "-*^b(/|$)\n")
+    shutil.rmtree(tree.source / "b")
+    with follow(tree, f"--mode={mode}", f"-R{rules}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert kept(tree, lambda: rename_a_directory(tree.source), daemon)
+        (tree.destination / "b").mkdir()
+        (tree.destination / "b/theirs").write_text("theirs")
+        (tree.source / "new").rename(tree.source / "b")  # from what counts to what does not
+        daemon.wait_until(lambda: not (tree.destination / "new").exists(), what="the deletion")
+        assert tree.copied("b/theirs") == "theirs"
+        assert os.listdir(tree.destination / "b") == ["theirs"]
+
+
+def test_killed_between_the_rename_and_the_batch(tree: World) -> None:
+    """The next start makes all of it right."""
+    hold, held = tree.top / "hold", tree.top / "held"
+    program = tree.top / "bin/rsync"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\n[ -e {hold} ] && : >{held} && sleep 600\nexec {shutil.which("rsync")} "$@"\n')
+    program.chmod(0o755)
+    path = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    daemon = tree.daemon("--mode=rsyncdirect", env=path, delays=("-t0.3", "-w0.05"))
+    with daemon:
+        daemon.wait_for_log(SYNCED)
+        hold.touch()
+        here, there = inodes(tree.source), inodes(tree.destination)
+        ring(tree.source)
+        (tree.source / "other").unlink()
+        daemon.wait_until(held.exists, what="the handler")
+        demand_kept(tree, {path: here[path] for path in here if path != "other"}, there)
+        daemon.kill()
+    hold.unlink()
+    with tree.daemon("--mode=rsyncdirect") as daemon:
+        tree.wait_for_equal(daemon)
+        demand_no_litter(tree)
+
+
+def test_every_target(world: World) -> None:
+    """Each has its own copy, and each renames it."""
+    build(world.source)
+    grow_old(world)
+    other = world.top / "other"
+    other.mkdir()
+    with follow(world, f"-D{other}", "--mode=copy") as daemon:
+        daemon.wait_until(lambda: daemon.output.count(SYNCED.removeprefix("Info: ")) == 2, what="both")
+        before = [inodes(top) for top in (world.source, world.destination, other)]
+        ring(world.source)
+        world.wait_for_equal(daemon)
+        daemon.wait_for_equal(bytes(world.source), bytes(other))
+        demand_kept(world, before[0], before[1])
+        world.destination = other
+        demand_kept(world, before[0], before[2])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("monitor", MONITORS)
+def test_files_that_look_alike_are_never_taken_for_each_other(world: World, mode: str, monitor: str) -> None:
+    shuffler = Shuffler(world.source, 7)
+    with world.daemon(f"--mode={mode}", f"--monitor={monitor}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        play(daemon, shuffler, world.destination, turns=8, seed=7)
+
+
+needs_remotes = pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
+
+
+@contextmanager
+def remote(
+    world: World, kind: type[SshHost] | type[RsyncHost], restricted: str = ""
+) -> Iterator[tuple[SshHost | RsyncHost, Daemon]]:
+    """Run the program with a destination at a host; `restricted`: what is put before the key there."""
+    host = kind(world.top, world.destination)
+    if restricted:
+        key = world.top / "ssh/user.pub"
+        key.write_text(restricted + key.read_text())
+    host.start()
+    try:
+        with world.bare(
+            f"-W{world.source}", f"-D{host.destination}", "-d1", "-t0.6", "-w0.05", env=host.environment
+        ) as daemon:
+            daemon.wait_for_log(SYNCED)
+            yield host, daemon
+    finally:
+        host.stop()
+
+
+@needs_remotes
+def test_by_ssh(world: World) -> None:
+    plant(world)
+    with remote(world, SshHost) as (host, daemon):
+        play_cases(world, daemon)
+        assert host.connections == 1
+
+
+@needs_remotes
+def test_by_ssh_where_there_is_no_shell(tree: World) -> None:
+    """The other end runs nothing but rsync: the batch alone does it."""
+    only = 'case \\"$SSH_ORIGINAL_COMMAND\\" in rsync*) exec $SSH_ORIGINAL_COMMAND;; esac; exit 1'
+    with remote(tree, SshHost, f'command="{only}" ') as (_, daemon):
+        assert not kept(tree, partial(ring, tree.source), daemon)
+        assert not kept(tree, partial(rename_a_file, tree.source), daemon)
+
+
+@needs_remotes
+def test_by_an_rsync_daemon(tree: World) -> None:
+    with remote(tree, RsyncHost) as (_, daemon):
+        assert not kept(tree, lambda: ring(tree.source), daemon)

@@ -36,6 +36,10 @@ class Move(NamedTuple):
     inode: int = 0
 
 
+_DEEPEST = 100
+"""Directories one in the other that were all moved, or removed, above which nothing is known: that is a limit of ours."""
+
+
 def moves_of(
     traces: Mapping[Hashable, Trace],
     now: Callable[[Hashable], bytes | None],
@@ -61,12 +65,16 @@ class _Former:
         self._traces, self._now = traces, now
         self._moved = {now(key): key for key, trace in traces.items() if trace.is_dir}
         self._known: dict[Hashable, bytes | None] = {}
+        self._depth = 0
 
     def of(self, key: Hashable) -> bytes | None:
         """Return the former path of a thing; None where it had none, or that is not known."""
         if key not in self._known:
             self._known[key] = None  # what leads back to itself is not known
-            self._known[key] = self._found(key)
+            if self._depth < _DEEPEST:
+                self._depth += 1
+                self._known[key] = self._found(key)
+                self._depth -= 1
         return self._known[key]
 
     def _found(self, key: Hashable) -> bytes | None:
@@ -162,27 +170,23 @@ class Plan:
 
     def _drop_homeless(self) -> None:
         """Leave out what would go into a directory that stays where it was."""
-        unwanted = {
-            move.new
-            for move in self._by_new.values()
-            if move.is_dir and move.old is not None and move.old not in self._chosen
-        }
-        if unwanted:
+        stays = {m.new for m in self._by_new.values() if m.is_dir and m.old is not None and m.old not in self._chosen}
+        while stays:
             homeless = {
                 old
                 for old, move in self._chosen.items()
-                if move.new is not None and any(up in unwanted for up in ancestors(move.new))
+                if move.new is not None and any(up in stays for up in ancestors(move.new))
             }
-            self._chosen = {old: move for old, move in self._chosen.items() if old not in homeless}
-            if homeless:
-                self._drop_homeless()
+            stays = {self._chosen.pop(old).new for old in homeless}
 
     # -- what stands where -------------------------------------------------------------------------------------
 
     def _node(self, path: bytes) -> _Node:
         """Return the directory that is to stand at `path` in the end."""
         if path not in self._nodes:
-            self._nodes[path] = self._found(path)
+            for up in (*ancestors(path), path):  # as deep as a path can be
+                if up not in self._nodes:
+                    self._nodes[up] = self._found(up)
         return self._nodes[path]
 
     def _found(self, path: bytes) -> _Node:

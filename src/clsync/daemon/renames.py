@@ -55,6 +55,8 @@ class Moves:
 
     def note(self, moves: Sequence[Move], since: float, dirty: DirtySet) -> None:
         """Note what was moved in a window; `dirty`: what the target did not have before, without that window."""
+        if not moves:
+            return
         if self._moves:
             self.forget()  # two windows: places of the one are none of the other
             return

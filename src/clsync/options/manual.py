@@ -152,7 +152,7 @@ _ENVIRONMENT = {
     "`CLSYNC_COMPAT`": "As --compat.",
     "`CLSYNC_WITHOUT`": "Kernel features that are not to be used, with commas between them:"
     " `copy_file_range`, `fanotify`, `fanotify_rename`, `fanotify_target`, `inotify`, `memfd`, `open_tree`, `openat2`,"
-    " `pidfd`, `reflink`.",
+    " `pidfd`, `reflink`, `renameat2`.",
     "`CLSYNC_STATUS`": "Set for handlers: `initsync` or `running`.",
     "`CLSYNC_ITERATION`": "Set for handlers: the number of the batch, 1 for the initial sync.",
 }

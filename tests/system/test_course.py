@@ -301,6 +301,43 @@ def test_files_that_are_not_big(world: World, options: list[str]) -> None:
         world.wait_for_copy(daemon, "file", "f" * 1500)
 
 
+def test_a_big_file_is_sent_once_it_rests(world: World) -> None:
+    """Not again and again while it is being written; other files do not wait for it."""
+    recorder = Recorder(world.top)
+    with world.daemon(
+        "-Mdirect", recorder.option, "-B1000", "-T0.4", "--", "%INCLUDE-LIST%", delays=AT_ONCE
+    ) as daemon:
+        daemon.wait_for_log(SYNCED)
+        with (world.source / "big").open("wb", buffering=0) as file:
+            file.write(b"b" * 2000)
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                file.write(b"more")
+                time.sleep(0.05)
+        written = time.monotonic()
+        sent = lambda: [call for call in recorder.calls if b"big" in call.arguments and call.status != "initsync"]  # noqa: E731
+        early = len(sent())
+        daemon.wait_until(lambda: len(sent()) > early, what="the big file")
+        assert time.monotonic() - written > 0.2
+        assert early <= 1, "what was small at first may have been sent then"
+
+
+def test_a_big_file_that_never_rests_is_sent_all_the_same(world: World) -> None:
+    recorder = Recorder(world.top)
+    with world.daemon(
+        "-Mdirect", recorder.option, "-B1000", "-T0.1", "--", "%INCLUDE-LIST%", delays=AT_ONCE
+    ) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("big", "b" * 2000)
+        with (world.source / "big").open("ab", buffering=0) as file:
+
+            def sent() -> bool:
+                file.write(b"more")
+                return any(b"big" in call.arguments for call in recorder.calls)
+
+            daemon.wait_until(sent, what="the big file")
+
+
 def test_big_files_at_the_end(world: World) -> None:
     """A run that ends does not leave them behind."""
     with world.daemon("-Mcopy", "-B1000", "-T600", delays=AT_ONCE) as daemon:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -190,9 +191,43 @@ def test_quit_does_not_wait_for_the_standby_file_to_go(world: World) -> None:
         world.write("file")
         daemon.wait_for_log("standby file")
         assert daemon.stop(signal.SIGQUIT, code=Exit.INCOMPLETE) == Exit.INCOMPLETE
-        assert "the standby file is there; what changed is synced by the next start" in daemon.output
+        assert "is there; what changed is synced by the next start" in daemon.output
     assert world.copied("file") is None
     with world.daemon("-Mcopy", f"--standby-file={standby}") as daemon:  # in the initial sync
         daemon.wait_for_log("standby file")
         assert daemon.stop(signal.SIGQUIT, code=Exit.INCOMPLETE) == Exit.INCOMPLETE
     assert world.copied("file") is None
+
+
+# -- hours -----------------------------------------------------------------------------------------------------------
+
+
+def hours(begin: float, end: float) -> str:
+    """Return the option for a span from so many minutes from now."""
+    at = [time.strftime("%H:%M", time.localtime(time.time() + 60 * minutes)) for minutes in (begin, end)]
+    return f"--sync-hours={at[0]}-{at[1]}"
+
+
+def test_nothing_is_synced_outside_the_hours(world: World) -> None:
+    world.write("file")
+    with world.daemon(hours(120, 180), f"--status-file={world.top}/status") as daemon:
+        daemon.wait_for_log("it is not the time of --sync-hours")
+        daemon.wait_until(lambda: (world.top / "status").read_text() == "hold on", what="the status")
+        world.write("other")
+        daemon.stop(signal.SIGQUIT, code=Exit.INCOMPLETE)
+    assert world.copied("file") is None
+    with world.daemon(hours(-120, 120)) as daemon:
+        world.wait_for_equal(daemon)
+
+
+def test_it_goes_on_when_the_hours_begin(world: World) -> None:
+    """Before that the clock is looked at once a minute at the latest."""
+    left = 60 - time.time() % 60
+    if left < 5:
+        time.sleep(left)  # the hours would begin before the daemon does
+    world.write("file")
+    with world.daemon(hours(1, 60)) as daemon:
+        daemon.wait_for_log("it is not the time of --sync-hours")
+        assert world.copied("file") is None
+        daemon.wait_for_equal(bytes(world.source), bytes(world.destination), 70)
+        assert "going on" in daemon.output

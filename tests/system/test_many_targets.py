@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -313,6 +314,50 @@ def test_who_waits_and_leaves_is_forgotten(world: World) -> None:
         daemon.stop(code=None)
 
 
+# -- pauses ----------------------------------------------------------------------------------------------------
+
+
+def ctl(world: World, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [installed(), "ctl", f"-s{world.top}/socket", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_a_pause_of_one_target(world: World) -> None:
+    targets = places(world, "one", "two")
+    with many(world, targets) as daemon:
+        for target in targets:
+            daemon.wait_for_log(f"{target}: initial sync done")
+        assert ctl(world, "pause", f"--target={targets[0]}").returncode == Exit.OK
+        world.write("file")
+        wait_for_equal(world, daemon, targets[1:])
+        assert wait(world, f"--target={targets[1]}").returncode == Exit.OK
+        assert not (targets[0] / "file").exists()
+        one, two = status(world)["targets"]  # type: ignore[misc]
+        assert (one["paused"], two["paused"]) == (True, False)
+        assert one["pending"] > 0
+        assert f"{targets[0]}: " in ctl(world, "status").stdout
+        assert ctl(world, "resume").returncode == Exit.OK
+        wait_for_equal(world, daemon, targets)
+        assert ctl(world, "pause", "--target=/nowhere").returncode == Exit.REFUSED
+        assert daemon.stop(signal.SIGQUIT) == Exit.OK
+
+
+@pytest.mark.parametrize("word", [signal.SIGQUIT, signal.SIGALRM])
+def test_quit_does_not_wait_for_the_end_of_a_pause(world: World, word: int) -> None:
+    with many(world, [world.destination]) as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert ctl(world, "pause").returncode == Exit.OK
+        world.write("file")
+        daemon.wait_until(
+            lambda: bool(status(world)["collecting"]) or status(world)["pending"] != 0, what="the change"
+        )
+        daemon.stop(word, code=Exit.INCOMPLETE)
+        assert "the target is paused" in daemon.output
+    assert world.copied("file") is None
+    assert world.run(*world.trees, "--only-initialsync").code == Exit.OK
+    assert world.copied("file") == "file"
+
+
 # -- at other hosts --------------------------------------------------------------------------------------------
 
 
@@ -339,3 +384,192 @@ def test_hosts_of_every_kind_side_by_side(world: World) -> None:
     finally:
         for host in hosts:
             host.stop()
+
+
+# -- speed and priority -----------------------------------------------------------------------------------------
+
+
+def priority_of(world: World, name: str) -> tuple[int, str]:
+    """Return the nice value and the I/O class that a handler has noted of itself."""
+    nice, _, io = (world.top / name).read_text().partition(" ")
+    return int(nice), io.strip()
+
+
+@pytest.mark.skipif(not shutil.which("ionice"), reason="ionice is not installed")
+def test_priorities_of_handlers(world: World) -> None:
+    """One for all, another one for one of them."""
+    targets = places(world, "one", "two")
+    note = f"sleep 0.3; echo $(nice) $(ionice -p $$) >{world.top}/"
+    script = f'#!/bin/sh\ncase "$*" in *{targets[0]}*) {note}of-one;; *) {note}of-two;; esac\nexec rsync "$@"\n'
+    options = ("-Mrsyncdirect", f"-S{world.file('handler', script, 0o755)}")
+    lower = ("--nice=5", f"--nice={targets[1]}=11", f"--io-class={targets[1]}=idle")
+    with many(world, targets, *options, *lower) as daemon:
+        wait_for_equal(world, daemon, targets)
+        daemon.wait_until(lambda: (world.top / "of-one").exists() and (world.top / "of-two").exists())
+    assert priority_of(world, "of-one")[0] == 5
+    assert priority_of(world, "of-two") == (11, "idle")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_slow_target_is_slow(world: World, mode: str) -> None:
+    """And the other one is not."""
+    targets = places(world, "one", "two")
+    with many(world, targets, f"-M{mode}", f"--bwlimit={targets[0]}=200k") as daemon:
+        for target in targets:
+            daemon.wait_for_log(f"{target}: initial sync done")
+        began = time.monotonic()
+        (world.source / "big").write_bytes(os.urandom(400 << 10))
+        daemon.wait_until(lambda: (targets[1] / "big").exists(), what="the fast one")
+        fast = time.monotonic() - began
+        daemon.wait_until(lambda: (targets[0] / "big").exists(), what="the slow one")
+        assert time.monotonic() - began > max(1.0, fast)
+        wait_for_equal(world, daemon, targets)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--bwlimit=fast", "'fast' is not a number"),
+        ("--bwlimit=/nowhere=1m", "/nowhere is no destination"),
+        ("--nice=20", "20 is too large"),
+        ("--io-class=low", "'low' is not known"),
+    ],
+)
+def test_limits_that_make_no_sense(world: World, option: str, said: str) -> None:
+    message, hint = world.run(*world.trees, option).complaint(Exit.USAGE)
+    assert said in message
+    assert hint
+
+
+# -- what is waited for, and what is not ------------------------------------------------------------------------
+
+
+def failing_for(world: World, word: str) -> str:
+    """Return the option for a handler of mode simple that fails for paths with this word."""
+    script = f'#!/bin/sh\ncase "$1" in *{word}*) exit 1;; esac\nexit 0\n'
+    return f"-S{world.file('handler', script, 0o755)}"
+
+
+def simple(world: World, *args: str) -> Daemon:
+    tail = (f"-s{world.top}/socket", *args, "--", "%INCLUDE-LIST%")
+    return world.bare(f"-W{world.source}", "-Msimple", failing_for(world, "bad"), *QUICK, *tail)
+
+
+def test_quit_hands_over_what_is_left_for_those_that_are_not_paused(world: World) -> None:
+    targets = places(world, "one", "two")
+    with many(world, targets, "-t20") as daemon:
+        for target in targets:
+            daemon.wait_for_log(f"{target}: initial sync done")
+        assert ctl(world, "pause", f"--target={targets[0]}").returncode == Exit.OK
+        world.write("file")
+        daemon.stop(signal.SIGQUIT, code=Exit.INCOMPLETE)
+        assert f"target {targets[0]} is paused" in daemon.output
+    assert (targets[1] / "file").exists()
+    assert not (targets[0] / "file").exists()
+
+
+def test_quit_ends_with_one_paused_and_one_away(world: World) -> None:
+    targets = places(world, "one", "two")
+    gate = world.top / "closed"
+    script = f'#!/bin/sh\ncase "$*" in *{targets[1]}*) test -e {gate} && exit 12;; esac\nexec rsync "$@"\n'
+    options = ("-Mrsyncdirect", f"-S{world.file('handler', script, 0o755)}")
+    with many(world, targets, *options) as daemon:
+        for target in targets:
+            daemon.wait_for_log(f"{target}: initial sync done")
+        gate.touch()
+        assert ctl(world, "pause", f"--target={targets[0]}").returncode == Exit.OK
+        world.write("file")
+        daemon.stop(signal.SIGQUIT, code=None, timeout=40)
+
+
+def test_wait_tells_what_failed_before_and_fails_again(world: World) -> None:
+    with simple(world) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("bad")
+        for args in ((), (), ("--until-synced",), ()):
+            began = time.monotonic()
+            done = wait(world, *args)
+            assert done.returncode == Exit.INCOMPLETE, done.stdout
+            assert time.monotonic() - began < 10, "it does not wait for the back-off"
+            assert "bad" in done.stdout
+
+
+def test_wait_tells_what_failed_in_the_initial_sync(world: World) -> None:
+    (world.source / "dir").mkdir()
+    world.write("dir/bad")
+    with simple(world) as daemon:
+        daemon.wait_for_log(WATCHING)
+        assert wait(world).returncode == Exit.INCOMPLETE
+
+
+def test_wait_while_the_source_is_away(world: World) -> None:
+    aside = world.top / "aside"
+    with many(world, [world.destination]) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.source.rename(aside)
+        world.source.mkdir()
+        world.write("file")
+        assert wait(world, "--timeout=2").returncode == Exit.LATE
+        (world.source / "file").unlink()
+        world.source.rmdir()
+        aside.rename(world.source)
+        world.write("other")
+        assert wait(world).returncode == Exit.OK
+        assert world.copied("other") == "other"
+
+
+def test_wait_has_polled_directories_looked_at(world: World) -> None:
+    with many(world, [world.destination], "--monitor=poll", "--poll-interval=600") as daemon:
+        daemon.wait_for_log(SYNCED)
+        for args in ((), ("--until-synced",)):
+            world.write(f"file{len(args)}")
+            assert wait(world, *args).returncode == Exit.OK
+            assert world.copied(f"file{len(args)}") is not None
+
+
+def test_wait_for_one_that_is_given_up(world: World) -> None:
+    targets = places(world, "one", "two")
+    script = f'#!/bin/sh\ncase "$*" in *{targets[1]}*) exit 12;; esac\nexec rsync "$@"\n'
+    options = ("-Mrsyncdirect", f"-S{world.file('handler', script, 0o755)}", "--retries=1")
+    with many(world, targets, *options) as daemon:
+        daemon.wait_for_log("is given up")
+        world.write("file")
+        assert wait(world, f"--target={targets[0]}").returncode == Exit.OK
+        done = wait(world)
+        assert done.returncode == Exit.INCOMPLETE
+        assert str(targets[1]) in done.stdout
+        daemon.stop(code=None)
+
+
+def test_a_target_that_is_hurried_does_not_push_back_the_others(world: World) -> None:
+    targets = places(world, "one", "two")
+    with many(world, targets, "-t0.1", "-w3") as daemon:
+        for target in targets:
+            daemon.wait_for_log(f"{target}: initial sync done")
+        world.write("file")
+
+        def arrived() -> bool:
+            assert wait(world, f"--target={targets[0]}").returncode == Exit.OK
+            return (targets[1] / "file").exists()
+
+        daemon.wait_until(arrived, 15, "the file at the other one")
+
+
+def test_a_destination_that_takes_the_place_of_another_one_is_called_by_its_name(world: World) -> None:
+    one, two, new = places(world, "one", "two", "new")
+    block = f"[new]\ndestination-dir = {new}\ndestination-dir = {two}\n"
+    config = world.file(
+        "conf", f"[default]\nwatch-dir = {world.source}\ndestination-dir = {one}\ndestination-dir = {two}\n{block}"
+    )
+    with world.bare(f"-H{config}", *QUICK, f"-s{world.top}/socket", "--custom-signals=40:new") as daemon:
+        for target in (one, two):
+            daemon.wait_for_log(f"{target}: initial sync done")
+        os.kill(daemon.pid, 40)
+        daemon.wait_for_log("in force from the next batch on")
+        world.write("file")
+        assert wait(world, f"--target={new}").returncode == Exit.OK
+        assert (new / "file").exists()
+        assert ctl(world, "pause", f"--target={new}").returncode == Exit.OK
+        world.write("other")
+        assert wait(world, f"--target={two}").returncode == Exit.OK
+        assert not (new / "other").exists()

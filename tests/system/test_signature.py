@@ -164,3 +164,20 @@ def test_without_a_look_at_sizes_no_file_is_big(world: World) -> None:
         daemon.wait_for_log(SYNCED)
         world.write("file", "more than one byte")
         world.wait_for_copy(daemon, "file", "more than one byte")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_below_an_exchanged_directory_is_not_known_any_more(world: World, mode: str) -> None:
+    """Another tree came and went: what was known of the first one says nothing."""
+    world.write("d/x", "first")
+    world.write("n/x", "another")
+    with world.daemon(f"-M{mode}", "--modification-signature=size") as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("d/x", "FIRST")
+        world.write("mark", "mark")
+        world.wait_for_copy(daemon, "mark", "mark")
+        (world.source / "d").rename(world.source / "o")
+        (world.source / "n").rename(world.source / "d")
+        world.wait_for_copy(daemon, "d/x", "another")
+        world.write("d/x", "fifth")
+        world.wait_for_copy(daemon, "d/x", "fifth")

@@ -106,6 +106,8 @@ def test_every_option_can_be_given_by_both_names(option: Option) -> None:
         "cancel-syscalls": b"mon_stat",
         "threading": b"safe",
         "custom-signals": b"40:2",
+        "sync-hours": b"22:00-06:00",
+        "io-class": b"idle",
         "preserve-capabilities": b"CAP_KILL",
         "inherit-capabilities": b"clsync",
         "pivot-root": b"auto",

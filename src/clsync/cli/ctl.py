@@ -77,6 +77,12 @@ def _wait(client: Client, line: CtlLine) -> Answer:
     return client.wait(targets, line.until_synced, line.timeout if "timeout" in line.given else None)
 
 
+def _pause(client: Client, line: CtlLine) -> Answer:
+    paused = line.command == "pause"
+    client.pause([_text(target) for target in line.targets], paused)
+    return {"paused": paused}
+
+
 def _dump(client: Client, line: CtlLine) -> Answer:
     directory = os.path.abspath(line.operands[0])
     client.dump(directory)
@@ -106,6 +112,8 @@ _COMMANDS: Final = {
     "info": _info,
     "version": _version,
     "wait": _wait,
+    "pause": _pause,
+    "resume": _pause,
     "dump": _dump,
     "set": _set,
     "stop": _stop,
@@ -153,6 +161,7 @@ def _words(name: str, value: object) -> Iterator[str]:
 def _target(entry: Answer) -> str:
     counted = ", ".join(f"{entry[what]} {what.replace('_', ' ')}" for what in ("pending", "in_flight", "failing"))
     trouble = f"; {entry['trouble']}" if entry["trouble"] else ""
+    trouble += "; paused" if entry["paused"] else ""
     return _printable(f"{entry['destination']}: {counted}{trouble}")
 
 

@@ -102,6 +102,14 @@ class Client:
         finally:
             self._timeout = usual
 
+    def pause(self, targets: Sequence[str], paused: bool) -> None:
+        """Let nothing be handed over to some targets (none: to all), or let it go on.
+
+        Raises Unknown where the daemon is clsync 0.4.
+        """
+        asked = json.dumps({"targets": targets}).encode()
+        self._ask(*((Id.PAUSE, Id.PAUSED) if paused else (Id.RESUME, Id.RESUMED)), asked)
+
     def dump(self, directory: bytes) -> None:
         """Have the queues written to a new directory, an absolute path."""
         self._ask(Id.DUMP, Id.DUMPED, directory)

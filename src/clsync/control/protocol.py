@@ -37,8 +37,12 @@ class Id(IntEnum):
     LEAVING = 351
     STATUS = 400
     WAIT = 401
+    PAUSE = 402
+    RESUME = 403
     STATUS_IS = 500
     ARRIVED = 501
+    PAUSED = 502
+    RESUMED = 503
 
 
 PROTOCOL: Final = 0
@@ -61,6 +65,8 @@ _ARGUMENTS: Final[dict[int, str]] = {
     Id.DUMP: "p",
     Id.SET: "kv",
     Id.WAIT: "s",
+    Id.PAUSE: "s",
+    Id.RESUME: "s",
     Id.VERSION_IS: "nnw",
     Id.INFO_IS: "ssxx",
     Id.STATUS_IS: "s",
@@ -83,6 +89,8 @@ _TEXTS: Final[dict[int, bytes]] = {
     Id.LEAVING: b"Too many connections: this one has rested longest.",
     Id.STATUS_IS: b"Status.",
     Id.ARRIVED: b"Arrived.",
+    Id.PAUSED: b"Paused.",
+    Id.RESUMED: b"Going on.",
 }
 
 Argument = int | bytes

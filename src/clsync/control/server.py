@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import select
 import socket
 import struct
 import time
@@ -46,6 +47,9 @@ class Instance(Protocol):
 
     async def wait(self, targets: Collection[str], until_synced: bool) -> Mapping[str, object]:
         """Wait until what has changed by now has arrived; return what became of it, for JSON. Raises OperatorError."""
+
+    def pause(self, targets: Collection[str], paused: bool) -> None:
+        """Hand over nothing to some targets (none: to all), or go on. Raises OperatorError."""
 
     async def dump(self, directory: bytes) -> None:
         """Write the queues to a new directory. Raises OSError."""
@@ -129,7 +133,7 @@ class _Clients:
             lines.feed(data)
             for line in lines.lines():
                 client.asked_at, client.busy = time.monotonic(), True
-                writer.write(await (self._wait(line, reader) if line.id == Id.WAIT else self._answer(line, peer)))
+                writer.write(await (self._wait(line, writer) if line.id == Id.WAIT else self._answer(line, peer)))
                 await writer.drain()
                 await asyncio.sleep(0)  # many requests at once are not to hold up anything else
                 client.busy = False
@@ -150,6 +154,8 @@ class _Clients:
                     return answer(line.number, Id.INFO_IS, block, label, 0, 0)
                 case Id.STATUS:
                     return answer(line.number, Id.STATUS_IS, json.dumps(self._instance.status()).encode())
+                case Id.PAUSE | Id.RESUME:
+                    return self._pause(line, peer)
                 case Id.DUMP:
                     return await self._dump(line, peer)
                 case Id.SET:
@@ -164,24 +170,35 @@ class _Clients:
             return answer(line.number, Id.INVALID_ARGUMENTS, line.id, line.number, reason=str(error).encode())
         return answer(line.number, Id.UNKNOWN, line.id, line.number)
 
-    async def _wait(self, line: Line, reader: asyncio.StreamReader) -> bytes:
+    async def _wait(self, line: Line, writer: asyncio.StreamWriter) -> bytes:
         """Answer when everything has arrived, or be cancelled when the client has gone."""
         try:
-            asked = json.loads(line.strings()[0])
-            targets, until_synced = [str(name) for name in asked["targets"]], bool(asked["until_synced"])
-        except (Malformed, ValueError, TypeError, LookupError):
-            return answer(line.number, Id.INVALID_ARGUMENTS, line.id, line.number, reason=b"No such JSON.")
+            targets, until_synced = _asked(line)
+        except Malformed as error:
+            return answer(line.number, Id.INVALID_ARGUMENTS, line.id, line.number, reason=str(error).encode())
         task = asyncio.ensure_future(self._instance.wait(targets, until_synced))
         try:
             while not task.done():
                 await asyncio.wait((task,), timeout=_GONE_CHECK)
-                if reader.at_eof() and not task.done():
+                if _has_left(writer) and not task.done():
                     raise ConnectionResetError
             return answer(line.number, Id.ARRIVED, json.dumps(task.result()).encode())
         except OperatorError as error:
             return _failed(line, b"wait", b"", errno.EINVAL, f"{error.message}; {error.hint}")
         finally:
             task.cancel()
+
+    def _pause(self, line: Line, peer: str) -> bytes:
+        paused = line.id == Id.PAUSE
+        word = "pause" if paused else "resume"
+        targets, _ = _asked(line)
+        try:
+            self._instance.pause(targets, paused)
+        except OperatorError as error:
+            return _failed(line, word.encode(), b"", errno.EINVAL, f"{error.message}; {error.hint}")
+        of = ", ".join(targets) or "all"
+        self._log(f"control socket: {peer} asks for {word} of {of}")
+        return answer(line.number, Id.PAUSED if paused else Id.RESUMED)
 
     async def _dump(self, line: Line, peer: str) -> bytes:
         directory = line.strings()[0]
@@ -211,6 +228,15 @@ def version(text: str) -> tuple[int, int, bytes]:
     return int(found[1]), int(found[2]), found[3].encode()
 
 
+def _asked(line: Line) -> tuple[list[str], bool]:
+    """Return the targets that a client names, and whether it waits until all is synced. Raises Malformed."""
+    try:
+        asked = json.loads(line.strings()[0])
+        return [str(name) for name in asked["targets"]], bool(asked.get("until_synced", False))
+    except (ValueError, TypeError, LookupError, AttributeError):
+        raise Malformed("No such JSON") from None
+
+
 def _negotiated(line: Line) -> bytes:
     if line.numbers() != [PROTOCOL]:
         raise Malformed("Incorrect protocol id")
@@ -222,6 +248,13 @@ def _negotiated(line: Line) -> bytes:
 def _failed(line: Line, function: bytes, argument: bytes, code: int, what: str) -> bytes:
     message = sendable(what.encode("utf-8", "backslashreplace"))
     return answer(line.number, Id.FAILED, function, sendable(argument), code, message)
+
+
+def _has_left(writer: asyncio.StreamWriter) -> bool:
+    """Tell whether the other end is closed, also where there is more to be read of it (poll(2), POLLRDHUP)."""
+    ends = select.poll()
+    ends.register(writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    return bool(ends.poll(0))
 
 
 def _peer(writer: asyncio.StreamWriter) -> str:

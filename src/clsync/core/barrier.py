@@ -19,30 +19,54 @@ class Barrier:
         """What has not arrived, and has not failed since."""
         self.failed: dict[bytes, str] = {}
         """Path -> why it did not arrive."""
+        self._again: set[bytes] = set()
+        """What a batch that began since was to hand over once more."""
 
     @property
     def over(self) -> bool:
         """Whether nothing is to be waited for any more."""
         return not self.left
 
-    def note(self, taken: Mapping[bytes, int], started: float, again: Collection[bytes], dirty: DirtySet) -> None:
+    def note(
+        self,
+        taken: Mapping[bytes, int],
+        started: float,
+        failed: Mapping[bytes, str],
+        again: Collection[bytes],
+        dirty: DirtySet,
+    ) -> list[bytes]:
         """Take note of a batch that was settled: it began at `started`, and was made of the paths `taken`.
 
-        `again`: those of them that are to be handed over once more. A path that changed again while it was on its way
-        has arrived all the same, if it was looked at after the barrier was raised.
+        `failed`: what could not be handed over, with reasons; `again`: what is to be handed over once more. A path that
+        changed again while it was on its way has arrived all the same, if it was looked at after the barrier was raised.
+        Return what failed in a batch that began before that: it is to be tried again.
         """
-        arrived: set[bytes] = set()
-        if started >= self._since:
-            for path in self.left & dirty.reasons.keys() & taken.keys():
-                self.failed[path] = dirty.reasons[path]
-                arrived.add(path)
-            unsettled = {path for path in taken if path in again or dirty.waits(path)}
-            whole = {path for path, bits in taken.items() if bits & DOUBT and path not in unsettled}
-            arrived |= self.left & (taken.keys() - unsettled)
-            arrived |= {p for p in self.left if not whole.isdisjoint((b"", *ancestors(p)))} if whole else set()
-        self.left -= arrived
-        # What folded into a directory, or was on its way already, is gone from the dirty set.
-        self.left = {path for path in self.left if _is_dirty(path, dirty)}
+        mine = self.left & taken.keys()
+        concerned = {path: why for path, why in failed.items() if not mine.isdisjoint((path, b"", *ancestors(path)))}
+        if started < self._since:
+            self.left |= concerned.keys()
+            self.left -= {path for path in mine if not _is_dirty(path, dirty)}
+            return list(concerned)
+        self.failed |= concerned
+        # What changes all the time may never be read in one piece with all its names: the second version counts.
+        unsettled = {path for path in mine if dirty.waits(path) or (path in again and path not in self._again)}
+        self._again |= mine & set(again)
+        self.left -= (mine - unsettled) | concerned.keys()
+        if any(taken[path] & DOUBT for path in taken):
+            whole = {path for path, bits in taken.items() if bits & DOUBT and not dirty.waits(path)}
+            self.left = {path for path in self.left if not self._arrived_with(path, whole, dirty)}
+        return []
+
+    def _arrived_with(self, path: bytes, whole: set[bytes], dirty: DirtySet) -> bool:
+        """Tell whether a path that is not dirty by its own name any more has arrived with a directory above it."""
+        if dirty.holds(path):
+            return False
+        return not whole.isdisjoint((b"", *ancestors(path))) or not _is_dirty(path, dirty)
+
+    def end(self, why: str) -> None:
+        """Wait no longer: what is left has failed."""
+        self.failed |= dict.fromkeys(self.left, why)
+        self.left = set()
 
 
 def _is_dirty(path: bytes, dirty: DirtySet) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from operator import attrgetter
 from typing import NamedTuple
 
 from clsync.core.memory import remember
+from clsync.core.paths import ancestors
 
 _REMEMBERED = 1_000_000
 """Paths; the one that was handed over longest ago is forgotten first, and handed over once too often."""
@@ -50,10 +51,16 @@ class Signatures:
         """Tell whether a path was handed over with this signature last time."""
         return self._known.get(path) == signed.signature
 
-    def forget(self, paths: Iterable[bytes]) -> None:
-        """Forget what is about to be handed over: what comes in its place is new."""
+    def forget(self, paths: Iterable[bytes], replaced: Collection[bytes] = ()) -> None:
+        """Forget what is about to be handed over, and what is below what is `replaced`: what comes in its place is new."""
         for path in paths:
             self._known.pop(path, None)
+        if b"" in replaced:
+            self._known.clear()
+        elif replaced:
+            tops = set(replaced)
+            for path in [path for path in self._known if not tops.isdisjoint(ancestors(path))]:
+                del self._known[path]
 
     def confirm(self, path: bytes, before: Signed, found: object, settled_ns: int) -> None:
         """Note that a path was handed over; `found`: by lstat afterwards, None for nothing.

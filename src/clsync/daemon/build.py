@@ -21,6 +21,9 @@ from clsync.monitor import TreeMonitor
 from clsync.options import Settings
 from clsync.options.expansion import expand
 
+_MOST_DELAYS = 12
+"""Times the delay of big files that one which is still being written waits."""
+
 
 def make_mirror(
     plans: Sequence[Plan],
@@ -71,9 +74,11 @@ def make_parts(plans: Sequence[Plan]) -> Parts:
         course=_course(s),
         big=0 if s.cancel_syscalls else s.threshold_bigfile,
         big_delay=max(s.delay_collect_bigfile, 0.0),
+        big_longest=0.0 if s.compat else _MOST_DELAYS * s.delay_collect_bigfile,
         pre_exit=_hook(made, s.pre_exit_hook, "pre-exit-hook"),
         at_exit=_hook(made, s.exit_hook, "exit-hook"),
         standby=os.path.abspath(s.standby_file) if s.standby_file is not None else None,
+        hours=s.sync_hours,
     )
 
 
@@ -114,7 +119,8 @@ def _handler_key(made: Plan) -> object:
     shaping = (
         s.acls, s.xattrs, s.full_initialsync, s.timeout_sync, s.ignore_exitcode, s.lists_dir, s.dont_unlink_lists,
         s.rsync_inclimit, s.rsync_prefer_include, s.synclist_simplify, s.have_recursive_sync, s.compat, s.label,
-        bool(s.modification_signature),
+        bool(s.modification_signature), s.bwlimit.of(s.destination_dir), s.nice.of(s.destination_dir),
+        s.io_class.of(s.destination_dir),
     )  # fmt: skip
     lookup = lookup_of(made)
     arguments = [

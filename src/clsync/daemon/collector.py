@@ -119,14 +119,21 @@ class Collector:
             self._due_timer = asyncio.get_running_loop().call_later(max(due - now, 0.001), self.drain)
         return filled or self._unseen is not None
 
-    async def catch_up(self) -> None:
-        """Read all that the kernel has by now: one `drain` ends after some work, and neighbours may be busy."""
+    async def catch_up(self, fresh: bool = False) -> None:
+        """Read all that the kernel has by now: one `drain` ends after some work, and neighbours may be busy.
+
+        `fresh`: who looks at intervals looks now, however long that takes.
+        """
         monitor, until = self.monitor, time.monotonic() + _CATCHING_UP
         if monitor is None:
             return
+        if fresh:
+            monitor.begin_look()
         queue = select.poll()
         queue.register(monitor.fileno(), select.POLLIN)
-        while queue.poll(0) and time.monotonic() < until:
+        while self.monitor is monitor and (
+            (fresh and monitor.looking()) or (queue.poll(0) and time.monotonic() < until)
+        ):
             self.drain()
             await asyncio.sleep(0)
 

@@ -6,7 +6,9 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
@@ -32,6 +34,11 @@ TICK_NS = 20_000_000
 """No file system clock is coarser than this, where it counts nanoseconds at all (CONFIG_HZ=100 makes 10 ms)."""
 _TOLD = ("initsync", "synchandler error", "lastsync")
 """Phases that handlers are told of; all others are `running` to them."""
+
+
+_REPLACES = flag.MISSING | flag.RECURSIVE
+"""What stood below such an entry is known no more."""
+Slots = tuple[asyncio.Semaphore, asyncio.Semaphore]
 
 
 @dataclass(eq=False)
@@ -62,16 +69,16 @@ class Delivery:
         crew: Crew,
         *,
         one_file_system: int,
-        slots: asyncio.Semaphore,
+        slots: Slots,
         phase: Callable[[], str],
         stopped: Callable[[], bool],
         arrived: Callable[[Delivery, Outcome], None],
         wake: Callable[[], None],
     ) -> None:
-        """`slots`: how many batches may be on their way, of all targets. `phase` says what handlers are told.
+        """`slots`: how many batches may be on their way, of all targets, and of those that may hang.
 
-        `stopped` tells whether nothing is handed over any more. `arrived` is told the outcome of each batch that a
-        handler was given. `wake` is called when there may be more.
+        `phase` says what handlers are told, `stopped` whether nothing is handed over any more. `arrived` is told the
+        outcome of each batch that a handler was given. `wake` is called when there may be more.
         """
         self._source, self._log = source, log
         self._slots = slots
@@ -80,6 +87,8 @@ class Delivery:
         source.targets.append(self.target)
         self._one_file_system = one_file_system
         self._resolver = Resolver(source.links, source.searches, one_file_system=one_file_system)
+        self.paused = False
+        """Nothing is handed over until somebody lets it go on."""
         self.initial_over = False
         """Everything was compared once."""
         self.glues: bytes | None = None
@@ -109,8 +118,9 @@ class Delivery:
     def use(self, parts: Parts, outlet: Outlet, crew: Crew) -> None:
         """Go by these parts from now on; no batch is in flight."""
         self.outlet, self.crew, self._gap = outlet, crew, parts.gap
+        self.target.name = outlet.name
         self._resolver.big, self._resolver.signatures = parts.big, outlet.signatures
-        self.target.big_delay = parts.big_delay
+        self.target.big_delay, self.target.big_longest = parts.big_delay, parts.big_longest
         self.use_rules(parts.rules)
 
     def use_rules(self, rules: Rules) -> None:
@@ -181,7 +191,8 @@ class Delivery:
             # What has changed meanwhile comes after it: sizes and times alone do not tell all of that.
             taken, ripe = dirty.take((b"",)), set[bytes]()
         else:
-            ripe = dirty.ripen(now) | self._traffic.ripe()
+            ripe = dirty.ripen(now)
+            ripe = ripe - self.target.growing(ripe, partial(_written, root), since) | self._traffic.ripe()
             self._note_freshness()
             await self._source.take(now, self.target)
             taken = dirty.take()
@@ -209,12 +220,13 @@ class Delivery:
 
         `hurry`: without the delays.
         """
-        if self.busy:
+        if self.busy or self.paused:
             return None
         if not self.initial_over:
             return self.target.next_at(0.0, hurry=True)
         hurry = hurry or self.hurry
-        times = [self.target.next_at(max(self._earliest, self._source.collector.window.earliest()), hurry)]
+        earliest = max(self._earliest, self._source.collector.window.earliest())
+        times = [self.target.next_at(earliest, hurry)]
         due = self._source.collector.due()
         if due is not None:
             times.append(max(0.0 if hurry else due, 0.0 if hurry else self._earliest, self.target.unwell_until))
@@ -281,7 +293,7 @@ class Delivery:
         finally:
             os.close(flight.root)
         self.target.settle(flight.taken, resolved, outcome, flight.since, flight.started)
-        self.target.note_settled(flight.taken, outcome, flight.started)
+        self.target.note_settled(flight.taken, resolved, outcome, flight.started)
         self._source.search.want(resolved.wanted, resolved.changed)
         if outcome.verdict is Verdict.UNWELL:
             self._arrived(self, outcome)
@@ -333,8 +345,10 @@ class Delivery:
                 self._log.debug(3, f"  {flags:#x} {shown(path)}")
         if self.outlet.signatures is not None:
             # A run that fails may have written something else by then.
-            self.outlet.signatures.forget(batch.entries)
-        async with self._slots:
+            self.outlet.signatures.forget(batch.entries, [p for p, f in batch.entries.items() if f & _REPLACES])
+        async with AsyncExitStack() as room:
+            for slots in self._slots if self.target.unwell or flight.initial else self._slots[:1]:
+                await room.enter_async_context(slots)
             if self._stopped():
                 return Outcome(Verdict.UNWELL, message="stopped")
             self.in_air[batch.number] = FlightState(batch.number, flight.since, batch.entries)
@@ -373,6 +387,14 @@ class Delivery:
         if self._flights:
             self.crew.stop()
             await asyncio.wait(self._flights)
+
+
+def _written(root: int, path: bytes) -> float | None:
+    """Return when a file was written last (wall clock); None where that cannot be told."""
+    try:
+        return os.stat(path, dir_fd=root, follow_symlinks=False).st_mtime
+    except OSError:
+        return None
 
 
 def _named(entries: dict[bytes, int]) -> str:

@@ -20,6 +20,7 @@ from clsync.handler.rsync import RsyncHandler, Target
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
 from clsync.kernel import roles
 from clsync.kernel.capabilities import Capabilities, probe_for_programs
+from clsync.kernel.priority import Priority, trouble_with
 from clsync.options import MODULE_MODES
 from clsync.options.expansion import expand, macros
 
@@ -56,8 +57,28 @@ def _copy_handler(made: Plan) -> CopyHandler:
         timeout=s.timeout_sync,
         destination_check=_destination_check(made),
         show_progress=made.log.terminal and s.verbose >= 3,
+        priority=_priority(made),
+        rate=_rate(made),
         log=made.log.info,
     )
+
+
+def _rate(made: Plan) -> int:
+    """Return the bytes a second that may go to a target; 0: any number."""
+    return made.settings.bwlimit.of(made.settings.destination_dir) or 0
+
+
+def _priority(made: Plan) -> Priority:
+    """Return the priority of what works for a target. Raises OperatorError where it cannot be given."""
+    s = made.settings
+    wanted = Priority(s.nice.of(s.destination_dir), s.io_class.of(s.destination_dir))
+    for option, part in (("nice", Priority(wanted.nice)), ("io-class", Priority(None, wanted.io_class))):
+        trouble = trouble_with(part) if part else ""
+        if trouble:
+            raise OperatorError(
+                f"--{option}: {trouble}", "a nice value below 0 and the class realtime need root, or CAP_SYS_NICE"
+            )
+    return wanted
 
 
 def _capabilities(made: Plan, local: bytes) -> Capabilities:
@@ -119,6 +140,7 @@ def _rsync_handler(made: Plan) -> RsyncHandler:
         one_file_system=one_file_system_level(s),
         lacking=_lacking(found),
         compares=bool(s.modification_signature),
+        rate=-(-_rate(made) // 1024),
         # Where times are coarse, rsync's own comparison of whole seconds is all that can be had.
         modify_window=-1 if found.time_grain_ns <= 100 else found.time_grain_ns // 10**9,
     )
@@ -133,6 +155,7 @@ def _rsync_handler(made: Plan) -> RsyncHandler:
         codes_done=s.ignore_exitcode,
         destination_check=check,
         show_progress=made.log.terminal and os.path.basename(made.program) == b"rsync" and s.verbose >= 3,
+        priority=_priority(made),
         log=made.log.info,
     )
 
@@ -242,6 +265,7 @@ def _plugin_handler(made: Plan) -> PluginHandler:
         codes_done=s.ignore_exitcode,
         one_file_system=s.one_file_system > 0 or s.exclude_mount_points > 0,
         quiet=s.background > 0,
+        priority=_priority(made),
     )
 
 
@@ -272,6 +296,7 @@ def _command_handler(made: Plan) -> CommandHandler:
         timeout=s.timeout_sync,
         codes_done=s.ignore_exitcode,
         one_file_system=s.one_file_system > 0 or s.exclude_mount_points > 0,
+        priority=_priority(made),
     )
 
 

@@ -60,6 +60,7 @@ class DaemonInstance:
             "collecting": health.collecting,
             "pending": sum(target.pending for target in targets),
             "in_flight": sum(target.in_flight for target in targets),
+            "paused": all(target.paused for target in targets),
             "trouble": next((target.trouble for target in targets if target.trouble), None),
             "failing": len(failing),
             "failures": [
@@ -71,6 +72,22 @@ class DaemonInstance:
 
     async def wait(self, targets: Collection[str], until_synced: bool) -> Mapping[str, object]:
         """Wait until what has changed by now has arrived. Raises OperatorError where there is no such target."""
+        failed = await self._mirror.arrival(self._named(targets), until_synced)
+        return {
+            "failed": [
+                {"target": target, "path": _text(path) or ".", "reason": why}
+                for target, paths in failed.items()
+                for path, why in islice(paths.items(), _WAIT_NAMED)
+            ],
+            "failing": sum(map(len, failed.values())),
+        }
+
+    def pause(self, targets: Collection[str], paused: bool) -> None:
+        """Hand over nothing to some targets, or go on. Raises OperatorError where there is no such target."""
+        self._mirror.pause(self._named(targets), paused)
+
+    def _named(self, targets: Collection[str]) -> set[str]:
+        """Return how the mirror calls targets that somebody names. Raises OperatorError."""
         plans = self._switch.plans
         known = {one.settings.destination_dir or b"": one.name for one in plans} | {
             one.destination.text: one.name for one in plans if one.destination is not None
@@ -82,15 +99,7 @@ class DaemonInstance:
                 these = ", ".join(one.name for one in plans if one.name) or "one alone"
                 raise OperatorError(f"there is no target {target}", f"the targets are: {these}")
             names.add(name)
-        failed = await self._mirror.arrival(names - {""}, until_synced)
-        return {
-            "failed": [
-                {"target": target, "path": _text(path) or ".", "reason": why}
-                for target, paths in failed.items()
-                for path, why in islice(paths.items(), _WAIT_NAMED)
-            ],
-            "failing": sum(map(len, failed.values())),
-        }
+        return names - {""}
 
     async def dump(self, directory: bytes) -> None:
         """Write the queues to a new directory. Raises OSError."""
@@ -123,6 +132,7 @@ def _target(made: Plan, health: TargetHealth) -> Mapping[str, object]:
         "pending": health.pending,
         "in_flight": health.in_flight,
         "failing": len(health.failing),
+        "paused": health.paused,
         "trouble": health.trouble,
     }
 

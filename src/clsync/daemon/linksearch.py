@@ -59,6 +59,8 @@ class LinkSearch:
         self._rests_until = 0.0
         """No search for files for which nothing waits before that (time of the event loop)."""
         self._task: asyncio.Task[None] | None = None
+        self._one_round = asyncio.Lock()
+        self._catalogue_wanted = False
         self._rounds: set[asyncio.Task[None]] = set()
         """Scans of everything, after an initial sync."""
 
@@ -153,7 +155,9 @@ class LinkSearch:
 
     def begin_catalogue(self, young_ns: int) -> None:
         """Learn all files with several names; revive those changed since `young_ns` (wall clock)."""
-        self._begin_round(self._learn_all(young_ns))
+        if not self._catalogue_wanted:  # one that has not begun yet will do
+            self._catalogue_wanted = True
+            self._begin_round(self._learn_all(young_ns))
 
     def begin_parting(self, destination: bytes) -> None:
         """Revive the names that hang together in the directory `destination`, and are those of different files here."""
@@ -163,7 +167,8 @@ class LinkSearch:
         self._rounds.add(asyncio.get_running_loop().create_task(self._round(work)))
 
     async def _round(self, work: Coroutine[None, None, dict[bytes, int]]) -> None:
-        names = await work
+        async with self._one_round:
+            names = await work
         # Who is woken by what follows is to see that this is over.
         self._rounds.discard(cast("asyncio.Task[None]", asyncio.current_task()))
         self._revive(names)
@@ -197,6 +202,7 @@ class LinkSearch:
         return {name: NAME for names in groups for name in names}
 
     async def _learn_all(self, young_ns: int) -> dict[bytes, int]:
+        self._catalogue_wanted = False
         began = time.time_ns() - _SLACK_NS
         found = await self._tried(lambda: self._finder.catalogue(young_ns))
         young = dict.fromkeys(found.young, CONTENT)

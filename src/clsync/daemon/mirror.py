@@ -30,6 +30,7 @@ from clsync.monitor.base import Monitor
 
 Handlers = Sequence[Handler | None]
 """One for each target; None: the one at work stays."""
+_NOT_SERVED = "nothing is handed over to this destination any more"
 _SECOND_LOOK = 0.05
 """Seconds between two looks whether everything is at rest."""
 _ROOT_CHECK = 1.0
@@ -49,6 +50,8 @@ class TargetHealth(NamedTuple):
     in_flight: int
     trouble: str | None
     """Why nothing at all can be synced now."""
+    paused: bool
+    """Nothing is handed over, because somebody wants it so."""
     failing: Mapping[bytes, str]
     """Path -> why it failed last."""
 
@@ -95,7 +98,8 @@ class Mirror:
         self._collector = Collector(open_monitor, Window(), log, wake=self._call, root_gone=self._note_root_gone)
         self._source = Source(root, self._collector, log, self._call)
         self._search = self._source.search
-        slots = asyncio.Semaphore(max_parallel)
+        # Those that may hang are not to keep all the others from their turn.
+        slots = asyncio.Semaphore(max_parallel), asyncio.Semaphore(max(max_parallel // 2, 1))
         self._deliveries = [
             Delivery(
                 self._source,
@@ -133,8 +137,12 @@ class Mirror:
 
     def _note_parts(self, parts: Parts) -> None:
         self._parts, self._course, self._rules = parts, parts.course, parts.rules
-        self._standby = Standby(parts.standby, self._log)
-        self._collector.window.collect, self._collector.window.gap = parts.collect, parts.gap
+        self._standby = Standby(parts.standby, parts.hours, self._log)
+        self._collector.window.collect, self._collector.window.gap = (
+            parts.collect,
+            # Of several each has its own pace.
+            parts.gap if len(self._deliveries) == 1 else 0.0,
+        )
 
     def _set_status(self, word: str) -> None:
         self._status = word
@@ -208,7 +216,8 @@ class Mirror:
             last_sync=delivery.last_sync,
             pending=len(target.dirty),
             in_flight=sum(map(len, target.dirty.flights)),
-            trouble=self._trouble if self._hold_until is not None else target.trouble(),
+            trouble=self._trouble if self._hold_until is not None else self._standby.why or target.trouble(),
+            paused=delivery.paused,
             failing=target.dirty.failing(),
         )
 
@@ -216,8 +225,8 @@ class Mirror:
         """Return what is going on, for each target, as copies. The window is looked at, and goes on as before."""
         try:
             seen = await self._collector.look()
-        except OSError as error:
-            self._note_window_lost(error, *self._deliveries)
+        except OSError:
+            self._lose_window()
             seen = {}
         return [await delivery.state(self._status, seen) for delivery in self._deliveries]
 
@@ -229,24 +238,56 @@ class Mirror:
         chosen = [delivery for delivery in self._deliveries if not names or delivery.target.name in names]
         failed: dict[str, dict[bytes, str]] = {}
         await self._following.wait()
-        for delivery in chosen:
-            delivery.target.hurry_failed()
         while True:
-            await self._collector.catch_up()
-            try:
-                await self._source.take_all(time.monotonic())
-            except OSError as error:
-                self._note_window_lost(error, *self._deliveries)
-            if until_synced and not self._search.busy and all(d.target.at_rest() for d in chosen):
-                return failed
-            for delivery in chosen:
+            await self._look_at_all()
+            # Nothing may happen between these: what is dirty now is what is waited for.
+            barriers = [(delivery, delivery.target.raise_barrier()) for delivery in chosen]
+            for delivery, barrier in barriers:
                 delivery.hurry = True
+                if not self._serves(delivery):
+                    barrier.end(_NOT_SERVED)
             self._call()
-            arrivals = await asyncio.gather(*(delivery.target.arrival() for delivery in chosen))
-            failed |= {d.target.name: found for d, found in zip(chosen, arrivals, strict=True) if found}
-            if not until_synced:
-                return failed
+            arrivals = await asyncio.gather(*(delivery.target.arrival(barrier) for delivery, barrier in barriers))
+            for delivery, found in zip(chosen, arrivals, strict=True):
+                failed.setdefault(delivery.target.name, {}).update(found)
+            resting = not self._search.busy and all(d.target.at_rest() or not self._serves(d) for d in chosen)
+            if not until_synced or (resting and not await self._anything_new(chosen)):
+                return {name: found for name, found in failed.items() if found}
             await asyncio.sleep(_SECOND_LOOK)
+
+    async def _anything_new(self, chosen: Sequence[Delivery]) -> bool:
+        await self._look_at_all()
+        return not all(d.target.at_rest() or not self._serves(d) for d in chosen)
+
+    async def _look_at_all(self) -> None:
+        """Let all that has changed by now be dirty at all targets."""
+        while True:
+            while self._root.trouble() is not None or self._hold_until is not None:
+                self._note_root_gone()
+                await asyncio.sleep(_SECOND_LOOK)
+            await self._collector.catch_up(fresh=True)
+            # Who asks for it may go away in the middle; what is taken is not to be lost by that.
+            taking = asyncio.ensure_future(self._source.take_all(time.monotonic()))
+            try:
+                await asyncio.shield(taking)
+            except OSError:
+                self._lose_window()
+                continue
+            except asyncio.CancelledError:
+                taking.add_done_callback(self._note_taken)
+                raise
+            return
+
+    def _note_taken(self, taking: asyncio.Future[None]) -> None:
+        if not taking.cancelled() and taking.exception() is not None:
+            self._lose_window()
+
+    def pause(self, names: Collection[str], paused: bool) -> None:
+        """Hand over nothing to some targets (`names`; none: all), or go on; what is on its way arrives."""
+        for delivery in self._deliveries:
+            if not names or delivery.target.name in names:
+                delivery.paused = paused
+        self._call()
 
     # -- phases ------------------------------------------------------------------------------------------------
 
@@ -367,8 +408,8 @@ class Mirror:
             self._reap()
             if self._hold_until is not None and not await self._root_is_back():
                 return
-            if self._leaving is Leaving.FLUSH and self._standby.holds(time.monotonic()):
-                return  # whoever wants the run to end does not want it to wait, nor to sync against the file's word
+            if self._leaving is Leaving.FLUSH and (self._standby.holds(time.monotonic()) or self._resting()):
+                return  # whoever wants the run to end does not want it to wait, nor to sync against the other word
             self._hurry_all()
             for delivery in await self._due():
                 await self._hand_over(delivery)
@@ -423,9 +464,15 @@ class Mirror:
             self._log.error(f"watch directory {where} is away", "what changed is synced by the next start")
             return Exit.INCOMPLETE
         if self._leaving is Leaving.FLUSH and self._standby.active and self._anything_left():
-            self._log.error("the standby file is there", "what changed is synced by the next start")
+            self._log.error(self._standby.why, "what changed is synced by the next start")
             return Exit.INCOMPLETE
+        asleep = all(delivery.paused for delivery in self._deliveries) and self._anything_left()
+        paused = [d.target for d in self._deliveries if d.paused and (asleep or d.target.pending())]
+        for target in paused:
+            self._log.error(f"{target.called} is paused", "what changed is synced by the next start")
         failing = [delivery.target for delivery in self._deliveries if delivery.target.failing()]
+        if paused and not failing:
+            return Exit.INCOMPLETE
         if not failing:
             return Exit.OK
         for target in failing:
@@ -441,6 +488,8 @@ class Mirror:
     async def _close(self) -> None:
         await self._search.close()
         self._collector.close()
+        for delivery in self._deliveries:
+            delivery.crew.stop()
         for delivery in self._deliveries:
             await delivery.close()
         for handler in self._unused():
@@ -459,6 +508,14 @@ class Mirror:
         return [*self._dismissed, *(handler for handler in wanted if handler is not None)]
 
     # -- what is left ------------------------------------------------------------------------------------------
+
+    def _resting(self) -> bool:
+        """Tell whether all that waits is for targets that are paused."""
+        if not any(delivery.paused for delivery in self._deliveries):
+            return False
+        going = [d for d in self._deliveries if not d.paused and not self._given_up_on(d)]
+        unknown = self._collector.half_taken or self._search.busy or self._collector.drain()
+        return not going or not (unknown or any(d.target.pending() for d in going))
 
     def _anything_left(self) -> bool:
         searching = self._search.busy and not (self._search.failing and self._leaving is not None)
@@ -479,6 +536,11 @@ class Mirror:
         """Tell whether there is no target left that may go on."""
         return all(map(self._given_up_on, self._deliveries))
 
+    def _serves(self, delivery: Delivery) -> bool:
+        """Tell whether anything will be handed over to a target."""
+        most = self._course.max_iterations
+        return not self._given_up_on(delivery) and not (most and delivery.confirmed >= most)
+
     def _over(self, done: Callable[[Delivery], bool]) -> bool:
         """Tell whether all targets that may go on are `done`."""
         return all(done(delivery) or self._given_up_on(delivery) for delivery in self._deliveries)
@@ -487,11 +549,9 @@ class Mirror:
 
     async def _due(self) -> list[Delivery]:
         """Wait until a batch is to be made, or something happens; return the targets for which one is due."""
-        hurry, most = self._course.exit_on_no_events, self._course.max_iterations
+        hurry = self._course.exit_on_no_events
         times: dict[Delivery, float] = {}
-        for delivery in self._deliveries:
-            if self._given_up_on(delivery) or (most and delivery.confirmed >= most):
-                continue
+        for delivery in filter(self._serves, self._deliveries):
             at = delivery.due_at(hurry)
             if at is not None:
                 times[delivery] = at
@@ -595,6 +655,12 @@ class Mirror:
             delivery.target.note_trouble(f"{shown(self._root.path)}: {error}")
         self._doubt_window()
 
+    def _lose_window(self) -> None:
+        """Compare everything, because the source could not be looked at: no target has failed by that."""
+        if self._root.trouble() is not None:
+            self._note_root_gone()
+        self._doubt_window()
+
     def _doubt_window(self) -> None:
         """Compare everything: what the monitor would still have named is lost."""
         since = self._collector.lost_since()
@@ -615,6 +681,8 @@ class Mirror:
             self._leaving = self._leaving or Leaving.DONE
         elif self._given_up_on(delivery):
             self._log.error(f"{delivery.target.called} is given up: it failed too often", "the others go on")
+        if not self._serves(delivery):
+            delivery.target.end_barriers(_NOT_SERVED)
 
     # -- other settings ----------------------------------------------------------------------------------------
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from clsync.core.rules import Rules
 from clsync.core.signature import Signatures
 from clsync.daemon.course import Course
 from clsync.daemon.hooks import Hook
 from clsync.handler.base import Handler
+from clsync.options.hours import Hours
 
 MOST_IN_FLIGHT = 8
 """Batches, where threading lets them overlap: each may be an rsync at either end."""
@@ -62,9 +63,13 @@ class Parts:
     """Size in bytes above which changed files wait; 0: none."""
     big_delay: float = 0.0
     """Seconds that they wait."""
+    big_longest: float = 0.0
+    """Seconds that they wait at most while they are being written."""
     pre_exit: Hook | None = None
     """Run before the last batch."""
     at_exit: Hook | None = None
     """Run after it."""
     standby: bytes | None = None
     """A file that holds everything up."""
+    hours: Hours = field(default=Hours())
+    """When batches may be handed over."""

@@ -104,7 +104,7 @@ async def _opened(handlers: Sequence[Handler]) -> None:
     try:
         for handler in handlers:
             await handler.open()
-    except OperatorError:
+    except BaseException:
         for handler in handlers:
             await handler.aclose()
         raise

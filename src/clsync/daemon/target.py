@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 
 from clsync.core.barrier import Barrier
@@ -13,6 +13,7 @@ from clsync.core.batch import LINKED, Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.dirty import DirtySet, Failure
 from clsync.core.paths import shown
+from clsync.core.trouble import BACKOFFS, Trouble, kind_of
 from clsync.core.windows import Backoff
 from clsync.daemon.log import Log
 from clsync.daemon.renames import Moves
@@ -40,13 +41,16 @@ class Target:
         self._failed_at = 0.0
         """When the target was found unusable last."""
         self._why = ""
-        self._big: set[bytes] = set()
+        self._big: dict[bytes, float] = {}
+        """Big files that wait -> since when."""
         self._hopeless: set[bytes] = set()
         self._barriers: dict[Barrier, asyncio.Event] = {}
         """What is waited for, and whom to tell."""
         self._log, self._backoff = log, Backoff()
-        self.big_delay = 0.0
-        """Seconds that big files wait."""
+        self._kind: Trouble | None = None
+        """What kind of trouble was told last, of the target as a whole."""
+        self.big_delay = self.big_longest = 0.0
+        """Seconds that big files wait, and that they wait at most while they are being written."""
 
     @property
     def called(self) -> str:
@@ -102,8 +106,27 @@ class Target:
 
     def hurry_big(self) -> None:
         """Let big files wait no longer, now and from now on."""
-        self.dirty.release(self._big)
+        self.dirty.release(list(self._big))
         self.big_delay = 0.0
+
+    def growing(self, ripe: Iterable[bytes], written: Callable[[bytes], float | None], clock: float) -> set[bytes]:
+        """Return those big files that have waited, and are to wait longer because they are still being written.
+
+        `written` tells when (wall clock); `clock`: what that shows now. Sent now, they would be sent again and again.
+        """
+        patient = time.monotonic() - self.big_longest
+        found = set()
+        for path in ripe:
+            at = written(path) if self._big.get(path, patient) > patient else None
+            if at is not None and clock - self.big_delay < at <= clock:
+                found.add(path)
+        return found
+
+    def _note_big(self, taken: Mapping[bytes, int], postponed: Mapping[bytes, int], now: float) -> None:
+        if self._big or postponed:
+            old = self._big
+            self._big = {path: since for path, since in old.items() if path not in taken}
+            self._big |= {path: old.get(path, now) for path in postponed}
 
     def is_big(self, path: bytes) -> bool:
         """Tell whether a path waits because its file is big."""
@@ -126,14 +149,14 @@ class Target:
             self.dirty.abort(taken)
             self.code = outcome.code
             if started >= self._failed_at:  # one outage meets all that is on its way
-                self.note_trouble(outcome.message)
+                self.note_trouble(outcome.message, outcome.code)
             # Other names of a file may be known by now only because of what was taken.
             linked = ((p, bits_of(f)) for p, f in resolved.entries.items() if f & LINKED and p not in taken)
             self.dirty.add(linked, since)
             return
         if self.unwell:
             self._log.info(f"{self.called} can be used again")
-        self.unwell, self.unwell_until = 0, 0.0
+        self.unwell, self.unwell_until, self._kind = 0, 0.0, None
         failed = dict(resolved.unreadable)
         if outcome.verdict is Verdict.PARTIAL:
             failed |= outcome.failed
@@ -153,8 +176,7 @@ class Target:
             self.dirty.wait(again, min(failure.retry_at for failure in failures.values()))
         for path, bits in resolved.postponed.items():
             self.dirty.postpone(path, bits, now + self.big_delay)
-        if self._big or resolved.postponed:
-            self._big = self._big - taken.keys() | resolved.postponed.keys()
+        self._note_big(taken, resolved.postponed, now)
         self.look_again(resolved.unsure)
         for path, bits in resolved.unlinked.items():
             self.dirty.postpone(path, bits, float("inf"))
@@ -166,34 +188,57 @@ class Target:
         for path, bits in unsure.items():
             self.dirty.postpone(path, bits, until)
 
-    def note_settled(self, taken: dict[bytes, int], outcome: Outcome, started: float) -> None:
+    def note_settled(self, taken: dict[bytes, int], resolved: Resolved, outcome: Outcome, started: float) -> None:
         """Tell those who wait what a batch has brought that began at `started`."""
-        if outcome.verdict is not Verdict.UNWELL:
-            for barrier, over in self._barriers.items():
-                barrier.note(taken, started, outcome.again, self.dirty)
-                if barrier.over:
-                    over.set()
+        if outcome.verdict is Verdict.UNWELL:
+            return
+        failed = {**resolved.unreadable, **outcome.failed}
+        for barrier, over in self._barriers.items():
+            self.dirty.release(barrier.note(taken, started, failed, outcome.again, self.dirty))
+            if barrier.over:
+                over.set()
 
-    async def arrival(self) -> dict[bytes, str]:
-        """Wait until all that is dirty now has arrived; return what has failed, with reasons."""
+    def raise_barrier(self) -> Barrier:
+        """Return a barrier for all that is dirty now; what has failed is tried again."""
+        self.hurry_failed()
         barrier = Barrier(self.dirty, time.monotonic())
-        if not barrier.over:
-            self._barriers[barrier] = asyncio.Event()
-            try:
+        self._barriers[barrier] = asyncio.Event()
+        return barrier
+
+    async def arrival(self, barrier: Barrier) -> dict[bytes, str]:
+        """Wait until a barrier is over; return what has failed, with reasons."""
+        try:
+            if not barrier.over:
                 await self._barriers[barrier].wait()
-            finally:
-                del self._barriers[barrier]
+        finally:
+            del self._barriers[barrier]
         return barrier.failed
 
-    def note_trouble(self, message: str) -> None:
-        """Give a target that cannot be used a rest, a longer one each time."""
+    def end_barriers(self, why: str) -> None:
+        """Let nobody wait for this target any longer."""
+        for barrier, over in self._barriers.items():
+            barrier.end(why)
+            over.set()
+
+    def note_trouble(self, message: str, code: int = 0) -> None:
+        """Give a target that cannot be used a rest, a longer one each time; say so once for each kind of trouble.
+
+        `code`: of the handler.
+        """
+        kind = kind_of(message, code)
         self.unwell += 1
         self._failed_at = time.monotonic()
         self._why = message
-        delay = self._backoff.delay(self.unwell, random.random())
+        delay = BACKOFFS[kind].delay(self.unwell, random.random())
         self.unwell_until = time.monotonic() + delay
-        if message != "stopped":
-            self._log.error(f"{self._prefix}{message}", f"nothing is lost, next try in {delay:.1f} s")
+        if message == "stopped":
+            return
+        hint = f"nothing is lost, next try in {delay:.1f} s"
+        if kind is self._kind:
+            self._log.debug(1, f"{self._prefix}{message}; {hint}")
+        else:
+            self._kind = kind
+            self._log.error(f"{self._prefix}{message}", f"{hint}, then later and later")
 
     def _delay(self, path: bytes, draw: float) -> float:
         return self._backoff.delay(self.dirty.failures.get(path, 0) + 1, draw)

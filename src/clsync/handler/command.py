@@ -12,6 +12,7 @@ from clsync.handler.base import PathRules
 from clsync.handler.listfiles import ListFiles
 from clsync.handler.objects import Objects, event_mask
 from clsync.handler.runner import Runner, surroundings
+from clsync.kernel.priority import USUAL, Priority
 from clsync.kernel.process import exit_text
 from clsync.options.expansion import expand, macros
 
@@ -69,6 +70,7 @@ class CommandHandler:
         timeout: float = 0.0,
         codes_done: Iterable[int] = (),
         one_file_system: bool = False,
+        priority: Priority = USUAL,
     ) -> None:
         """`root`: absolute path of the watched tree; `lookup`: values of `%name%` that do not depend on a run."""
         self.rules = rules
@@ -81,7 +83,7 @@ class CommandHandler:
         self._root, self._lookup, self._label, self._full_initial = root, lookup, label, full_initial
         self._codes_done = frozenset(codes_done) | ({0, 24} if style.vanished_is_done else {0})
         self._one_file_system = one_file_system
-        self._runner = Runner(timeout)
+        self._runner = Runner(timeout, priority=priority)
         self._stopping = False
         self._lists = ListFiles(style.lists_dir, style.keep_lists)
         names = {name for argument in self._arguments for name in macros(argument)}

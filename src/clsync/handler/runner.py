@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from clsync.kernel.features import refuse_if_forced
+from clsync.kernel.priority import USUAL, Priority, set_priority
 from clsync.kernel.process import activity, group_alive, signal_group, spawn
 
 KEPT_OUTPUT = 64 * 1024
@@ -39,13 +40,13 @@ class Result(NamedTuple):
 class Runner:
     """Runs programs for one handler, one after the other."""
 
-    def __init__(self, timeout: float = 0.0, patience: float = 0.0) -> None:
-        """`timeout`: seconds after which a program is ended, 0 for none.
+    def __init__(self, timeout: float = 0.0, patience: float = 0.0, priority: Priority = USUAL) -> None:
+        """`priority`: of the programs. `timeout`: seconds after which a program is ended, 0 for none.
 
         `patience`: seconds after which a program is ended in which neither it nor a descendant did anything,
         0 for none. Only for programs that wait for nobody but each other.
         """
-        self._timeout, self._patience = timeout, patience
+        self._timeout, self._patience, self._priority = timeout, patience, priority
         self._child: subprocess.Popen[bytes] | None = None
         self._stopped = False
         self._timed_out = self._stood_still = False
@@ -87,6 +88,8 @@ class Runner:
             os.close(source)
         self._child = child
         try:
+            if self._priority:
+                set_priority(child.pid, self._priority)
             with messages or _Nothing():
                 await self._wait(child)
             if self._stopped or self._timed_out or self._stood_still or child.returncode < 0:

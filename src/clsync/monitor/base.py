@@ -55,6 +55,14 @@ class Monitor(Protocol):
         """Return the monotonic time at which `drain` wants to be called although nothing is readable."""
         ...
 
+    def begin_look(self) -> None:
+        """Begin to look at everything again, where that is done at intervals; `drain` goes on with it."""
+        ...
+
+    def looking(self) -> bool:
+        """Tell whether a look that was begun this way goes on."""
+        ...
+
     def drain(self) -> bool:
         """Fold what the kernel has into the window, about 10 ms of work at most; True if the window is not empty."""
         ...

@@ -238,6 +238,16 @@ class TreeMonitor:
             times.append(0.0)
         return min((at for at in times if at is not None), default=None)
 
+    def begin_look(self) -> None:
+        """Begin to look at everything again, where that is done at intervals."""
+        for part in self._parts.values():
+            if isinstance(part, PollMonitor):
+                part.begin_look()
+
+    def looking(self) -> bool:
+        """Tell whether a look that was begun this way goes on."""
+        return any(part.looking() for part in self._parts.values() if isinstance(part, PollMonitor))
+
     def drain(self) -> bool:
         """Fold what the kernel has (see `monitor.base`)."""
         ready = dict(self._epoll.poll(0))

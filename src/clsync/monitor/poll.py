@@ -36,6 +36,7 @@ class PollMonitor:
         """Directories that were handed over whole since the last look -> since when (wall clock, ns)."""
         self._work: Iterator[None] | None = None
         self._next = float("inf")
+        self._wanted = self._fresh = False
         self._identity: tuple[int, int] | None = None
         # Nothing is ever readable here; the caller is told by `due`.
         self._outlet, self._inlet = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -58,16 +59,24 @@ class PollMonitor:
             return 0.0
         return self._next if self._next < float("inf") else None
 
+    def begin_look(self) -> None:
+        """Begin to look at everything again, after a look that has begun already."""
+        self._wanted = True
+
+    def looking(self) -> bool:
+        """Tell whether that look goes on."""
+        return self._wanted or self._fresh
+
     def drain(self) -> bool:
         """Go on looking (see `monitor.base`)."""
         now = time.monotonic()
-        if self._work is None and now >= self._next:
-            self._work = self._look(first=False)
+        if self._work is None and (now >= self._next or self._wanted):
+            self._work, self._fresh, self._wanted = self._look(first=False), self._wanted, False
         for _ in self._work or ():
             if time.monotonic() > now + _DRAIN_SECONDS:
                 return bool(self._window)
         if self._work is not None:
-            self._work = None
+            self._work, self._fresh = None, False
             self._next = time.monotonic() + self._interval
         return bool(self._window)
 

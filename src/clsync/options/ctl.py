@@ -38,8 +38,8 @@ class CtlOption(NamedTuple):
     """Empty: it has no value."""
     help: str
     completes: str = ""
-    command: str = ""
-    """The only one that takes it."""
+    commands: tuple[str, ...] = ()
+    """Those that take it; none: all."""
 
 
 COMMANDS: Final = (
@@ -66,9 +66,19 @@ COMMANDS: Final = (
         "In that version or a later one, at all destinations or at those of --target. `clsync wait` is the same. Exit"
         " code 3, with a list, if something failed; 11 if it takes longer than --timeout; without it there is no limit.",
     ),
+    Command(
+        "pause",
+        (),
+        "hand over nothing more",
+        "To all destinations, or to those of --target. What is on its way arrives; changes are collected. QUIT ends the"
+        " run then without syncing, with exit code 3 if anything may have changed.",
+    ),
+    Command("resume", (), "go on after a pause"),
     Command("stop", (), "end it, as SIGTERM does", "The command returns when the daemon has ended."),
     Command("die", (), "the same", "The name of clsync 0.4."),
 )
+
+_OF_TARGETS: Final = ("wait", "pause", "resume")
 
 OPTIONS: Final = (
     CtlOption("socket", "s", "PATH", "control socket of the daemon", "file"),
@@ -76,8 +86,15 @@ OPTIONS: Final = (
     CtlOption("config-block", "K", "NAME", "its block"),
     CtlOption("json", "j", "", "answer in JSON"),
     CtlOption("timeout", "", "SECONDS", f"longest wait for an answer [{TIMEOUT:g}]"),
-    CtlOption("target", "", "DEST", "a destination, as it was named to the daemon; may be repeated", "dir", "wait"),
-    CtlOption("until-synced", "", "", "wait until nothing at all is left to be synced", "", "wait"),
+    CtlOption(
+        "target",
+        "",
+        "DEST",
+        "a destination, as it was named to the daemon; may be repeated",
+        "dir",
+        ("wait", "pause", "resume"),
+    ),
+    CtlOption("until-synced", "", "", "wait until nothing at all is left to be synced", "", ("wait",)),
     CtlOption("help", "h", "", "show this text"),
 )
 
@@ -144,9 +161,9 @@ def _check(line: CtlLine, words: list[bytes]) -> None:
         )
     line.command = name
     for option in OPTIONS:
-        if option.command and option.name in line.given and option.command != name:
+        if option.commands and option.name in line.given and name not in option.commands:
             raise OperatorError(
-                f"clsync ctl --{option.name} has no meaning for {name}", f"it is for: {option.command}"
+                f"clsync ctl --{option.name} has no meaning for {name}", f"it is for: {', '.join(option.commands)}"
             )
 
 

@@ -312,7 +312,9 @@ STATUS_TEXTS: Final = {
     " file system.",
     "`pending`, `in_flight`": "How many paths are not known to be equal, and how many of them are being handed over.",
     "`targets`": "Where there are several destinations: an object for each, with `destination`, `mode`, `iteration`,"
-    " `last_sync_at`, `pending`, `in_flight`, `failing` and `trouble`. The numbers beside it are those of all of them.",
+    " `last_sync_at`, `pending`, `in_flight`, `failing`, `paused` and `trouble`. The numbers beside it are those of all"
+    " of them.",
+    "`paused`": "Whether nothing is handed over, because of `clsync ctl pause`.",
     "`trouble`": "Why nothing at all can be synced now, or null.",
     "`failing`, `failures`": "How many paths failed last time, and `path` and `reason` of the first 20. Bytes that are no"
     " text are lone surrogates.",

@@ -13,6 +13,8 @@ from clsync.options.commandline import Given, means_nothing, not_yet, read_comma
 from clsync.options.configfile import Block as ConfigBlock
 from clsync.options.configfile import ConfigFile, parse_config
 from clsync.options.expansion import expand
+from clsync.options.hours import Hours
+from clsync.options.pertarget import PerTarget
 from clsync.options.table import (
     ARGUMENTS_KEY,
     BY_NAME,
@@ -68,6 +70,9 @@ class Settings:
     timeout_sync: float
     threading: str
     max_parallel: int
+    bwlimit: PerTarget[int]
+    nice: PerTarget[int]
+    io_class: PerTarget[str]
     retries: int
     ignore_failures: int
     ignore_exitcode: frozenset[int]
@@ -86,6 +91,7 @@ class Settings:
     pre_exit_hook: bytes | None
     exit_hook: bytes | None
     standby_file: bytes | None
+    sync_hours: Hours
     background: int
     uid: bytes | None
     gid: bytes | None
@@ -483,6 +489,14 @@ def check(settings: Settings) -> None:
         raise OperatorError(
             f"--sync-handler {shown(s.sync_handler)} without a mode", "add --mode=direct, simple, shell or rsyncshell"
         )
+    for name in ("bwlimit", "nice", "io-class"):
+        for destination, _ in getattr(s, BY_NAME[name].key).some:
+            if destination not in s.destinations:
+                raise OperatorError(
+                    f"--{name}: {shown(destination)} is no destination", "name it as --destination-dir does"
+                )
+    if s.bwlimit and s.mode in ("direct", *PROGRAM_MODES):
+        raise OperatorError(f"--bwlimit has no meaning in mode {s.mode}", "the handler has to limit itself")
     if s.mode == "copy" and (s.sync_handler is not None or s.arguments is not None):
         raise OperatorError(
             "--mode=copy runs no program", "leave --sync-handler and the arguments out, or use mode direct"

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from clsync.options import values
+from clsync.options import pertarget, values
+from clsync.options.hours import Hours
+from clsync.options.pertarget import PerTarget
 from clsync.options.values import Parser
 
 
@@ -293,6 +295,41 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "Of all destinations together, where there are several.",
     ),
     Option(
+        "bwlimit",
+        "",
+        _V,
+        pertarget.parser(values.rate),
+        PerTarget(),
+        _HOW,
+        "most bytes a second",
+        "[DEST=]RATE",
+        "KiB a second, or with a unit: `512k`, `5m`. With a destination before it, as --destination-dir names it, for that"
+        " one alone. May be repeated. In modes rsyncdirect (without list files) and copy.",
+    ),
+    Option(
+        "nice",
+        "",
+        _V,
+        pertarget.parser(values.niceness),
+        PerTarget(),
+        _HOW,
+        "nice value of handlers",
+        "[DEST=]N",
+        "From -20 to 19; below 0 it needs CAP_SYS_NICE. May be repeated, as --bwlimit.",
+    ),
+    Option(
+        "io-class",
+        "",
+        _V,
+        pertarget.parser(values.io_class),
+        PerTarget(),
+        _HOW,
+        "I/O class of handlers",
+        "[DEST=]CLASS",
+        "`idle`, `best-effort` or `realtime` (ionice(1)); the last one needs CAP_SYS_ADMIN. May be repeated, as --bwlimit.",
+        completes="idle best-effort realtime",
+    ),
+    Option(
         "retries",
         "r",
         _V,
@@ -433,6 +470,19 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "It is looked for before each batch, and then every second. Changes are collected meanwhile. QUIT and ALRM end"
         " the run without syncing while it exists, with exit code 3 if anything may have changed.",
         completes="file",
+    ),
+    Option(
+        "sync-hours",
+        "",
+        _V,
+        values.hours,
+        Hours(),
+        _RUN,
+        "when batches may be handed over",
+        "HOURS",
+        "Spans with commas between them: `22:00-06:00`, `Mon-Fri 12:00-13:00,Sat 00:00-24:00`, by the clock of this"
+        " machine. Changes are collected meanwhile; a batch that is on its way may end later. QUIT and ALRM end the run"
+        " without syncing at any other time, with exit code 3 if anything may have changed. Empty: always.",
     ),
     _flag(
         "background",

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from clsync.options.hours import Hours
+from clsync.options.hours import parse as parse_hours
+
 Parser = Callable[[bytes | None, Any], object]
 
 INT_MAX: Final = 2**31 - 1
@@ -244,6 +247,37 @@ def group_name(text: bytes | None, current: object) -> bytes:
     if not name or b"\0" in name or not {b"", b".", b".."}.isdisjoint(name.split(b"/")):
         raise Invalid(f"'{shown(text or b'')}' is no name of a group", "write a relative path without dots")
     return name
+
+
+def hours(text: bytes | None, current: object) -> Hours:
+    """Parse spans of hours; empty means always."""
+    try:
+        return parse_hours(shown((text or b"").strip(_BLANKS)))
+    except ValueError as error:
+        raise Invalid(
+            str(error), "write spans as 22:00-06:00 or Mon-Fri 12:00-13:00, with commas between them"
+        ) from None
+
+
+def rate(text: bytes) -> int:
+    """Parse a rate: KiB a second, as rsync(1) has it, or with a unit (`512k`, `5m`, `1g`); return bytes a second."""
+    units = {b"k": 1 << 10, b"m": 1 << 20, b"g": 1 << 30}
+    unit = units.get(text[-1:].lower(), 0)
+    number = strtol(text[:-1] if unit else text)
+    _within(number, 1, _OFF_T_MAX >> 30)
+    return number * (unit or 1 << 10)
+
+
+def niceness(text: bytes) -> int:
+    """Parse a nice value."""
+    number = strtol(text)
+    _within(number, -20, 19)
+    return number
+
+
+def io_class(text: bytes) -> str:
+    """Parse the name of an I/O class."""
+    return str(choice("idle", "best-effort", "realtime")(text, None))
 
 
 def signal_blocks(text: bytes | None, current: Mapping[int, bytes]) -> Mapping[int, bytes]:

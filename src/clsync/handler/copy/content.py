@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -17,6 +18,8 @@ _STEP: Final = 8 << 20
 """Bytes copied by one call in the kernel: between two of them the work can be stopped."""
 _BUFFER: Final = 1 << 20
 _TIMES: Final = 3
+_NAP: Final = 0.1
+"""Seconds between two looks whether to go on, where copying is slowed down."""
 _CANNOT: Final = frozenset(
     (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EBADF, errno.EPERM, errno.ETXTBSY)
 )
@@ -25,9 +28,11 @@ _CANNOT: Final = frozenset(
 class Copier:
     """Copies content between open files, and remembers what these file systems cannot do."""
 
-    def __init__(self, pause: Callable[[], None]) -> None:
-        """`pause` is called between steps of a large file."""
-        self._pause = pause
+    def __init__(self, pause: Callable[[], None], rate: int = 0) -> None:
+        """`pause` is called between steps of a large file; `rate`: bytes a second at most, 0 for any."""
+        self._pause, self._rate = pause, rate
+        self._step = min(_STEP, max(rate // 8, TINY)) if rate else _STEP
+        self._next = 0.0
         self._no_clone: set[tuple[int, int]] = set()
         self._no_range: set[tuple[int, int]] = set()
 
@@ -58,6 +63,7 @@ class Copier:
         if size <= TINY and not sparse:
             data = _read(source, TINY + 1)
             _write(destination, data)
+            self._spend(len(data))
             return len(data) == size
         if pair not in self._no_clone and self._clone(source, destination, pair):
             return False
@@ -91,7 +97,7 @@ class Copier:
             self._pause()
             try:
                 refuse_if_forced("copy_file_range")
-                done = os.copy_file_range(source, destination, min(end - at, _STEP), at, at)
+                done = os.copy_file_range(source, destination, min(end - at, self._step), at, at)
             except OSError as error:
                 if error.errno == errno.EINTR:
                     continue
@@ -103,13 +109,24 @@ class Copier:
             if not done:  # it has become shorter, or the file system does not tell sizes
                 break
             at += done
+            self._spend(done)
         while at < end:
             self._pause()
-            data = _read(source, min(end - at, _BUFFER), at)
+            data = _read(source, min(end - at, _BUFFER, self._step), at)
             if not data:
                 return
             _write(destination, data, at)
             at += len(data)
+            self._spend(len(data))
+
+    def _spend(self, count: int) -> None:
+        """Wait as long as it takes to copy some bytes, if there is a limit."""
+        if not self._rate:
+            return
+        self._next = max(self._next, time.monotonic()) + count / self._rate
+        while (left := self._next - time.monotonic()) > 0:
+            self._pause()
+            time.sleep(min(left, _NAP))
 
 
 def same_content(source: int, destination: int, pause: Callable[[], None]) -> bool:

@@ -15,6 +15,7 @@ from clsync.handler.copy.settings import Settings
 from clsync.handler.renaming import rename_local
 from clsync.kernel import roles
 from clsync.kernel.capabilities import Capabilities
+from clsync.kernel.priority import USUAL, Priority, set_own_priority
 
 
 class CopyHandler:
@@ -34,6 +35,8 @@ class CopyHandler:
         timeout: float = 0.0,
         destination_check: Callable[[], str | None] = lambda: None,
         show_progress: bool = False,
+        priority: Priority = USUAL,
+        rate: int = 0,
         log: Callable[[str], None] = lambda text: None,
     ) -> None:
         """`capabilities`: what the destination can hold (`kernel.capabilities`).
@@ -42,7 +45,8 @@ class CopyHandler:
 
         `one_file_system`: 1: other file systems below the source become empty directories, 2: they are left out.
         `timeout`: seconds one batch may take, 0 for any. `destination_check` answers what is wrong with the
-        destination. `full_initial`: rules do not count in the initial sync. Raises OSError where no descriptor
+        destination. `full_initial`: rules do not count in the initial sync. `priority`: of who copies. `rate`: bytes a
+        second at most, 0 for any. Raises OSError where no descriptor
         is left.
         """
         self.rules, self.full_initial = rules, full_initial
@@ -56,7 +60,9 @@ class CopyHandler:
         self._timeout, self._destination_check = timeout, destination_check
         self._show_progress, self._log = show_progress, log
         self._control = Control()
-        self._thread = ThreadPoolExecutor(1, "copy")
+        # What a thread starts inherits its priority.
+        self._thread = ThreadPoolExecutor(1, "copy", set_own_priority, (priority,))
+        self._rate = rate
         self._littered = False
 
     async def open(self) -> None:
@@ -120,4 +126,5 @@ class CopyHandler:
             compares=self._compares,
             groups=frozenset((*who.groups, who.gid)),
             littered=self._littered,
+            rate=self._rate,
         )

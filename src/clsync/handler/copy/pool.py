@@ -90,7 +90,8 @@ class Pool:
     def _start(self, count: int) -> None:
         context = self._context
         try:
-            first = First(replace(context.settings, exact_modes=True), context.device)
+            rate = -(-context.settings.rate // count)
+            first = First(replace(context.settings, exact_modes=True, rate=rate), context.device)
             pickle.dumps(first)
         except Exception as error:
             raise Unavailable(f"the rules cannot be handed over: {error}") from error

@@ -24,7 +24,7 @@ class Roots:
         """`context`: the batch."""
         self.context = context
         self.attributes = Attributes(context.settings)
-        self.copier = Copier(lambda: context.pause())
+        self.copier = Copier(lambda: context.pause(), context.settings.rate)
         self.removal = Removal(context, self.open_destination)
         self.device = os.fstat(context.destination).st_dev
         self.no_atime = os.O_NOATIME

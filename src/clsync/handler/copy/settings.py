@@ -29,6 +29,8 @@ class Settings:
     """Groups that may be given to files although owners cannot be set."""
     littered: bool = False
     """The run before was cut off: it may have left temporary files."""
+    rate: int = 0
+    """Bytes a second that all processes may copy, 0 for any."""
     exact_modes: bool = False
     """The umask of this process is 0."""
 

@@ -25,6 +25,7 @@ from clsync.handler.plugin.protocol import Request, Rsync, Start, StartPython, S
 from clsync.handler.plugin.records import Records, event
 from clsync.handler.plugin.values import Values
 from clsync.kernel.files import opened
+from clsync.kernel.priority import USUAL, Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,11 @@ class PluginHandler:
         codes_done: Iterable[int] = (),
         one_file_system: bool = False,
         quiet: bool = False,
+        priority: Priority = USUAL,
     ) -> None:
         """`root`: absolute path of the watched tree; `told`: what the module is told of it.
 
-        `quiet`: the module is not to hold on to a terminal.
+        `quiet`: the module is not to hold on to a terminal. `priority`: of its process.
 
         Raises OperatorError where the module must not be loaded.
         """
@@ -105,7 +107,9 @@ class PluginHandler:
         else:
             check_module(module)
             start = Start(host_library(), module, style.function, told)
-        self._module = LoadedModule(start, log, root=root, timeout=timeout, codes_done=codes_done, quiet=quiet)
+        self._module = LoadedModule(
+            start, log, root=root, timeout=timeout, codes_done=codes_done, quiet=quiet, priority=priority
+        )
 
     async def open(self) -> None:
         """Load the module (see `handler.base.Handler`)."""

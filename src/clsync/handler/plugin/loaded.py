@@ -13,6 +13,7 @@ from clsync.handler.plugin.process import Gone, Log, Process
 from clsync.handler.plugin.protocol import End, Refused, Request, Start, StartPython
 from clsync.handler.runner import GRACE
 from clsync.kernel.files import opened
+from clsync.kernel.priority import Priority
 
 _LOADING = 60.0
 """Seconds that loading and initialising may always take: that is no call yet."""
@@ -31,12 +32,13 @@ class LoadedModule:
         timeout: float,
         codes_done: Iterable[int],
         quiet: bool,
+        priority: Priority,
     ) -> None:
         """`root`: the watched directory; `timeout`: seconds a call may take, 0 for as long as it likes.
 
-        `quiet`: its process is not to hold on to a terminal.
+        `quiet`: its process is not to hold on to a terminal. `priority`: of the process.
         """
-        self._quiet = quiet
+        self._quiet, self._priority = quiet, priority
         self._start, self._log, self._root = start, log, root
         self._timeout, self._codes_done = timeout, frozenset(codes_done) | {0}
         self._name = shown(os.path.basename(start.module))
@@ -120,7 +122,7 @@ class LoadedModule:
     async def _initialised(self, root: int) -> OperatorError | None:
         """Start a process; return what is wrong with the module, None if nothing is. Raises OSError."""
         where = f"--sync-handler {shown(self._start.module)}"
-        self._process = Process(self._name, self._log, self._argv, quiet=self._quiet)
+        self._process = Process(self._name, self._log, self._argv, quiet=self._quiet, priority=self._priority)
         answer = 0
         patience = max(self._timeout, _LOADING) if self._timeout else 0.0
         try:

@@ -14,6 +14,7 @@ from clsync.handler.plugin import protocol
 from clsync.handler.plugin.protocol import End, Refused, Request
 from clsync.handler.runner import GRACE, ended, group_ended
 from clsync.kernel.files import opened
+from clsync.kernel.priority import USUAL, Priority, set_priority
 from clsync.kernel.process import exit_text, signal_group, spawn
 
 _PACKETS = 1000
@@ -48,7 +49,9 @@ class Gone(Exception):
 class Process:
     """One life of it."""
 
-    def __init__(self, name: str, log: Log, argv: Sequence[bytes], *, quiet: bool = False) -> None:
+    def __init__(
+        self, name: str, log: Log, argv: Sequence[bytes], *, quiet: bool = False, priority: Priority = USUAL
+    ) -> None:
         """Start it; the module is loaded by the first request. Raises OSError.
 
         `argv`: a program of ours that is given the number of its socket's descriptor as last argument.
@@ -68,6 +71,8 @@ class Process:
                 stderr=errors,
                 pass_fds=[theirs.fileno()],
             )
+        if priority:
+            set_priority(self._child.pid, priority)
         loop = asyncio.get_running_loop()
         self._gone = loop.create_task(ended(self._child))
         self._answer: asyncio.Future[int] | None = None

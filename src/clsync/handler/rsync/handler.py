@@ -15,6 +15,7 @@ from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.rsync.recipe import Recipe
 from clsync.handler.rsync.run import BatchRun
 from clsync.handler.rsync.target import Target
+from clsync.kernel.priority import USUAL, Priority
 
 _CODE_PROTOCOL = 2
 
@@ -36,13 +37,14 @@ class RsyncHandler:
         environment: Mapping[bytes, bytes] | None = None,
         destination_check: Callable[[], str | None] = lambda: None,
         show_progress: bool = False,
+        priority: Priority = USUAL,
         log: Callable[[str], None] = lambda text: None,
     ) -> None:
         """`arguments`: the argument list, `%RSYNC-ARGS%` standing for the recipe's part.
 
         `timeout`: seconds one run may take, 0 for any. `codes_done`: exit codes that mean success, besides 0 and
         24. `destination_check` answers what is wrong with a local destination. `full_initial`: rules do not count
-        in the initial sync.
+        in the initial sync. `priority`: of rsync.
         """
         self.rules, self.full_initial = rules, full_initial
         self.trusts_times = os.path.basename(program) == b"rsync"
@@ -60,6 +62,7 @@ class RsyncHandler:
             codes_done=codes_done,
             environment=os.environb if environment is None else environment,
             show_progress=show_progress,
+            priority=priority,
         )
         self._destination_check, self._log = destination_check, log
         self._probed = not target.remote

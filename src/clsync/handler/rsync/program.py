@@ -16,6 +16,7 @@ from clsync.handler.rsync.connection import Connection, chooses_shell
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
 from clsync.handler.rsync.target import Target
 from clsync.handler.runner import Result, Runner, anonymous_file
+from clsync.kernel.priority import USUAL, Priority
 from clsync.kernel.process import exit_text
 
 CODES_DONE = frozenset((0, 24))
@@ -54,8 +55,9 @@ class Program:
         codes_done: Iterable[int],
         environment: Mapping[bytes, bytes],
         show_progress: bool,
+        priority: Priority = USUAL,
     ) -> None:
-        """`arguments`, `timeout`, `codes_done`: see `RsyncHandler`; `name`: what is run."""
+        """`arguments`, `timeout`, `codes_done`, `priority`: see `RsyncHandler`; `name`: what is run."""
         self.target, self.recipe, self.name = target, recipe, name
         self.absent_name = ABSENT + secrets.token_hex(6).encode()
         self.stopping = False
@@ -64,7 +66,7 @@ class Program:
         self._codes_done = frozenset(codes_done) | CODES_DONE
         self._arguments, self._show_progress = list(arguments), show_progress
         self._environment = dict(environment) | {b"LC_ALL": b"C"}
-        self._runner = Runner(timeout, 0.0 if target.remote else PATIENCE)
+        self._runner = Runner(timeout, 0.0 if target.remote else PATIENCE, priority)
         keep = target.ssh and not chooses_shell(self._arguments, self._environment)
         self._connection = Connection(target) if keep else None
         self._can_rename = renaming.reachable(target.directory)

@@ -30,6 +30,8 @@ class Recipe:
     """Seconds by which mtimes may differ; -1: compared to the nanosecond (rsync 3.1.3)."""
     compares: bool = False
     """Content that may differ is compared before it is sent: what is equal there is not written again."""
+    rate: int = 0
+    """KiB a second at most, 0 for any."""
     connection: tuple[bytes, ...] = ()
     """Options for the way to a remote target."""
 
@@ -72,6 +74,7 @@ class Recipe:
             b"--numeric-ids",
             *(_MAKES_WAY if self.makes_way else ()),  # each of them does it
             *self.lacking,
+            *([b"--bwlimit=%d" % self.rate] if self.rate else []),
             *self.connection,
         ]
 

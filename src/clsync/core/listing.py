@@ -1,0 +1,249 @@
+"""What a directory looked like, packed: sorted names with a signature each, so that an unchanged one is one comparison.
+
+A packed listing is one or several parts. A part: a checksum over its path and all that follows, the number of names,
+a record of 48 bytes for each, the names with slashes between them. The empty name is the directory itself; where it
+stands in its parent only its type is recorded, so that what happens in it changes one listing, not two.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, NamedTuple, Protocol
+
+from clsync.core.changes import ATTRIB, CONTENT, NAME, OF_DIRECTORY
+
+SELF: Final = b""
+"""The name under which a listing has its directory."""
+PART: Final = 128
+"""Names in one part of a long listing; more than twice as many are divided."""
+YOUNG_NS: Final = 20_000_000
+"""Two ticks of the coarsest clock that file systems stamp with (100 Hz)."""
+_HEAD: Final = struct.Struct("<II")
+_COUNT: Final = struct.Struct("<I")
+_RECORD: Final = struct.Struct("<QQqqIIII")
+A_DIRECTORY: Final = _RECORD.pack(0, 0, 0, 0, stat.S_IFDIR, 0, 0, 0)
+"""The record with which a directory stands in the one that holds it."""
+_YOUNG: Final = -1
+"""In place of a ctime that a later change may have as well: no file has it."""
+
+
+class DamagedListing(Exception):
+    """A part is not what was packed."""
+
+
+class Looked(Protocol):
+    """The fields of `os.stat_result` that a signature has."""
+
+    @property
+    def st_ino(self) -> int: ...
+
+    @property
+    def st_size(self) -> int: ...
+
+    @property
+    def st_mtime_ns(self) -> int: ...
+
+    @property
+    def st_ctime_ns(self) -> int: ...
+
+    @property
+    def st_mode(self) -> int: ...
+
+    @property
+    def st_nlink(self) -> int: ...
+
+    @property
+    def st_uid(self) -> int: ...
+
+    @property
+    def st_gid(self) -> int: ...
+
+    @property
+    def st_rdev(self) -> int: ...
+
+    @property
+    def st_dev(self) -> int: ...
+
+
+class Signature(NamedTuple):
+    """What tells that something is still what it was; contents, link targets and xattrs show in the ctime."""
+
+    ino: int
+    size: int
+    """Of a device: its number."""
+    mtime_ns: int
+    ctime_ns: int
+    mode: int
+    nlink: int
+    """Of a directory 0: it counts subdirectories."""
+    uid: int
+    gid: int
+
+    @property
+    def is_dir(self) -> bool:
+        """Tell whether it is one of a directory."""
+        return stat.S_ISDIR(self.mode)
+
+    def is_later_than(self, other: Signature) -> bool:
+        """Tell whether it is surely one of the same thing, taken after it had changed."""
+        return self.ino == other.ino and self.ctime_ns > other.ctime_ns != _YOUNG
+
+
+def record_of(found: Looked, young_ns: int) -> bytes:
+    """Pack what lstat found.
+
+    `young_ns`: wall clock, `YOUNG_NS` before it was looked at. What is stamped later may change without another stamp.
+    """
+    ctime = found.st_ctime_ns
+    size, nlink = found.st_size, found.st_nlink
+    kind = stat.S_IFMT(found.st_mode)
+    if kind == stat.S_IFDIR:
+        size = nlink = 0  # they follow from its content, and differ from file system to file system
+    elif kind in (stat.S_IFCHR, stat.S_IFBLK):
+        size = found.st_rdev
+    return _RECORD.pack(
+        found.st_ino,
+        size,
+        found.st_mtime_ns,
+        ctime if ctime < young_ns else _YOUNG,
+        found.st_mode,
+        nlink,
+        found.st_uid,
+        found.st_gid,
+    )
+
+
+def signature_of(found: Looked, young_ns: int) -> Signature:
+    """Return the signature of what lstat found; for `young_ns` see `record_of`."""
+    return Signature._make(_RECORD.unpack(record_of(found, young_ns)))
+
+
+def packed(signature: Signature) -> bytes:
+    """Return a signature as a record."""
+    return _RECORD.pack(*signature)
+
+
+def unpacked(record: bytes) -> Signature:
+    """Return a record as a signature."""
+    return Signature._make(_RECORD.unpack(record))
+
+
+def present(signature: Signature) -> bytes:
+    """Return the record with which something stands in the directory that holds it."""
+    return A_DIRECTORY if signature.is_dir else packed(signature)
+
+
+class Observed(NamedTuple):
+    """Names that were looked at, in the order they were given."""
+
+    names: list[bytes]
+    records: list[bytes]
+    directories: list[bytes]
+    """Those of the names that are directories'."""
+    linked: list[tuple[int, int, bytes]]
+    """Files with several names: inode, links, name."""
+
+
+def observe(
+    names: Iterable[bytes],
+    look: Callable[[bytes], Looked],
+    young_ns: int,
+    keep: Callable[[bytes, Looked], bool] | None = None,
+) -> Observed:
+    """Look at names of one directory; what is gone meanwhile, or is not to be kept, is left out.
+
+    Raises the OSError of `look`, but for what is gone.
+    """
+    pack = _RECORD.pack
+    kept, records, directories, linked = Observed([], [], [], [])
+    # Millions of turns: this loop is what a scan costs.
+    for name in names:
+        try:
+            found = look(name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if keep is not None and not keep(name, found):
+            continue
+        mode, ctime, links = found.st_mode, found.st_ctime_ns, found.st_nlink
+        if mode & 0o170000 == 0o040000:
+            directories.append(name)
+            records.append(A_DIRECTORY)
+        elif mode & 0o120000 == 0o020000:  # devices
+            records.append(record_of(found, young_ns))
+        else:
+            records.append(
+                pack(
+                    found.st_ino,
+                    found.st_size,
+                    found.st_mtime_ns,
+                    ctime if ctime < young_ns else _YOUNG,
+                    mode,
+                    links,
+                    found.st_uid,
+                    found.st_gid,
+                )
+            )
+            if links > 1:
+                linked.append((found.st_ino, links, name))
+        kept.append(name)
+    return Observed(kept, records, directories, linked)
+
+
+def pack_part(path: bytes, names: list[bytes], records: list[bytes]) -> bytes:
+    """Pack a part of the listing of `path`; `names` are sorted."""
+    body = _COUNT.pack(len(names)) + b"".join(records) + b"/".join(names)
+    return _COUNT.pack(zlib.crc32(body, zlib.crc32(path))) + body
+
+
+def unpack_part(path: bytes, part: bytes) -> dict[bytes, bytes]:
+    """Return name -> record of a part of the listing of `path`, sorted. Raises DamagedListing."""
+    if len(part) < _HEAD.size:
+        raise DamagedListing(path)
+    checksum, count = _HEAD.unpack_from(part)
+    if zlib.crc32(part[4:], zlib.crc32(path)) != checksum:
+        raise DamagedListing(path)
+    end = _HEAD.size + count * _RECORD.size
+    names = part[end:].split(b"/") if count else []
+    if len(names) != count:
+        raise DamagedListing(path)
+    return {
+        name: part[at : at + _RECORD.size]
+        for name, at in zip(names, range(_HEAD.size, end, _RECORD.size), strict=True)
+    }
+
+
+def parts_of(path: bytes, entries: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """Pack a whole listing; return (first name, part). The first part begins with the empty name."""
+    names = sorted(entries)
+    if len(names) <= 2 * PART:
+        return [(SELF, pack_part(path, names, [entries[name] for name in names]))]
+    cuts = [names[at : at + PART] for at in range(0, len(names), PART)]
+    return [
+        (cut[0] if at else SELF, pack_part(path, cut, [entries[name] for name in cut])) for at, cut in enumerate(cuts)
+    ]
+
+
+def change(old: bytes | None, new: bytes | None) -> int:
+    """Return what has to be said of a name (`core.changes`) whose record was `old` and is `new`; None: nothing there."""
+    if old == new:
+        return 0
+    if old is None or new is None:
+        one = unpacked(new if old is None else old)  # type: ignore[arg-type]
+        return NAME | OF_DIRECTORY if one.is_dir else NAME
+    was, now = unpacked(old), unpacked(new)
+    if was.ino != now.ino or stat.S_IFMT(was.mode) != stat.S_IFMT(now.mode):
+        return NAME | OF_DIRECTORY if was.is_dir or now.is_dir else NAME
+    if was.is_dir:
+        return ATTRIB
+    # Another size or mtime shows by itself that the content may differ. A ctime alone does not say what has changed.
+    return ATTRIB if (was.size, was.mtime_ns) != (now.size, now.mtime_ns) else ATTRIB | CONTENT
+
+
+def changes(old: Mapping[bytes, bytes], new: Mapping[bytes, bytes]) -> dict[bytes, int]:
+    """Return name -> what has to be said of it (`core.changes`), for the names whose records differ."""
+    found = {name: change(record, new.get(name)) for name, record in old.items() if new.get(name) != record}
+    found |= {name: change(None, record) for name, record in new.items() if name not in old}
+    return found

@@ -1,0 +1,1 @@
+"""Durable state: an index of what the targets are confirmed to hold, and a journal of what they may not hold."""

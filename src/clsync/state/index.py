@@ -1,0 +1,171 @@
+"""The rows of the index: for each directory, the parts of its listing."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+
+from clsync.core.changes import NAME, OF_DIRECTORY
+from clsync.core.listing import (
+    A_DIRECTORY,
+    PART,
+    SELF,
+    Signature,
+    change,
+    changes,
+    pack_part,
+    packed,
+    present,
+    unpack_part,
+    unpacked,
+)
+from clsync.core.paths import join, parent
+
+Parts = list[tuple[bytes, bytes]]
+"""(first name, packed part); the first one begins with the directory itself."""
+
+_PARTS = "SELECT first, entries FROM listing WHERE path = ? ORDER BY first"
+_PART = "SELECT rowid, first, entries FROM listing WHERE path = ? AND first <= ? ORDER BY first DESC LIMIT 1"
+_PUT = "INSERT INTO listing VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET entries = excluded.entries"
+_CHANGE = "UPDATE listing SET entries = ? WHERE rowid = ?"
+_DROP_PART = "DELETE FROM listing WHERE rowid = ?"
+_DROP = "DELETE FROM listing WHERE path = ?"
+_DROP_BELOW = "DELETE FROM listing WHERE path >= ? AND path < ?"
+
+
+def below(path: bytes) -> tuple[bytes, bytes]:
+    """Return two keys: what lies strictly below `path` (not empty) is the first or more, and less than the second."""
+    return path + b"/", path + b"0"  # the byte after the slash
+
+
+def parts_in(rows: sqlite3.Connection, path: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the parts of a listing in order, none where it is not known. Raises sqlite3.Error."""
+    return rows.execute(_PARTS, (path,))
+
+
+def put(rows: sqlite3.Connection, listings: Iterable[tuple[bytes, Parts]]) -> None:
+    """Write whole listings of directories that are not in the index. Raises sqlite3.Error."""
+    rows.executemany(_PUT, ((path, first, part) for path, parts in listings for first, part in parts))
+
+
+def forget(rows: sqlite3.Connection, path: bytes) -> None:
+    """Remove the listings at and below `path`. Raises sqlite3.Error."""
+    if not path:
+        rows.execute("DELETE FROM listing")
+        return
+    rows.execute(_DROP, (path,))
+    rows.execute(_DROP_BELOW, below(path))
+
+
+def update(rows: sqlite3.Connection, path: bytes, names: Mapping[bytes, bytes | None]) -> dict[bytes, bytes | None]:
+    """Let the listing of a directory say of some names what they are; None: gone. Return what it said else, and of whom.
+
+    A directory that is not in the index stays so. Raises sqlite3.Error or DamagedListing.
+    """
+    before: dict[bytes, bytes | None] = {}
+    todo = sorted(names)
+    while todo:
+        found = rows.execute(_PART, (path, todo[-1])).fetchone()
+        if found is None:
+            break
+        row, first, part = found
+        entries = unpack_part(path, part)
+        known = len(before)
+        while todo and todo[-1] >= first:
+            name = todo.pop()
+            old, new = entries.get(name), names[name]
+            if old == new:
+                continue
+            before[name] = old
+            if new is None:
+                del entries[name]
+            else:
+                entries[name] = new
+        if len(before) > known:
+            _write_part(rows, row, path, first, entries)
+    return before
+
+
+def _write_part(
+    rows: sqlite3.Connection, row: int, path: bytes, first: bytes, entries: Mapping[bytes, bytes]
+) -> None:
+    names = sorted(entries)
+    if not names and first != SELF:
+        rows.execute(_DROP_PART, (row,))
+        return
+    # The part keeps the key it has; what is cut off begins with its own first name.
+    size = PART if len(names) > 2 * PART else max(len(names), 1)
+    head = names[:size]
+    rows.execute(_CHANGE, (pack_part(path, head, [entries[name] for name in head]), row))
+    for at in range(size, len(names), size):
+        cut = names[at : at + size]
+        rows.execute(_PUT, (path, cut[0], pack_part(path, cut, [entries[name] for name in cut])))
+
+
+def confirm(rows: sqlite3.Connection, signatures: Mapping[bytes, Signature | None]) -> dict[bytes, int]:
+    """Let the index say of some paths what they are; None: nothing stands there.
+
+    Return the paths that it said else of, with what has changed (`core.changes`). Raises sqlite3.Error or DamagedListing.
+    """
+    wanted: dict[bytes, dict[bytes, bytes | None]] = {}
+    for path, signature in signatures.items():
+        if path:
+            names = wanted.setdefault(parent(path), {})
+            names[path.rpartition(b"/")[2]] = None if signature is None else present(signature)
+        if signature is not None and signature.is_dir:
+            wanted.setdefault(path, {})[SELF] = packed(signature)
+    changed: dict[bytes, int] = {}
+    for directory, names in wanted.items():
+        for name, old in update(rows, directory, names).items():
+            path = join(directory, name)
+            changed[path] = changed.get(path, 0) | change(old, names[name])
+            if name != SELF and old is not None:
+                forget(rows, path)  # it may have been a directory
+    return changed
+
+
+def superseded(rows: sqlite3.Connection, signatures: Mapping[bytes, Signature | None]) -> set[bytes]:
+    """Return the paths of which the index has a later signature than these. Raises sqlite3.Error or DamagedListing."""
+    found = set()
+    for path, signature in signatures.items():
+        if signature is None:
+            continue
+        directory, name = (path, SELF) if signature.is_dir else (parent(path), path.rpartition(b"/")[2])
+        part = rows.execute(_PART, (directory, name)).fetchone()
+        known = unpack_part(directory, part[2]).get(name) if part is not None else None
+        if known is not None and unpacked(known).is_later_than(signature):
+            found.add(path)
+    return found
+
+
+def graft(rows: sqlite3.Connection, top: bytes, listings: Iterable[tuple[bytes, Parts]]) -> None:
+    """Replace all that is known at and below a directory. Raises sqlite3.Error or DamagedListing."""
+    forget(rows, top)
+    put(rows, listings)
+    enter(rows, top)
+
+
+def differences(rows: sqlite3.Connection, top: bytes, listings: Iterable[tuple[bytes, Parts]]) -> dict[bytes, int]:
+    """Return what some listings at and below a directory say else than the index does (`core.changes`).
+
+    Raises sqlite3.Error or DamagedListing.
+    """
+    where, keys = ("path = ? OR (path >= ? AND path < ?)", (top, *below(top))) if top else ("?", (1,))
+    old: dict[bytes, dict[bytes, bytes]] = {}
+    for path, part in rows.execute(f"SELECT path, entries FROM listing WHERE {where}", keys):
+        old.setdefault(path, {}).update(unpack_part(path, part))
+    found: dict[bytes, int] = {}
+    for path, parts in listings:
+        known = old.pop(path, None)
+        if known is None:
+            found[path] = NAME | OF_DIRECTORY
+            continue
+        new = {name: record for _, part in parts for name, record in unpack_part(path, part).items()}
+        found |= {join(path, name): bits for name, bits in changes(known, new).items()}
+    return found | dict.fromkeys(old, NAME | OF_DIRECTORY)
+
+
+def enter(rows: sqlite3.Connection, top: bytes) -> None:
+    """Let the listing that holds a directory say that there is one. Raises sqlite3.Error or DamagedListing."""
+    if top:
+        update(rows, parent(top), {top.rpartition(b"/")[2]: A_DIRECTORY})

@@ -1,0 +1,246 @@
+"""A scan of a tree by processes of its own, which share the directories between them and tell only what differs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from clsync.core.paths import join
+from clsync.kernel.process import exit_text, spawn
+from clsync.state import index
+from clsync.state.difference import pack
+from clsync.state.messages import FAILED, FOUND, IDLE, LINKED, SETTINGS, SHARE, WORK, Inbox, message
+from clsync.state.scanner import COMPARE, RECORD
+from clsync.state.walker import Directory, Scope, Walker
+
+Changes = list[tuple[bytes, int]]
+"""Paths, and what may have changed (`core.changes`)."""
+_MOST: Final = 4
+_CHUNK: Final = 1 << 18
+_AT_ONCE: Final = 256
+"""Directories given to a scanner at once."""
+
+
+class ScanFailed(Exception):
+    """The state is damaged, or cannot be read or written; the text says why."""
+
+
+class Scanned(NamedTuple):
+    """How much there was to look at."""
+
+    directories: int
+    entries: int
+
+
+class Linked(NamedTuple):
+    """A name of a file that has several."""
+
+    dev: int
+    ino: int
+    nlink: int
+    path: bytes
+
+
+class Source(NamedTuple):
+    """What is scanned, and beside what."""
+
+    open_root: Callable[[], int]
+    """Returns a new descriptor of the watched root; raises OSError where it is gone."""
+    scope: Scope
+    state: bytes
+    """The file (`Store.path`)."""
+
+
+async def compare(
+    source: Source, tops: Iterable[bytes] = (b"",), linked: Callable[[Linked], None] = lambda file: None
+) -> AsyncIterator[Changes]:
+    """Yield what differs from the index at and below directories.
+
+    Directories that are new are told as a whole. The processes wait while what they have found is not taken. `linked`
+    is told every file with several names, but for those in new directories. Raises OSError, or ScanFailed.
+    """
+    async with aclosing(_Scan(source, COMPARE, tops, linked).run()) as scan:
+        async for found in scan:
+            yield found
+
+
+async def record(
+    source: Source, tops: Iterable[bytes] = (b"",), linked: Callable[[Linked], None] = lambda file: None
+) -> Scanned:
+    """Write into the index what is at and below directories (`Store.begin_record`); for `linked` see `compare`.
+
+    Raises OSError, or ScanFailed.
+    """
+    scan = _Scan(source, RECORD, tops, linked)
+    async with aclosing(scan.run()) as running:
+        async for _ in running:
+            pass
+    return scan.seen()
+
+
+def listings(root: int, scope: Scope, top: bytes, most: int) -> list[tuple[bytes, index.Parts]] | None:
+    """Return all listings at and below a directory (for `Confirmed.trees`); None: more than `most` names.
+
+    For small trees: it is done at once, in this process. What cannot be looked at is left out.
+    """
+    walker = Walker(root, scope)
+    found: list[tuple[bytes, index.Parts]] = []
+    pending = [top]
+    while pending:
+        path = pending.pop()
+        try:
+            for directory in walker.visit(path):
+                most -= len(directory.names) + 1
+                if most < 0:
+                    return None
+                below, listing = _listed(directory)
+                found.append((path, listing))
+                pending += filter(walker.enters, (join(path, name) for name in below))
+        except OSError:
+            continue
+    return found
+
+
+def _listed(directory: Directory) -> tuple[list[bytes], index.Parts]:
+    parts: index.Parts = []
+    seen = pack(directory, lambda first, part: parts.append((first, part)))
+    return seen.directories, parts
+
+
+@dataclass(eq=False)
+class _Scanner:
+    """One process, and what it does."""
+
+    process: subprocess.Popen[bytes]
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    idle: bool = True
+    asked: bool = False
+    seen: Scanned = field(default=Scanned(0, 0))
+
+    def send(self, letter: bytes, parts: Iterable[bytes] = ()) -> None:
+        """Say something; what cannot be said any more shows in what is read."""
+        if not self.writer.is_closing():
+            self.writer.write(message(letter, parts))
+
+
+class _Scan:
+    """One scan at work."""
+
+    def __init__(self, source: Source, mode: bytes, tops: Iterable[bytes], linked: Callable[[Linked], None]) -> None:
+        self._source, self._mode, self._pending, self._linked = source, mode, list(tops), linked
+        self._scanners: list[_Scanner] = []
+        self._said: asyncio.Queue[tuple[_Scanner, bytes, list[bytes]] | BaseException] = asyncio.Queue(8)
+
+    def seen(self) -> Scanned:
+        """Return how much was looked at."""
+        seen = [scanner.seen for scanner in self._scanners]
+        return Scanned(sum(one.directories for one in seen), sum(one.entries for one in seen))
+
+    async def run(self) -> AsyncGenerator[Changes, None]:
+        """Scan, and yield what is found."""
+        listeners: list[asyncio.Task[None]] = []
+        try:
+            for _ in range(min(_MOST, len(os.sched_getaffinity(0)))):
+                self._scanners.append(await self._start())
+            listeners += [asyncio.create_task(self._listen(scanner)) for scanner in self._scanners]
+            self._hand_out()
+            while not all(scanner.idle for scanner in self._scanners):
+                said = await self._said.get()
+                if isinstance(said, BaseException):
+                    raise said
+                scanner, letter, parts = said
+                if letter == FOUND:
+                    yield [_change(part) for part in parts]
+                else:
+                    self._heed(scanner, letter, parts)
+        finally:
+            for listener in listeners:
+                listener.cancel()
+            await asyncio.gather(*listeners, return_exceptions=True)
+            await self._end()
+
+    async def _start(self) -> _Scanner:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                root = self._source.open_root()
+                try:
+                    words = [b"-I", b"-m", b"clsync.state.scanner", b"%d" % theirs.fileno()]
+                    process = spawn(
+                        [os.fsencode(sys.executable), *words],
+                        cwd=root,
+                        stdin=subprocess.DEVNULL,
+                        pass_fds=[theirs.fileno()],
+                        scanner=True,
+                    )
+                finally:
+                    os.close(root)
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_CHUNK)
+        except BaseException:
+            ours.close()
+            raise
+        scanner = _Scanner(process, reader, writer)
+        rules, level = self._source.scope
+        scanner.send(SETTINGS, [self._mode, b"%d" % level, self._source.state, rules.source_text])
+        return scanner
+
+    async def _listen(self, scanner: _Scanner) -> None:
+        inbox = Inbox()
+        try:
+            while data := await scanner.reader.read(_CHUNK):
+                for letter, parts in inbox.feed(data):
+                    await self._said.put((scanner, letter, parts))
+        except OSError:
+            pass
+        code = await asyncio.to_thread(scanner.process.wait)
+        await self._said.put(ChildProcessError(f"the scan has ended ({exit_text(code)})"))
+
+    def _heed(self, scanner: _Scanner, letter: bytes, parts: list[bytes]) -> None:
+        if letter == LINKED:
+            for part in parts:
+                device, inode, links, path = part.split(b" ", 3)
+                self._linked(Linked(int(device), int(inode), int(links), path))
+            return
+        if letter == FAILED:
+            raise ScanFailed(b"\0".join(parts).decode(errors="replace"))
+        if letter == SHARE:
+            scanner.asked = False
+            self._pending += [part for part in parts if part]
+        elif letter == IDLE:
+            scanner.seen = Scanned(*map(int, parts[0].split()))
+            scanner.idle = True
+            scanner.asked = False
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        idle = [scanner for scanner in self._scanners if scanner.idle]
+        for scanner in idle:
+            if self._pending:
+                count = min(-(-len(self._pending) // len(self._scanners)), _AT_ONCE)
+                scanner.idle = scanner.asked = False
+                scanner.send(WORK, self._pending[:count])
+                del self._pending[:count]
+        if any(scanner.idle for scanner in idle):
+            for scanner in self._scanners:
+                if not scanner.idle and not scanner.asked:
+                    scanner.asked = True
+                    scanner.send(SHARE)
+
+    async def _end(self) -> None:
+        for scanner in self._scanners:
+            scanner.writer.close()
+            scanner.process.kill()
+            await asyncio.to_thread(scanner.process.wait)
+
+
+def _change(part: bytes) -> tuple[bytes, int]:
+    bits, _, path = part.partition(b" ")
+    return path, int(bits)

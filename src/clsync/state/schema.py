@@ -1,0 +1,67 @@
+"""The tables of the state, and how its files are opened."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Final
+from urllib.parse import quote
+
+APPLICATION: Final = 0x636C736E
+"""What SQLite's header says of whose file it is."""
+VERSION: Final = 1
+_PAGE: Final = 4096
+"""A changed directory costs a page or two. Larger ones save 7 bytes an object, and take twice as long to write."""
+_LOG_PAGES: Final = 4096
+_CACHE_KIB: Final = 4096
+_PATIENCE: Final = 60.0
+"""Seconds that a writer waits for another one: none of them writes for longer than some 10 ms at a time."""
+
+TABLES: Final = """
+CREATE TABLE meta (id INTEGER PRIMARY KEY, content BLOB NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE target (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, boot BLOB NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE listing (path BLOB NOT NULL, first BLOB NOT NULL, entries BLOB NOT NULL, UNIQUE (path, first));
+CREATE TABLE dirty (target INTEGER, path BLOB, bits INTEGER, since REAL, checksum INTEGER,
+                    PRIMARY KEY (target, path)) WITHOUT ROWID;
+CREATE TABLE unflushed (target INTEGER, path BLOB, bits INTEGER, flush INTEGER, checksum INTEGER,
+                        PRIMARY KEY (target, path)) WITHOUT ROWID;
+"""
+SMALL: Final = ("meta", "target", "dirty", "unflushed")
+"""Tables whose every row counts; a listing that is lost or damaged is only looked at again."""
+
+
+def connect(path: bytes, *, write: bool) -> sqlite3.Connection:
+    """Open an existing file. Raises sqlite3.Error."""
+    name = quote(os.fsencode(os.path.abspath(path)))
+    connection = sqlite3.connect(
+        f"file:{name}?mode={'rw' if write else 'ro'}",
+        uri=True,
+        timeout=_PATIENCE,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=32,
+    )
+    try:
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute("PRAGMA mmap_size = 0")  # what is mapped counts as memory
+        if write:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def create(path: bytes) -> None:
+    """Make an empty file with the tables. Raises sqlite3.Error or OSError."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    connection = connect(path, write=True)
+    try:
+        connection.execute(f"PRAGMA page_size = {_PAGE}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.executescript(f"BEGIN; {TABLES} COMMIT;")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    finally:
+        connection.close()

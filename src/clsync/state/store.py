@@ -1,0 +1,400 @@
+"""The state of one source on disk: opened, written in transactions, given up where it cannot be written.
+
+What always holds, at any instant and after any crash: a path that no row of a target's journal covers stands at that
+target as the index says. Therefore
+
+- a path gets its row before a handler may touch it (`hand_over`), and loses it when the handler has confirmed it
+  (`confirm`) and the target has been flushed since (`flushed`);
+- the index is changed together with that, and every other target gets a row;
+- while a tree is recorded, its top has a row (`begin_record`, `end_record`).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, TypeVar
+
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
+from clsync.core.dirty import DirtySet
+from clsync.core.listing import DamagedListing, Signature
+from clsync.core.paths import is_below, parent
+from clsync.kernel.durable import flush_directory
+from clsync.state import index, opening
+from clsync.state.mark import Mark, Marked
+from clsync.state.meta import Meta, checksum
+
+T = TypeVar("T")
+_TROUBLE: Final = (sqlite3.Error, OSError, DamagedListing)
+_TREE: Final = NAME | OF_DIRECTORY
+_ABSENT: Final = NAME
+"""Change bits with which a tree, and something absent, is dirty again after it was confirmed."""
+
+
+class Dirty(NamedTuple):
+    """A path that a target may not hold as the index says."""
+
+    path: bytes
+    bits: int
+    """What may be different there (`core.changes`)."""
+    since: float
+    """No change is older (wall clock, seconds)."""
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What a target holds now. All of it was looked at before the handler began to read it."""
+
+    signatures: Mapping[bytes, Signature | None]
+    """Path -> what it was; None: nothing stood there. Not those that have changed again."""
+    trees: Mapping[bytes, Collection[tuple[bytes, index.Parts]]] = field(default_factory=dict)
+    """Directory that was handed over with everything below -> all listings at and below it (`state.scan`)."""
+    again: Mapping[bytes, int] = field(default_factory=dict)
+    """What has changed again, at or below something confirmed, by all that the monitor has said after the handler
+    had ended: path -> change bits."""
+
+
+class Store:
+    """The state of one source. For any thread; calls wait for each other, and some of them for the disk."""
+
+    def __init__(self, directory: bytes, mark: Mark, rows: sqlite3.Connection, meta: Meta, found: str) -> None:
+        """Use `Store.open`."""
+        self.directory = directory
+        self.found = found
+        """Why what was found could not be used, for a message; empty where it could, or nothing was found."""
+        self.lost = ""
+        """Why the state is no longer kept; empty while it is."""
+        self.on_lost: Callable[[str], None] = lambda why: None
+        """Called once, in the thread of the call that has failed."""
+        self.limit = 200_000
+        """Rows of a journal, about; above it, names fold into their directory."""
+        self._mark, self._rows, self._meta = mark, rows, meta
+        self._durable = 0
+        self._targets: dict[bytes, int] = {}
+        self._turn = threading.RLock()
+        self._disowned = self._closed = False
+
+    # -- opening and closing -----------------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, directory: bytes, identity: bytes, targets: Collection[bytes], boot: bytes) -> Store:
+        """Open the state in a directory, made where there is none.
+
+        `identity`: the root and all settings that make another tree of it; `targets`: a key for each of them;
+        `boot`: see `kernel.durable.boot_id`. A state that cannot be used is set aside. Targets that are new have to
+        be synced as a whole (`dirty` says so). Raises OperatorError where another process has it, OSError or
+        sqlite3.Error where none can be had here.
+        """
+        mark = opening.lock(directory)
+        try:
+            rows, meta, found = opening.open_or_make(directory, mark, identity, boot)
+            store = cls(directory, mark, rows, meta, found)
+            try:
+                store._begin(targets, boot)
+            except BaseException:
+                rows.close()
+                raise
+        except BaseException:
+            mark.close()
+            raise
+        return store
+
+    def _begin(self, targets: Collection[bytes], boot: bytes) -> None:
+        self._commit(lambda: self._adopt(targets, boot), durable=True)
+        flush_directory(self.directory)
+        self._mark.flush()
+
+    def _adopt(self, targets: Collection[bytes], boot: bytes) -> None:
+        self._targets = {key: number for number, key in self._rows.execute("SELECT id, key FROM target")}
+        for key in self._targets.keys() - set(targets):
+            self._drop_target(self._targets.pop(key))
+        for key in sorted(set(targets) - self._targets.keys()):
+            self._add_target(key)
+        if self._meta.boot != boot:
+            for number in self._targets.values():
+                self._doubt(number)
+            self._meta.boot = boot
+
+    def _add_target(self, key: bytes) -> None:
+        insert = "INSERT INTO target (key, boot, checksum) VALUES (?, ?, ?)"
+        added = self._rows.execute(insert, (key, b"", checksum(key, b"")))
+        assert added.lastrowid is not None
+        self._targets[key] = added.lastrowid
+        self._note(added.lastrowid, {b"": DOUBT}, 0.0)
+
+    def _drop_target(self, number: int) -> None:
+        for table in ("dirty", "unflushed"):
+            self._count(table, self._rows.execute(f"DELETE FROM {table} WHERE target = ?", (number,)).rowcount)
+        self._rows.execute("DELETE FROM target WHERE id = ?", (number,))
+
+    @property
+    def path(self) -> bytes:
+        """The file, for scans."""
+        return os.path.join(self.directory, opening.FILE)
+
+    def close(self) -> None:
+        """End the use of the state."""
+        with self._turn:
+            if not self._closed and not self.lost:
+                self._rows.close()
+            self._closed = True
+            self._mark.close()
+
+    # -- the journal -------------------------------------------------------------------------------------------
+
+    def dirty(self, target: bytes) -> list[Dirty]:
+        """Return what a target may not hold as the index says, sorted; a directory in doubt stands for all below.
+
+        What a handler was about to do changed the times of the directories above: they are among it.
+        """
+        return self._try(lambda: self._dirty(self._targets[target]), [Dirty(b"", DOUBT, 0.0)])
+
+    def _dirty(self, number: int) -> list[Dirty]:
+        query = "SELECT path, bits, since FROM dirty WHERE target = ?"
+        found = {row[0]: Dirty(*row) for row in self._rows.execute(query, (number,))}
+        for path, _, since in list(found.values()):
+            found.setdefault(parent(path), Dirty(parent(path), ATTRIB, since))
+        return sorted(found.values())
+
+    def hand_over(self, target: bytes, changes: Mapping[bytes, int], since: float) -> None:
+        """Note that a handler is about to touch some paths (the entries of its batch); durable when this returns.
+
+        `since`: no change among them is older (wall clock, seconds).
+        """
+        self._write(lambda: self._note(self._targets[target], changes, since), None, durable=True)
+
+    def confirm(self, target: bytes, confirmed: Confirmed) -> None:
+        """Note what a target holds; a crash may undo this."""
+        self._write(lambda: self._confirm(self._targets[target], confirmed), None)
+
+    def _confirm(self, number: int, confirmed: Confirmed) -> None:
+        # What the monitor has named again may have reached the target, and never been in the index.
+        signatures = {p: s for p, s in confirmed.signatures.items() if p not in confirmed.again}
+        others = [other for other in self._targets.values() if other != number]
+        if others:
+            # Another target was faster: this one does not hold what the index says.
+            for path in index.superseded(self._rows, signatures):
+                del signatures[path]
+        changed = index.confirm(self._rows, signatures)
+        for top, listings in confirmed.trees.items():
+            if others:
+                changed |= index.differences(self._rows, top, listings)
+            index.graft(self._rows, top, listings)
+        for other in others:
+            self._note(other, changed, time.time())
+        self._settle(number, {path: _bits_of(signature) for path, signature in signatures.items()}, confirmed.trees)
+        self._note(number, confirmed.again, time.time())
+
+    def _settle(self, number: int, paths: Mapping[bytes, int], trees: Collection[bytes]) -> None:
+        """Move rows of the journal to those that wait for a flush."""
+        self._remove("dirty", number, paths)
+        for top in trees:
+            self._remove("dirty", number, [top])
+            for table in ("dirty", "unflushed"):
+                self._remove_below(table, number, top)
+        for path, bits in paths.items():
+            if bits == _ABSENT:
+                for table in ("dirty", "unflushed"):
+                    self._remove_below(table, number, path)
+        self._await_flush(number, {**paths, **dict.fromkeys(trees, _TREE)})
+
+    def _await_flush(self, number: int, paths: Mapping[bytes, int]) -> None:
+        flush = self._meta.flush
+        self._meta.unflushed += max(
+            self._rows.executemany(
+                "INSERT OR IGNORE INTO unflushed VALUES (?, ?, 0, 0, 0)", ((number, path) for path in paths)
+            ).rowcount,
+            0,
+        )
+        self._rows.executemany(
+            "UPDATE unflushed SET bits = ?, flush = ?, checksum = ? WHERE target = ? AND path = ?",
+            ((b, flush, checksum(number, p, b, flush), number, p) for p, b in paths.items()),
+        )
+
+    def _note(self, number: int, changes: Mapping[bytes, int], since: float) -> None:
+        new = []
+        for path, bits in changes.items():
+            old = self._rows.execute(
+                "SELECT bits, since FROM dirty WHERE target = ? AND path = ?", (number, path)
+            ).fetchone()
+            if old is None:
+                self._meta.dirty += 1
+            both, oldest = (bits, float(since)) if old is None else (bits | old[0], min(float(since), old[1]))
+            new.append((number, path, both, oldest, checksum(number, path, both, oldest)))
+        self._rows.executemany("INSERT OR REPLACE INTO dirty VALUES (?, ?, ?, ?, ?)", new)
+        if self._meta.dirty > self.limit:
+            self._fold(number)
+
+    def _fold(self, number: int) -> None:
+        """Let directories stand for what is in them, where a target has too many rows."""
+        found = self._rows.execute("SELECT path, bits, since FROM dirty WHERE target = ?", (number,)).fetchall()
+        if len(found) <= self.limit:
+            return
+        since = min(since for _, _, since in found)
+        folded = DirtySet(self.limit)
+        folded.add(((path, bits) for path, bits, _ in found), since)
+        self._count("dirty", self._rows.execute("DELETE FROM dirty WHERE target = ?", (number,)).rowcount)
+        self._note(number, folded.ready, since)
+
+    def _remove(self, table: str, number: int, paths: Iterable[bytes]) -> None:
+        delete = f"DELETE FROM {table} WHERE target = ? AND path = ?"
+        self._count(table, self._rows.executemany(delete, ((number, path) for path in paths)).rowcount)
+
+    def _remove_below(self, table: str, number: int, path: bytes) -> None:
+        """Remove the rows strictly below a path."""
+        where, keys = ("path >= ? AND path < ?", index.below(path)) if path else ("path <> ?", (b"",))
+        delete = f"DELETE FROM {table} WHERE target = ? AND {where}"
+        self._count(table, self._rows.execute(delete, (number, *keys)).rowcount)
+
+    def _count(self, table: str, gone: int) -> None:
+        setattr(self._meta, table, getattr(self._meta, table) - max(gone, 0))
+
+    # -- flushing ----------------------------------------------------------------------------------------------
+
+    def awaiting_flush(self) -> int:
+        """Return how many rows wait for a flush, of all targets."""
+        return self._meta.unflushed
+
+    def begin_flush(self) -> int:
+        """Return a number for a flush that begins now: what is confirmed from now on is none of its business."""
+        with self._turn:
+            self._meta.flush += 1
+            return self._meta.flush - 1
+
+    def flushed(self, target: bytes, flush: int) -> None:
+        """Note that a target was flushed (syncfs(2), rsync --fsync) after `begin_flush` had returned this number."""
+        self._write(lambda: self._flushed(self._targets[target], flush), None)
+
+    def _flushed(self, number: int, flush: int) -> None:
+        gone = self._rows.execute("DELETE FROM unflushed WHERE target = ? AND flush <= ?", (number, flush))
+        self._count("unflushed", gone.rowcount)
+
+    def note_boot(self, target: bytes, boot: bytes) -> list[Dirty]:
+        """Note which boot the host of a target is in, whatever tells two of them apart.
+
+        Return what it may have lost since we saw it last, because it was not flushed; that is dirty from now on. Without
+        such notes the target is taken to be where we are.
+        """
+        return self._write(lambda: self._note_boot(target, boot), [], durable=True)
+
+    def _note_boot(self, key: bytes, boot: bytes) -> list[Dirty]:
+        number = self._targets[key]
+        if self._rows.execute("SELECT boot FROM target WHERE id = ?", (number,)).fetchone()[0] == boot:
+            return []
+        change = "UPDATE target SET boot = ?, checksum = ? WHERE id = ?"
+        self._rows.execute(change, (boot, checksum(key, boot), number))
+        return self._doubt(number)
+
+    def _doubt(self, number: int) -> list[Dirty]:
+        found = self._rows.execute("SELECT path, bits FROM unflushed WHERE target = ?", (number,))
+        lost = {path: bits | CONTENT for path, bits in found}
+        self._note(number, lost, 0.0)
+        self._remove("unflushed", number, lost)
+        return [dirty for dirty in self._dirty(number) if dirty.path in lost]
+
+    # -- whole trees -------------------------------------------------------------------------------------------
+
+    def begin_record(self, top: bytes, since: float) -> None:
+        """Note that a scan is to record what is at and below `top`, beside a sync of it; durable.
+
+        What the index had there is forgotten, and all targets are in doubt there until `end_record` or `confirm` says
+        else of them. `since`: no change there is older (wall clock, seconds).
+        """
+        self._write(lambda: self._begin_record(top, since), None, durable=True)
+
+    def _begin_record(self, top: bytes, since: float) -> None:
+        for number in self._targets.values():
+            self._note(number, {top: DOUBT | (_TREE if top else 0)}, since)
+        index.forget(self._rows, top)
+
+    def end_record(self, target: bytes, top: bytes, again: Mapping[bytes, int], since: float) -> None:
+        """Note that a target is equal at and below `top`, and that this was recorded; durable.
+
+        `again`: all that the monitor has named there since the scan or the handler began, whichever was first, and
+        that was not confirmed since, by what it has said after both had ended. `since`: no change among it is older.
+        """
+        self._write(lambda: self._end_record(self._targets[target], top, again, since), None, durable=True)
+
+    def _end_record(self, number: int, top: bytes, again: Mapping[bytes, int], since: float) -> None:
+        index.enter(self._rows, top)
+        self._settle(number, {}, [top])
+        self._note(number, {p: b for p, b in again.items() if p == top or is_below(p, top)}, since)
+
+    # -- transactions ------------------------------------------------------------------------------------------
+
+    def _write(self, work: Callable[[], T], otherwise: T, durable: bool = False) -> T:
+        return self._try(lambda: self._commit(work, durable), otherwise)
+
+    def _try(self, work: Callable[[], T], otherwise: T) -> T:
+        """Do something with the state; where it is lost, or is by this, the answer is another one."""
+        with self._turn:
+            if self._closed:
+                return otherwise
+            if not self.lost:
+                try:
+                    return work()
+                except _TROUBLE as error:
+                    self._lose(f"it is damaged at {error}" if isinstance(error, DamagedListing) else str(error))
+            self._disown()
+            return otherwise
+
+    def _commit(self, work: Callable[[], T], durable: bool) -> T:
+        """Do something in one transaction that counts."""
+        self._rows.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        self._rows.execute("BEGIN IMMEDIATE")
+        try:
+            answer = work()
+            self._meta.sequence += 1
+            self._meta.write(self._rows)
+            self._rows.execute("COMMIT")
+        except BaseException:
+            if self._rows.in_transaction:
+                self._rows.execute("ROLLBACK")
+            raise
+        if durable:
+            self._durable = self._meta.sequence
+        self._mark.write(Marked(self._meta.boot, self._meta.sequence, self._durable))
+        return answer
+
+    def give_up(self, why: str) -> None:
+        """Keep the state no longer, because a scan has found it damaged or could not write it."""
+        with self._turn:
+            if self._closed:
+                return
+            if not self.lost:
+                self._lose(why)
+            self._disown()
+
+    def _lose(self, why: str) -> None:
+        self.lost = why or "unknown error"
+        try:
+            self._rows.close()
+        except sqlite3.Error:
+            pass
+        self.on_lost(self.lost)
+
+    def _disown(self) -> None:
+        """See to it that nobody trusts what is left; tried again at each call until it has worked."""
+        if self._disowned:
+            return
+        try:
+            self._mark.clear()
+            self._disowned = True
+        except OSError:
+            pass
+        try:
+            opening.remove(self.path)  # a full disk has use for its room
+            self._disowned = True
+        except OSError:
+            pass
+
+
+def _bits_of(signature: Signature | None) -> int:
+    """Return the change bits with which something confirmed is dirty again."""
+    if signature is None:
+        return _ABSENT
+    return ATTRIB if signature.is_dir else ATTRIB | CONTENT

@@ -427,6 +427,7 @@ def test_every_target(world: World) -> None:
     with follow(world, f"-D{other}", "--mode=copy") as daemon:
         daemon.wait_until(lambda: daemon.output.count(SYNCED.removeprefix("Info: ")) == 2, what="both")
         be_ready(world, daemon)
+        daemon.wait_for_equal(bytes(world.source), bytes(other))
         before = [inodes(top) for top in (world.source, world.destination, other)]
         ring(world.source)
         world.wait_for_equal(daemon)

@@ -118,6 +118,7 @@ class Delivery:
     def use(self, parts: Parts, outlet: Outlet, crew: Crew) -> None:
         """Go by these parts from now on; no batch is in flight."""
         self.outlet, self.crew, self._gap = outlet, crew, parts.gap
+        self.target.moves.forget()
         self.target.name = outlet.name
         self._resolver.big, self._resolver.signatures = parts.big, outlet.signatures
         self.target.big_delay, self.target.big_longest = parts.big_delay, parts.big_longest
@@ -235,15 +236,10 @@ class Delivery:
     async def _rename(self, taken: dict[bytes, int], root: int) -> Collection[bytes]:
         """Rename at the target what was renamed here; return what the batch only has to make sure of."""
         moves, handler = self.target.moves.take(), self.crew.first
+        unknown = not self.initial_over or taken.get(b"", 0) & (NAME | DOUBT)
         alone = self.outlet.overlap == "off" and all(task.done() for task in self._flights)
-        usable = alone and not (self._one_file_system or self._source.collector.half_taken or self._stopped())
-        if (
-            not moves
-            or not usable
-            or not self.initial_over
-            or self.outlet.signatures is not None
-            or not isinstance(handler, Renames)
-        ):
+        whole = not (self._one_file_system or self._source.collector.half_taken or self.outlet.signatures is not None)
+        if not moves or unknown or not (alone and whole) or self._stopped() or not isinstance(handler, Renames):
             return ()
         dealt = renames.overtaken(moves, self._last)
 

@@ -258,7 +258,7 @@ def test_what_had_failed_before_is_not_lost(tree: World, mode: str) -> None:
     """It has the size and the time of its copy: nothing but the dirty set knows of it."""
     busy = tree.destination / "a/file"
     with follow(tree, f"--mode={mode}") as daemon:
-        daemon.wait_for_log(SYNCED)
+        be_ready(tree, daemon)
         with file_mounted(busy):
             rewrite(tree.source / "a/file")
             daemon.wait_for_log("a/file: ")

@@ -142,11 +142,16 @@ def grow_old(world: World) -> None:
         time.sleep(0.05)
 
 
+def ended_batches(daemon: Daemon) -> int:
+    """Return how many batches have ended."""
+    return daemon.output.count("Info: batch ")
+
+
 def be_ready(world: World, daemon: Daemon) -> None:
     """Wait until a rename is not taken for something that may have changed during the start."""
     daemon.wait_for_log(SYNCED.removeprefix("Info: "))
-    probe = world.write("probe")
-    world.wait_for_copy(daemon, "probe")
+    batches, probe = ended_batches(daemon), world.write("probe")
+    daemon.wait_until(lambda: ended_batches(daemon) > batches, what="the end of the batch")
     for number in range(20):
         renamed = world.source / f"probe{number}"
         if kept(world, partial(probe.rename, renamed), daemon):
@@ -191,11 +196,11 @@ def test_each_alone(world: World) -> None:
 
 def kept(world: World, act: Callable[[], object], daemon: Daemon) -> bool:
     """Change something, wait until it has arrived, and tell whether all inodes are kept."""
-    here, there, batches = inodes(world.source), inodes(world.destination), daemon.output.count("batch ")
+    here, there, batches = inodes(world.source), inodes(world.destination), ended_batches(daemon)
     act()
     world.wait_for_equal(daemon)
     # What is renamed while a batch deals with it is left to the next batch.
-    daemon.wait_until(lambda: daemon.output.count("batch ") > batches, what="the end of the batch")
+    daemon.wait_until(lambda: ended_batches(daemon) > batches, what="the end of the batch")
     demand_no_litter(world)
     return not anew(world, here, there)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clsync.core import batch as flag
-from clsync.core.changes import DOUBT, NAME
+from clsync.core.changes import CONTENT, DOUBT, NAME
 from clsync.core.classify import Freshness
 from clsync.core.links import LinkIndex
 from clsync.core.overlap import Overlap
@@ -89,3 +89,25 @@ def test_all_names_of_a_file_are_one_group_though_one_was_named(tmp_path: Path) 
     overlap = Overlap()
     done(overlap.begin({b"other": flag.REGULAR}))
     assert done(overlap.meets(made.entries, made.groups)) == {b"known", b"other", b"seen"}
+
+
+@pytest.mark.parametrize("stands", [True, False])
+def test_a_name_has_survived_only_as_long_as_it_stands_for_the_file(tmp_path: Path, stands: bool) -> None:
+    """Two targets would tell each other of two names that were replaced, for ever."""
+    links = LinkIndex()
+    (tmp_path / "gone").touch()
+    os.link(tmp_path / "gone", tmp_path / "other")
+    found = (tmp_path / "gone").stat()
+    links.learn((found.st_dev, found.st_ino), [b"gone", b"other"], 2)
+    os.link(tmp_path / "gone", tmp_path.with_suffix(".elsewhere"))  # its inode is not given to another file
+    for name in ("gone",) if stands else ("gone", "other"):
+        (tmp_path / name).unlink()
+        (tmp_path / name).touch()
+    root = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        resolver = resolve.Resolver(links, {})
+        doing = resolver.resolve({b"gone": CONTENT}, root=root, freshness=Freshness(0, 0), doubts={})
+        made = asyncio.run(doing)
+    finally:
+        os.close(root)
+    assert made.survivors == ({b"other": CONTENT} if stands else {})

@@ -21,7 +21,7 @@ from clsync import __version__
 from clsync.errors import Exit
 from clsync.options.table import OPTIONS
 from tests.support.daemon import Daemon, installed
-from tests.support.recorder import Recorder
+from tests.support.recorder import Call, Recorder
 from tests.system.world import AT_ONCE, MODES, QUICK, ROOT, SYNCED, WATCHING, World
 
 FOR_LONG = ("-t600", "-w0")
@@ -315,7 +315,10 @@ def test_a_big_file_is_sent_once_it_rests(world: World) -> None:
                 file.write(b"more")
                 time.sleep(0.05)
         written = time.monotonic()
-        sent = lambda: [call for call in recorder.calls if b"big" in call.arguments and call.status != "initsync"]  # noqa: E731
+
+        def sent() -> list[Call]:
+            return [call for call in recorder.calls if b"big" in call.arguments and call.status != "initsync"]
+
         early = len(sent())
         daemon.wait_until(lambda: len(sent()) > early, what="the big file")
         assert time.monotonic() - written > 0.2

@@ -6,6 +6,9 @@ import errno
 import os
 import pickle
 import socket
+import threading
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,37 @@ def test_a_path_of_any_length_is_opened(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(os.listdir("/proc/self/fd")) == before
     for descriptor in (found, here, root):
         os.close(descriptor)
+
+
+def test_what_is_moved_away_while_it_is_opened_is_gone(tmp_path: Path) -> None:
+    """Whatever the kernel calls it."""
+    (tmp_path / "root/a/b/c/d").mkdir(parents=True)
+    inside, outside = tmp_path / "root/a/b", tmp_path / "b"
+    over = threading.Event()
+
+    def move() -> None:
+        while not over.is_set():
+            inside.rename(outside)
+            outside.rename(inside)
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    root = os.open(tmp_path / "root", os.O_RDONLY | os.O_DIRECTORY)
+    met = Counter[str]()
+    try:
+        until = time.monotonic() + 20
+        while time.monotonic() < until and sum(met.values()) < 100_000:
+            try:
+                os.close(open_beneath(root, b"a/b/c/d", FLAGS))
+                met["opened"] += 1
+            except FileNotFoundError:
+                met["gone"] += 1
+    finally:
+        over.set()
+        mover.join()
+        os.close(root)
+    assert met["opened"]
+    assert met["gone"]
 
 
 def test_holes_are_not_data(tmp_path: Path) -> None:

@@ -12,16 +12,21 @@ import pytest
 from clsync.core.batch import FORCE, LINKED, REGULAR, Batch, Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT
+from clsync.core.rules import Rules
+from clsync.daemon.access import DirectAccess
 from clsync.daemon.course import Course
 from clsync.daemon.crew import Crew
 from clsync.daemon.dump import State
+from clsync.daemon.files import SmallFile
 from clsync.daemon.log import ERROR, INFO, WARNING, Log
 from clsync.daemon.mirror import Mirror
+from clsync.daemon.plan import Plan
 from clsync.daemon.resolve import Resolved, bits_of
 from clsync.daemon.run import _dump
 from clsync.daemon.target import Target
 from clsync.handler.base import Handler
 from clsync.handler.rsync.recipe import Recipe
+from clsync.options import load
 
 
 @pytest.mark.parametrize(
@@ -218,16 +223,23 @@ class _Quick:
         return Outcome(Verdict.DONE)
 
 
-def test_other_things_go_on_while_a_handler_is_made() -> None:
+def _direct_access() -> DirectAccess:
+    return DirectAccess(SmallFile(None, "status-file"), Log(level=0))
+
+
+def test_other_things_go_on_while_a_handler_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks at the destination, which may hang."""
     answered = threading.Event()
+    made = Plan(load([b"-W/", b"-D/"], {}, lambda name: None, 1), Log(level=0), b"/", None, Rules(), 0.0, 0)
 
-    def make() -> Handler:
+    def make(made: Plan) -> Handler:
         assert answered.wait(10), "the event loop has stood still"
         return cast(Handler, _Quick())
 
+    monkeypatch.setattr("clsync.daemon.access.make_handler", make)
+
     async def story() -> None:
-        crew = Crew(cast(Handler, _Quick()), make, 2)
+        crew = Crew(cast(Handler, _Quick()), lambda: _direct_access().new_handler(made), 2)
         crew._free.clear()  # the first one is at work
         batch = asyncio.create_task(crew.sync(Batch(1, {}, -1)))
         await asyncio.sleep(0.01)
@@ -245,7 +257,9 @@ def test_other_things_go_on_while_a_dump_is_written(tmp_path: Path) -> None:
             return [State("running", [], (queue, {}, {}, {}), {}, "", False)]
 
     async def story() -> int:
-        dump = asyncio.create_task(_dump(cast(Mirror, Big()), bytes(tmp_path / "dump"), Log(level=0)))
+        dump = asyncio.create_task(
+            _dump(cast(Mirror, Big()), bytes(tmp_path / "dump"), _direct_access(), Log(level=0))
+        )
         turns = 0
         while not dump.done():
             await asyncio.sleep(0.001)

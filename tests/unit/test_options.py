@@ -181,7 +181,7 @@ def test_help_and_version_come_first() -> None:
         ((b"--socket-mod=660",), "--socket-mod without a control socket", "add --socket"),
         ((b"--socket-own=root",), "--socket-own without a control socket", "add --socket"),
         ((b"--socket-auth=null",), "--socket-auth without a control socket", "add --socket"),
-        ((b"--splitting=1",), "--splitting is not available in this version of clsync", "leave it out"),
+        ((b"--cluster-ip=x",), "--cluster-ip is not available in this version of clsync", "leave it out"),
         ((b"--uid=",), "--uid: no name and no number", "0 is root"),
         ((b"--sync-handler-gid= ",), "--sync-handler-gid: no name and no number", "0 is root"),
         ((b"-u4294967295",), "-u: 4294967295 is too large", "4294967294"),
@@ -338,7 +338,7 @@ def test_an_unknown_key_is_a_warning_with_its_place() -> None:
         (b"retries = 3\n", (), "conf, line 1: a key before the first [block]"),
         (b"[default]\n\nretries = x\n", (), "conf, line 3: retries: 'x' is not a number"),
         (b"[default]\n-- = 'a\n", (), "conf, line 2: --: the quotation mark ' is not closed"),
-        (b"[default]\nsplitting = x\n", (), "conf, line 2: splitting is not available in this version of clsync"),
+        (b"[default]\ncluster-ip = x\n", (), "conf, line 2: cluster-ip is not available in this version of clsync"),
         (b"[a]\nconfig-block-inherits = b\n[b]\nconfig-block-inherits = a\n", (b"-Ka",), "conf: blocks inherit in a"),
         (b"[a]\nconfig-block-inherits = no\n", (b"-Ka",), "conf: block [a] inherits from [no], which is not there"),
         (b"[a]\n", (b"-Kb",), "conf has no block [b]"),
@@ -460,3 +460,22 @@ def test_argument_lines(line: bytes, words: tuple[bytes, ...] | None) -> None:
             split()
     else:
         assert split() == words
+
+
+def test_hooks_that_are_permitted() -> None:
+    """They are added up; an empty name clears the list."""
+    for words, files in (
+        (("/a,/b", "/c"), (b"/a", b"/b", b"/c")),
+        (("/a", ",/b"), (b"/b",)),
+        (("/a", ""), ()),
+        (("/a,",), ()),
+    ):
+        arguments = [f"--add-permitted-hook-files={word}".encode() for word in words]
+        assert loaded(*BASE, *arguments).add_permitted_hook_files == files
+
+
+def test_secure_splitting_stands_for_others_unless_they_are_set() -> None:
+    found = loaded(*BASE, b"--secure-splitting")
+    assert (found.splitting, found.check_execvp_arguments) == ("process", 1)
+    found = loaded(*BASE, b"--secure-splitting", b"--splitting=thread", b"--check-execvp-arguments=0")
+    assert (found.splitting, found.check_execvp_arguments) == ("thread", 0)

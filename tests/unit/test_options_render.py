@@ -30,6 +30,7 @@ SECTIONS = (
     "CONFIGURATION",
     "CONTROL",
     "PRIVILEGES",
+    "SPLITTING",
     "SIGNALS",
     "FILES",
     "EXIT STATUS",

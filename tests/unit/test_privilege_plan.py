@@ -101,6 +101,48 @@ def test_names_and_numbers(argv: tuple[str, ...], ids: Ids) -> None:
     assert identity(*argv).ids == ids
 
 
+@pytest.mark.parametrize("how", ["process", "thread"])
+def test_a_worker_is_nobody_or_who_is_named(how: str) -> None:
+    plan = planned(f"--splitting={how}")
+    assert plan.worker is not None
+    assert (plan.worker.ids, plan.worker.network, plan.worker.any_call) == (NOBODY._replace(groups=()), True, True)
+    named = planned(f"--splitting={how}", "-ubackup", "--seccomp-filter", "--detach-network=non-privileged").worker
+    assert named is not None
+    assert (named.ids, named.network, named.any_call) == (BACKUP._replace(groups=()), False, False)
+    own = planned(f"--splitting={how}", machine=AS_BACKUP).worker
+    assert own is not None
+    assert own.ids == BACKUP
+
+
+def test_the_part_with_rights_is_the_starter_with_less() -> None:
+    broker = identity("--splitting=process", "-ubackup")
+    assert (broker.ids, broker.bounding) == (ROOT, None)
+    assert broker.kept & MARKS
+    assert broker.kept & FOUR == FOUR
+    assert not broker.kept & mask(("CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SETPCAP"))
+    assert identity("--splitting=process", "-CCAP_KILL,CAP_CHOWN").kept == mask(("CAP_KILL", "CAP_CHOWN"))
+    plan = planned("--splitting=process")
+    assert (plan.roles.own, plan.roles.programs, plan.roles.others) == (ROOT, ROOT, False)
+    handlers = planned("--splitting=process", "--sync-handler-uid=backup").roles
+    assert (handlers.programs, handlers.others) == (BACKUP, True)
+    assert planned("--splitting=process", machine=AS_BACKUP).identity is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "machine", "message"),
+    [
+        (("-u0",), AS_ROOT, "--uid 0: the part without rights would own the files of root"),
+        ((), Machine(ROOT, READS), "--splitting=process: this user may not become another one"),
+        (("-ubackup",), Machine(Ids(5, 5, (5,)), 0), "--uid backup: this user may not become another one"),
+    ],
+)
+def test_a_worker_that_cannot_be(argv: tuple[str, ...], machine: Machine, message: str) -> None:
+    with pytest.raises(OperatorError) as refused:
+        planned("--splitting=process", *argv, machine=machine)
+    assert refused.value.message == message
+    assert refused.value.code == Exit.PRIVILEGE
+
+
 def test_the_old_default_is_tried() -> None:
     """Also with another user asked for, handlers are run as the starter."""
     plan = planned("--compat=0.4")

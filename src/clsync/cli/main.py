@@ -11,7 +11,7 @@ from typing import Final
 
 from clsync import __version__
 from clsync.errors import Exit, OperatorError
-from clsync.options import Change, HelpRequested, Settings, VersionRequested, load
+from clsync.options import Change, HelpRequested, ReadFile, Settings, VersionRequested, load
 from clsync.options.ctl import WAIT
 from clsync.options.ctl import WORD as CTL
 
@@ -41,8 +41,10 @@ def main() -> int:
         environ, pid = dict(os.environb), os.getpid()
         read_file: Callable[[bytes], bytes | None] = _read_file
 
-        def reload(changes: Sequence[Change]) -> Settings:
-            return load(arguments, environ, read_file, pid, changes)
+        def reload(
+            changes: Sequence[Change], through: Callable[[ReadFile], ReadFile] = lambda read_file: read_file
+        ) -> Settings:
+            return load(arguments, environ, through(read_file), pid, changes)
 
         known: dict[bytes, bytes | None] = {}
         settings = load(arguments, environ, _remembering(known), pid)

@@ -49,6 +49,18 @@ def _is_id(text: str) -> bool:
     return text.isascii() and text.isdecimal() and int(text) < 2**32 - 1
 
 
+class _Listening(socket.socket):
+    """Listens once: whoever does it again is the one whom clients take for the daemon (SO_PEERCRED, unix(7))."""
+
+    _listens = False
+
+    def listen(self, backlog: int = _WAITING, /) -> None:
+        """Listen. Raises OSError."""
+        if not self._listens:
+            super().listen(backlog)
+            self._listens = True
+
+
 class Listener:
     """A listening socket at a path, and the file that stands for it."""
 
@@ -66,7 +78,7 @@ class Listener:
 
     def open(self) -> socket.socket:
         """Make the socket and listen. Raises OperatorError."""
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made = _Listening(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with _alone_in(os.path.dirname(self.path)):
                 self._bind(made)

@@ -32,6 +32,8 @@ from clsync.options.values import shown
 
 MOST_CONNECTIONS: Final = 64
 _CHUNK: Final = 4096
+_CLOSING: Final = 1.0
+"""Seconds."""
 _GONE_CHECK: Final = 0.5
 """Seconds between two looks whether a client that waits is still there."""
 
@@ -108,6 +110,7 @@ class _Clients:
             self._clients.discard(client)
             # What nobody reads is not kept.
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+            await _closed(writer)
 
     async def end(self) -> None:
         """End all connections."""
@@ -133,14 +136,14 @@ class _Clients:
             lines.feed(data)
             for line in lines.lines():
                 client.asked_at, client.busy = time.monotonic(), True
-                writer.write(await (self._wait(line, writer) if line.id == Id.WAIT else self._answer(line, peer)))
+                writer.write(await self._answer(line, peer, writer))
                 await writer.drain()
                 await asyncio.sleep(0)  # many requests at once are not to hold up anything else
                 client.busy = False
                 if line.id == Id.QUIT:
                     return
 
-    async def _answer(self, line: Line, peer: str) -> bytes:
+    async def _answer(self, line: Line, peer: str, writer: asyncio.StreamWriter) -> bytes:
         if line.id >= MOST_IDS:
             return answer(line.number, Id.INVALID_ID, line.number)
         try:
@@ -154,6 +157,8 @@ class _Clients:
                     return answer(line.number, Id.INFO_IS, block, label, 0, 0)
                 case Id.STATUS:
                     return answer(line.number, Id.STATUS_IS, json.dumps(self._instance.status()).encode())
+                case Id.WAIT:
+                    return await self._wait(line, writer)
                 case Id.PAUSE | Id.RESUME:
                     return self._pause(line, peer)
                 case Id.DUMP:
@@ -172,10 +177,7 @@ class _Clients:
 
     async def _wait(self, line: Line, writer: asyncio.StreamWriter) -> bytes:
         """Answer when everything has arrived, or be cancelled when the client has gone."""
-        try:
-            targets, until_synced = _asked(line)
-        except Malformed as error:
-            return answer(line.number, Id.INVALID_ARGUMENTS, line.id, line.number, reason=str(error).encode())
+        targets, until_synced = _asked(line)
         task = asyncio.ensure_future(self._instance.wait(targets, until_synced))
         try:
             while not task.done():
@@ -184,7 +186,7 @@ class _Clients:
                     raise ConnectionResetError
             return answer(line.number, Id.ARRIVED, json.dumps(task.result()).encode())
         except OperatorError as error:
-            return _failed(line, b"wait", b"", errno.EINVAL, f"{error.message}; {error.hint}")
+            return _refused(line, b"wait", b"", error)
         finally:
             task.cancel()
 
@@ -195,7 +197,7 @@ class _Clients:
         try:
             self._instance.pause(targets, paused)
         except OperatorError as error:
-            return _failed(line, word.encode(), b"", errno.EINVAL, f"{error.message}; {error.hint}")
+            return _refused(line, word.encode(), b"", error)
         of = ", ".join(targets) or "all"
         self._log(f"control socket: {peer} asks for {word} of {of}")
         return answer(line.number, Id.PAUSED if paused else Id.RESUMED)
@@ -215,8 +217,7 @@ class _Clients:
         try:
             await self._instance.set(shown(key), value)
         except OperatorError as error:
-            what = f"{error.message}; {error.hint}" if error.hint else error.message
-            return _failed(line, b"set", key, errno.EINVAL, what)
+            return _refused(line, b"set", key, error)
         self._log(f"control socket: {peer} has set {shown(key)} to {shown(value)}")
         return answer(line.number, Id.HAS_SET)
 
@@ -245,9 +246,23 @@ def _negotiated(line: Line) -> bytes:
     return answer(line.number, Id.ACKNOWLEDGED, line.id, line.number)
 
 
+def _refused(line: Line, function: bytes, argument: bytes, error: OperatorError) -> bytes:
+    what = f"{error.message}; {error.hint}" if error.hint else error.message
+    return _failed(line, function, argument, errno.EINVAL, what)
+
+
 def _failed(line: Line, function: bytes, argument: bytes, code: int, what: str) -> bytes:
     message = sendable(what.encode("utf-8", "backslashreplace"))
     return answer(line.number, Id.FAILED, function, sendable(argument), code, message)
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    """Wait for the end of a connection; how it came about is of no interest, but somebody has to ask."""
+    try:
+        async with asyncio.timeout(_CLOSING):
+            await writer.wait_closed()
+    except (OSError, TimeoutError):
+        pass
 
 
 def _has_left(writer: asyncio.StreamWriter) -> bool:

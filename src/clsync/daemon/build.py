@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from clsync.control.listener import Listener
-from clsync.core.rules import Rules
 from clsync.core.signature import Signatures
+from clsync.daemon.access import Access
 from clsync.daemon.course import Course
-from clsync.daemon.handlers import is_exact, make_handler
-from clsync.daemon.hooks import Hook
+from clsync.daemon.handlers import is_exact
 from clsync.daemon.mirror import Mirror
 from clsync.daemon.parts import Outlet, Parts
-from clsync.daemon.plan import Plan, find_program, lookup_of, one_file_system_level, read_rules
+from clsync.daemon.plan import Plan, lookup_of, one_file_system_level
 from clsync.daemon.root import Directory
 from clsync.handler.base import Handler
-from clsync.monitor import TreeMonitor
 from clsync.options import Settings
 from clsync.options.expansion import expand
 
@@ -29,64 +26,54 @@ def make_mirror(
     plans: Sequence[Plan],
     handlers: Sequence[Handler],
     parts: Parts,
+    access: Access,
     set_status: Callable[[str], None],
     ready: Callable[[], None],
 ) -> Mirror:
     """Put the stages together. Raises OperatorError."""
     made = plans[0]  # what concerns the source is the same in all
-    s, log = made.settings, made.log
-
-    def open_monitor(rules: Rules) -> TreeMonitor:
-        return TreeMonitor(
-            made.root,
-            kind=s.monitor,
-            rules=rules,
-            follow_mounts=not (s.one_file_system or s.exclude_mount_points),
-            poll_interval=s.poll_interval,
-            log=log.warning,
-        )
-
     return Mirror(
-        root=Directory(made.root),
-        open_monitor=open_monitor,
+        root=Directory(made.root, access.ops),
+        open_monitor=lambda rules: access.open_monitor(made, rules),
         handlers=handlers,
         parts=parts,
-        log=log,
+        log=made.log,
         set_status=set_status,
-        one_file_system=one_file_system_level(s),
-        max_parallel=s.max_parallel,
+        stands=access.stands,
+        one_file_system=one_file_system_level(made.settings),
+        max_parallel=made.settings.max_parallel,
         started_ns=made.started_ns,
         ready=ready,
     )
 
 
-def make_parts(plans: Sequence[Plan]) -> Parts:
+def make_parts(plans: Sequence[Plan], access: Access) -> Parts:
     """Make what can be exchanged while the mirror runs. Raises OperatorError."""
     made = plans[0]
     s = made.settings
     return Parts(
-        outlets=tuple(map(_outlet, plans)),
+        outlets=tuple(_outlet(one, access) for one in plans),
         rules=made.rules,
         rules_read=made.rules_read,
-        read_rules=lambda: read_rules(s),
+        read_rules=lambda: access.read_rules(made),
         collect=max(s.delay_collect, 0.0),
         gap=s.delay_sync,
         course=_course(s),
         big=0 if s.cancel_syscalls else s.threshold_bigfile,
         big_delay=max(s.delay_collect_bigfile, 0.0),
         big_longest=0.0 if s.compat else _MOST_DELAYS * s.delay_collect_bigfile,
-        pre_exit=_hook(made, s.pre_exit_hook, "pre-exit-hook"),
-        at_exit=_hook(made, s.exit_hook, "exit-hook"),
+        pre_exit=access.hook(made, "pre-exit-hook"),
+        at_exit=access.hook(made, "exit-hook"),
         standby=os.path.abspath(s.standby_file) if s.standby_file is not None else None,
         hours=s.sync_hours,
     )
 
 
-def _outlet(made: Plan) -> Outlet:
+def _outlet(made: Plan, access: Access) -> Outlet:
     s = made.settings
     return Outlet(
         name=made.name,
-        make_handler=lambda: make_handler(replace(made)),  # of its own: handlers are made in threads
+        make_handler=lambda: access.new_handler(made),
         same_handler=_handler_key(made),
         signatures=_signatures(made),
         # Two runs of our own at one path would delete each other's temporary files, and be repeated for that.
@@ -127,13 +114,6 @@ def _handler_key(made: Plan) -> object:
         [expand(a, lookup) for a in given or ()] for given in (made.arguments or s.arguments, s.recursive_arguments)
     ]
     return made.mode, made.program, arguments, s.destination_dir, shaping
-
-
-def _hook(made: Plan, name: bytes | None, option: str) -> Hook | None:
-    """Return the hook that an option names. Raises OperatorError."""
-    if name is None:
-        return None
-    return Hook(find_program(name, f"--{option}"), option, made.settings.label, made.root, made.log)
 
 
 def make_listener(settings: Settings) -> Listener | None:

@@ -107,16 +107,17 @@ class Collector:
         if filled and window.opened_at is None:
             window.open(now)
             self._wake()
-        if filled and (window.due() or 0.0) - now > 2 * _REST:
-            self._rest(monitor)
+        due = window.due()
+        if filled and due is not None and abs(due - now) > 2 * _REST:
+            self._rest(monitor)  # it is not due yet, or waits for a handler
         if monitor.root_gone():
             self._root_gone()
-        due = monitor.due()
+        wanted = monitor.due()
         if self._due_timer is not None:
             self._due_timer.cancel()
             self._due_timer = None
-        if due is not None:
-            self._due_timer = asyncio.get_running_loop().call_later(max(due - now, 0.001), self.drain)
+        if wanted is not None:
+            self._due_timer = asyncio.get_running_loop().call_later(max(wanted - now, 0.001), self.drain)
         return filled or self._unseen is not None
 
     async def catch_up(self, fresh: bool = False) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.rules import Rules
@@ -14,7 +13,7 @@ from clsync.handler.base import Handler
 class Crew:
     """Hands each batch to a handler that is free; more of them are made when they are needed."""
 
-    def __init__(self, first: Handler, make: Callable[[], Handler], limit: int) -> None:
+    def __init__(self, first: Handler, make: Callable[[], Awaitable[Handler]], limit: int) -> None:
         """`make` gives another handler like the first one (OperatorError: not now). `limit`: batches in flight."""
         self.first = first
         """All are alike: what one says of itself holds for every one."""
@@ -46,7 +45,7 @@ class Crew:
             self._free.append(handler)
 
     async def _another(self) -> Handler:
-        handler = await asyncio.to_thread(self._make)  # it looks at the destination, which may hang
+        handler = await self._make()
         handler.rules = self.first.rules
         self._all.append(handler)
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
@@ -27,8 +26,9 @@ from clsync.daemon.source import Source
 from clsync.daemon.target import Target
 from clsync.daemon.traffic import Traffic
 from clsync.handler.base import Renames
-from clsync.kernel.slices import in_slices
-from clsync.kernel.walk import lstat_straight
+from clsync.kernel.ops import Looks
+from clsync.kernel.slices import in_parts, in_slices
+from clsync.kernel.walk import straight
 
 TICK_NS = 20_000_000
 """No file system clock is coarser than this, where it counts nanoseconds at all (CONFIG_HZ=100 makes 10 ms)."""
@@ -86,7 +86,7 @@ class Delivery:
         self.target = Target(log, outlet.name)
         source.targets.append(self.target)
         self._one_file_system = one_file_system
-        self._resolver = Resolver(source.links, source.searches, one_file_system=one_file_system)
+        self._resolver = Resolver(source.links, source.searches, source.root.ops, one_file_system=one_file_system)
         self.paused = False
         """Nothing is handed over until somebody lets it go on."""
         self.initial_over = False
@@ -140,7 +140,7 @@ class Delivery:
             flight = await self._prepared(root)
         finally:
             if flight is None:
-                os.close(root)
+                self._source.root.close(root)
         if flight is None:
             return True
         beside = self._source.shared or (self.outlet.overlap != "off" and not flight.initial)
@@ -193,7 +193,9 @@ class Delivery:
             taken, ripe = dirty.take((b"",)), set[bytes]()
         else:
             ripe = dirty.ripen(now)
-            ripe = ripe - self.target.growing(ripe, partial(_written, root), since) | self._traffic.ripe()
+            looks = self._source.root.ops.looks(root)
+            looks.expect(ripe)
+            ripe = ripe - self.target.growing(ripe, partial(_written, looks), since) | self._traffic.ripe()
             self._note_freshness()
             await self._source.take(now, self.target)
             taken = dirty.take()
@@ -246,7 +248,7 @@ class Delivery:
         def sure(move: Move) -> bool:
             return self.target.moves.sure(move) and not renames.lies_in(move, dealt)
 
-        source = renames.Source(root, self._resolver.rules)
+        source = renames.Source(self._source.root.ops.looks(root), self._resolver.rules)
         renamed = await renames.carry_out(moves, sure, handler, source, taken)
         doubts, since = self.target.dirty.doubts, self.target.moves.since
         for path in (path for path, is_dir in renamed.items() if is_dir):
@@ -287,7 +289,7 @@ class Delivery:
         except OSError as error:
             outcome = Outcome(Verdict.UNWELL, message=f"{shown(self._source.root.path)}: {error}")
         finally:
-            os.close(flight.root)
+            self._source.root.close(flight.root)
         self.target.settle(flight.taken, resolved, outcome, flight.since, flight.started)
         self.target.note_settled(flight.taken, resolved, outcome, flight.started)
         self._source.search.want(resolved.wanted, resolved.changed)
@@ -308,17 +310,20 @@ class Delivery:
 
     async def _sign(self, flight: Flight, outcome: Outcome) -> None:
         """Remember what was confirmed, as far as it is still what it was before."""
-        signatures, look = self.outlet.signatures, lstat_straight(flight.root)
+        signatures = self.outlet.signatures
         if signatures is None:
             return
-        settled_ns = int(flight.since * 1e9) - TICK_NS
-        async for path, signed in in_slices(flight.resolved.signed_of(outcome).items()):
-            try:
-                found = look(path)
-            except OSError:
-                continue  # it is handed over once too often
-            if path not in self.target.dirty.met:
-                signatures.confirm(path, signed, found, settled_ns)
+        looks = self._source.root.ops.looks(flight.root)
+        look, settled_ns = straight(looks.lstat), int(flight.since * 1e9) - TICK_NS
+        async for part in in_parts(flight.resolved.signed_of(outcome).items(), looks.at_once):
+            looks.expect([path for path, _ in part])
+            for path, signed in part:
+                try:
+                    found = look(path)
+                except OSError:
+                    continue  # it is handed over once too often
+                if path not in self.target.dirty.met:
+                    signatures.confirm(path, signed, found, settled_ns)
 
     async def _handed(self, flight: Flight) -> Outcome:
         resolved = flight.resolved
@@ -385,10 +390,10 @@ class Delivery:
             await asyncio.wait(self._flights)
 
 
-def _written(root: int, path: bytes) -> float | None:
+def _written(looks: Looks, path: bytes) -> float | None:
     """Return when a file was written last (wall clock); None where that cannot be told."""
     try:
-        return os.stat(path, dir_fd=root, follow_symlinks=False).st_mtime
+        return looks.quick(path).st_mtime_ns / 1e9
     except OSError:
         return None
 

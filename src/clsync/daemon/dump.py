@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,16 +46,22 @@ def write_dump(directory: bytes, states: Sequence[State]) -> None:
 
     With several targets it has such a directory for each, named by number.
     """
-    if len(states) == 1:
-        _write_state(directory, states[0])
-        return
     os.mkdir(directory, 0o750)
+    for _ in fill_dump(directory, states):
+        pass
+
+
+def fill_dump(directory: bytes, states: Sequence[State]) -> Generator[None, None, None]:
+    """Write into an empty directory, step by step (see `write_dump`). Raises OSError."""
     for number, state in enumerate(states, 1):
-        _write_state(directory + b"/%d" % number, state)
+        here = directory
+        if len(states) > 1:
+            here += b"/%d" % number
+            os.mkdir(here, 0o750)
+        yield from _fill(here, state)
 
 
-def _write_state(directory: bytes, state: State) -> None:
-    os.mkdir(directory, 0o750)
+def _fill(directory: bytes, state: State) -> Generator[None, None, None]:
     for name in (b"queue", b"threads"):
         os.mkdir(directory + b"/" + name, 0o750)
     together = {} if state.overlapping else {p: f for flight in state.flights for p, f in flight.entries.items()}
@@ -65,9 +71,12 @@ def _write_state(directory: bytes, state: State) -> None:
     _write(directory + b"/instance", lines)
     for number in range(_QUEUES):
         waiting = {path: _as_flags(bits) for path, bits in state.queues[number].items()}
+        yield
         _write(directory + b"/queue/%d" % number, _objects(waiting, 1))
+        yield
     for flight in state.flights if state.overlapping else ():
         _write(directory + b"/threads/%d" % flight.number, _flight(flight))
+        yield
 
 
 def _flight(flight: FlightState) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Protocol
 
 from clsync.core.paths import shown
 from clsync.daemon.log import Log
@@ -11,7 +12,19 @@ from clsync.kernel.files import opened
 from clsync.kernel.process import exit_text
 
 
-class Hook:
+class Hook(Protocol):
+    """Something that is run at the end."""
+
+    async def run(self, status: str, iteration: int) -> None:
+        """Run it to its end. What it answers changes nothing; a failure is told."""
+        ...
+
+    def stop(self) -> None:
+        """End it, if it runs."""
+        ...
+
+
+class ProgramHook:
     """A program that is run with the label as its only argument, in the watched directory, like a handler."""
 
     def __init__(self, program: bytes, option: str, label: bytes, root: bytes, log: Log) -> None:

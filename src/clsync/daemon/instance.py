@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import time
 from collections.abc import Collection, Mapping
 from itertools import islice
 from typing import Final
 
 from clsync import __version__
+from clsync.daemon.access import Access
 from clsync.daemon.course import Leaving
-from clsync.daemon.dump import write_dump
 from clsync.daemon.mirror import Mirror, TargetHealth
 from clsync.daemon.plan import Plan
 from clsync.daemon.switch import Switch
@@ -27,8 +25,9 @@ _NAMED: Final = 20
 class DaemonInstance:
     """One mirror, seen from outside."""
 
-    def __init__(self, mirror: Mirror, switch: Switch) -> None:
-        """`switch`: changes what the mirror goes by."""
+    def __init__(self, mirror: Mirror, switch: Switch, access: Access, pid: int) -> None:
+        """`switch`: changes what the mirror goes by; `pid`: the process that is sent signals."""
+        self._access, self._pid = access, pid
         self._mirror, self._switch = mirror, switch
         self._started = time.time()
 
@@ -46,7 +45,7 @@ class DaemonInstance:
         failing = [(target, path, why) for target in targets for path, why in target.failing.items()]
         return {
             "version": __version__,
-            "pid": os.getpid(),
+            "pid": self._pid,
             "started_at": self._started,
             "config_block": _text(block),
             "label": _text(label),
@@ -103,7 +102,7 @@ class DaemonInstance:
 
     async def dump(self, directory: bytes) -> None:
         """Write the queues to a new directory. Raises OSError."""
-        await asyncio.to_thread(write_dump, directory, await self._mirror.states())
+        await self._access.write_dump(directory, await self._mirror.states(), asked=True)
 
     async def set(self, key: str, value: bytes) -> None:
         """Change an option. Raises OperatorError."""

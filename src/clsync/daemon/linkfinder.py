@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from clsync.core.classify import LinkedFile
 from clsync.core.links import LinkIndex
 from clsync.core.paths import parent
-from clsync.kernel import linkscan
+from clsync.daemon.root import Directory
 from clsync.kernel.linkscan import YOUNG, Inode
-from clsync.kernel.process import exit_text, spawn
-from clsync.kernel.slices import in_slices
-from clsync.kernel.walk import lstat_straight
+from clsync.kernel.process import exit_text
+from clsync.kernel.slices import in_parts
+from clsync.kernel.walk import straight
 
 _CHUNK = 1 << 20
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Scanned(NamedTuple):
@@ -44,9 +42,9 @@ class Catalogue(NamedTuple):
 class LinkFinder:
     """Scans for inodes and teaches a `LinkIndex` what was found."""
 
-    def __init__(self, index: LinkIndex, open_root: Callable[[], int]) -> None:
-        """`open_root` returns a new descriptor of the watched root; raises OSError where it is gone."""
-        self._index, self._open_root = index, open_root
+    def __init__(self, index: LinkIndex, root: Directory) -> None:
+        """`root`: the watched directory."""
+        self._index, self._root = index, root
 
     async def find(self, wanted: set[LinkedFile]) -> dict[Inode, Scanned]:
         """Find all names of some files below the root. Raises OSError where the tree cannot be scanned."""
@@ -63,7 +61,7 @@ class LinkFinder:
 
     async def catalogue(self, young_ns: int) -> Catalogue:
         """Learn the names of all files that have several, and which changed since `young_ns`. Raises OSError."""
-        found = await _child(self._open_root, [b"--all", b"%d" % young_ns], b"")
+        found = await self._child(self._root.path, ("--all", str(young_ns)), b"")
         young = found.pop(YOUNG, Scanned(0, [])).paths
         for inode, scanned in found.items():
             # Where some names lie outside, the first event on one of them asks for a search.
@@ -76,22 +74,42 @@ class LinkFinder:
 
         Raises OSError.
         """
-        found = await _child(lambda: os.open(destination, _DIRECTORY), [b"--all", b"%d" % sys.maxsize], b"")
-        root = self._open_root()
-        try:
-            look = lstat_straight(root)
+        found = await self._child(destination, ("--all", str(sys.maxsize)), b"")
+        with self._root.opened() as root:
+            looks = self._root.ops.looks(root)
+            look = straight(looks.lstat)
             wrong = []
-            async for paths in in_slices(scanned.paths for scanned in found.values()):
-                seen = {p: s for p in paths if (s := look(p)) is not None and not stat.S_ISDIR(s.st_mode)}
-                if len({(s.st_dev, s.st_ino) for s in seen.values()}) > 1:
-                    wrong.append(list(seen))
+            async for part in in_parts(scanned.paths for scanned in found.values()):
+                looks.expect([path for paths in part for path in paths])
+                for paths in part:
+                    seen = {p: s for p in paths if (s := look(p)) is not None and not stat.S_ISDIR(s.st_mode)}
+                    if len({(s.st_dev, s.st_ino) for s in seen.values()}) > 1:
+                        wrong.append(list(seen))
             return wrong
-        finally:
-            os.close(root)
 
     async def _scan(self, wanted: set[LinkedFile], by_stat: bool) -> dict[Inode, Scanned]:
         wishes = b"".join(b"%d %d %d\n" % file for file in wanted)
-        return await _child(self._open_root, [b"--stat"] if by_stat else [], wishes)
+        return await self._child(self._root.path, ("--stat",) if by_stat else (), wishes)
+
+    async def _child(self, top: bytes, options: Sequence[str], wishes: bytes) -> dict[Inode, Scanned]:
+        """Scan a tree in a process of its own. Raises OSError."""
+        ops = self._root.ops
+        directory = ops.open(top)
+        try:
+            scan = ops.scan(directory, options)
+        finally:
+            ops.close(directory)
+        whole = False
+        try:
+            await _write(scan.inlet, wishes)
+            scan.end_input()
+            found = await _read(scan.outlet)
+            whole = True
+        finally:
+            code = await scan.end(kill=not whole)
+        if code:
+            raise ChildProcessError(f"the scan has ended ({exit_text(code)})")
+        return found
 
 
 def any_side_by_side(young: Collection[bytes], files: Iterable[Scanned]) -> bool:
@@ -103,43 +121,23 @@ def any_side_by_side(young: Collection[bytes], files: Iterable[Scanned]) -> bool
     )
 
 
-async def _child(open_root: Callable[[], int], options: list[bytes], wishes: bytes) -> dict[Inode, Scanned]:
-    """Scan a tree in a process of its own. Raises OSError."""
-    root = open_root()
+async def _write(pipe: int, data: bytes) -> None:
+    """Write all of it to a pipe. Raises OSError."""
+    os.set_blocking(pipe, False)
+    loop = asyncio.get_running_loop()
+    writable = asyncio.Event()
+    view = memoryview(data)
+    loop.add_writer(pipe, writable.set)
     try:
-        argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.kernel.linkscan", *options]
-        if not os.path.exists(linkscan.__file__):
-            return await asyncio.to_thread(_scanned_here, root, options, wishes)  # out of reach: another root
-        child = spawn(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, scanner=True)
+        while view:
+            await writable.wait()
+            writable.clear()
+            try:
+                view = view[os.write(pipe, view) :]
+            except BlockingIOError:
+                continue
     finally:
-        os.close(root)
-    assert child.stdin is not None
-    assert child.stdout is not None
-    try:
-        await asyncio.to_thread(_write, child, wishes)
-        found = await _read(child.stdout.fileno())
-        code = await asyncio.to_thread(child.wait)
-        if code:
-            raise ChildProcessError(f"the scan has ended ({exit_text(code)})")
-        return found
-    finally:
-        child.kill()
-        child.stdout.close()
-        await asyncio.to_thread(child.wait)
-
-
-def _scanned_here(root: int, options: list[bytes], wishes: bytes) -> dict[Inode, Scanned]:
-    """Scan a tree in a thread, which takes time from the rest of us. Raises OSError."""
-    found: dict[Inode, Scanned] = {}
-    for inode, links, path in linkscan.scanned(root, options, wishes.splitlines()):
-        found.setdefault(inode, Scanned(links, [])).paths.append(path)
-    return found
-
-
-def _write(child: subprocess.Popen[bytes], data: bytes) -> None:
-    assert child.stdin is not None
-    with child.stdin as pipe:
-        pipe.write(data)
+        loop.remove_writer(pipe)
 
 
 async def _read(pipe: int) -> dict[Inode, Scanned]:

@@ -79,6 +79,7 @@ class Mirror:
         parts: Parts,
         log: Log,
         set_status: Callable[[str], None],
+        stands: Callable[[bytes], bool],
         one_file_system: int = 0,
         max_parallel: int = 1,
         started_ns: int = 0,
@@ -86,13 +87,14 @@ class Mirror:
     ) -> None:
         """`handlers`: the first ones of those that `parts` makes, one for each target.
 
-        `max_parallel`: batches that may be on their way, of all targets.
+        `stands` tells whether something stands at a path. `max_parallel`: batches that may be on their way, of all targets.
 
         `started_ns`: wall-clock time since which files may have changed unseen in spite of equal size and mtime.
 
         `ready` is called once when the tree is watched.
         """
         self._root, self._log, self._write_status, self._ready = root, log, set_status, ready
+        self._stands = stands
         self._status = ""
         self._wake = asyncio.Event()
         self._collector = Collector(open_monitor, Window(), log, wake=self._call, root_gone=self._note_root_gone)
@@ -137,7 +139,7 @@ class Mirror:
 
     def _note_parts(self, parts: Parts) -> None:
         self._parts, self._course, self._rules = parts, parts.course, parts.rules
-        self._standby = Standby(parts.standby, parts.hours, self._log)
+        self._standby = Standby(parts.standby, self._stands, parts.hours, self._log)
         self._collector.window.collect, self._collector.window.gap = (
             parts.collect,
             # Of several each has its own pace.
@@ -250,14 +252,20 @@ class Mirror:
             arrivals = await asyncio.gather(*(delivery.target.arrival(barrier) for delivery, barrier in barriers))
             for delivery, found in zip(chosen, arrivals, strict=True):
                 failed.setdefault(delivery.target.name, {}).update(found)
-            resting = not self._search.busy and all(d.target.at_rest() or not self._serves(d) for d in chosen)
-            if not until_synced or (resting and not await self._anything_new(chosen)):
+            if not until_synced or await self._at_rest(chosen):
                 return {name: found for name, found in failed.items() if found}
             await asyncio.sleep(_SECOND_LOOK)
 
-    async def _anything_new(self, chosen: Sequence[Delivery]) -> bool:
+    async def _at_rest(self, chosen: Sequence[Delivery]) -> bool:
+        """Tell whether nothing is left for some targets, also by what has changed a moment ago."""
+
+        def rests() -> bool:
+            return all(d.target.at_rest() or not self._serves(d) for d in chosen)
+
+        if self._search.busy or not rests():
+            return False
         await self._look_at_all()
-        return not all(d.target.at_rest() or not self._serves(d) for d in chosen)
+        return rests()
 
     async def _look_at_all(self) -> None:
         """Let all that has changed by now be dirty at all targets."""
@@ -641,19 +649,19 @@ class Mirror:
             return
         trouble = self._root.trouble_at(root)
         if trouble is not None:
-            os.close(root)
+            self._root.close(root)
             self._hold(trouble)
             return
         delivery.hurry = False
         try:
             await delivery.hand_over(root)
         except OSError as error:
-            self._note_window_lost(error, delivery)
-
-    def _note_window_lost(self, error: OSError, *concerned: Delivery) -> None:
-        for delivery in concerned:
-            delivery.target.note_trouble(f"{shown(self._root.path)}: {error}")
-        self._doubt_window()
+            gone = self._root.trouble()
+            if gone is not None:
+                self._hold(gone)  # it went away in the middle: that is one trouble, not two
+            else:
+                delivery.target.note_trouble(f"{shown(self._root.path)}: {error}")
+            self._doubt_window()
 
     def _lose_window(self) -> None:
         """Compare everything, because the source could not be looked at: no target has failed by that."""
@@ -672,7 +680,7 @@ class Mirror:
         if not delivery.initial_over and outcome.verdict is not Verdict.UNWELL:
             self._end_initial(delivery, outcome.verdict is Verdict.DONE)
         limit = self._course.max_iterations
-        if limit and self._leaving is None and self._over(lambda other: other.confirmed >= limit):
+        if limit and self._leaving is None and not any(map(self._serves, self._deliveries)):
             self._leaving = Leaving.DONE
             left = any(d.target.pending() and not d.target.failing() for d in self._deliveries)
             if self._parts.pre_exit is None and left:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from clsync.core.rules import Rules
@@ -22,7 +22,7 @@ class Outlet:
 
     name: str
     """What messages call it; empty where there is only one."""
-    make_handler: Callable[[], Handler]
+    make_handler: Callable[[], Awaitable[Handler]]
     """Raises OperatorError."""
     same_handler: object
     """Equal for parts whose handlers do the same."""

@@ -78,15 +78,21 @@ def make_plans(settings: Settings, log: Log, before: Sequence[Plan] = ()) -> lis
 
     Raises OperatorError.
     """
-    each = [replace(settings, destination_dir=one, destinations=(one,)) for one in settings.destinations]
     made: list[Plan] = []
-    for one in each or [settings]:
+    for one in for_each_destination(settings):
         # What was found out about directories is known to all.
         made.append(_make_plan(one, log, (*before, *made, None)[0]))
     for plan in made if len(made) > 1 else ():
         assert plan.destination is not None
         plan.name = shown(plan.destination.text)
     return made
+
+
+def for_each_destination(settings: Settings) -> list[Settings]:
+    """Return the settings as they are for each destination."""
+    return [replace(settings, destination_dir=one, destinations=(one,)) for one in settings.destinations] or [
+        settings
+    ]
 
 
 def demand_apart(plans: Sequence[Plan]) -> None:

@@ -15,12 +15,13 @@ from typing import NamedTuple
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, MOVED, NAME, OF_DIRECTORY
 from clsync.core.classify import Classifier, Freshness
 from clsync.core.dirty import DirtySet
-from clsync.core.moves import Move, Plan
+from clsync.core.moves import Kind, Move, Plan, Step
 from clsync.core.overlap import Overlap
 from clsync.core.paths import ancestors, parent
+from clsync.core.rules import Rules
 from clsync.core.steps import done
 from clsync.handler.base import PathRules, Renamed, Renames
-from clsync.kernel.walk import lstat_below
+from clsync.kernel.ops import Looks
 
 _WIDE = NAME | DOUBT
 """A change of a directory that concerns everything below it."""
@@ -38,8 +39,7 @@ class Arrival:
 class Source(NamedTuple):
     """What the source is asked."""
 
-    root: int
-    """Descriptor of the watched directory."""
+    looks: Looks
     rules: PathRules | None
 
 
@@ -116,8 +116,9 @@ async def carry_out(
 
     Return what has only to be compared: path -> it is a directory.
     """
-    rules, look = source.rules, lstat_below(source.root)
-    stands = Classifier(look, Freshness(0, 0)).stands
+    rules = source.rules
+    source.looks.expect([move.new for move in moves if move.old is not None and move.new is not None])
+    stands = Classifier(source.looks.lstat, Freshness(0, 0)).stands
 
     def wanted(move: Move) -> bool:
         if move.old is None or move.new is None or not sure(move):
@@ -157,6 +158,27 @@ async def carry_out(
     for path in touched | ({b""} if left else set()):
         taken[path] = taken.get(path, 0) | ATTRIB
     return compared
+
+
+def visible(move: Move, rules: Rules) -> Move:
+    """Return what may be told of a move to who knows what rules let through alone."""
+    old, new = (None if path is None or not _is_told(path, rules) else path for path in (move.old, move.new))
+    return move._replace(old=old, new=new)
+
+
+def _is_told(path: bytes, rules: Rules) -> bool:
+    return not rules or rules.watches(parent(path))
+
+
+def demanded(steps: Iterable[Step], rules: Rules) -> bool:
+    """Tell whether rules let all steps be carried out, as who has made them should have seen to."""
+    return not rules or all(_may_be_done(step, rules) for step in steps)
+
+
+def _may_be_done(step: Step, rules: Rules) -> bool:
+    if step.kind is Kind.MAKE:
+        return rules.reaches(step.target)
+    return all(rules.recursion_is_free(p) and rules.reaches(parent(p)) for p in (step.source, step.target))
 
 
 def _is_free(path: bytes, is_dir: bool, rules: PathRules) -> bool:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 from clsync.core import batch as flag
 from clsync.core.batch import Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
-from clsync.core.links import LinkIndex, stands_for
+from clsync.core.links import Inode, LinkIndex, stands_for
 from clsync.core.paths import ancestors
 from clsync.core.signature import Signatures, Signed
 from clsync.handler.base import PathRules
-from clsync.kernel.mounts import devices_shown_twice
+from clsync.kernel.ops import DirectOps, KernelOps
 from clsync.kernel.slices import in_parts, in_slices
-from clsync.kernel.walk import lstat_below, walk
 
 DOUBT_SLACK_NS = 60 * 10**9
 """A file whose ctime is older than a doubt by more than this did not change in it: clocks are set, queues lag."""
@@ -71,11 +68,19 @@ class Resolved:
 class Resolver:
     """Makes batches out of changed paths."""
 
-    def __init__(self, links: LinkIndex, searches: dict[LinkedFile, int], *, one_file_system: int = 0) -> None:
-        """`searches`: how often the names of a file were searched for in vain.
+    def __init__(
+        self,
+        links: LinkIndex,
+        searches: dict[LinkedFile, int],
+        ops: KernelOps | None = None,
+        *,
+        one_file_system: int = 0,
+    ) -> None:
+        """`searches`: how often the names of a file were searched for in vain. `ops` looks at the tree.
 
         `one_file_system`: 1: mount points count without what is below them, 2: they do not count.
         """
+        self._ops = ops or DirectOps()
         self.big = 0
         """Bytes above which a changed file is postponed, 0 for never."""
         self.signatures: Signatures | None = None
@@ -96,19 +101,19 @@ class Resolver:
         ripe: Collection[bytes] = (),
         renamed: Collection[bytes] = (),
     ) -> Resolved:
-        """Classify `changes` by what stands below the directory descriptor `root` now.
+        """Classify `changes` by what stands below the open directory `root` now.
 
         `doubts`: directory in doubt -> since when (wall-clock seconds). `ripe`: big files that have waited.
 
         `renamed`: what was renamed at the destination, and new directories made there for that: events tell what else
         has changed.
         """
-        look = lstat_below(root)
-        device = os.fstat(root).st_dev if self._one_file_system else None
+        looks = self._ops.looks(root)
+        device = self._ops.device(root) if self._one_file_system else None
         mount_points = self._one_file_system < 2
         rules = self.rules
         classifier = Classifier(
-            look,
+            looks.lstat,
             freshness,
             rules.permits if rules is not None else None,
             self.big,
@@ -116,10 +121,11 @@ class Resolver:
             device,
             mount_points,
             rules.reaches if rules is not None else None,
-            partial(os.lstat, dir_fd=root),
+            looks.quick,
             self.signatures,
         )
-        async for part in in_parts(changes.items()):
+        async for part in in_parts(changes.items(), looks.at_once):
+            looks.expect([path for path, _ in part])
             classifier.add(part)
         survivors = self._survivors(changes, classifier)
         classifier.add(survivors.items())
@@ -127,7 +133,7 @@ class Resolver:
             await self._look_below(path, classifier, root, doubts.get(path), renamed)
         resolved = Resolved({}, 0, linked=classifier.linked, survivors=survivors)
         if classifier.linked:
-            self._complete_links(classifier, changes, resolved, devices_shown_twice(root))
+            self._complete_links(classifier, changes, resolved, self._ops.devices_shown_twice(root))
         resolved.entries = classifier.finish()
         resolved.whole = [path for path in classifier.recursive() if path in resolved.entries]
         resolved.attribute_bytes, resolved.signed = classifier.attribute_bytes, classifier.signed
@@ -152,7 +158,7 @@ class Resolver:
         forced: dict[bytes, int] = {}
         enter: Callable[[bytes], bool] = rules.reaches if rules is not None else (lambda p: True)
         try:
-            async for path, found in in_slices(walk(root, top, enter, self._one_file_system > 0)):
+            async for path, found in in_slices(self._ops.walk(root, top, enter, self._one_file_system > 0)):
                 is_dir = stat.S_ISDIR(found.st_mode)
                 if rules is not None and not rules.permits(path, is_dir):
                     continue
@@ -230,12 +236,19 @@ class Resolver:
     def _survivors(self, changes: Mapping[bytes, int], classifier: Classifier) -> dict[bytes, int]:
         """Return the other names of files that were written through a name that is gone since then."""
         found: dict[bytes, int] = {}
+        inodes: dict[bytes, set[Inode]] = {}
         for path, bits in changes.items() if self._links else ():
             siblings = self._links.siblings(path)
             if siblings is None or not bits & (CONTENT | ATTRIB) or stands_for(classifier.stands(path), siblings[0]):
                 continue
             for name in siblings[1]:
                 found[name] = found.get(name, 0) | bits & (CONTENT | ATTRIB)
+                inodes.setdefault(name, set()).add(siblings[0])
+        # A name that stands for something else by now has survived nothing: two targets would tell each other for ever.
+        for name, these in inodes.items():
+            here = classifier.stands(name)
+            if not any(stands_for(here, inode) for inode in these):
+                del found[name]
         return found
 
 

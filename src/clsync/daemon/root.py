@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from clsync.kernel.fanotify import handle_of
-from clsync.kernel.files import opened
-
-Identity = tuple[int, int, bytes]
-
-
-def identity(descriptor: int) -> Identity:
-    """Return what a directory is known by: file system id (device where it has none), inode, and file handle.
-
-    The id survives unmounting and mounting again, a device number need not (statfs(2)). The handle tells a directory
-    from one that was made later and got the same inode (name_to_handle_at(2)); empty where there are none.
-    """
-    found = os.fstat(descriptor)
-    try:
-        handle = handle_of(descriptor)
-    except OSError:
-        handle = b""
-    return os.fstatvfs(descriptor).f_fsid or found.st_dev, found.st_ino, handle
+from clsync.kernel.ops import DirectOps, KernelOps
 
 
 class Directory:
@@ -30,26 +14,40 @@ class Directory:
     No descriptor is kept: a held one would keep its file system from being unmounted.
     """
 
-    def __init__(self, path: bytes) -> None:
-        """Remember the directory at `path`. Raises OSError."""
+    def __init__(self, path: bytes, ops: KernelOps | None = None) -> None:
+        """Remember the directory at `path`; `ops` looks at it. Raises OSError."""
         self.path = path
-        with opened(path) as descriptor:
-            self._identity = identity(descriptor)
+        self.ops = ops or DirectOps()
+        with self.opened() as directory:
+            self._identity = self.ops.identity(directory)
 
     def open(self) -> int:
         """Return a descriptor of what stands there now. Raises OSError."""
-        return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self.ops.open(self.path)
+
+    def close(self, directory: int) -> None:
+        """Give a descriptor back."""
+        self.ops.close(directory)
+
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """Open what stands there for the time of a `with` block. Raises OSError."""
+        directory = self.open()
+        try:
+            yield directory
+        finally:
+            self.close(directory)
 
     def trouble(self) -> str | None:
         """Tell what is wrong with it now; None if it is the same directory."""
         try:
-            with opened(self.path) as descriptor:
-                return self.trouble_at(descriptor)
+            with self.opened() as directory:
+                return self.trouble_at(directory)
         except OSError as error:
             return error.strerror or str(error)
 
-    def trouble_at(self, descriptor: int) -> str | None:
+    def trouble_at(self, directory: int) -> str | None:
         """Tell what is wrong with an open directory; None if it is the same one."""
-        if identity(descriptor) != self._identity:
+        if self.ops.identity(directory) != self._identity:
             return "another directory stands there now (unmounted, or moved away)"
-        return None if os.fstat(descriptor).st_nlink else "it was deleted"
+        return None if self.ops.is_linked(directory) else "it was deleted"

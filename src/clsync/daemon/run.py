@@ -10,22 +10,24 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from clsync.control.listener import Listener
 from clsync.core.paths import shown
 from clsync.daemon import build
+from clsync.daemon.access import Access, DirectAccess
 from clsync.daemon.course import Leaving
-from clsync.daemon.dump import write_dump
 from clsync.daemon.files import SmallFile
 from clsync.daemon.handlers import is_exact, make_handler
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
+from clsync.daemon.parts import Parts
 from clsync.daemon.plan import Plan, demand_apart, make_plans, source_directory
-from clsync.daemon.switch import Reload, Switch
+from clsync.daemon.prepare import DirectPreparation, Preparation, Prepared, Reload
+from clsync.daemon.switch import Switch
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
-from clsync.kernel import roles
 from clsync.options import MODULE_MODES, Settings
 from clsync.privilege.carry import Confinement
 
@@ -97,39 +99,81 @@ def _run(
 ) -> int:
     pid_file = SmallFile(settings.pid_file, "pid-file")
     status_file = SmallFile(settings.status_file, "status-file")
-    status = _Status(status_file, log)
     for made in plans:
         if made.why:
             log.info(f"mode {made.mode}: {made.why}")
         to = shown(made.destination.text) if made.destination is not None else "where the handler's arguments say"
         log.info(f"syncing {shown(made.root)} to {to} in mode {made.mode}")
-    # First, so that nothing of another daemon that answers there is touched.
-    listening = listener.open() if listener is not None else None
-    try:
-        status_file.write("starting")
-        pid_file.write(str(os.getpid()))
-        parts = build.make_parts(plans)
-        if confinement.plan.identity is not None:
-            for file in (status_file, pid_file):
-                file.give_away()
-        confinement.drop()
-        source_directory(plans[0].root)  # also for who we are now
-        ready = background.ready if background else lambda: None
-        mirror = build.make_mirror(plans, handlers, parts, status.set, ready)
-        if background is not None:
-            background.let_go = lambda: _let_go_of_terminal(log)
-        switch = Switch(settings, plans, parts, reload, mirror, log)
-        return asyncio.run(_follow(mirror, switch, log, _control(listening, mirror, switch, log)))
-    finally:
+
+    def clean_up() -> None:
         if listener is not None:
             listener.remove()
         pid_file.remove()
         status_file.remove()
         plans[0].clear_away()
 
+    # First, so that nothing of another daemon that answers there is touched.
+    listening = listener.open() if listener is not None else None
+    try:
+        status_file.write("starting")
+        pid_file.write(str(os.getpid()))
+        access = DirectAccess(status_file, log)
+        parts = build.make_parts(plans, access)
+        if confinement.plan.identity is not None and settings.splitting == "off":
+            for file in (status_file, pid_file):
+                file.give_away()
+        confinement.drop()
+        source_directory(plans[0].root)  # also for who we are now
+        if background is not None:
+            background.let_go = lambda: _let_go_of_terminal(log)
+        ready = background.ready if background is not None else lambda: None
+        preparation = DirectPreparation(access, reload, log)
+        mirrored = partial(_mirrored, settings, plans, log, listening, os.getpid())
+        if settings.splitting == "off":
+            return mirrored(handlers, parts, access, preparation, ready)
+        from clsync.daemon.broker import Broker  # late: most runs need none of it
+        from clsync.daemon.split import Worker, run_as_process, run_as_thread
+
+        worker = Worker(settings, plans, mirrored, reload, confinement)
+        if background is not None and settings.splitting == "process":
+            worker = worker._replace(begin=background.leave_to_other, let_go=background.let_go)
+
+        def make_broker() -> Broker:
+            assert confinement.plan.worker is not None
+            first = Prepared(settings, plans, parts, handlers)
+            return Broker(first, access, preparation, confinement.plan.worker.ids, log, ready)
+
+        if settings.splitting == "process":
+            return run_as_process(worker, make_broker)
+        return run_as_thread(worker, make_broker, clean_up)
+    finally:
+        clean_up()
+
+
+def _mirrored(
+    settings: Settings,
+    plans: Sequence[Plan],
+    log: Log,
+    listening: socket.socket | None,
+    pid: int,
+    handlers: Sequence[Handler],
+    parts: Parts,
+    access: Access,
+    preparation: Preparation,
+    ready: Callable[[], None],
+) -> int:
+    """Run a mirror, whatever its rights are; return the exit code. Raises OperatorError.
+
+    `listening`: the control socket. `pid`: the process that is sent signals.
+    """
+    mirror = build.make_mirror(plans, handlers, parts, access, _Status(access.write_status, log).set, ready)
+    switch = Switch(settings, plans, parts, preparation, mirror, log)
+    control = _control(listening, mirror, switch, access, pid, log)
+    return asyncio.run(_follow(mirror, switch, access, log, control))
+
 
 def _control(
-    listening: socket.socket | None, mirror: Mirror, switch: Switch, log: Log
+    listening: socket.socket | None, mirror: Mirror, switch: Switch, access: Access, pid: int, log: Log
 ) -> AbstractAsyncContextManager[None]:
     """Return what answers at the control socket while it is entered; nothing where there is no socket."""
     if listening is None:
@@ -137,14 +181,14 @@ def _control(
     from clsync.control.server import serving  # late: most runs need none of it
     from clsync.daemon.instance import DaemonInstance
 
-    return serving(listening, DaemonInstance(mirror, switch), log.info)
+    return serving(listening, DaemonInstance(mirror, switch, access, pid), log.info)
 
 
 class _Status:
     """The status file's word, written when it changes."""
 
-    def __init__(self, file: SmallFile, log: Log) -> None:
-        self._file, self._log, self._word = file, log, "starting"
+    def __init__(self, write: Callable[[str], None], log: Log) -> None:
+        self._write, self._log, self._word = write, log, "starting"
 
     def set(self, word: str) -> None:
         if word == self._word:
@@ -152,12 +196,18 @@ class _Status:
         self._word = word
         self._log.debug(1, f"status: {word}")
         try:
-            self._file.write(word)
+            self._write(word)
         except OperatorError as error:
             self._log.error(error.message, error.hint)
 
 
-async def _follow(mirror: Mirror, switch: Switch, log: Log, control: AbstractAsyncContextManager[None]) -> int:
+async def _follow(
+    mirror: Mirror,
+    switch: Switch,
+    access: Access,
+    log: Log,
+    control: AbstractAsyncContextManager[None],
+) -> int:
     loop = asyncio.get_running_loop()
     on = loop.add_signal_handler
     tasks = set()
@@ -175,21 +225,20 @@ async def _follow(mirror: Mirror, switch: Switch, log: Log, control: AbstractAsy
     on(signal.SIGUSR1, lambda: log.debug(1, "signal USR1: no threads to collect"))
     on(signal.SIGUSR2, mirror.sync_all)
     on(_SIGNAL_HAND_OVER, mirror.hand_over_now)
-    on(signal.SIGIO, lambda: start(_dump(mirror, switch.settings.dump_dir, log)))
+    on(signal.SIGIO, lambda: start(_dump(mirror, switch.settings.dump_dir, access, log)))
     for own, block in switch.settings.custom_signals.items():
         on(own, lambda own=own, block=block: start(switch.to_block(own, block)))  # type: ignore[misc]
     async with control:
         return await mirror.run()
 
 
-async def _dump(mirror: Mirror, directory: bytes | None, log: Log) -> None:
+async def _dump(mirror: Mirror, directory: bytes | None, access: Access, log: Log) -> None:
     """Write the state where --dump-dir says."""
     if directory is None:
         log.error("signal IO: --dump-dir is empty", "name a directory that does not exist")
         return
     try:
-        states = await mirror.states()
-        await asyncio.to_thread(roles.by_somebody, lambda: write_dump(directory, states))
+        await access.write_dump(directory, await mirror.states(), asked=False)
     except OSError as error:
         hint = "remove it" if error.errno == errno.EEXIST else "see that its parent is there and may be written"
         log.error(f"--dump-dir {shown(directory)}: {error.strerror}", hint)
@@ -228,6 +277,12 @@ class Background:
         """Tell the parent that the start has succeeded."""
         self._send(b"ready")
         self.let_go()
+
+    def leave_to_other(self) -> None:
+        """Let another process that has the pipe as well tell what comes of the start."""
+        if self._inlet >= 0:
+            os.close(self._inlet)
+            self._inlet = -1
 
     def tell(self, error: OperatorError) -> bool:
         """Tell the parent what hindered the start; False if it waits no longer."""

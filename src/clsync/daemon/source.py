@@ -15,8 +15,6 @@ from clsync.daemon.log import Log
 from clsync.daemon.resolve import Resolved
 from clsync.daemon.root import Directory
 from clsync.daemon.target import Target
-from clsync.kernel.files import opened
-from clsync.kernel.walk import lstat_below
 
 
 class Source:
@@ -29,7 +27,7 @@ class Source:
         self.links = LinkIndex()
         self.searches: dict[LinkedFile, int] = {}
         """How often the names of a file were searched for in vain."""
-        finder = LinkFinder(self.links, root.open)
+        finder = LinkFinder(self.links, root)
         self.search = LinkSearch(finder, self.searches, self.release, self.revive, collector.watch_file, log)
 
     @property
@@ -86,8 +84,8 @@ class Source:
     async def _look_for_survivors(self, since: float) -> None:
         """Find the other names of files that were changed through a name that is gone."""
         unseen: dict[LinkedFile, int] = {}
-        with opened(self.root.path) as root:
-            stands = Classifier(lstat_below(root), Freshness(0, 0)).stands
+        with self.root.opened() as root:
+            stands = Classifier(self.root.ops.looks(root).lstat, Freshness(0, 0)).stands
             async for survivor in self.collector.survivors():
                 if survivor is None:
                     continue

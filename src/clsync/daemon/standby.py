@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
+from collections.abc import Callable
 
 from clsync.core.paths import shown
 from clsync.daemon.log import Log
@@ -18,9 +18,12 @@ _LONGEST = 60.0
 class Standby:
     """Looks before each batch."""
 
-    def __init__(self, path: bytes | None, hours: Hours, log: Log) -> None:
-        """`path`: while this file exists, nothing is synced (None: there is no such file), nor outside the `hours`."""
-        self._path, self._hours, self._log = path, hours, log
+    def __init__(self, path: bytes | None, stands: Callable[[bytes], bool], hours: Hours, log: Log) -> None:
+        """`path`: while this file exists, nothing is synced (None: there is no such file), nor outside the `hours`.
+
+        `stands` tells whether something stands at a path.
+        """
+        self._path, self._stands, self._hours, self._log = path, stands, hours, log
         self.until = 0.0
         """Not to be asked before that (monotonic seconds)."""
         self.why = ""
@@ -35,7 +38,7 @@ class Standby:
         """Tell whether nothing is to be synced now (monotonic seconds)."""
         why, wait, over = "", 0.0, ""
         closed = self._opens_in()
-        if self._path is not None and os.path.lexists(self._path):
+        if self._path is not None and self._stands(self._path):
             why, wait, over = f"standby file {shown(self._path)} is there", _LOOK, "it is gone"
         elif closed:
             why, wait, over = f"it is not the time of --sync-hours={self._hours}", min(closed, _LONGEST), "it is"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -25,6 +27,9 @@ _PROG_ATTACH: Final = 8
 _PROG_TYPE_CGROUP_DEVICE: Final = 15
 _ATTACH_CGROUP_DEVICE: Final = 6
 _ALLOW_MULTI: Final = 2
+_PATIENCE: Final = 5.0
+"""Seconds that a group is given to become empty."""
+_NAP: Final = 0.01
 
 
 class Device(NamedTuple):
@@ -112,12 +117,24 @@ class DeviceGroup:
 
     def _remove(self) -> None:
         if self._group in self._made:
-            for pid in _read(self._group + b"/cgroup.procs").split():
-                with suppress(ProcessLookupError):
-                    _write(self._home + b"/cgroup.procs", pid)
+            self._empty()
         for made in reversed(self._made):
             with suppress(OSError):  # another instance may have a group in the directories above
                 os.rmdir(made)
+
+    def _empty(self) -> None:
+        """Put back all that is in the group, and remove it: a process that ends is in it a moment longer than listed."""
+        until = time.monotonic() + _PATIENCE
+        while os.path.isdir(self._group):
+            for pid in _read(self._group + b"/cgroup.procs").split():
+                with suppress(ProcessLookupError):
+                    _write(self._home + b"/cgroup.procs", pid)
+            try:
+                os.rmdir(self._group)
+            except OSError as error:
+                if error.errno != errno.EBUSY or time.monotonic() > until:
+                    return
+                time.sleep(_NAP)
 
     def _make(self, name: bytes) -> None:
         parts = name.split(b"/")

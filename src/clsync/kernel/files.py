@@ -86,6 +86,9 @@ def _open_resolved(directory: int, path: bytes, flags: int) -> int:
             return descriptor
         if descriptor == -errno.EAGAIN:
             return _open_stepwise(directory, path, flags)
+        if descriptor == -errno.EXDEV:
+            # It was moved out from below the directory while it was looked up (RESOLVE_BENEATH): nothing stands there.
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         if descriptor != -errno.EINTR:
             raise OSError(-descriptor, os.strerror(-descriptor), path)
 

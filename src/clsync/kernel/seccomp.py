@@ -143,12 +143,15 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
     return struct.pack("=HBBI", code, if_true, if_false, value)
 
 
-def load(filter_program: bytes) -> None:
-    """Put a filter in force for all threads, for good, programs that are run included (Linux 3.17). Raises OSError."""
+def load(filter_program: bytes, everywhere: bool = True) -> None:
+    """Put a filter in force for all threads, for good, programs that are run included (Linux 3.17). Raises OSError.
+
+    Not `everywhere`: for this thread alone.
+    """
     buffer = ctypes.create_string_buffer(filter_program, len(filter_program))
     description = struct.pack("@HP", len(filter_program) // 8, ctypes.addressof(buffer))
     no_new_privileges()
-    arguments = (ctypes.c_long(_SET_MODE_FILTER), ctypes.c_long(_ALL_THREADS), description)
+    arguments = (ctypes.c_long(_SET_MODE_FILTER), ctypes.c_long(_ALL_THREADS if everywhere else 0), description)
     other = checked(LIBC.syscall(ctypes.c_long(_machine().seccomp), *arguments))
     if other:
         raise OSError(errno.EBUSY, f"thread {other} has a filter of its own")

@@ -45,10 +45,10 @@ async def in_slices(items: Iterable[T]) -> AsyncIterator[T]:
             yield item
 
 
-async def in_parts(items: Iterable[T]) -> AsyncIterator[list[T]]:
-    """Yield items, a few at a time; after each 10 ms of work the event loop gets its turn."""
+async def in_parts(items: Iterable[T], size: int = _LOOKED_AT) -> AsyncIterator[list[T]]:
+    """Yield items, `size` at a time; after each 10 ms of work the event loop gets its turn."""
     turn = Turn()
     iterator = iter(items)
-    while part := list(islice(iterator, _LOOKED_AT)):
+    while part := list(islice(iterator, size)):
         yield part
         await turn.rest_if_due()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
+from clsync.core.classify import Stat
 from clsync.core.paths import ancestors, join
 
+S = TypeVar("S", bound=Stat)
 PATH_LIMIT = 4000
 """Below PATH_MAX (4096, limits.h) by enough for the prefix of /proc/self/fd/N."""
 
@@ -34,10 +37,14 @@ def lstat_below(root: int) -> Callable[[bytes], os.stat_result | None]:
 
 def lstat_straight(root: int) -> Callable[[bytes], os.stat_result | None]:
     """As `lstat_below`, but what lies behind a symlink does not stand there. Directories are looked at once."""
-    look = lstat_below(root)
+    return straight(lstat_below(root))
+
+
+def straight(look: Callable[[bytes], S | None]) -> Callable[[bytes], S | None]:
+    """Return what looks as `look` does, but sees nothing behind a symlink. Directories are looked at once."""
     real: dict[bytes, bool] = {}
 
-    def straight(path: bytes) -> os.stat_result | None:
+    def look_straight(path: bytes) -> S | None:
         for up in ancestors(path):
             if up not in real:
                 found = look(up)
@@ -46,7 +53,7 @@ def lstat_straight(root: int) -> Callable[[bytes], os.stat_result | None]:
                 return None
         return look(path)
 
-    return straight
+    return look_straight
 
 
 def open_directory(root: int, path: bytes) -> int:

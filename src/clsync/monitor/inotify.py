@@ -399,10 +399,10 @@ class InotifyMonitor:
             return
         known = self._tree.count
         with self._opened(above) as here:
-            watch, deep = self._watch(parent, path, here) if here is not None else (0, False)
+            watch, inode = self._watch(parent, path, here) if here is not None and self._is(here, parent) else (0, 0)
         if not watch or (window == _READABLE and self._tree.count == known):
             return
-        if deep:
+        if inode:
             yield from self._walk(watch)
         if window != self._takes:
             # It was handed over before all of it was watched: what changed in between went unseen.
@@ -440,14 +440,24 @@ class InotifyMonitor:
         """Notice where it is the top that is gone: then nothing tells of what is made below it meanwhile."""
         self.root_gone |= error.filename == self._path and error.errno in GONE
 
-    def _watch(self, parent: int, path: bytes, above: int) -> tuple[int, bool]:
-        """Watch the directory `path`, whose parent is open; return (watch, it may hold directories).
+    def _is(self, here: int, watch: int) -> bool:
+        """Tell whether an open directory is the one that is watched by `watch`.
 
-        The watch is 0 where there is no directory, or another mount.
+        Another one may have taken its place: what lies in that is told, and found, when its own move is read.
+        """
+        found = kernel.add_watch(self._instance, b"/proc/self/fd/%d" % here, _BY_DESCRIPTOR)
+        if found != watch and found not in self._tree and found not in self._files:
+            kernel.remove_watch(self._instance, found)
+        return found == watch
+
+    def _watch(self, parent: int, path: bytes, above: int) -> tuple[int, int]:
+        """Watch the directory `path`, whose parent is open; return (watch, its inode).
+
+        The watch is 0 where there is no directory, or another mount; the inode where it holds no directory.
         """
         name = path.rpartition(b"/")[2]
         if join(self._prefix, path) in self._mounts:
-            return 0, False
+            return 0, 0
         try:
             watch = kernel.add_watch(self._instance, b"/proc/self/fd/%d/%s" % (above, name))
             found = os.stat(name, dir_fd=above, follow_symlinks=False)
@@ -459,15 +469,15 @@ class InotifyMonitor:
             if error.errno == errno.ENOSPC:
                 raise OutOfWatches from None
             if error.errno in (errno.EACCES, *GONE):
-                return 0, False  # gone: its own event follows; not ours to read: then no handler can read it either
+                return 0, 0  # gone: its own event follows; not ours to read: then no handler can read it either
             raise
         if watch == self._top:
-            return 0, False  # another view of the top, below itself
+            return 0, 0  # another view of the top, below itself
         if found.st_dev != self._device:
             kernel.remove_watch(self._instance, watch)
-            return 0, False
+            return 0, 0
         self._tree.put(watch, parent, name)
-        return watch, not (self._count_leaves and found.st_nlink == 2)
+        return watch, 0 if self._count_leaves and found.st_nlink == 2 else found.st_ino
 
     def _full(self, path: bytes) -> bytes:
         return self._path + b"/" + path if path else self._path
@@ -477,19 +487,23 @@ class InotifyMonitor:
         path = self._tree.path(top)
         if path is None:
             return
-        pending = [(top, path)]
+        with self._opened(path) as here:
+            if here is None or not self._is(here, top):
+                return
+            pending = [(top, path, os.fstat(here).st_ino)]
         rules, prefix = self._rules, self._prefix
         while pending:
-            watch, path = pending.pop()
+            watch, path, inode = pending.pop()
             with self._opened(path) as here:
-                for name in self._subdirectories(here) if here is not None else ():
+                same = here is not None and os.fstat(here).st_ino == inode
+                for name in self._subdirectories(here) if here is not None and same else ():
                     below = path + b"/" + name if path else name
                     if rules is not None and not rules.reaches(join(prefix, below)):
                         continue
                     assert here is not None
-                    child, deep = self._watch(watch, below, here)
-                    if deep:
-                        pending.append((child, below))
+                    child, inside = self._watch(watch, below, here)
+                    if inside:
+                        pending.append((child, below, inside))
             yield
 
     @staticmethod
@@ -520,9 +534,7 @@ class InotifyMonitor:
             return False
         try:
             with self._opened(path) as here:
-                if here is None:
-                    return False
-                return kernel.add_watch(self._instance, b"/proc/self/fd/%d" % here, _BY_DESCRIPTOR) == watch
+                return here is not None and self._is(here, watch)
         except OSError:
             return True
 

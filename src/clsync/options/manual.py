@@ -11,7 +11,7 @@ from clsync.options import ctl, roff
 from clsync.options.help import spelled
 from clsync.options.reference import NO_DEFAULT, default_cell, old_default_cell
 from clsync.options.settings import CONFIG_FILES
-from clsync.options.table import OPTIONS, Option
+from clsync.options.table import FREE, OPTIONS, Option
 
 EXIT_TEXTS: Final = {
     Exit.OK: "The run has ended as it was meant to, or INT or TERM came while nothing was at work.",
@@ -204,6 +204,7 @@ def manual() -> str:
             _configuration(),
             _control(),
             _privileges(),
+            _splitting(),
             roff.section("SIGNALS", roff.items(_SIGNALS.items())),
             roff.section("FILES", *_files()),
             roff.section("EXIT STATUS", *(roff.item(f"`{code:d}`", text) for code, text in EXIT_TEXTS.items())),
@@ -386,6 +387,32 @@ def _privileges() -> str:
             " the system."
         ),
         roff.example(_PRIVILEGES),
+    )
+
+
+def _splitting() -> str:
+    return roff.section(
+        "SPLITTING",
+        roff.paragraph(
+            "With --splitting=process the first process keeps the rights of its starter, less the capabilities it has no"
+            " use for. It watches the tree, runs handlers and hooks with all rights, and reads rules and configuration. The"
+            " second one is nobody, or --uid and --gid, cannot open a file of the tree, and cannot start anything. With"
+            " --seccomp-filter it can make harmless system calls only, with --detach-network=non-privileged it has no"
+            " network. It decides what is handed"
+            " over and when, and serves the control socket. Signals go to the first process, whose number stands in the"
+            " pid file. When one ends, so does the other. --preserve-capabilities is about the first process."
+        ),
+        roff.paragraph(
+            "The second process cannot change what is run. So `set` takes what is about time, tries and messages only: "
+            + ", ".join(f"`{name}`" for name in sorted(FREE))
+            + "; and hooks that are configured, or in --add-permitted-hook-files. Everything else is for the configuration"
+            " file, which root alone should be able to write, and the blocks that --custom-signals names."
+            " --check-execvp-arguments closes this way, too. A dump goes to --dump-dir, or to where nobody may write."
+        ),
+        roff.paragraph(
+            "With --splitting=thread the two are threads of one process. That guards against mistakes, not against"
+            " somebody who makes one of them run other code: they share their memory."
+        ),
     )
 
 

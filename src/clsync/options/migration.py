@@ -140,7 +140,9 @@ What is different then (`clsync(1)`, PRIVILEGES):
 - **`--detach-ipc`** is off, and means what it says; there it was on, and meant the name of the host.
 - **`--forbid-devices`** works with both versions of cgroups, below the group that clsync is started in. Also zero can be
   read, full, and null.
-- **`--detach-network=non-privileged` and `--seccomp-filter`** mean a part without privileges, and are errors without one.
+- **`--detach-network=non-privileged` and `--seccomp-filter`** mean the part without rights, and are errors without
+  `--splitting`. So do `--uid` and `--gid` with it; that part cannot be root.
+- **`--secure-splitting`** stands for `--seccomp-filter` and `--forbid-devices`, too.
 """
 
 

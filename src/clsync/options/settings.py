@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +24,7 @@ from clsync.options.table import (
     OPTIONS,
     RECURSIVE_ARGUMENTS_KEY,
     RETIRED_VALUES,
+    SECURE,
     Option,
     Takes,
 )
@@ -110,6 +111,10 @@ class Settings:
     seccomp_filter: int
     forbid_devices: int
     cgroup_group_name: bytes
+    splitting: str
+    secure_splitting: int
+    check_execvp_arguments: int
+    add_permitted_hook_files: tuple[bytes, ...]
     label: bytes
     output: str
     verbose: int
@@ -199,6 +204,8 @@ def load(
         by_key: dict[str, Any] = {
             option.key: layers.value(option.name) for option in OPTIONS if option.takes is not Takes.NOTHING
         }
+        if by_key["secure_splitting"]:
+            by_key = _secure(by_key, layers.given)
         settings = Settings(
             **by_key,
             arguments=layers.arguments.get(ARGUMENTS_KEY),
@@ -213,6 +220,14 @@ def load(
         error.warnings = tuple(layers.warnings)
         raise
     return settings
+
+
+def _secure(by_key: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """Return the values with those that --secure-splitting stands for; what is for the worker needs one."""
+    found = by_key | {BY_NAME[name].key: value for name, value in SECURE.items() if name not in given}
+    if found["splitting"] == "off" and "seccomp-filter" not in given:
+        found["seccomp_filter"] = 0
+    return found
 
 
 def value_of(
@@ -519,6 +534,8 @@ def _check_privileges(s: Settings) -> None:
         raise OperatorError(f"--pivot-root={s.pivot_root} without a new root", "name it with --chroot")
     if "cgroup-group-name" in s.given and not s.forbid_devices:
         raise OperatorError("--cgroup-group-name without --forbid-devices", "add it, or leave the name out")
+    if s.splitting != "off":
+        return
     if s.detach_network == "non-privileged":
         raise OperatorError(
             "--detach-network=non-privileged without --splitting",

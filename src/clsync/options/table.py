@@ -52,6 +52,10 @@ _V, _O, _N = Takes.VALUE, Takes.OPTIONAL, Takes.NOTHING
 _WHAT, _WHEN, _HOW, _RUN, _SAY, _CONF = "What", "When", "How", "Course of the run", "Messages and files", "Settings"
 _PRIVILEGE = "Privileges"
 
+SPLITTINGS: Final = ("off", "thread", "process")
+SECURE: Final = {"splitting": "process", "check-execvp-arguments": 1, "seccomp-filter": 1, "forbid-devices": 1}
+"""What `--secure-splitting` stands for, unless it is set."""
+
 CAPABILITIES: Final = tuple(
     f"CAP_{name}"
     for name in (
@@ -327,7 +331,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "I/O class of handlers",
         "[DEST=]CLASS",
         "`idle`, `best-effort` or `realtime` (ionice(1)); the last one needs CAP_SYS_ADMIN. May be repeated, as --bwlimit.",
-        completes="idle best-effort realtime",
+        completes=" ".join(values.IO_CLASSES),
     ),
     Option(
         "retries",
@@ -500,7 +504,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _PRIVILEGE,
         "user that clsync itself becomes",
         "USER",
-        "A name or a number. See PRIVILEGES. Needs root. Handlers and hooks are run as --sync-handler-uid says. With"
+        "A name or a number. See PRIVILEGES. Needs root. With --splitting: the part without rights, `nobody` by default."
+        " Handlers and hooks are run as --sync-handler-uid says. With"
         " --compat=0.4, started as root: `nobody`.",
         completes="user",
     ),
@@ -640,8 +645,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _PRIVILEGE,
         "have no network",
         "WHERE",
-        "`everywhere`: neither clsync nor its handlers; not even the loopback interface. `non-privileged`: only with"
-        " --splitting. Needs root.",
+        "`everywhere`: neither clsync nor its handlers; not even the loopback interface. `non-privileged`: the"
+        " part without rights alone (--splitting). Needs root.",
         completes=" ".join(NETWORKS),
     ),
     Option(
@@ -668,7 +673,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "",
         _PRIVILEGE,
         "allow only system calls that are needed",
-        "For the part of clsync that has no privileges: needs --splitting.",
+        "For the part of clsync that has no rights: needs --splitting. Where it makes another one, it is ended.",
     ),
     _flag(
         "forbid-devices",
@@ -688,6 +693,49 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "name of that group",
         "NAME",
         "Below the group that clsync is started in; removed at the end.",
+    ),
+    Option(
+        "splitting",
+        "",
+        _V,
+        values.numbered(*SPLITTINGS),
+        "off",
+        _PRIVILEGE,
+        "be two, one with rights and one without",
+        "HOW",
+        "`process`: the first process keeps its rights, watches, and runs handlers and hooks; a second one, nobody without"
+        " any capability, decides what is to be done, and answers at the control socket. `thread`: the same with two"
+        " threads, which is no protection against code that was made to do something else: they share their memory."
+        " `off`, `thread` and `process` may be written 0, 1 and 2. See SPLITTING.",
+        completes=" ".join(SPLITTINGS),
+    ),
+    _flag(
+        "secure-splitting",
+        "",
+        _PRIVILEGE,
+        "split with all that makes it safe",
+        f"Stands for {' '.join(f'--{name}={value}' for name, value in SECURE.items())}, each unless it is set.",
+    ),
+    _flag(
+        "check-execvp-arguments",
+        "",
+        _PRIVILEGE,
+        "keep handlers and hooks as they are",
+        "Neither the control socket nor a block that a signal switches to can change what is run while clsync runs: the"
+        " program, its arguments, the destination, hooks.",
+    ),
+    Option(
+        "add-permitted-hook-files",
+        "",
+        _V,
+        values.more_files,
+        (),
+        _PRIVILEGE,
+        "more hooks that may be set",
+        "FILE[,FILE...]",
+        "While clsync runs with --splitting or --check-execvp-arguments, hooks can be set to the configured ones and to"
+        " these. May be repeated; an empty name clears the list.",
+        completes="file",
     ),
     Option("label", "l", _V, values.text, b"nolabel", _SAY, "name of this instance", "TEXT", "Stands for `%label%`."),
     Option(
@@ -853,9 +901,16 @@ FIXED: Final = frozenset(
     " status-file background skip-initialsync only-initialsync config-file custom-signals compat socket socket-mod"
     " socket-own socket-auth uid gid preserve-capabilities inherit-capabilities privileged-uid privileged-gid"
     " sync-handler-uid sync-handler-gid chroot pivot-root mountpoints detach-network detach-ipc detach-miscellanea"
-    " seccomp-filter forbid-devices cgroup-group-name".split()
+    " seccomp-filter forbid-devices cgroup-group-name splitting secure-splitting check-execvp-arguments"
+    " add-permitted-hook-files".split()
 )
 """What cannot be changed while clsync runs."""
+
+FREE: Final = frozenset(
+    "delay-collect delay-sync delay-collect-bigfile threshold-bigfile retries ignore-failures exit-on-no-events"
+    " max-iterations sync-on-quit verbose debug quiet".split()
+)
+"""What says neither what is run, nor on what: with `--splitting` the worker, who has no rights, may set it."""
 
 BY_NAME: Final = {option.name: option for option in (*OPTIONS, *RETIRED)}
 BY_SHORT: Final = {option.short: option for option in OPTIONS if option.short}
@@ -865,7 +920,7 @@ LATER: Final = {
     for name, _, short in (
         word.partition(":")
         for word in (
-            "secure-splitting splitting check-execvp-arguments add-permitted-hook-files cluster-iface:c"
+            "cluster-iface:c"
             " cluster-ip:m cluster-port:P cluster-timeout:G cluster-node-name:n cluster-hash-dl-min:o"
             " cluster-hash-dl-max:O cluster-scan-dl-max"
         ).split()

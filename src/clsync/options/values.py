@@ -14,6 +14,7 @@ from clsync.options.hours import parse as parse_hours
 
 Parser = Callable[[bytes | None, Any], object]
 
+IO_CLASSES: Final = ("idle", "best-effort", "realtime")
 INT_MAX: Final = 2**31 - 1
 _OFF_T_MAX: Final = 2**63 - 1
 _SIGNALS: Final = frozenset(range(1, 65)) - {9, 19, 32, 33}
@@ -232,6 +233,17 @@ def capabilities(*known: str) -> Parser:
     return parse
 
 
+def numbered(*names: str) -> Parser:
+    """Return the parser of one name out of `names`, or of its number, from 0."""
+
+    def parse(text: bytes | None, current: object) -> str:
+        if text is not None and text.isdigit() and int(text) < len(names):
+            return names[int(text)]
+        return str(choice(*names)(text, current))
+
+    return parse
+
+
 def paths(text: bytes | None, current: tuple[bytes, ...]) -> tuple[bytes, ...]:
     """Parse a list of absolute paths with commas; empty: none."""
     found = tuple(filter(None, (text or b"").split(b",")))
@@ -259,6 +271,13 @@ def hours(text: bytes | None, current: object) -> Hours:
         ) from None
 
 
+def more_files(text: bytes | None, current: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Parse paths with commas, added to those so far; an empty one clears the list."""
+    for path in (text or b"").split(b","):
+        current = (*current, path) if path else ()
+    return current
+
+
 def rate(text: bytes) -> int:
     """Parse a rate: KiB a second, as rsync(1) has it, or with a unit (`512k`, `5m`, `1g`); return bytes a second."""
     units = {b"k": 1 << 10, b"m": 1 << 20, b"g": 1 << 30}
@@ -277,7 +296,7 @@ def niceness(text: bytes) -> int:
 
 def io_class(text: bytes) -> str:
     """Parse the name of an I/O class."""
-    return str(choice("idle", "best-effort", "realtime")(text, None))
+    return str(choice(*IO_CLASSES)(text, None))
 
 
 def signal_blocks(text: bytes | None, current: Mapping[int, bytes]) -> Mapping[int, bytes]:

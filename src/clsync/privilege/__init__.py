@@ -1,1 +1,1 @@
-"""Who clsync and its programs are, and what is out of their reach: a plan of steps, and their carrying out."""
+"""Who clsync and its programs are, what is out of their reach, and what a broker and its worker say to each other."""

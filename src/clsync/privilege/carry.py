@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Callable
 from typing import Final
 
@@ -12,12 +13,13 @@ from clsync.kernel import credentials, namespaces, roles
 from clsync.kernel.cgroups import READ, WRITE, Device, DeviceGroup, hierarchies
 from clsync.options import Settings
 from clsync.options.values import shown
-from clsync.privilege import root
+from clsync.privilege import root, seccomp
 from clsync.privilege.accounts import SystemAccounts
 from clsync.privilege.plan import (
     Become,
     ChangeRoot,
     Detach,
+    GiveUp,
     KeepMounts,
     LimitDevices,
     Machine,
@@ -66,17 +68,47 @@ class Confinement:
 
     def enter(self) -> None:
         """Take the steps that come before any path is looked at. Raises OperatorError."""
-        self._assign(others=self.plan.identity is not None or self.plan.roles.others)
+        alone = self.plan.identity is not None and self.plan.worker is None
+        self._assign(others=alone or self.plan.roles.others)
         if self._hides_code or self._blind:
             root.import_everything()
         for step in self.plan.confinement:
             self._take(step)
 
     def drop(self) -> None:
-        """Become who clsync is to be, for good, before anything is watched. Raises OperatorError."""
+        """Become who clsync is to be, for good, before anything is watched. Raises OperatorError.
+
+        Where it is to be split, that comes later: see `become_broker`, `become_worker`.
+        """
+        if self.plan.identity is not None:
+            if self.plan.worker is None:
+                threads = len(os.listdir(b"/proc/self/task"))
+                assert threads == 1, f"{threads} threads: the others would keep what this one gives up"
+                self._take(self.plan.identity)
+            self._assign(others=self.plan.roles.others)
+
+    def become_broker(self) -> None:
+        """Keep, in this thread and those that it starts, what the part with rights needs. Raises OperatorError."""
         if self.plan.identity is not None:
             self._take(self.plan.identity)
-            self._assign(others=self.plan.roles.others)
+
+    def become_worker(self, *, alone: bool) -> None:
+        """Give up, in this thread and those that it starts, all rights for good. Raises OperatorError.
+
+        `alone`: in a process of its own, which never starts a process or a thread.
+        """
+        assert self.plan.worker is not None
+        self._take(self.plan.worker)
+        if alone:
+            resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        if not self.plan.worker.any_call:
+            self._filter(everywhere=alone)
+
+    def _filter(self, everywhere: bool) -> None:
+        try:
+            seccomp.confine(everywhere)
+        except OSError as error:
+            raise OperatorError(f"--seccomp-filter: {error.strerror}", _hint(error), Exit.PRIVILEGE) from None
 
     def leave(self) -> None:
         """Remove what was made for this process."""
@@ -117,6 +149,8 @@ class Confinement:
                 root.change_root(step.path, step.how)
             case Become():
                 _become(step)
+            case GiveUp():
+                _give_up(step)
 
 
 def _hint(error: OSError) -> str:
@@ -151,8 +185,6 @@ def _limited(step: LimitDevices) -> DeviceGroup:
 
 
 def _become(step: Become) -> None:
-    threads = len(os.listdir(b"/proc/self/task"))
-    assert threads == 1, f"{threads} threads: the others would keep what this one gives up"
     if step.bounding is not None and credentials.capabilities().effective & credentials.mask(("CAP_SETPCAP",)):
         credentials.limit_bounding(step.bounding)
     sets = credentials.CapabilitySets(step.kept, step.kept, step.inheritable)
@@ -162,3 +194,17 @@ def _become(step: Become) -> None:
         credentials.set_ambient(step.ambient)
     else:
         credentials.become(step.ids, sets, step.ambient)
+
+
+def _give_up(step: GiveUp) -> None:
+    if not step.network:
+        namespaces.unshare(namespaces.NETWORK)
+    if credentials.capabilities().effective & credentials.mask(("CAP_SETPCAP",)):
+        credentials.limit_bounding(0)
+    nothing = credentials.CapabilitySets(0, 0, 0)
+    if step.ids == credentials.ids():
+        credentials.set_ambient(0)
+        credentials.set_capabilities(nothing)
+    else:
+        credentials.become(step.ids, nothing)
+    credentials.no_new_privileges()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,17 @@ _NOBODY: Final = 65534
 """The user and the group that own nothing, where there are no entries for them."""
 _BECOMING: Final = mask(("CAP_SETUID", "CAP_SETGID"))
 _READING: Final = mask(("CAP_DAC_READ_SEARCH",))
+_BROKER: Final = mask(
+    (
+        *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETFCAP", "CAP_MKNOD"),  # mode copy
+        "CAP_DAC_READ_SEARCH",
+        "CAP_KILL",  # handlers that have become somebody else, and the worker
+        *("CAP_SETUID", "CAP_SETGID"),
+        "CAP_SYS_PTRACE",  # to see whether a handler does anything at all
+        "CAP_SYS_ADMIN",  # fanotify marks, private views of mounts, trusted extended attributes
+    )
+)
+"""What the part with rights keeps of a daemon that is split."""
 _MARKING: Final = mask(("CAP_SYS_ADMIN",))
 """What marks of whole file systems need (fanotify_mark(2))."""
 
@@ -32,15 +44,15 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(ABC):
     """Something that is done once, at the start. `option` asks for it, `text` says what it is."""
 
     option: str
 
     @property
+    @abstractmethod
     def text(self) -> str:
         """Say for a person what is done."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -124,6 +136,24 @@ class Become(Step):
 
 
 @dataclass(frozen=True)
+class GiveUp(Step):
+    """Be somebody without any capability, who can never get one again. Of a daemon that is split: its worker."""
+
+    ids: Ids
+    """Those it has already: it may not change them."""
+    network: bool
+    """Keep the network."""
+    any_call: bool
+    """Keep all system calls."""
+
+    @property
+    def text(self) -> str:
+        """Say what is done."""
+        more = "" if self.network else ", no network"
+        return f"be user {self.ids.uid}, group {self.ids.gid}, without capabilities{more}, in the part that has no rights"
+
+
+@dataclass(frozen=True)
 class Roles:
     """Who does what from then on."""
 
@@ -146,6 +176,8 @@ class Plan:
     identity: Become | None
     """Last, before anything is watched."""
     roles: Roles
+    worker: GiveUp | None = None
+    """Of a daemon that is split: `identity` is that of the other part, then."""
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -155,13 +187,15 @@ class Plan:
 
 def make_plan(s: Settings, machine: Machine, accounts: Accounts) -> Plan:
     """Plan what the settings ask for. Raises OperatorError for what cannot be had."""
-    own = _own(s, machine, accounts)
+    worker = _worker(s, machine, accounts) if s.splitting != "off" else None
+    own = _own(s, machine, accounts) if worker is None else machine.ids
     kept = _kept(s, machine, own)
     programs = _programs(s, machine, accounts, own, kept)
-    limited = kept != machine.permitted
+    # The part with rights has all that our own work at the destination takes, unless other ones are named.
+    limited = kept != machine.permitted and (worker is None or "preserve-capabilities" in s.given)
     others = programs != own or (limited and not own.uid)
     roles = Roles(own, programs, machine.ids, kept & _READING if own.uid else 0, others)
-    return Plan(tuple(_confinement(s)), _become(s, machine, own, kept, programs), roles)
+    return Plan(tuple(_confinement(s)), _become(s, machine, own, kept, programs), roles, worker)
 
 
 # -- what is out of reach --------------------------------------------------------------------------------------
@@ -191,9 +225,24 @@ def _confinement(s: Settings) -> Iterator[Step]:
 # -- who we are --------------------------------------------------------------------------------------------------
 
 
-def _own(s: Settings, machine: Machine, accounts: Accounts) -> Ids:
-    """Return who clsync itself is to be."""
-    old_default = s.compat and not machine.ids.uid and not (_BECOMING | _READING) & ~machine.permitted
+def _worker(s: Settings, machine: Machine, accounts: Accounts) -> GiveUp:
+    """Return who decides what is to be done, and has no rights: --uid, or nobody; never with supplementary groups."""
+    ids = _own(s, machine, accounts, nobody=True)
+    if not ids.uid:
+        raise OperatorError(
+            f"--uid {shown(s.uid or b'')}: the part without rights would own the files of root",
+            "name another user, or do without --splitting",
+            Exit.PRIVILEGE,
+        )
+    if ids != machine.ids:
+        ids = ids._replace(groups=())
+    return GiveUp("splitting", ids, s.detach_network != "non-privileged", not s.seccomp_filter)
+
+
+def _own(s: Settings, machine: Machine, accounts: Accounts, nobody: bool = False) -> Ids:
+    """Return who clsync itself is to be; `nobody`: by default."""
+    can = not (_BECOMING | _READING) & ~machine.permitted
+    old_default = not machine.ids.uid and (nobody or (s.compat and can))
     if s.uid is None and s.gid is None and not old_default:
         return machine.ids
     if s.uid is not None:
@@ -208,17 +257,20 @@ def _own(s: Settings, machine: Machine, accounts: Accounts) -> Ids:
         gid = _group_of(user)
     wanted = _ids(machine, accounts, user, gid)
     if wanted != machine.ids and _BECOMING & ~machine.permitted:
-        option = "uid" if s.uid is not None else "gid"
-        text = shown(s.uid or s.gid or b"")
-        raise OperatorError(
-            f"--{option} {text}: this user may not become another one", "start clsync as root", Exit.PRIVILEGE
-        )
+        if s.uid is None and s.gid is None:
+            asking, hint = f"--splitting={s.splitting}", "let it have CAP_SETUID and CAP_SETGID"
+        else:
+            asking = f"--uid {shown(s.uid)}" if s.uid is not None else f"--gid {shown(s.gid or b'')}"
+            hint = "start clsync as root"
+        raise OperatorError(f"{asking}: this user may not become another one", hint, Exit.PRIVILEGE)
     return wanted
 
 
 def _kept(s: Settings, machine: Machine, own: Ids) -> int:
     """Return the capabilities that clsync itself keeps."""
     given = "preserve-capabilities" in s.given
+    if not given and s.splitting != "off" and not own.uid:
+        return _BROKER & machine.permitted
     if not given and own.uid == machine.ids.uid:
         return machine.permitted
     wanted = mask(s.preserve_capabilities)
@@ -252,8 +304,9 @@ def _become(s: Settings, machine: Machine, own: Ids, kept: int, programs: Ids) -
 
 def _asking(s: Settings) -> str:
     """Return the option that asks for another identity."""
-    order = ("uid", "gid", "preserve-capabilities", "inherit-capabilities")
-    return next((name for name in order if name in s.given), "compat")
+    split = s.splitting != "off"
+    order = (*(() if split else ("uid", "gid")), "preserve-capabilities", "inherit-capabilities")
+    return next((name for name in order if name in s.given), "splitting" if split else "compat")
 
 
 # -- who our programs are ----------------------------------------------------------------------------------------

@@ -56,11 +56,13 @@ CONDITIONS: Final = {
 }
 
 
-def confine() -> None:
+def confine(everywhere: bool = True) -> None:
     """Allow this process, all its threads and all it would start, just that; for good. Raises OSError.
+
+    Not `everywhere`: this thread, and those that it starts, alone.
 
     Other calls fail with EPERM, as a library may have ways that are not known here; the worst ones end the process
     (SIGSYS). clone3(2), whose arguments no filter can see, is answered as by a kernel without it.
     """
     actions = dict.fromkeys(ALLOWED, ALLOW) | dict.fromkeys(NEVER, KILL) | {"clone3": seccomp.error(errno.ENOSYS)}
-    seccomp.load(seccomp.program(actions, CONDITIONS, seccomp.error(errno.EPERM), seccomp.numbers()))
+    seccomp.load(seccomp.program(actions, CONDITIONS, seccomp.error(errno.EPERM), seccomp.numbers()), everywhere)

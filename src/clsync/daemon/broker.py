@@ -1,0 +1,868 @@
+"""The broker: keeps the rights, looks at the tree, runs what it was configured to run, and believes nobody.
+
+Everything it does for the worker is one of `privilege.wire.Op`. Whatever else it is asked for ends both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import time
+import traceback
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from clsync.core.batch import Batch, Outcome, Verdict
+from clsync.core.classify import LinkedFile
+from clsync.core.moves import Move, Step
+from clsync.core.paths import shown
+from clsync.core.rules import Rules
+from clsync.daemon.access import Access
+from clsync.daemon.log import Log
+from clsync.daemon.parts import MOST_IN_FLIGHT
+from clsync.daemon.permission import demand_free
+from clsync.daemon.plan import Plan
+from clsync.daemon.prepare import DirectPreparation, Prepared, recording
+from clsync.daemon.renames import demanded, visible
+from clsync.errors import OperatorError
+from clsync.handler.base import Handler, Renamed, Renames
+from clsync.kernel.credentials import Ids
+from clsync.kernel.files import DIRECTORY_FLAGS, GONE, open_beneath
+from clsync.kernel.mounts import devices_shown_twice
+from clsync.kernel.ops import Scan
+from clsync.monitor.base import Changed, Monitor, Unnamed
+from clsync.options import Assignment, Block, Change
+from clsync.privilege.looks import ABSENT, packed, packed_error
+from clsync.privilege.moves import packed_moves, unpacked_steps
+from clsync.privilege.port import Port, error_frame
+from clsync.privilege.wire import (
+    PATHS_AT_ONCE,
+    SIGNATURES,
+    STEPS_LIMIT,
+    Frame,
+    Kind,
+    Op,
+    Refused,
+    framed,
+    in_frames,
+    pack,
+    unpack,
+)
+
+_TURN: Final = 0.01
+"""Seconds of work for one question, where it can be cut in parts."""
+_ARM_TURN: Final = 0.02
+_MOST_DIRECTORIES: Final = 64
+"""For one target, as the others: each batch on its way holds one."""
+_MOST_HANDLERS: Final = 4 * MOST_IN_FLIGHT
+_MOST_MONITORS: Final = 3
+_MOST_SCANS: Final = 4
+_MOST_ENTRIES: Final = 4_000_000
+_GENERATIONS: Final = 4
+"""Plans that are remembered: the one in force, and what may take its place."""
+_AT_ONCE: Final = 256
+_WHERE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+_WORDS: Final = frozenset(
+    (
+        "starting",
+        "initsync",
+        "running",
+        "rehashing",
+        "hold on",
+        "synchandler error",
+        "lastsync",
+        "preexit",
+        "terminating",
+        "exiting",
+    )
+)
+
+
+@dataclass
+class Ended:
+    """How the worker ended."""
+
+    code: int | None = None
+    """Its exit code; None: it did not say."""
+    error: OperatorError | None = None
+    """What hindered it."""
+    trouble: str = ""
+    """What it did that it should not have done."""
+
+
+@dataclass
+class _Watching:
+    """A monitor at work for the worker."""
+
+    monitor: Monitor
+    rules: Rules
+    arming: Iterator[None] | None = None
+    taking: Iterator[Changed] | None = None
+    moves: Iterator[Move | None] | None = None
+    survivors: Iterator[Unnamed | None] | None = None
+
+
+@dataclass
+class _Hired:
+    """A handler at work for the worker, and the batch that is coming in."""
+
+    handler: Handler | None
+    """None while it is being made."""
+    gone: bool = False
+    """The worker does not want it any more."""
+    head: Batch | None = None
+    entries: dict[bytes, int] = field(default_factory=dict)
+    linked: list[bytes] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    """Changes of names that are coming in."""
+    at_work: bool = False
+
+    def drop(self) -> None:
+        """Forget the batch that is coming in."""
+        if self.head is not None:
+            os.close(self.head.root)
+        self.head, self.entries, self.linked = None, {}, []
+
+
+class Broker:
+    """Serves one worker."""
+
+    def __init__(
+        self,
+        first: Prepared,
+        access: Access,
+        preparation: DirectPreparation,
+        worker: Ids,
+        log: Log,
+        ready: Callable[[], None],
+    ) -> None:
+        """`first`: what was made before the worker was. `worker`: who that is."""
+        self._access, self._preparation, self._log, self._ready = access, preparation, log, ready
+        self._worker = worker
+        self._generations = {0: first}
+        self._current = self._newest = 0
+        self._rules: dict[bytes, Rules] = {}
+        self._note_rules(first.plans[0].rules)
+        self._directories: dict[int, int] = {}
+        """Number that the worker knows -> descriptor."""
+        self._watching: dict[int, _Watching] = {}
+        self._scans: dict[int, Scan] = {}
+        self._hired: dict[int, _Hired] = {}
+        self._last_number = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._over: asyncio.Event = asyncio.Event()
+        self.ended = Ended()
+        self._ports: list[Port] = []
+
+    # -- the course of it --------------------------------------------------------------------------------------
+
+    async def serve(self, looks: Any, runs: Any) -> Ended:
+        """Serve until the worker is gone; then end and give back everything. `looks`, `runs`: sockets."""
+        quick = Port(looks, lambda frame: self._take(quick, frame, self._quick), self._end)
+        slow = Port(runs, lambda frame: self._take(slow, frame, self._slow), self._end)
+        self._ports = [quick, slow]
+        try:
+            await self._over.wait()
+        finally:
+            await self._close()
+        return self.ended
+
+    def _end(self, trouble: str) -> None:
+        self.ended.trouble = self.ended.trouble or trouble
+        self._over.set()
+        for port in self._ports:
+            port.close()
+
+    async def _close(self) -> None:
+        for hired in self._hired.values():
+            if hired.handler is not None:
+                hired.handler.stop()
+        for prepared in self._generations.values():
+            for hook in (prepared.parts.pre_exit, prepared.parts.at_exit):
+                if hook is not None:
+                    hook.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for scan in self._scans.values():
+            await scan.end(kill=True)
+        handlers = [h.handler for h in self._hired.values() if h.handler is not None]
+        handlers += [h for p in self._generations.values() for h in p.handlers if h is not None]
+        for handler in handlers:
+            try:
+                await handler.aclose()
+            except (OperatorError, OSError) as error:
+                self._log.error(str(error))
+        for watching in self._watching.values():
+            watching.monitor.close()
+        for descriptor in self._directories.values():
+            os.close(descriptor)
+
+    # -- questions and answers ---------------------------------------------------------------------------------
+
+    def _take(self, port: Port, frame: Frame, known: dict[Op, Callable[..., Any]]) -> None:
+        """Answer a frame; a defect of ours ends both sides, too: nobody waits for what never comes. Raises Refused."""
+        try:
+            self._answer(port, frame, known)
+        except Refused:
+            raise
+        except Exception as error:  # noqa: BLE001 - see above
+            traceback.print_exc()
+            self._end(f"{type(error).__name__}: {error}")
+
+    def _answer(self, port: Port, frame: Frame, known: dict[Op, Callable[..., Any]]) -> None:
+        try:
+            op = Op(frame.op)
+        except ValueError:
+            raise Refused(f"operation {frame.op}") from None
+        work = known.get(op)
+        if work is None or frame.kind != Kind.REQUEST:
+            raise Refused(f"operation {op.name} by the wrong way")
+        values = unpack(SIGNATURES[op].request, frame.body)
+        try:
+            answer = work(self, *values)
+        except (OSError, OperatorError) as error:
+            port.send(error_frame(op, frame.number, error))
+            return
+        if isinstance(answer, _Later):
+            if answer.alone:
+                port.paused = True
+            self._begin(self._answer_later(port, op, frame.number, answer))
+        elif answer is not None:
+            self._send(port, op, frame.number, answer)
+
+    def _send(self, port: Port, op: Op, number: int, answer: Sequence[Any]) -> None:
+        descriptors = answer.descriptors if isinstance(answer, _WithDescriptors) else ()
+        port.send(framed(op, Kind.END, number, pack(SIGNATURES[op].end, *answer)), descriptors)
+
+    async def _answer_later(self, port: Port, op: Op, number: int, later: _Later) -> None:
+        try:
+            async for values in later.parts:
+                if isinstance(values, _Last):
+                    self._send(port, op, number, values)
+                    break
+                port.send(framed(op, Kind.MORE, number, pack(SIGNATURES[op].more, *values)))
+                await port.drained()
+            else:
+                self._send(port, op, number, ())
+        except (OSError, OperatorError) as error:
+            port.send(error_frame(op, number, error))
+        finally:
+            await later.parts.aclose()
+            if later.alone:
+                port.resume()
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._end(f"{type(error).__name__}: {error}")
+
+    def _number(self) -> int:
+        self._last_number += 1
+        return self._last_number
+
+    def _demand_room(self, among: dict[int, Any], most: int) -> None:
+        """See that there is room for one more; `most`: for one target. Raises Refused."""
+        if len(among) >= most * len(self._generations[self._current].plans):
+            raise Refused("more than there can be")
+
+    # -- the tree ----------------------------------------------------------------------------------------------
+
+    @property
+    def _made(self) -> Plan:
+        """What concerns the source is the same in all plans."""
+        return self._generations[self._current].plans[0]
+
+    def _open_root(self, path: bytes) -> Sequence[Any]:
+        plans = self._generations[self._current].plans
+        if path != self._made.root and not any(path in made.directories for made in plans):
+            raise Refused(f"to open {shown(path)}")
+        self._demand_room(self._directories, _MOST_DIRECTORIES)
+        number = self._number()
+        self._directories[number] = self._access.ops.open(path)
+        return (number,)
+
+    def _close_root(self, number: int) -> Sequence[Any]:
+        os.close(_known(self._directories, number))
+        del self._directories[number]
+        return ()
+
+    def _identity(self, number: int) -> Sequence[Any]:
+        directory = _known(self._directories, number)
+        found = os.fstat(directory)
+        return (*self._access.ops.identity(directory), found.st_dev, found.st_nlink)
+
+    def _look(self, number: int, paths: list[bytes]) -> Sequence[Any]:
+        return (b"".join(_looked_at(_known(self._directories, number), paths)),)
+
+    def _list(self, number: int, paths: list[bytes]) -> _Later:
+        return _Later(_listed(_known(self._directories, number), paths))
+
+    def _shown_twice(self, number: int) -> Sequence[Any]:
+        return (list(devices_shown_twice(_known(self._directories, number))),)
+
+    def _scan(self, number: int, options: list[str]) -> _WithDescriptors:
+        directory = _known(self._directories, number)
+        if options not in ([], ["--stat"]) and not (
+            len(options) == 2 and options[0] == "--all" and options[1].isdecimal() and options[1].isascii()
+        ):
+            raise Refused("to scan in a way that there is not")
+        self._demand_room(self._scans, _MOST_SCANS)
+        scan, number = self._access.ops.scan(directory, options), self._number()
+        self._scans[number] = scan
+        ends = os.dup(scan.inlet), os.dup(scan.outlet)
+        scan.close()
+        return _WithDescriptors((number,), ends)
+
+    def _scan_end(self, number: int, kill: bool) -> _Later:
+        scan = _known(self._scans, number)
+        del self._scans[number]
+
+        async def ended() -> AsyncGenerator[Sequence[Any], None]:
+            yield _Last((await scan.end(kill),))
+
+        return _Later(ended(), alone=False)
+
+    # -- monitors ----------------------------------------------------------------------------------------------
+
+    def _note_rules(self, rules: Rules) -> bytes:
+        digest = digest_of(rules)
+        self._rules.pop(digest, None)
+        self._rules[digest] = rules
+        while len(self._rules) > _GENERATIONS:
+            del self._rules[next(iter(self._rules))]
+        return digest
+
+    def _read_rules(self) -> Sequence[Any]:
+        rules = self._access.read_rules(self._made)
+        self._note_rules(rules)
+        return (rules.source_text,)
+
+    def _monitor_open(self, digest: bytes) -> _WithDescriptors:
+        rules = _known(self._rules, digest)
+        if len(self._watching) >= _MOST_MONITORS:
+            raise Refused("more monitors than there can be")
+        number, monitor = self._number(), self._access.open_monitor(self._made, rules)
+        self._watching[number] = _Watching(monitor, rules, monitor.arm())
+        return _WithDescriptors((number,), (os.dup(monitor.fileno()),))
+
+    def _monitor_arm(self, number: int) -> Sequence[Any]:
+        watching = _known(self._watching, number)
+        until = time.monotonic() + _ARM_TURN
+        for _ in watching.arming or ():
+            if time.monotonic() > until:
+                return (False,)
+        watching.arming = None
+        return (True,)
+
+    def _monitor_drain(self, number: int) -> Sequence[Any]:
+        monitor = _known(self._watching, number).monitor
+        filled, due = monitor.drain(), monitor.due()
+        return filled, monitor.root_gone(), monitor.looking(), -1.0 if due is None else due
+
+    def _monitor_look(self, number: int) -> Sequence[Any]:
+        _known(self._watching, number).monitor.begin_look()
+        return ()
+
+    def _monitor_describe(self, number: int) -> Sequence[Any]:
+        return (_known(self._watching, number).monitor.describe(),)
+
+    def _monitor_take(self, number: int) -> Sequence[Any]:
+        watching = _known(self._watching, number)
+        watching.taking = watching.monitor.take()
+        return ()
+
+    def _monitor_next(self, number: int) -> _Later:
+        watching = _known(self._watching, number)
+        if watching.taking is None:
+            raise Refused("a window that nobody took")
+
+        async def parts(taking: Iterator[Changed]) -> AsyncGenerator[Sequence[Any], None]:
+            together: dict[int, list[bytes]] = {}
+            count, until, done = 0, time.monotonic() + _TURN, True
+            for paths, bits in taking:
+                together.setdefault(bits, []).extend(paths)
+                count += len(paths)
+                if count >= PATHS_AT_ONCE or time.monotonic() > until:
+                    done = False
+                    break
+            for bits, found in together.items():
+                for part in in_frames(found):
+                    yield bits, found[part]
+            yield _Last((done,))
+
+        return _Later(parts(watching.taking))
+
+    def _monitor_moves(self, number: int) -> Sequence[Any]:
+        watching = _known(self._watching, number)
+        watching.moves = watching.monitor.moves()
+        return ()
+
+    def _monitor_next_moves(self, number: int) -> _Later:
+        watching = _known(self._watching, number)
+        if watching.moves is None:
+            raise Refused("moves that nobody asked for")
+
+        async def parts(moves: Iterator[Move | None]) -> AsyncGenerator[Sequence[Any], None]:
+            until, done, found = time.monotonic() + _TURN, True, list[Move]()
+            for move in moves:
+                if move is not None:
+                    found.append(visible(move, watching.rules))
+                if len(found) >= PATHS_AT_ONCE or time.monotonic() > until:
+                    done = False
+                    break
+            for part in packed_moves(found):
+                yield part
+            yield _Last((done,))
+
+        return _Later(parts(watching.moves))
+
+    def _monitor_survivors(self, number: int) -> Sequence[Any]:
+        watching = _known(self._watching, number)
+        watching.survivors = watching.monitor.survivors()
+        return ()
+
+    def _monitor_next_survivors(self, number: int) -> _Later:
+        watching = _known(self._watching, number)
+        if watching.survivors is None:
+            raise Refused("survivors that nobody asked for")
+
+        async def parts(survivors: Iterator[Unnamed | None]) -> AsyncGenerator[Sequence[Any], None]:
+            until, done, found = time.monotonic() + _TURN, True, list[Unnamed]()
+            for survivor in survivors:
+                if survivor is not None:
+                    found.append(survivor)
+                if len(found) >= _AT_ONCE or time.monotonic() > until:
+                    done = False
+                    break
+            for named in (True, False):
+                these = [one for one in found if (one.path is not None) is named]
+                yield [n for one in these for n in (*one.file, one.bits)], [one.path or b"" for one in these], named
+            yield _Last((done,))
+
+        return _Later(parts(watching.survivors))
+
+    def _monitor_watch_file(self, number: int, paths: list[bytes], file: list[int]) -> Sequence[Any]:
+        if len(paths) != 1 or len(file) != 3:
+            raise Refused("a file that is none")
+        return (_known(self._watching, number).monitor.watch_file(paths[0], LinkedFile(*file)),)
+
+    def _monitor_compared(self, number: int, paths: list[bytes], since: int) -> Sequence[Any]:
+        _known(self._watching, number).monitor.compared(paths, since)
+        return ()
+
+    def _monitor_close(self, number: int) -> Sequence[Any]:
+        watching = _known(self._watching, number)
+        del self._watching[number]
+        for work in (watching.arming, watching.taking, watching.moves, watching.survivors):
+            if hasattr(work, "close"):
+                work.close()
+        watching.monitor.close()
+        return ()
+
+    # -- files of ours -----------------------------------------------------------------------------------------
+
+    def _status(self, word: str) -> Sequence[Any]:
+        if word not in _WORDS:
+            raise Refused("a status that there is not")
+        self._access.write_status(word)
+        return ()
+
+    def _standby(self) -> Sequence[Any]:
+        path = self._generations[self._current].parts.standby
+        return (path is not None and self._access.stands(path),)
+
+    def _dump(self) -> _WithDescriptors:
+        directory = self._generations[self._current].settings.dump_dir
+        if directory is None:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        os.mkdir(directory, 0o750)
+        made = self._access.ops.open(directory)
+        if os.geteuid() == 0:
+            os.chown(made, self._worker.uid, self._worker.gid)
+        return _WithDescriptors((), (made,))
+
+    def _is_ready(self) -> Sequence[Any]:
+        self._ready()
+        return ()
+
+    def _has_ended(self, code: int) -> Sequence[Any]:
+        self.ended.code = code & 0xFF
+        return ()
+
+    def _has_failed(self, code: int, message: str, hint: str) -> Sequence[Any]:
+        self.ended.code, self.ended.error = code & 0xFF, OperatorError(message, hint, code)
+        return ()
+
+    # -- handlers and hooks ------------------------------------------------------------------------------------
+
+    def _handler_open(self, number: int, generation: int, target: int) -> _Later:
+        prepared = _known(self._generations, generation)
+        if target >= len(prepared.plans):
+            raise Refused("a target that there is not")
+        if number in self._hired:
+            raise Refused("a handler twice")
+        self._demand_room(self._hired, _MOST_HANDLERS)
+        # The first one was made with the plan: whatever hinders it was told then.
+        hired = self._hired[number] = _Hired(prepared.handlers[target])
+        left = [None if at == target else handler for at, handler in enumerate(prepared.handlers)]
+        self._generations[generation] = prepared._replace(handlers=left)
+
+        async def opened() -> AsyncGenerator[Sequence[Any], None]:
+            handler = hired.handler or await self._access.new_handler(prepared.plans[target])
+            if hired.gone:
+                await handler.aclose()
+                raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+            hired.handler = handler
+            await handler.open()
+            renames = isinstance(handler, Renames)
+            swaps = isinstance(handler, Renames) and handler.swaps
+            yield _Last((handler.trusts_times, handler.coarse_ns, handler.glues, renames, swaps))
+
+        return _Later(opened(), alone=False)
+
+    def _handler_batch(
+        self, number: int, batch: int, root: int, initial: bool, status: str, attribute_bytes: int, digest: bytes
+    ) -> None:
+        hired, handler = self._resting(number)
+        if status not in _WORDS:
+            raise Refused("a status that there is not")
+        directory, rules = _known(self._directories, root), _known(self._rules, digest)
+        hired.drop()
+        handler.rules = rules if rules else None
+        # The worker may give its own number back at any time.
+        hired.head = Batch(batch, {}, os.dup(directory), initial, status, attribute_bytes=attribute_bytes)
+
+    def _handler_entries(self, number: int, paths: list[bytes], flags: list[int]) -> None:
+        hired, _ = self._resting(number)
+        if len(paths) != len(flags) or len(hired.entries) > _MOST_ENTRIES:
+            raise Refused("a batch that is none")
+        hired.entries.update(zip(paths, flags, strict=True))
+
+    def _handler_linked(self, number: int, paths: list[bytes]) -> None:
+        hired, _ = self._resting(number)
+        if len(hired.linked) > _MOST_ENTRIES:
+            raise Refused("a batch that is none")
+        hired.linked += paths
+
+    def _handler_steps(self, number: int, kinds: list[int], sources: list[bytes], targets: list[bytes]) -> None:
+        hired, _ = self._resting(number)
+        hired.steps += unpacked_steps(kinds, sources, targets)
+        if len(hired.steps) > STEPS_LIMIT:
+            raise Refused("more steps than there can be")
+
+    def _handler_rename(self, number: int, digest: bytes) -> _Later:
+        hired, handler = self._resting(number)
+        rules, steps = _known(self._rules, digest), hired.steps
+        if not isinstance(handler, Renames):
+            raise Refused("to rename where nothing can")
+        hired.steps, hired.at_work = [], True
+
+        async def renamed() -> AsyncGenerator[Sequence[Any], None]:
+            try:
+                result = await handler.rename(steps) if demanded(steps, rules) else Renamed(0)
+            finally:
+                hired.at_work = False
+            yield _Last((result.steps, list(result.made), list(result.left)))
+
+        return _Later(renamed(), alone=False)
+
+    def _resting(self, number: int) -> tuple[_Hired, Handler]:
+        hired: _Hired = _known(self._hired, number)
+        if hired.at_work or hired.handler is None:
+            raise Refused("two batches for one handler, or one for none")
+        return hired, hired.handler
+
+    def _handler_sync(self, number: int) -> _Later:
+        hired, handler = self._resting(number)
+        head, hired.head = hired.head, None
+        if head is None:
+            raise Refused("a batch without a beginning")
+        hired.at_work = True
+        batch = replace(head, entries=hired.entries, linked=hired.linked)
+        hired.drop()
+        return _Later(self._synced(hired, handler, batch), alone=False)
+
+    async def _synced(self, hired: _Hired, handler: Handler, batch: Batch) -> AsyncGenerator[Sequence[Any], None]:
+        try:
+            kept, crooked = await _straight_only(batch)
+            outcome = await handler.sync(kept) if kept.entries else Outcome(Verdict.DONE)
+        finally:
+            hired.at_work = False
+            os.close(batch.root)
+        verdict = outcome.verdict
+        if crooked and verdict is Verdict.DONE:
+            verdict = Verdict.PARTIAL
+        failed = outcome.failed
+        for what, paths in (
+            ("failed", list(failed)),
+            ("hopeless", list(outcome.hopeless)),
+            ("again", [*outcome.again, *crooked]),
+        ):
+            for part in in_frames(paths):
+                yield what, paths[part], [failed[path] for path in paths[part]] if what == "failed" else []
+        yield _Last((verdict.value, outcome.message, outcome.code))
+
+    def _handler_stop(self, number: int) -> None:
+        hired = self._hired.get(number)
+        if hired is not None and hired.handler is not None:
+            hired.handler.stop()
+
+    def _handler_close(self, number: int) -> _Later:
+        hired = _known(self._hired, number)
+        del self._hired[number]
+
+        async def closed() -> AsyncGenerator[Sequence[Any], None]:
+            hired.gone = True
+            if hired.handler is not None:
+                await hired.handler.aclose()
+            yield _Last(())
+
+        return _Later(closed(), alone=False)
+
+    def _hook_run(self, generation: int, option: str, status: str, iteration: int) -> _Later:
+        prepared = _known(self._generations, generation)
+        hook = {"pre-exit-hook": prepared.parts.pre_exit, "exit-hook": prepared.parts.at_exit}.get(option)
+        if hook is None or status not in _WORDS:
+            raise Refused("a hook that there is not")
+
+        async def run() -> AsyncGenerator[Sequence[Any], None]:
+            await hook.run(status, iteration)
+            yield _Last(())
+
+        return _Later(run(), alone=False)
+
+    def _hook_stop(self, generation: int, option: str) -> None:
+        parts = _known(self._generations, generation).parts
+        hook = parts.pre_exit if option == "pre-exit-hook" else parts.at_exit
+        if hook is not None:
+            hook.stop()
+
+    # -- other settings ----------------------------------------------------------------------------------------
+
+    def _prepare(self, keys: list[str], texts: list[str]) -> _Later:
+        if len(keys) != len(texts) or len(keys) > 10_000:
+            raise Refused("changes that are none")
+        changes = [_change(key, text) for key, text in zip(keys, texts, strict=True)]
+
+        async def prepared() -> AsyncGenerator[Sequence[Any], None]:
+            current = self._generations[self._current]
+            demand_free(changes, current.settings)
+            files: dict[bytes, bytes | None] = {}
+            through = recording(files)
+            new = await self._preparation.prepare(changes, current.settings, current.plans, current.parts, through)
+            for made, handler in zip(new.plans, new.handlers, strict=True):
+                yield handler is not None, *_told(made)
+            yield _Last((self._note(new), *_told_once(new.plans[0], files)))
+
+        return _Later(prepared(), alone=False)
+
+    def _note(self, new: Prepared) -> int:
+        """Remember what may be in force soon; return its number."""
+        self._newest += 1
+        self._generations[self._newest] = new
+        self._forget_generations()
+        self._note_rules(new.plans[0].rules)
+        return self._newest
+
+    def _adopt(self, generation: int) -> None:
+        _known(self._generations, generation)
+        self._current = generation
+
+    def _forget_generations(self) -> None:
+        for old in list(self._generations)[:-_GENERATIONS]:
+            if old != self._current:
+                for dismissed in self._generations.pop(old).handlers:
+                    if dismissed is not None:
+                        self._begin(dismissed.aclose())
+
+    _quick: Final[dict[Op, Callable[..., Any]]] = {
+        Op.OPEN_ROOT: _open_root,
+        Op.CLOSE_ROOT: _close_root,
+        Op.IDENTITY: _identity,
+        Op.LOOK: _look,
+        Op.LIST: _list,
+        Op.SHOWN_TWICE: _shown_twice,
+        Op.SCAN: _scan,
+        Op.RULES: _read_rules,
+        Op.STATUS: _status,
+        Op.STANDBY: _standby,
+        Op.DUMP: _dump,
+        Op.MONITOR_OPEN: _monitor_open,
+        Op.MONITOR_ARM: _monitor_arm,
+        Op.MONITOR_LOOK: _monitor_look,
+        Op.MONITOR_DRAIN: _monitor_drain,
+        Op.MONITOR_DESCRIBE: _monitor_describe,
+        Op.MONITOR_TAKE: _monitor_take,
+        Op.MONITOR_NEXT: _monitor_next,
+        Op.MONITOR_MOVES: _monitor_moves,
+        Op.MONITOR_NEXT_MOVES: _monitor_next_moves,
+        Op.MONITOR_SURVIVORS: _monitor_survivors,
+        Op.MONITOR_NEXT_SURVIVORS: _monitor_next_survivors,
+        Op.MONITOR_WATCH_FILE: _monitor_watch_file,
+        Op.MONITOR_COMPARED: _monitor_compared,
+        Op.MONITOR_CLOSE: _monitor_close,
+        Op.READY: _is_ready,
+        Op.ENDED: _has_ended,
+        Op.FAILED: _has_failed,
+    }
+    """What is answered at once, one question after the other."""
+    _slow: Final[dict[Op, Callable[..., Any]]] = {
+        Op.SCAN_END: _scan_end,
+        Op.HANDLER_OPEN: _handler_open,
+        Op.HANDLER_BATCH: _handler_batch,
+        Op.HANDLER_ENTRIES: _handler_entries,
+        Op.HANDLER_LINKED: _handler_linked,
+        Op.HANDLER_SYNC: _handler_sync,
+        Op.HANDLER_STEPS: _handler_steps,
+        Op.HANDLER_RENAME: _handler_rename,
+        Op.HANDLER_STOP: _handler_stop,
+        Op.HANDLER_CLOSE: _handler_close,
+        Op.HOOK_RUN: _hook_run,
+        Op.HOOK_STOP: _hook_stop,
+        Op.PREPARE: _prepare,
+        Op.ADOPT: _adopt,
+    }
+    """What is answered when it is done; where nothing is to be answered, it is only told."""
+
+
+class _Later:
+    """An answer that comes in parts, the last one a `_Last`, or none."""
+
+    def __init__(self, parts: AsyncGenerator[Sequence[Any], None], alone: bool = True) -> None:
+        """`alone`: no other question is taken meanwhile."""
+        self.parts, self.alone = parts, alone
+
+
+class _Last(tuple[Any, ...]):
+    """The values of the end of an answer."""
+
+    __slots__ = ()
+
+
+class _WithDescriptors(tuple[Any, ...]):
+    """An answer that descriptors come with."""
+
+    descriptors: Sequence[int]
+
+    def __new__(cls, values: Iterable[Any], descriptors: Sequence[int]) -> _WithDescriptors:
+        """`descriptors`: closed when they are sent."""
+        made = super().__new__(cls, values)
+        made.descriptors = descriptors
+        return made
+
+
+def digest_of(rules: Rules) -> bytes:
+    """Return what rules are known by: the worker can only choose among those that the broker has read."""
+    return hashlib.sha256(rules.source_text).digest()
+
+
+def _known(among: dict[Any, Any], number: Any) -> Any:
+    """Return what the worker was given. Raises Refused."""
+    try:
+        return among[number]
+    except KeyError:
+        raise Refused("something that it was never given") from None
+
+
+def _told(made: Plan) -> Sequence[Any]:
+    """Return what the worker is told of a plan."""
+    destination, given = made.destination, made.given
+    return (
+        *(made.name, made.mode, made.why, made.program, made.arguments),
+        *(destination.text if destination is not None else None, given.text if given is not None else None),
+        made.local,
+    )
+
+
+def _told_once(made: Plan, files: Mapping[bytes, bytes | None]) -> Sequence[Any]:
+    """Return what the worker is told of all plans; `files`: what was read for them."""
+    names = [os.fsdecode(name) for name in files]
+    return made.root, made.rules_read, made.rules.source_text, names, list(files.values())
+
+
+def _change(key: str, text: str) -> Change:
+    value = text.encode("utf-8", "surrogateescape")
+    return Assignment(key, value) if key else Block(value)
+
+
+def _looked_at(root: int, paths: list[bytes]) -> Iterator[bytes]:
+    """Yield what stands at paths below a directory; behind a symlink stands nothing."""
+    lstat = os.lstat
+    above, here, closing = b"", root, -1
+    missing: bytes | None = None
+    """The answer for everything in `above`, where that is no directory."""
+    try:
+        for path in paths:
+            directory, _, name = path.rpartition(b"/")
+            if directory != above:
+                if closing >= 0:
+                    os.close(closing)
+                    closing = -1
+                above, here, missing = directory, root, None
+                if directory:
+                    try:
+                        here = closing = open_beneath(root, directory, _WHERE)
+                    except OSError as error:
+                        missing = ABSENT if error.errno in GONE else packed_error(error)
+            if missing is not None:
+                yield missing
+                continue
+            try:
+                yield packed(lstat(name or b".", dir_fd=here))
+            except (FileNotFoundError, NotADirectoryError):
+                yield ABSENT
+            except OSError as error:
+                yield packed_error(error)
+    finally:
+        if closing >= 0:
+            os.close(closing)
+
+
+async def _listed(root: int, paths: list[bytes]) -> AsyncGenerator[Sequence[Any], None]:
+    """Yield what stands in directories: (which one, error number, names, their lstat)."""
+    for number, path in enumerate(paths):
+        try:
+            directory = open_beneath(root, path, DIRECTORY_FLAGS)
+        except OSError as error:
+            yield number, 0 if error.errno in GONE else error.errno or 0, [], b""
+            continue
+        try:
+            with os.scandir(directory) as entries:
+                names = [os.fsencode(entry.name) for entry in entries]
+            for first in range(0, len(names), PATHS_AT_ONCE):
+                part = names[first : first + PATHS_AT_ONCE]
+                yield number, 0, part, b"".join(_looked_at(directory, part))
+        except OSError as error:
+            yield number, error.errno or 0, [], b""
+        finally:
+            os.close(directory)
+
+
+async def _straight_only(batch: Batch) -> tuple[Batch, list[bytes]]:
+    """Leave out entries that do not lie below real directories alone now; return these, too.
+
+    The worker has looked, a moment ago, or says so.
+    """
+    directories = {path.rpartition(b"/")[0] for paths in (batch.entries, batch.linked) for path in paths}
+    crooked: set[bytes] = set()
+    for count, directory in enumerate(directories, 1):
+        try:
+            os.close(open_beneath(batch.root, directory, _WHERE))
+        except OSError as error:
+            if error.errno in GONE:  # else the handler meets it, and names it
+                crooked.add(directory)
+        if not count % _AT_ONCE:
+            await asyncio.sleep(0)
+    if not crooked:
+        return batch, []
+    left = {path: flags for path, flags in batch.entries.items() if path.rpartition(b"/")[0] not in crooked}
+    linked = [path for path in batch.linked if path.rpartition(b"/")[0] not in crooked]
+    return replace(batch, entries=left, linked=linked), [path for path in batch.entries if path not in left]

@@ -1,0 +1,212 @@
+"""Two instead of one: a broker that keeps the rights, and a worker that has none, in a process of its own or a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, NoReturn, Protocol
+
+from clsync.daemon.access import Access
+from clsync.daemon.broker import Broker, Ended
+from clsync.daemon.build import make_parts
+from clsync.daemon.log import Log
+from clsync.daemon.parts import Parts
+from clsync.daemon.plan import Plan
+from clsync.daemon.prepare import Preparation, Reload
+from clsync.daemon.remote import Calls, RemoteAccess
+from clsync.errors import Exit, OperatorError
+from clsync.handler.base import Handler
+from clsync.kernel.process import exit_text
+from clsync.options import Settings
+from clsync.privilege.carry import Confinement
+from clsync.privilege.port import Caller, socket_pair
+from clsync.privilege.wire import Op
+
+_PASSED_ON: Final = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGQUIT,
+    signal.SIGALRM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGSTKFLT,
+    signal.SIGIO,
+)
+
+
+class Runs(Protocol):
+    """Runs a mirror with what it is given."""
+
+    def __call__(
+        self,
+        handlers: Sequence[Handler],
+        parts: Parts,
+        access: Access,
+        preparation: Preparation,
+        ready: Callable[[], None],
+    ) -> int:
+        """Return the exit code. Raises OperatorError."""
+        ...
+
+
+class Worker(NamedTuple):
+    """What there is to be done without rights."""
+
+    settings: Settings
+    plans: Sequence[Plan]
+    mirror: Runs
+    reload: Reload
+    confinement: Confinement
+    begin: Callable[[], None] = lambda: None
+    """Called first, where it is a process."""
+    let_go: Callable[[], None] = lambda: None
+    """Called when the start has succeeded."""
+
+
+def run_as_process(worker: Worker, make_broker: Callable[[], Broker]) -> int:
+    """Run a worker in a process of its own, and serve it; return its exit code. Raises OperatorError.
+
+    This process is the broker.
+    """
+    looks, runs = socket_pair(), socket_pair()
+    preload()
+    pid = os.fork()
+    if not pid:
+        for end in (looks[0], runs[0]):
+            end.close()
+        _work(worker, looks[1], runs[1])
+    for end in (looks[1], runs[1]):
+        end.close()
+    with looks[0], runs[0]:
+        worker.confinement.become_broker()
+        ended = asyncio.run(_serve(make_broker, looks[0], runs[0], pid, worker.settings.custom_signals))
+    return _exit_code(ended, _reaped(pid, ended), worker.plans[0].log)
+
+
+async def _serve(
+    make_broker: Callable[[], Broker], looks: socket.socket, runs: socket.socket, worker: int, custom: Iterable[int]
+) -> Ended:
+    loop = asyncio.get_running_loop()
+    for number in (*_PASSED_ON, *custom):
+        loop.add_signal_handler(number, _pass_on, worker, number)
+    return await make_broker().serve(looks, runs)
+
+
+def _pass_on(worker: int, number: int) -> None:
+    try:
+        os.kill(worker, number)
+    except ProcessLookupError:
+        pass  # not reaped yet, and its end is on the way to us
+
+
+def _reaped(pid: int, ended: Ended) -> int:
+    """Wait for the worker; return its status as of `Popen.returncode`."""
+    if ended.trouble:
+        os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _exit_code(ended: Ended, status: int, log: Log) -> int:
+    if ended.error is not None:
+        raise ended.error
+    if ended.trouble:
+        log.error(f"the worker was ended: it asked for {ended.trouble}", "the next start syncs again")
+        return Exit.FAILURE
+    if ended.code is None:
+        log.error(f"the worker has ended ({exit_text(status)})", "the next start syncs again")
+        return Exit.FAILURE
+    return ended.code
+
+
+def _work(worker: Worker, looks: socket.socket, runs: socket.socket) -> NoReturn:
+    """Be the worker, to the end of the process."""
+    log, code = worker.plans[0].log, int(Exit.FAILURE)
+    caller = Caller(looks, lambda: _alone(log))
+    try:
+        worker.begin()
+        _mirrored(worker, caller, Calls(runs, lambda: _alone(log)), alone=True)
+        code = int(Exit.OK)
+    except BaseException:  # noqa: BLE001 - nothing may go on into what the broker does after the split
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _mirrored(worker: Worker, caller: Caller, calls: Calls, *, alone: bool) -> None:
+    """Give the rights up, run the mirror, and tell the broker how it ended."""
+    plans = worker.plans
+    access = RemoteAccess(caller, calls, worker.settings, plans, worker.reload, plans[0].log)
+
+    def ready() -> None:
+        caller.call(Op.READY)
+        worker.let_go()
+
+    try:
+        worker.confinement.become_worker(alone=alone)
+        code = worker.mirror(access.first_handlers(), make_parts(plans, access), access, access, ready)
+    except OperatorError as error:
+        caller.call(Op.FAILED, error.code, error.message, error.hint)
+    except SystemExit as leaving:
+        caller.call(Op.ENDED, leaving.code if isinstance(leaving.code, int) else Exit.FAILURE)
+    else:
+        caller.call(Op.ENDED, code)
+
+
+def _alone(log: Log) -> NoReturn:
+    """End: without the broker nothing can be done, and all that is to be cleaned up is its own."""
+    log.error("the privileged process is gone", "start clsync again; the next start syncs again")
+    os._exit(Exit.FAILURE)
+
+
+def preload() -> None:
+    """Import what the worker may need later: then it may have no right to read it."""
+    import difflib
+    import syslog
+
+    import clsync.control.server
+    import clsync.daemon.instance  # noqa: F401
+
+    del difflib, syslog
+
+
+def run_as_thread(worker: Worker, make_broker: Callable[[], Broker], clean_up: Callable[[], None]) -> int:
+    """Serve in a thread that keeps the rights, and work in this one, which gives them up. Raises OperatorError.
+
+    This is no boundary: both share their memory. `clean_up` is called with the rights, last of all.
+    """
+    looks, runs = socket_pair(), socket_pair()
+    result: list[Ended] = []
+
+    def serve() -> None:
+        async def served() -> Ended:
+            return await make_broker().serve(looks[0], runs[0])
+
+        try:
+            worker.confinement.become_broker()
+            result.append(asyncio.run(served()))
+        except OperatorError as error:
+            result.append(Ended(Exit.FAILURE, error))
+        finally:
+            clean_up()
+
+    thread = threading.Thread(target=serve, name="privileged")
+    preload()
+    thread.start()
+    log = worker.plans[0].log
+    caller = Caller(looks[1], lambda: _alone(log))
+    try:
+        _mirrored(worker, caller, Calls(runs[1], lambda: _alone(log)), alone=False)
+    finally:
+        for end in (looks[1], runs[1]):
+            end.close()
+        thread.join()
+    return _exit_code(result[0], 0, log)

@@ -1,0 +1,61 @@
+"""What lstat(2) says, as bytes: records of one length, made and read many at a time."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from functools import partial
+from operator import attrgetter
+from typing import Final, NamedTuple
+
+from clsync.privilege.wire import Refused
+
+_RECORD: Final = struct.Struct("<iIQQQIIQqQQqqq")
+
+
+class Seen(NamedTuple):
+    """What stands at a path; the fields of `os.stat_result` that anybody here asks for."""
+
+    errno: int
+    """0: all is well; ENOENT: nothing stands there; else nobody can tell."""
+    st_mode: int
+    st_ino: int
+    st_dev: int
+    st_nlink: int
+    st_uid: int
+    st_gid: int
+    st_rdev: int
+    st_size: int
+    st_blksize: int
+    st_blocks: int
+    st_atime_ns: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+
+
+_pack = _RECORD.pack
+_fields = attrgetter(*Seen._fields[1:])
+_seen = partial(tuple.__new__, Seen)
+"""`Seen._make`, four times as fast."""
+
+
+def packed(found: os.stat_result) -> bytes:
+    """Return the record of what stands at a path."""
+    return _pack(0, *_fields(found))
+
+
+def packed_error(error: OSError) -> bytes:
+    """Return the record that says why nobody can tell."""
+    return _pack(error.errno or errno.EIO, *[0] * 13)
+
+
+ABSENT: Final = _pack(errno.ENOENT, *[0] * 13)
+
+
+def unpacked(data: bytes, count: int) -> Iterator[Seen]:
+    """Yield what records say. Raises Refused if there are not as many."""
+    if len(data) != count * _RECORD.size:
+        raise Refused("an answer of the wrong length")
+    return map(_seen, _RECORD.iter_unpack(data))

@@ -1,0 +1,597 @@
+"""--splitting: one process has the rights, another one the say."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clsync.kernel.cgroups import hierarchies
+from tests.support.churn_run import Settings, run_seed
+from tests.support.daemon import Daemon
+from tests.support.recorder import Recorder
+from tests.system.world import ROOT, SYNCED, WATCHING, World
+
+SPLIT = "--splitting=process"
+NOBODY = 65534
+NEEDS_GROUPS = pytest.mark.skipif(not hierarchies(), reason="needs groups of processes")
+GONE = "the privileged process is gone"
+
+
+@pytest.fixture
+def closed(world: World) -> Iterator[World]:
+    """Return a world that root alone may enter."""
+    world.top.chmod(0o700)
+    for tree in (world.source, world.destination):
+        tree.chmod(0o700)
+    os.umask(0o077)
+    yield world
+    os.umask(0o022)
+
+
+def status_of(task: Path) -> dict[str, str]:
+    """Return the fields of proc_pid_status(5)."""
+    return dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
+
+
+def worker_of(daemon: Daemon) -> int:
+    """Return the process without rights."""
+    found: list[int] = []
+
+    def seen() -> bool:
+        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+        found[:] = [int(pid) for pid in children if status_of(Path("/proc") / pid)["NoNewPrivs"] == "1"]
+        return bool(found)
+
+    daemon.wait_until(seen, what="a process without rights")
+    return found[0]
+
+
+def processor_time(pid: int) -> int:
+    """Return the processor time of a process, in ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def bits(hexadecimal: str) -> int:
+    """Return a set of capabilities."""
+    return int(hexadecimal, 16)
+
+
+# -- who has which rights --------------------------------------------------------------------------------------
+
+
+@ROOT
+def test_the_worker_is_nobody_and_can_do_nothing(closed: World) -> None:
+    with closed.daemon(SPLIT, "-Mcopy") as daemon:
+        daemon.wait_for_log(SYNCED)
+        worker = worker_of(daemon)
+        for task in Path(f"/proc/{worker}/task").iterdir():
+            found = status_of(task)
+            assert set(found["Uid"].split()) == set(found["Gid"].split()) == {str(NOBODY)}
+            assert found["Groups"].split() == []
+            assert [bits(found[f"Cap{which}"]) for which in ("Inh", "Prm", "Eff", "Bnd", "Amb")] == [0] * 5
+            assert found["NoNewPrivs"] == "1"
+        limits = Path(f"/proc/{worker}/limits").read_text()
+        assert next(line for line in limits.splitlines() if "Max processes" in line).split()[2:4] == ["0", "0"]
+
+
+@ROOT
+def test_the_worker_holds_nothing_of_the_tree(closed: World) -> None:
+    """No descriptor of it leads anywhere: the tree is looked at by the broker alone."""
+    with closed.daemon(SPLIT, "-Mcopy", "--monitor=fanotify") as daemon:
+        daemon.wait_for_log(SYNCED)
+        closed.write("file")
+        closed.wait_for_copy(daemon, "file")
+        links = [os.readlink(path) for path in Path(f"/proc/{worker_of(daemon)}/fd").iterdir()]
+        inside = (str(closed.source), str(closed.destination), "anon_inode:[fanotify]", "anon_inode:inotify")
+        assert not [link for link in links if link.startswith(inside)]
+
+
+@ROOT
+def test_the_broker_keeps_what_its_work_takes(closed: World) -> None:
+    with closed.daemon(SPLIT, "-Mcopy") as daemon:
+        daemon.wait_for_log(SYNCED)
+        for task in Path(f"/proc/{daemon.pid}/task").iterdir():
+            found = status_of(task)
+            assert found["Uid"].split()[0] == "0"
+            kept = bits(found["CapEff"])
+            assert kept == bits(found["CapPrm"])
+            assert kept & 1 << 1, "CAP_DAC_OVERRIDE"
+            for number in (8, 12, 13, 16, 18, 22, 25):
+                assert not kept & 1 << number, f"capability {number}: of no use here"
+
+
+_TRIES = """
+import os, sys
+from clsync.options import load
+from clsync.privilege.carry import Confinement
+settings = load([b"-W/", b"-D/tmp", b"--splitting=process"], {}, lambda name: None, 1)
+Confinement(settings, lambda text: None).become_worker(alone=True)
+for what, attempt in (
+    ("open", lambda: open(sys.argv[1])),
+    ("fork", os.fork),
+    ("become root", lambda: os.setuid(0)),
+    ("spawn", lambda: os.posix_spawn("/bin/true", ["true"], {})),
+):
+    try:
+        attempt()
+    except OSError as error:
+        print(what, type(error).__name__)
+    else:
+        print(what, "done")
+"""
+
+
+@ROOT
+def test_who_has_given_up_all_cannot_read_nor_start_anything(closed: World) -> None:
+    secret = closed.file("secret", "secret", 0o600)
+    done = subprocess.run([sys.executable, "-c", _TRIES, secret], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "open PermissionError",
+        "fork BlockingIOError",
+        "become root PermissionError",
+        "spawn BlockingIOError",
+    ]
+
+
+@ROOT
+def test_two_threads(closed: World) -> None:
+    """The one that decides has no rights; all files are removed in spite of that."""
+    pid_file = closed.top / "pid"
+    with closed.daemon("--splitting=thread", "-z", pid_file) as daemon:
+        daemon.wait_for_log(SYNCED)
+        closed.write("file")
+        closed.wait_for_copy(daemon, "file")
+        main = status_of(Path(f"/proc/{daemon.pid}/task/{daemon.pid}"))
+        assert (main["Uid"].split()[1], bits(main["CapEff"])) == (str(NOBODY), 0)
+        uids = [status_of(task)["Uid"].split()[1] for task in Path(f"/proc/{daemon.pid}/task").iterdir()]
+        assert "0" in uids
+        assert pid_file.read_text() == str(daemon.pid)
+    assert not pid_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [("off", 0), ("thread", 0), ("process", 1), ("0", 0), ("1", 0), ("2", 1)]
+)
+def test_ways_of_splitting_have_names_and_numbers(world: World, value: str, number: int) -> None:
+    with world.daemon(f"--splitting={value}", "-Mcopy") as daemon:
+        daemon.wait_for_log(SYNCED)
+        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+        workers = [pid for pid in children if status_of(Path("/proc") / pid)["NoNewPrivs"] == "1"]
+        assert len(workers) == number
+
+
+def test_a_way_of_splitting_that_there_is_not(world: World) -> None:
+    message, hint = world.run(*world.trees, "--splitting=3").complaint(22)
+    assert "--splitting" in message
+    assert "off, thread, process" in hint
+
+
+# -- all of it goes on as before -------------------------------------------------------------------------------
+
+
+@ROOT
+@pytest.mark.parametrize("monitor", ["fanotify", "inotify", "poll"])
+@pytest.mark.parametrize("mode", ["rsyncdirect", "copy"])
+def test_a_tree_that_only_root_may_read(closed: World, mode: str, monitor: str) -> None:
+    closed.write("before/one")
+    with closed.daemon(SPLIT, f"-M{mode}", f"--monitor={monitor}", "--poll-interval=0.1") as daemon:
+        daemon.wait_for_log(SYNCED)
+        closed.write("after/deep/two")
+        os.link(closed.source / "before/one", closed.source / "after/linked")
+        (closed.source / "before/one").chmod(0o640)
+        closed.wait_for_equal(daemon)
+
+
+@ROOT
+@pytest.mark.parametrize("mode", ["direct", "simple", "shell", "rsyncshell"])
+def test_handlers_are_run_with_all_rights_and_told_what_goes_on(closed: World, mode: str) -> None:
+    rights = closed.top / "rights"
+    recorder = Recorder(closed.top, f"cat /proc/self/status >{rights}")
+    with closed.daemon(SPLIT, f"-M{mode}", recorder.option) as daemon:
+        first = recorder.wait_for_calls(daemon, 1)[0]
+        daemon.wait_for_log(SYNCED)
+        closed.write("file")
+        last = recorder.wait_for_calls(daemon, len(recorder.calls) + 1)[-1]
+        assert (first.status, last.status) == ("initsync", "running")
+        assert last.iteration > 0
+        daemon.wait_until(lambda: rights.exists() and "CapEff" in rights.read_text(), what="rights")
+        found = dict(line.split(":\t", 1) for line in rights.read_text().splitlines() if ":\t" in line)
+        assert found["Uid"].split()[0] == "0"
+        assert bits(found["CapEff"]) == bits(status_of(Path("/proc/self"))["CapEff"])
+        assert found["NoNewPrivs"] == "0"
+
+
+@ROOT
+def test_hooks_are_run_with_all_rights_and_told_what_goes_on(closed: World) -> None:
+    log = closed.top / "hooks"
+    hook = closed.file("hook", f'#!/bin/sh\necho "$CLSYNC_STATUS" "$CLSYNC_ITERATION" $(id -u) "$1" >>{log}\n', 0o755)
+    closed.write("file")
+    daemon = closed.daemon(
+        SPLIT, "-Mcopy", "-llabel", "--exit-on-no-events", f"--pre-exit-hook={hook}", f"--exit-hook={hook}"
+    )
+    with daemon:
+        daemon.wait()
+    (pre, *iteration), (last, *_) = (line.split() for line in log.read_text().splitlines())
+    assert (pre, last) == ("preexit", "exiting")
+    assert iteration[1:] == ["0", "label"]
+    assert int(iteration[0]) > 0
+
+
+@ROOT
+@pytest.mark.parametrize(
+    ("mode", "monitor", "rules"),
+    [("rsyncdirect", "fanotify", True), ("rsyncdirect", "inotify", False), ("copy", "fanotify", False)],
+)
+def test_churn(mode: str, monitor: str, rules: bool) -> None:
+    settings = Settings(mode=mode, monitor=monitor, rules=rules, seconds=1, extra=(SPLIT,))
+    result = run_seed(20_260, settings)
+    assert not result.failed, result.details
+
+
+def test_without_root_there_are_two_as_well(world: World) -> None:
+    with world.daemon(SPLIT, "-Mcopy") as daemon:
+        daemon.wait_for_log(WATCHING)
+        world.write("file")
+        world.wait_for_copy(daemon, "file")
+        assert worker_of(daemon) != daemon.pid
+
+
+@ROOT
+def test_an_idle_daemon_rests(closed: World) -> None:
+    with closed.daemon(SPLIT) as daemon:
+        daemon.wait_for_log(SYNCED)
+        both = daemon.pid, worker_of(daemon)
+        daemon.wait_until(lambda: len(daemon.descendants()) == 1, what="the end of what comes after the initial sync")
+        before = [processor_time(pid) for pid in both]
+        time.sleep(2)  # what is to be shown is that nothing happens
+        after = [processor_time(pid) for pid in both]
+        assert max(b - a for a, b in zip(before, after, strict=True)) <= 10, "ticks of 10 ms in 2 s"
+
+
+# -- the course of a run ---------------------------------------------------------------------------------------
+
+
+@ROOT
+def test_files_are_made_and_removed_by_who_may(closed: World) -> None:
+    pid_file, status_file, path = closed.top / "pid", closed.top / "status", closed.top / "socket"
+    with closed.daemon(SPLIT, "-Mcopy", "-z", pid_file, f"--status-file={status_file}", "--socket", path) as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert pid_file.read_text() == str(daemon.pid)
+        daemon.wait_until(lambda: status_file.read_text() == "running", what="running")
+        told = closed.run("ctl", "-s", path, "--json", "status")
+        assert json.loads(told.out)["pid"] == daemon.pid
+        assert closed.run("ctl", "-s", path, "stop").code == 0
+        assert not [file for file in (pid_file, status_file, path) if file.exists()]
+        daemon.wait(code=None)
+
+
+@ROOT
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGQUIT, 0)])
+def test_signals_that_end_go_to_the_first_process(closed: World, sent: int, code: int) -> None:
+    with closed.daemon(SPLIT, "-Mcopy") as daemon:
+        daemon.wait_for_log(SYNCED)
+        closed.write("file")
+        closed.wait_for_copy(daemon, "file")
+        assert daemon.stop(sent, code=code) in (0, 3)
+
+
+@ROOT
+def test_the_state_is_written_where_the_configuration_says(closed: World) -> None:
+    dump, path = closed.top / "dump", closed.top / "socket"
+    with closed.daemon(SPLIT, "-Mcopy", f"--dump-dir={dump}", "--socket", path) as daemon:
+        daemon.wait_for_log(SYNCED)
+        os.kill(daemon.pid, signal.SIGIO)
+        daemon.wait_for_log("the state is written to")
+        assert "status == " in (dump / "instance").read_text()
+        code, said = tell(closed, path, "dump", str(closed.top / "another"))
+        assert (code, "Permission denied" in said) == (9, True), said
+
+
+@ROOT
+def test_rules_are_read_again_by_who_may_read_them(closed: World) -> None:
+    rules = closed.file("rules", "-f^no$\n", 0o600)
+    closed.write("no")
+    with closed.daemon(SPLIT, "-Mcopy", f"-R{rules}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert closed.copied("no") is None
+        rules.write_text("-f^other$\n")
+        os.kill(daemon.pid, signal.SIGHUP)
+        closed.wait_for_copy(daemon, "no")
+        rules.write_text("nonsense\n")
+        os.kill(daemon.pid, signal.SIGHUP)
+        daemon.wait_for_log("the old rules stay in force")
+
+
+@ROOT
+def test_a_run_that_is_meant_to_end(closed: World) -> None:
+    closed.write("file")
+    with closed.daemon(SPLIT, "-Mcopy", "--max-iterations=1") as daemon:
+        assert daemon.wait() == 0
+    closed.demand_equal()
+
+
+@ROOT
+def test_the_exit_code_of_a_handler_that_fails(closed: World) -> None:
+    recorder = Recorder(closed.top, "exit 7")
+    with closed.daemon(SPLIT, "-Mdirect", recorder.option, "--retries=2") as daemon:
+        assert daemon.wait(code=7) == 7
+    assert len(recorder.calls) == 2
+
+
+@ROOT
+def test_what_hinders_the_start_is_told(closed: World) -> None:
+    message, hint = closed.run(
+        *closed.trees, SPLIT, "--monitor=fanotify", env={"CLSYNC_WITHOUT": "fanotify"}
+    ).complaint(6)
+    assert "--monitor=fanotify cannot watch" in message
+    assert hint
+
+
+@ROOT
+def test_the_background(closed: World) -> None:
+    daemon = closed.daemon(SPLIT, "-b", "-Mcopy", "-z", closed.top / "pid")
+    try:
+        assert daemon.start().process is not None
+        assert daemon.process.wait(20) == 0
+        pid = int((closed.top / "pid").read_text())
+        assert len(daemon.family()) >= 2
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while daemon.family():
+            assert time.monotonic() < deadline, daemon.tail
+            time.sleep(0.01)
+        assert not (closed.top / "pid").exists()
+    finally:
+        daemon.kill()
+
+
+# -- one of the two dies ---------------------------------------------------------------------------------------
+
+
+@ROOT
+def test_the_worker_is_killed(closed: World) -> None:
+    """The broker ends the handler, removes what was made, and says so."""
+    recorder, pid_file = Recorder(closed.top, "sleep 600 & wait"), closed.top / "pid"
+    with closed.daemon(SPLIT, "-Mdirect", recorder.option, "-z", pid_file) as daemon:
+        recorder.wait_for_calls(daemon, 1)
+        os.kill(worker_of(daemon), signal.SIGKILL)
+        daemon.wait(code=1)  # nothing may be left behind
+        assert "the worker has ended (killed by SIGKILL)" in daemon.output
+    assert not pid_file.exists()
+
+
+@ROOT
+def test_the_broker_is_killed(closed: World) -> None:
+    with closed.daemon(SPLIT, "-Mcopy") as daemon:
+        daemon.wait_for_log(SYNCED)
+        os.kill(daemon.pid, signal.SIGKILL)
+        daemon.wait(code=-signal.SIGKILL)  # the worker may not be left behind
+        assert GONE in daemon.output
+
+
+# -- who may change what ---------------------------------------------------------------------------------------
+
+
+def tell(world: World, path: Path, *words: str) -> tuple[int, str]:
+    """Ask a daemon; return the exit code and what is said."""
+    ended = world.run("ctl", "-s", path, *words)
+    return ended.code, ended.out + ended.err
+
+
+@ROOT
+def test_what_the_control_socket_may_set(closed: World) -> None:
+    path, permitted, other = closed.top / "socket", *(closed.file(n, "#!/bin/sh\n", 0o755) for n in ("yes", "no"))
+    with closed.daemon(
+        SPLIT, "-Mcopy", "--socket", path, f"--add-permitted-hook-files=/bin/false,{permitted}"
+    ) as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert tell(closed, path, "set", "delay-sync", "0.2")[0] == 0
+        assert tell(closed, path, "set", "exit-hook", str(permitted))[0] == 0
+        for key, value in (
+            ("exit-hook", str(other)),
+            ("sync-handler", "/bin/true"),
+            ("--", "-x"),
+            ("destination-dir", str(closed.top)),
+            ("rules-file", "/etc/shadow"),
+            ("standby-file", "/etc/shadow"),
+            ("label", "x"),
+        ):
+            code, said = tell(closed, path, "set", "--", key, value)
+            assert (code, "cannot be set with --splitting" in said) == (9, True), (key, said)
+        for key in ("config-file", "splitting", "add-permitted-hook-files"):
+            assert tell(closed, path, "set", key, "x")[0] == 9
+        closed.write("file")
+        closed.wait_for_copy(daemon, "file")
+
+
+def config(world: World, second: Path, more: str = "") -> Path:
+    """Write a configuration with a block that goes to another destination, at signal 40."""
+    return world.file(
+        "conf",
+        f"[default]\nwatch-dir = {world.source}\ndestination-dir = {world.destination}\nmode = copy\n"
+        f"delay-collect = 0.05\ndelay-sync = 0.05\ncustom-signals = 40:other\n{more}\n"
+        f"[other]\ndestination-dir = {second}\n",
+        0o600,
+    )
+
+
+@ROOT
+def test_a_signal_switches_to_what_the_configuration_says(closed: World) -> None:
+    second = closed.top / "second"
+    second.mkdir()
+    closed.write("file")
+    with closed.bare(f"-H{config(closed, second, 'splitting = process')}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        os.kill(daemon.pid, 40)
+        daemon.wait_for_log("in force from the next batch on")
+        daemon.wait_until((second / "file").exists, what="the other destination")
+
+
+@pytest.mark.parametrize("splitting", ["off", "process"])
+def test_checked_arguments_stay_as_they_are(world: World, splitting: str) -> None:
+    second = world.top / "second"
+    second.mkdir()
+    more = f"check-execvp-arguments = 1\nsplitting = {splitting}"
+    with world.bare(f"-H{config(world, second, more)}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        os.kill(daemon.pid, 40)
+        daemon.wait_for_log("--check-execvp-arguments: the handler and its arguments stay as they are")
+        world.write("file")
+        world.wait_for_copy(daemon, "file")
+        assert not list(second.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--sync-handler", "---"])
+def test_both_sets_of_arguments_are_checked(world: World, option: str) -> None:
+    recorder, path = Recorder(world.top), world.top / "socket"
+    other = world.file("other", "#!/bin/sh\n", 0o755)
+    key, value = ("sync-handler", str(other)) if option == "--sync-handler" else ("---", "something else")
+    arguments = ("-Mshell", recorder.option, "--have-recursive-sync", "--check-execvp-arguments", "--socket", path)
+    with world.daemon(*arguments) as daemon:
+        daemon.wait_for_log(SYNCED)
+        code, said = tell(world, path, "set", "--", key, value)
+        assert (code, "--check-execvp-arguments" in said) == (9, True), said
+
+
+def namespace(pid: int, which: str) -> str:
+    """Return what tells a namespace from others."""
+    return os.readlink(f"/proc/{pid}/ns/{which}")
+
+
+@ROOT
+def test_namespaces_of_both(closed: World) -> None:
+    """The worker alone is without a network; both are detached from the means of communication of others."""
+    with closed.daemon(SPLIT, "-Mcopy", "--detach-network=non-privileged", "--detach-ipc=1") as daemon:
+        daemon.wait_for_log(SYNCED)
+        worker, own = worker_of(daemon), os.getpid()
+        assert namespace(worker, "net") != namespace(daemon.pid, "net") == namespace(own, "net")
+        assert namespace(worker, "ipc") == namespace(daemon.pid, "ipc") != namespace(own, "ipc")
+        assert namespace(worker, "uts") == namespace(daemon.pid, "uts") == namespace(own, "uts")
+        closed.write("file")
+        closed.wait_for_copy(daemon, "file")
+
+
+@ROOT
+def test_two_destinations(closed: World) -> None:
+    """Each has a handler of the broker's, and other settings reach both."""
+    second, path = closed.top / "second", closed.top / "socket"
+    second.mkdir()
+    with closed.daemon(SPLIT, f"-D{second}", "--socket", path, "--dump-dir", closed.top / "dump") as daemon:
+        for destination in (closed.destination, second):
+            daemon.wait_for_log(f"{destination}: initial sync done")
+        closed.write("file")
+        closed.wait_for_copy(daemon, "file")
+        daemon.wait_until((second / "file").exists, what="the file at the second destination")
+        code, said = tell(closed, path, "-j", "status")
+        assert code == 0, said
+        targets = json.loads(said)["targets"]
+        assert [target["destination"] for target in targets] == [str(closed.destination), str(second)]
+        assert tell(closed, path, "set", "delay-sync", "0.1")[0] == 0
+        assert tell(closed, path, "set", "destination-dir", str(closed.top))[0] != 0
+        (closed.source / "file").unlink()
+        assert closed.run("wait", f"-s{path}").code == 0
+        assert not (second / "file").exists()
+        assert not (closed.destination / "file").exists()
+        os.kill(daemon.pid, signal.SIGIO)
+        daemon.wait_for_log("the state is written to")
+        assert sorted(name.name for name in (closed.top / "dump").iterdir()) == ["1", "2"]
+
+
+@ROOT
+def test_the_worker_is_who_is_named(closed: World) -> None:
+    """--uid is the worker's; handlers are run by root all the same, or by who is named for them."""
+    recorder = Recorder(closed.top)
+    with closed.daemon(SPLIT, "--uid=1", "--gid=2", "-Msimple", recorder.option) as daemon:
+        daemon.wait_for_log(SYNCED)
+        found = status_of(Path(f"/proc/{worker_of(daemon)}"))
+        assert set(found["Uid"].split()) == {"1"}
+        assert set(found["Gid"].split()) == {"2"}
+        assert found["Groups"].split() == []
+        assert status_of(Path(f"/proc/{daemon.pid}"))["Uid"].split()[0] == "0"
+
+
+@ROOT
+def test_a_thread_is_filtered_alone(closed: World) -> None:
+    """The thread with the rights goes on running handlers."""
+    with closed.daemon("--splitting=thread", "--seccomp-filter", "--detach-network=non-privileged") as daemon:
+        daemon.wait_for_log(SYNCED)
+        closed.write("file")
+        closed.wait_for_copy(daemon, "file")
+        modes = {task.name: status_of(task)["Seccomp"] for task in Path(f"/proc/{daemon.pid}/task").iterdir()}
+        assert modes[str(daemon.pid)] == "2"
+        assert "0" in modes.values()
+
+
+@ROOT
+@NEEDS_GROUPS
+def test_secure_splitting_is_all_of_it(closed: World) -> None:
+    path, name = closed.top / "socket", f"clsync-test-{os.getpid()}"
+    groups = ("--secure-splitting", f"--cgroup-group-name={name}/%PID%")
+    with closed.daemon(*groups, "-Mcopy", "--socket", path) as daemon:
+        daemon.wait_for_log(SYNCED)
+        worker = worker_of(daemon)
+        for task in Path(f"/proc/{worker}/task").iterdir():
+            found = status_of(task)
+            assert (found["Seccomp"], found["NoNewPrivs"], bits(found["CapEff"])) == ("2", "1", 0)
+        broker = status_of(Path(f"/proc/{daemon.pid}"))
+        assert (broker["Seccomp"], broker["NoNewPrivs"]) == ("0", "0")
+        for pid in (daemon.pid, worker):
+            assert f"/{name}/{daemon.pid}\n" in Path(f"/proc/{pid}/cgroup").read_text()
+        closed.write("file")
+        closed.wait_for_copy(daemon, "file")
+        assert tell(closed, path, "info")[0] == 0
+        os.kill(daemon.pid, signal.SIGTERM)
+        assert daemon.wait() == 0
+    assert not list(Path("/sys/fs/cgroup").rglob(name))
+
+
+@ROOT
+def test_secure_splitting_that_is_set_otherwise(world: World) -> None:
+    with world.daemon("--secure-splitting", "--splitting=off", "--forbid-devices=0", "-Mcopy") as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert not daemon.descendants() or status_of(Path(f"/proc/{daemon.pid}"))["NoNewPrivs"] == "0"
+
+
+@ROOT
+def test_who_has_taken_the_worker_is_refused(closed: World) -> None:
+    """Bytes that are no question, written into the worker's own socket, end both."""
+    with closed.daemon(SPLIT, "-Mcopy", "-z", closed.top / "pid") as daemon:
+        daemon.wait_for_log(SYNCED)
+        worker = worker_of(daemon)
+        taken = _taken_sockets(worker)
+        os.kill(worker, signal.SIGSTOP)
+        for descriptor in taken:
+            with socket.socket(fileno=descriptor) as end:
+                end.setblocking(False)
+                try:
+                    end.send(b"\xff" * 64)
+                except OSError:
+                    continue  # the listening one, or closed by now
+        daemon.wait(code=1)
+        assert "the worker was ended" in daemon.output
+    assert not (closed.top / "pid").exists()
+
+
+def _taken_sockets(pid: int) -> list[int]:
+    """Return copies of the sockets of a process (pidfd_getfd(2))."""
+    import ctypes
+
+    libc, process = ctypes.CDLL(None, use_errno=True), os.pidfd_open(pid)
+    found = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        if os.readlink(path).startswith("socket:"):
+            descriptor = libc.syscall(438, process, int(path.name), 0)
+            assert descriptor >= 0, os.strerror(ctypes.get_errno())
+            found.append(descriptor)
+    os.close(process)
+    return found

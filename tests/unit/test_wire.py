@@ -1,0 +1,112 @@
+"""What broker and worker say to each other: what fits comes through, and nothing else."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clsync.privilege.looks import ABSENT, packed, packed_error, unpacked
+from clsync.privilege.wire import FRAME_LIMIT, SIGNATURES, Frames, Kind, Op, Refused, framed, in_frames, pack, unpack
+
+U32 = st.integers(0, 2**32 - 1)
+U64 = st.integers(0, 2**64 - 1)
+NAME = st.binary(min_size=1, max_size=8).filter(lambda n: n not in (b".", b"..") and not {0, 47} & set(n))
+PATH = st.lists(NAME, max_size=4).map(b"/".join)
+TEXT = st.binary(max_size=20).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+VALUES = {
+    "u": U64,
+    "i": st.integers(-(2**63), 2**63 - 1),
+    "d": st.floats(allow_nan=False),
+    "b": st.booleans(),
+    "y": st.binary(max_size=40),
+    "o": st.none() | st.binary(max_size=40),
+    "s": TEXT,
+    "P": st.lists(PATH, max_size=6),
+    "I": st.lists(U32, max_size=6),
+    "U": st.lists(U64, max_size=6),
+    "L": st.lists(st.none() | st.binary(max_size=10), max_size=4),
+    "T": st.lists(TEXT, max_size=4),
+}
+OUTSIDE = (
+    b"/", b"/etc/passwd", b"..", b"../x", b"a/..", b"a/../b", b"a/../../b", b".", b"./a", b"a/.", b"a/./b", b"a//b",
+    b"a/", b"//", b"a/b/..",
+)  # fmt: skip
+
+
+@given(st.data())
+def test_what_is_packed_comes_out_again(data: st.DataObject) -> None:
+    signature = data.draw(st.text(st.sampled_from(sorted(VALUES)), max_size=6))
+    values = [data.draw(VALUES[kind]) for kind in signature]
+    assert unpack(signature, pack(signature, *values)) == values
+
+
+@given(st.sampled_from(sorted({part for signature in SIGNATURES.values() for part in signature})), st.binary())
+def test_noise_is_refused_or_fits(signature: str, noise: bytes) -> None:
+    try:
+        values = unpack(signature, noise)
+    except Refused:
+        return
+    assert pack(signature, *values) == noise
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+@pytest.mark.parametrize("around", [[], [b"a"], [b"a", b"b/c"]])
+def test_paths_that_lead_out(path: bytes, around: list[bytes]) -> None:
+    for paths in ([path, *around], [*around, path]):
+        with pytest.raises(Refused):
+            unpack("P", pack("P", paths))
+
+
+def test_a_nul_is_two_paths() -> None:
+    with pytest.raises(Refused):
+        unpack("P", pack("P", [b"a\0/etc"]))
+
+
+@pytest.mark.parametrize("path", [b"...", b"..a", b".a", b"a..", b"a/...", b"a/..b/.c", b"-n", b"a\nb", b"\xff"])
+def test_odd_names_are_names(path: bytes) -> None:
+    assert unpack("P", pack("P", [path, b"", path])) == [[path, b"", path]]
+
+
+def test_what_is_cut_off_or_too_long() -> None:
+    body = pack("uPs", 1, [b"a"], "text")
+    for wrong in (body[:-1], body + b"\0", b""):
+        with pytest.raises(Refused):
+            unpack("uPs", wrong)
+    with pytest.raises(Refused):
+        framed(Op.LOOK, Kind.REQUEST, 1, bytes(FRAME_LIMIT + 1))
+
+
+def test_a_frame_that_announces_too_much_is_refused_before_it_comes() -> None:
+    frames = Frames()
+    frames.feed((FRAME_LIMIT + 1).to_bytes(4, "little") + bytes(6))
+    with pytest.raises(Refused):
+        frames.next()
+
+
+@given(st.lists(st.binary(max_size=30), max_size=5), st.integers(1, 7))
+def test_frames_come_in_any_pieces(bodies: list[bytes], size: int) -> None:
+    stream = b"".join(framed(Op.LOOK, Kind.MORE, n, body) for n, body in enumerate(bodies))
+    frames, found = Frames(), []
+    for at in range(0, len(stream), size):
+        frames.feed(stream[at : at + size])
+        while (frame := frames.next()) is not None:
+            found.append(frame)
+    assert [(frame.number, frame.body) for frame in found] == list(enumerate(bodies))
+
+
+@given(st.lists(st.binary(max_size=3), max_size=30))
+def test_paths_go_in_frames_and_none_is_left_out(paths: list[bytes]) -> None:
+    assert [path for part in in_frames(paths) for path in paths[part]] == paths
+
+
+def test_looks_come_through() -> None:
+    here = os.lstat(__file__)
+    found, absent, unknown = unpacked(packed(here) + ABSENT + packed_error(PermissionError(13, "no")), 3)
+    for name in found._fields[1:]:
+        assert getattr(found, name) == getattr(here, name)
+    assert (found.errno, absent.errno, unknown.errno) == (0, 2, 13)
+    with pytest.raises(Refused):
+        unpacked(ABSENT, 2)

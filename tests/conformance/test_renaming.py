@@ -14,6 +14,8 @@ from clsync.core.moves import Kind, Step
 from clsync.handler.base import Renamed
 from clsync.handler.renaming import rename_local
 from clsync.handler.rsync import renaming
+from clsync.kernel import roles
+from clsync.kernel.credentials import ids
 from tests.support.monitors import Mounted
 
 Rename = Callable[[Path, Sequence[Step]], Renamed]
@@ -234,6 +236,18 @@ def test_two_names_change_places(top: Path) -> None:
     assert rename_local(os.fsencode(top), steps) == Renamed(2)
     after = contents(top)
     assert (after["a/file"], after["c/d/file"], after["f/file"], after["b"]) == ("c/d", "a", "b", "f")
+
+
+def test_by_a_process_of_who_runs_handlers(top: Path) -> None:
+    """It is told what is done, and what was made; after what cannot be done, nothing is."""
+    roles.assign(own=ids(), programs=ids(), starter=ids())
+    try:
+        steps = [make(b"x"), move(b"a", b"x/a"), make(b"b"), move(b"none", b"y"), move(b"b", b"after")]
+        assert rename_local(os.fsencode(top), steps) == Renamed(3, frozenset((0,)))
+    finally:
+        roles.assign(own=ids(), programs=None, starter=ids())
+    assert (top / "x/a/file").read_text() == "a"
+    assert (top / "b").exists()
 
 
 def test_a_destination_that_is_not_there(tmp_path: Path) -> None:

@@ -186,6 +186,28 @@ def test_what_is_renamed_keeps_its_inode(world: World, mode: str, monitor: str) 
         play_cases(world, daemon)
 
 
+@needs_root
+@pytest.mark.parametrize(
+    ("splitting", "mode", "monitor"),
+    [("process", "rsyncdirect", "fanotify"), ("process", "copy", "inotify"), ("thread", "copy", "fanotify")],
+)
+def test_by_the_part_with_rights(world: World, splitting: str, mode: str, monitor: str) -> None:
+    """The part that decides has none."""
+    plant(world)
+    split = f"--splitting={splitting}", f"--mode={mode}", f"--monitor={monitor}", "-t1"
+    with follow(world, *split) as daemon:
+        be_ready(world, daemon)
+        play_cases(world, daemon)
+
+
+@needs_root
+def test_by_the_user_who_runs_handlers(tree: World) -> None:
+    """That is root, while the daemon itself may write nothing."""
+    with follow(tree, "--mode=copy", "-unobody") as daemon:
+        be_ready(tree, daemon)
+        assert kept(tree, partial(ring, tree.source), daemon)
+
+
 def test_each_alone(world: World) -> None:
     plant(world)
     with follow(world) as daemon:

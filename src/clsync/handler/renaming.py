@@ -3,37 +3,61 @@
 from __future__ import annotations
 
 import os
+import pickle
 import stat
-from collections.abc import Iterator, Sequence
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 from clsync.core.moves import Kind, Step
 from clsync.core.paths import parent
 from clsync.handler.base import Renamed
 from clsync.kernel import roles
-from clsync.kernel.files import DIRECTORY_FLAGS, open_beneath, opened
+from clsync.kernel.files import DIRECTORY_FLAGS, open_beneath
+from clsync.kernel.process import spawn
 from clsync.kernel.rename import exchange, rename_free
 
-_PRIVATE = 0o700
+MADE: Final = b"m"
+DONE: Final = b"d"
+"""What the process says of a step that has made a directory, and of any other one."""
+_PRIVATE: Final = 0o700
 
 
 def rename_local(destination: bytes, steps: Sequence[Step]) -> Renamed:
-    """Carry out steps below a directory, until one of them cannot be done."""
-    if roles.programs_are_others():
-        return Renamed(0)  # it would be done with rights that they do not have
-    made: set[int] = set()
+    """Carry out steps below a directory, as the user who runs handlers, until one of them cannot be done."""
     try:
-        with opened(destination) as root:
-            renaming = _Renaming(root)
-            for number, step in enumerate(steps):
-                try:
-                    if renaming.do(step):
-                        made.add(number)
-                except OSError:
-                    return Renamed(number, frozenset(made))
+        with roles.as_programs():
+            root = os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return Renamed(0)
-    return Renamed(len(steps), frozenset(made))
+    try:
+        made = _by_others(root, steps) if roles.programs_are_others() else list(carried_out(root, steps))
+    except OSError:
+        return Renamed(0)  # no process can be started
+    finally:
+        os.close(root)
+    return Renamed(len(made), frozenset(number for number, new in enumerate(made) if new))
+
+
+def carried_out(root: int, steps: Iterable[Step]) -> Iterator[bool]:
+    """Carry out steps below an open directory, until one cannot be done; of each, yield whether it made a directory."""
+    renaming = _Renaming(root)
+    for step in steps:
+        try:
+            made = renaming.do(step)
+        except OSError:
+            return
+        yield made
+
+
+def _by_others(root: int, steps: Sequence[Step]) -> list[bool]:
+    """Have it done by a process (see `handler.renamer`). Raises OSError where none can be started."""
+    argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.handler.renamer"]
+    with spawn(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        answer, _ = child.communicate(pickle.dumps(list(steps)))
+    return [byte == MADE[0] for byte in answer]
 
 
 class _Renaming:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -9,11 +10,12 @@ from clsync.core.moves import Kind, Move, Step
 from clsync.privilege.wire import Refused, in_frames
 
 _KINDS: Final = tuple(Kind)
+_TIME, _WORD = struct.Struct("<d"), struct.Struct("<Q")
 _FIELDS: Final = 3
 """Numbers that go with each move."""
 
 Moved = tuple[list[bytes], list[bytes], list[int]]
-"""Old and new paths, empty where there is none; of each: is it a directory, since when (ns), its inode."""
+"""Old and new paths, empty where there is none; of each: is it a directory, since when, its inode."""
 Steps = tuple[list[int], list[bytes], list[bytes]]
 """Twice the number of the kind, and 1 for a directory; sources and targets."""
 
@@ -22,7 +24,7 @@ def packed_moves(moves: Sequence[Move]) -> Iterator[Moved]:
     """Yield moves as they are told."""
     olds, news = [move.old or b"" for move in moves], [move.new or b"" for move in moves]
     for part in _parts(olds, news):
-        numbers = [n for m in moves[part] for n in (m.is_dir, int(m.since * 1e9), m.inode)]
+        numbers = [n for m in moves[part] for n in (m.is_dir, _WORD.unpack(_TIME.pack(m.since))[0], m.inode)]
         yield olds[part], news[part], numbers
 
 
@@ -32,7 +34,7 @@ def unpacked_moves(olds: list[bytes], news: list[bytes], numbers: list[int]) -> 
         raise Refused("moves that are none")
     rows = zip(olds, news, numbers[::_FIELDS], numbers[1::_FIELDS], numbers[2::_FIELDS], strict=True)
     for old, new, is_dir, since, inode in rows:
-        yield Move(old or None, new or None, bool(is_dir), since / 1e9, inode)
+        yield Move(old or None, new or None, bool(is_dir), _TIME.unpack(_WORD.pack(since))[0], inode)
 
 
 def packed_steps(steps: Sequence[Step]) -> Iterator[Steps]:

@@ -79,6 +79,8 @@ class Program:
         text = renaming.script(self.target.directory, steps, aside)
         here, said = os.open(b"/", os.O_RDONLY | os.O_DIRECTORY), anonymous_file()
         try:
+            if await self._connected(self._connection, here) is not None:
+                return Renamed(0)  # the batch will say why
             command = [*self._connection.command(), b"exec sh"]
             result = await self._runner.run(command, cwd=here, env=self._environment, records=[text], output=said)
             answer = os.pread(said, os.fstat(said).st_size, 0)
@@ -116,7 +118,12 @@ class Program:
         """
         if self.stopping:
             return Result(0, b"", stopped=True)
-        shell = self._connection.options() if self._connection is not None else []
+        shell = []
+        if self._connection is not None:
+            trouble = await self._connected(self._connection, batch.root)
+            if trouble is not None:
+                return trouble
+            shell = self._connection.options()
         visible = self._show_progress and batch.initial and output is None
         if visible:
             shell = [*shell, b"--info=progress2"]
@@ -134,6 +141,11 @@ class Program:
         finally:
             if nowhere is not None:
                 os.close(nowhere)
+
+    async def _connected(self, connection: Connection, here: int) -> Result | None:
+        """Connect, if that is to be done; return how it went wrong, or that we are to stop."""
+        trouble = await connection.open(self._runner, self._environment, here, lambda: self.stopping)
+        return trouble or (Result(0, b"", stopped=True) if self.stopping else None)
 
     def done(self, result: Result) -> bool:
         """Tell whether a run went well."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from clsync.control.client import connected
 from tests.support.daemon import Daemon
 from tests.support.monitors import exchange
 from tests.support.remotes import RsyncHost, SshHost, missing
@@ -21,6 +22,8 @@ from tests.support.shuffle import Shuffler, play
 from tests.system.world import MODES, SYNCED, World
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+DELAYS = ("-t0.15", "-w0.05")
+"""What happens while all is paused is read by the end of the window."""
 MONITORS = [pytest.param("fanotify", marks=needs_root), "inotify"]
 
 
@@ -42,8 +45,36 @@ def inodes(top: Path) -> dict[str, int]:
     return {os.path.relpath(path, top): path.lstat().st_ino for path in top.rglob("*")}
 
 
-def follow(world: World, *args: str) -> Daemon:
-    return world.daemon("-t0.3", "-w0.05", "-d1", *args, delays=())
+def follow(world: World, *args: str, env: dict[str, str] | None = None) -> Daemon:
+    """Return the program with what the tests need, not started."""
+    return world.daemon("-d1", f"--socket={world.top}/socket", *args, env=env, delays=DELAYS)
+
+
+@contextmanager
+def held_up(world: World, daemon: Daemon) -> Iterator[None]:
+    """Let all that is done in a `with` block be handed over together."""
+    socket = world.top / "socket"
+    daemon.wait_until(socket.exists, what="the socket")
+    with connected(bytes(socket), timeout=20) as client:
+        client.pause([], True)
+        yield
+        client.pause([], False)
+
+
+@contextmanager
+def one_window(world: World, daemon: Daemon) -> Iterator[None]:
+    """Do the same, and wait until it has arrived."""
+    batches = ended_batches(daemon)
+    with held_up(world, daemon):
+        yield
+    world.wait_for_equal(daemon)
+    # What is renamed while a batch deals with it is left to the next batch.
+    daemon.wait_until(lambda: ended_batches(daemon) > batches, what="the end of the batch")
+
+
+def ended_batches(daemon: Daemon) -> int:
+    """Return how many batches have ended."""
+    return daemon.output.count("Info: batch ")
 
 
 def rename_a_directory(top: Path) -> None:
@@ -135,23 +166,47 @@ def anew(world: World, here: dict[str, int], there: dict[str, int]) -> list[str]
     return sorted(path for path, inode in now.items() if inode in copy_of and now_there.get(path) != copy_of[inode])
 
 
-def grow_old(world: World) -> None:
-    """Wait until a start takes no file for one that may have changed under its hands."""
-    young = max(path.lstat().st_ctime for path in world.source.rglob("*"))
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """Return old trees: a start takes no file in them for one that may have changed under its hands."""
+    top = tmp_path_factory.mktemp("stock")
+    made = {"one": [top / f"one{number}" for number in range(20)], "all": [top / f"all{n}" for n in range(10)]}
+    for tree in made["one"]:
+        build(tree)
+    for tree in made["all"]:
+        for case in CASES:
+            build(tree / case.__name__)
+    young = max(path.lstat().st_ctime for path in top.rglob("*"))
     while time.time() < young + 1.3:
         time.sleep(0.05)
+    return made
 
 
-def ended_batches(daemon: Daemon) -> int:
-    """Return how many batches have ended."""
-    return daemon.output.count("Info: batch ")
+def source_from(trees: list[Path], world: World) -> World:
+    """Let a tree be the source."""
+    world.source.rmdir()
+    trees.pop().rename(world.source)
+    return world
+
+
+@pytest.fixture
+def tree(stock: dict[str, list[Path]], world: World) -> World:
+    """Return a world with one old tree."""
+    return source_from(stock["one"], world)
+
+
+@pytest.fixture
+def trees(stock: dict[str, list[Path]], world: World) -> World:
+    """Return a world with an old tree for each case."""
+    return source_from(stock["all"], world)
 
 
 def be_ready(world: World, daemon: Daemon) -> None:
     """Wait until a rename is not taken for something that may have changed during the start."""
     daemon.wait_for_log(SYNCED.removeprefix("Info: "))
-    batches, probe = ended_batches(daemon), world.write("probe")
-    daemon.wait_until(lambda: ended_batches(daemon) > batches, what="the end of the batch")
+    probe = world.source / "probe"
+    with one_window(world, daemon):
+        probe.mkdir()  # what is told of a file that was written may come later than its name
     for number in range(20):
         renamed = world.source / f"probe{number}"
         if kept(world, partial(probe.rename, renamed), daemon):
@@ -160,30 +215,22 @@ def be_ready(world: World, daemon: Daemon) -> None:
     raise AssertionError("nothing is renamed")
 
 
-def plant(world: World) -> None:
-    """Make a tree for each case."""
-    for case in CASES:
-        build(world.source / case.__name__)
-    grow_old(world)
-
-
 def play_cases(world: World, daemon: Daemon) -> None:
     """Let all cases happen at once, each in its tree."""
     here, there = inodes(world.source), inodes(world.destination)
-    for case in CASES:
-        case(world.source / case.__name__)
-    world.wait_for_equal(daemon)
+    with one_window(world, daemon):
+        for case in CASES:
+            case(world.source / case.__name__)
     demand_kept(world, here, there)
     demand_no_litter(world)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("monitor", MONITORS)
-def test_what_is_renamed_keeps_its_inode(world: World, mode: str, monitor: str) -> None:
-    plant(world)
-    with follow(world, f"--mode={mode}", f"--monitor={monitor}", "-t1") as daemon:
-        be_ready(world, daemon)
-        play_cases(world, daemon)
+def test_what_is_renamed_keeps_its_inode(trees: World, mode: str, monitor: str) -> None:
+    with follow(trees, f"--mode={mode}", f"--monitor={monitor}") as daemon:
+        be_ready(trees, daemon)
+        play_cases(trees, daemon)
 
 
 @needs_root
@@ -191,13 +238,11 @@ def test_what_is_renamed_keeps_its_inode(world: World, mode: str, monitor: str) 
     ("splitting", "mode", "monitor"),
     [("process", "rsyncdirect", "fanotify"), ("process", "copy", "inotify"), ("thread", "copy", "fanotify")],
 )
-def test_by_the_part_with_rights(world: World, splitting: str, mode: str, monitor: str) -> None:
+def test_by_the_part_with_rights(trees: World, splitting: str, mode: str, monitor: str) -> None:
     """The part that decides has none."""
-    plant(world)
-    split = f"--splitting={splitting}", f"--mode={mode}", f"--monitor={monitor}", "-t1"
-    with follow(world, *split) as daemon:
-        be_ready(world, daemon)
-        play_cases(world, daemon)
+    with follow(trees, f"--splitting={splitting}", f"--mode={mode}", f"--monitor={monitor}") as daemon:
+        be_ready(trees, daemon)
+        play_cases(trees, daemon)
 
 
 @needs_root
@@ -208,21 +253,18 @@ def test_by_the_user_who_runs_handlers(tree: World) -> None:
         assert kept(tree, partial(ring, tree.source), daemon)
 
 
-def test_each_alone(world: World) -> None:
-    plant(world)
-    with follow(world) as daemon:
-        be_ready(world, daemon)
+def test_each_alone(trees: World) -> None:
+    with follow(trees) as daemon:
+        be_ready(trees, daemon)
         for case in CASES:
-            assert kept(world, partial(case, world.source / case.__name__), daemon), case.__name__
+            assert kept(trees, partial(case, trees.source / case.__name__), daemon), case.__name__
 
 
 def kept(world: World, act: Callable[[], object], daemon: Daemon) -> bool:
     """Change something, wait until it has arrived, and tell whether all inodes are kept."""
-    here, there, batches = inodes(world.source), inodes(world.destination), ended_batches(daemon)
-    act()
-    world.wait_for_equal(daemon)
-    # What is renamed while a batch deals with it is left to the next batch.
-    daemon.wait_until(lambda: ended_batches(daemon) > batches, what="the end of the batch")
+    here, there = inodes(world.source), inodes(world.destination)
+    with one_window(world, daemon):
+        act()
     demand_no_litter(world)
     return not anew(world, here, there)
 
@@ -230,14 +272,6 @@ def kept(world: World, act: Callable[[], object], daemon: Daemon) -> bool:
 def demand_no_litter(world: World) -> None:
     """Fail if something is left over from putting things aside."""
     assert not list(world.destination.rglob(".clsync-*"))
-
-
-@pytest.fixture
-def tree(world: World) -> World:
-    """Return a world with one old tree."""
-    build(world.source)
-    grow_old(world)
-    return world
 
 
 @pytest.mark.parametrize("monitor", MONITORS)
@@ -258,15 +292,15 @@ def test_what_changes_with_the_rename_arrives(tree: World, mode: str, monitor: s
     with follow(tree, f"--mode={mode}", f"--monitor={monitor}") as daemon:
         be_ready(tree, daemon)
         here, there = inodes(tree.source), inodes(tree.destination)
-        rewrite(tree.source / "a/sub/1")
-        (tree.source / "a").rename(tree.source / "new")
-        rewrite(tree.source / "new/sub/2")
-        (tree.source / "new/sub/3").unlink()
-        (tree.source / "new/sub/new").write_text("new")
-        (tree.source / "new/sub").chmod(0o700)
-        rewrite(tree.source / "plain")
-        (tree.source / "plain").rename(tree.source / "renamed")
-        tree.wait_for_equal(daemon)
+        with one_window(tree, daemon):
+            rewrite(tree.source / "a/sub/1")
+            (tree.source / "a").rename(tree.source / "new")
+            rewrite(tree.source / "new/sub/2")
+            (tree.source / "new/sub/3").unlink()
+            (tree.source / "new/sub/new").write_text("new")
+            (tree.source / "new/sub").chmod(0o700)
+            rewrite(tree.source / "plain")
+            (tree.source / "plain").rename(tree.source / "renamed")
         changed = {"new/sub/1", "new/sub/2", "renamed", "new/sub/new"}
         assert set(anew(tree, here, there)) <= changed
 
@@ -415,7 +449,7 @@ def test_what_was_renamed_while_a_batch_dealt_with_it(world: World, monitor: str
         os.utime(path, ns=(10**18, 10**18))
     (world.source / "a").rename(world.top / "a")
     hold, held, path_to_it = holding_rsync(world)
-    with world.daemon("--mode=rsyncdirect", f"--monitor={monitor}", "-d1", env=path_to_it) as daemon:
+    with follow(world, "--mode=rsyncdirect", f"--monitor={monitor}", env=path_to_it) as daemon:
         be_ready(world, daemon)
         hold.touch()
         (world.top / "a").rename(world.source / "a")
@@ -429,13 +463,13 @@ def test_what_was_renamed_while_a_batch_dealt_with_it(world: World, monitor: str
 def test_killed_between_the_rename_and_the_batch(tree: World) -> None:
     """The next start makes all of it right."""
     hold, held, path_to_it = holding_rsync(tree)
-    daemon = tree.daemon("--mode=rsyncdirect", env=path_to_it, delays=("-t0.3", "-w0.05"))
-    with daemon:
-        daemon.wait_for_log(SYNCED)
-        hold.touch()
+    with follow(tree, "--mode=rsyncdirect", env=path_to_it) as daemon:
+        be_ready(tree, daemon)
         here, there = inodes(tree.source), inodes(tree.destination)
-        ring(tree.source)
-        (tree.source / "other").unlink()
+        with held_up(tree, daemon):
+            ring(tree.source)
+            (tree.source / "other").unlink()
+            hold.touch()
         daemon.wait_until(held.exists, what="the handler")
         demand_kept(tree, {path: here[path] for path in here if path != "other"}, there)
         daemon.kill()
@@ -445,10 +479,9 @@ def test_killed_between_the_rename_and_the_batch(tree: World) -> None:
         demand_no_litter(tree)
 
 
-def test_every_target(world: World) -> None:
+def test_every_target(tree: World) -> None:
     """Each has its own copy, and each renames it."""
-    build(world.source)
-    grow_old(world)
+    world = tree
     other = world.top / "other"
     other.mkdir()
     with follow(world, f"-D{other}", "--mode=copy") as daemon:
@@ -456,8 +489,8 @@ def test_every_target(world: World) -> None:
         be_ready(world, daemon)
         daemon.wait_for_equal(bytes(world.source), bytes(other))
         before = [inodes(top) for top in (world.source, world.destination, other)]
-        ring(world.source)
-        world.wait_for_equal(daemon)
+        with one_window(world, daemon):
+            ring(world.source)
         daemon.wait_for_equal(bytes(world.source), bytes(other))
         demand_kept(world, before[0], before[1])
         world.destination = other
@@ -488,7 +521,12 @@ def remote(
     host.start()
     try:
         with world.bare(
-            f"-W{world.source}", f"-D{host.destination}", "-d1", "-t0.6", "-w0.05", env=host.environment
+            f"-W{world.source}",
+            f"-D{host.destination}",
+            "-d1",
+            *DELAYS,
+            f"-s{world.top}/socket",
+            env=host.environment,
         ) as daemon:
             daemon.wait_for_log(SYNCED)
             yield host, daemon
@@ -497,11 +535,10 @@ def remote(
 
 
 @needs_remotes
-def test_by_ssh(world: World) -> None:
-    plant(world)
-    with remote(world, SshHost) as (host, daemon):
-        be_ready(world, daemon)
-        play_cases(world, daemon)
+def test_by_ssh(trees: World) -> None:
+    with remote(trees, SshHost) as (host, daemon):
+        be_ready(trees, daemon)
+        play_cases(trees, daemon)
         assert host.connections == 1
 
 

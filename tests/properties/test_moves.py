@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from clsync.core.moves import Kind, Move, Plan, Step, Trace, moves_of
 from clsync.core.paths import ancestors, is_below, join, parent
+from clsync.core.rules import Rules
+from clsync.daemon.renames import demanded, is_free
 
 NAMES = (b"a", b"b", b"c")
 
@@ -279,6 +281,33 @@ def test_what_is_said_to_be_done_is_done(
     for path in untouched:
         if not any(up in placed for up in ancestors(path)):
             assert destination.things.get(path, (numbers[path],))[0] == numbers[path] or path in placed
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    before=actions,
+    window=actions,
+    theirs=st.lists(st.sampled_from(NAMES), min_size=1, max_size=2).map(b"/".join),
+    swaps=st.booleans(),
+)
+def test_steps_touch_nothing_that_rules_speak_of(
+    before: list[tuple[str, int, int, bytes, bool]],
+    window: list[tuple[str, int, int, bytes, bool]],
+    theirs: bytes,
+    swaps: bool,
+) -> None:
+    """As far as only moves between other places are wanted. Who carries them out may demand it."""
+    rules = Rules.parse(b"-*^%b(/|$)\n" % theirs)
+    tree = Tree()
+    act(tree, [*(("make", n, n, name, True) for n, name in enumerate(NAMES * 2)), *before])
+    tree.open_window()
+    act(tree, window)
+
+    def free(move: Move) -> bool:
+        return all(path is not None and is_free(path, move.is_dir, rules) for path in (move.old, move.new))
+
+    plan = Plan(moves_in(tree), free, came=tree.came, spare=spare, swaps=swaps)
+    assert demanded(plan.steps, rules)
 
 
 def test_a_ring_of_many_takes_a_step_more() -> None:

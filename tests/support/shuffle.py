@@ -24,9 +24,9 @@ NAMES = ("a", "b", "c", "d")
 class Shuffler:
     """Changes a tree at random, mostly by renames."""
 
-    def __init__(self, top: Path, seed: int) -> None:
-        """`top` is empty, and becomes a tree of a few levels."""
-        self.top, self._random = top, random.Random(seed)
+    def __init__(self, top: Path, outside: Path, seed: int) -> None:
+        """`top` is empty, and becomes a tree of a few levels; things leave it for `outside`, and come from there."""
+        self.top, self._outside, self._random = top, outside, random.Random(seed)
         self._number = 0
         for _ in range(40):
             self._make()
@@ -44,6 +44,7 @@ class Shuffler:
                     self._make,
                     self._remove,
                     self._write,
+                    self._leave_or_come,
                 )
             )
             try:
@@ -96,6 +97,13 @@ class Shuffler:
             else:
                 path.unlink()
 
+    def _leave_or_come(self) -> None:
+        away = self._outside / self._random.choice(NAMES)
+        if self._random.random() < 0.5:
+            away.rename(self._name())
+        elif paths := self._all():
+            self._random.choice(paths).rename(away)
+
 
 def play(daemon: Daemon, shuffler: Shuffler, destination: Path, turns: int, seed: int) -> None:
     """Shuffle, at times without waiting for what was before. Raises AssertionError where the trees stay different."""
@@ -113,8 +121,12 @@ def _run(seed: int, options: argparse.Namespace) -> tuple[bool, int]:
     places = random.Random(seed).choice(
         (("/dev/shm", "/dev/shm"), ("/var/tmp", "/var/tmp"), ("/dev/shm", "/var/tmp"))
     )
-    with tempfile.TemporaryDirectory(dir=places[0]) as one, tempfile.TemporaryDirectory(dir=places[1]) as other:
-        shuffler = Shuffler(Path(one), seed)
+    with (
+        tempfile.TemporaryDirectory(dir=places[0]) as one,
+        tempfile.TemporaryDirectory(dir=places[0]) as outside,
+        tempfile.TemporaryDirectory(dir=places[1]) as other,
+    ):
+        shuffler = Shuffler(Path(one), Path(outside), seed)
         delays = random.Random(seed).choice((("-t0", "-w0"), ("-t0.05", "-w0"), ("-t0.2", "-w0.1")))
         arguments = [
             f"-W{one}",

@@ -500,7 +500,9 @@ def test_every_target(tree: World) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("monitor", MONITORS)
 def test_files_that_look_alike_are_never_taken_for_each_other(world: World, mode: str, monitor: str) -> None:
-    shuffler = Shuffler(world.source, 7)
+    outside = world.top / "outside"
+    outside.mkdir()
+    shuffler = Shuffler(world.source, outside, 7)
     with world.daemon(f"--mode={mode}", f"--monitor={monitor}") as daemon:
         daemon.wait_for_log(SYNCED)
         play(daemon, shuffler, world.destination, turns=8, seed=7)

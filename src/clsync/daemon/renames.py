@@ -124,7 +124,7 @@ async def carry_out(
         if move.old is None or move.new is None or not sure(move):
             return False
         if rules is not None and not (
-            _is_free(move.old, move.is_dir, rules) and _is_free(move.new, move.is_dir, rules)
+            is_free(move.old, move.is_dir, rules) and is_free(move.new, move.is_dir, rules)
         ):
             return False
         found = stands(move.new)
@@ -141,7 +141,7 @@ async def carry_out(
         swaps=handler.swaps,
     )
     spares = plan.aside_ever()
-    if rules is not None and not all(_is_free(path, True, rules) for path in spares):
+    if rules is not None and not all(is_free(path, True, rules) for path in spares):
         return {}  # what is put aside would not be removed
     result = await handler.rename(plan.steps) if plan.steps else Renamed(0)
     arrived = plan.done(result.steps)
@@ -181,6 +181,6 @@ def _may_be_done(step: Step, rules: Rules) -> bool:
     return all(rules.recursion_is_free(p) and rules.reaches(parent(p)) for p in (step.source, step.target))
 
 
-def _is_free(path: bytes, is_dir: bool, rules: PathRules) -> bool:
+def is_free(path: bytes, is_dir: bool, rules: PathRules) -> bool:
     """Tell whether no rule can reject anything at or below a path."""
     return rules.recursion_is_free(path) and rules.permits(path, is_dir)

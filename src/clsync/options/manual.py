@@ -46,9 +46,9 @@ _DESCRIPTION = (
 
 _MODES = {
     "`rsyncdirect`": "Changes go through rsync(1), version 3.1.3 or later at both ends, as a list on its standard input."
-    " The destination may be a local directory, `[user@]host:path` (one ssh connection to each host is kept for"
-    " all runs, unless ssh's configuration shares connections already), or a module of an rsync daemon. At the start the destination is asked with one absent name whether it understands"
-    " such lists; an older way is used if not.",
+    " The destination may be a local directory, `[user@]host:path` (one ssh connection to each host is kept for all runs,"
+    " unless ssh's configuration shares connections already), or a module of an rsync daemon. At the start the"
+    " destination is asked with one absent name whether it understands such lists; an older way is used if not.",
     "`copy`": "clsync copies by itself, to a local directory. Files are written beside their place and renamed; holes"
     " stay holes, and content is cloned where the file system can. Large batches are shared between worker processes."
     " -S and handler arguments have no meaning here.",

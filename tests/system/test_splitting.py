@@ -18,7 +18,7 @@ from clsync.kernel.cgroups import hierarchies
 from tests.support.churn_run import Settings, run_seed
 from tests.support.daemon import Daemon
 from tests.support.recorder import Recorder
-from tests.system.world import ROOT, SYNCED, WATCHING, World
+from tests.system.world import ROOT, SYNCED, WATCHING, World, mounted
 
 SPLIT = "--splitting=process"
 NOBODY = 65534
@@ -248,7 +248,8 @@ def test_without_root_there_are_two_as_well(world: World) -> None:
 
 @ROOT
 def test_an_idle_daemon_rests(closed: World) -> None:
-    with closed.daemon(SPLIT) as daemon:
+    # What others do on the same file system is work for it.
+    with mounted("tmpfs", closed.source, "mode=700"), closed.daemon(SPLIT) as daemon:
         daemon.wait_for_log(SYNCED)
         both = daemon.pid, worker_of(daemon)
         daemon.wait_until(lambda: len(daemon.descendants()) == 1, what="the end of what comes after the initial sync")

@@ -130,6 +130,20 @@ class Watch:
             self.seen[path] = self.seen.get(path, 0) | bits
         return taken
 
+    def moved(self, paths: Iterable[bytes], timeout: float = DEADLINE) -> set[tuple[bytes | None, bytes | None]]:
+        """Let one window fill until all of `paths` are in it; end it, and return what was moved: (old, new).
+
+        Raises AssertionError where the events do not come.
+        """
+        wanted = set(paths)
+        self.pump_until(lambda: self.monitor.drain() and self.monitor.due() != 0.0, "events", timeout)
+        self.pump(0.05)  # what belongs together is not always read at once
+        taken = self.monitor.take()
+        moves = {(move.old, move.new) for move in self.monitor.moves() if move is not None}
+        told = {path for path, _ in named(taken)}
+        assert told >= wanted, f"not in the window: {wanted - told}"
+        return moves
+
     def collect(self, condition: Callable[[], bool], timeout: float = DEADLINE) -> bool:
         """Pump and take until `condition` holds; tell whether it came to hold in time (s)."""
         deadline = time.monotonic() + timeout

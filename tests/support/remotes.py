@@ -95,9 +95,11 @@ class SshHost(Server):
         for name in ("host", "user"):
             key = os.fspath(place / name)
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        # Nobody's own start-up files: they take their time, and may leave locks where they are killed.
         (place / "sshd_config").write_text(
             f"ListenAddress {LOCAL}\nHostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\nPidFile none\n"
             "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nLogLevel VERBOSE\n"
+            f"SetEnv HOME={place}\n"
         )
         known = (place / "host.pub").read_text()
         (place / "known_hosts").write_text(f"[{LOCAL}]:{self.port} {known}")

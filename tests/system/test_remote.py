@@ -6,6 +6,8 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -229,6 +231,43 @@ def test_one_connection_is_kept(world: World, ssh_host: SshHost) -> None:
         assert not ssh_host.keeps(connection)
         assert not connection.parent.exists()
     assert ssh_host.connections == 1
+
+
+def test_destinations_at_one_host_share_a_connection(world: World, ssh_host: SshHost) -> None:
+    """Also where they are synced side by side; where the connection is lost, another one is made."""
+    other = world.top / "other"
+    other.mkdir()
+    with mirror(world, ssh_host, f"-Dthere:{other}") as daemon:
+        for number in range(2):
+            world.write(f"{number}")
+            world.wait_for_equal(daemon)
+            daemon.wait_for_equal(bytes(world.source), bytes(other))
+        assert ssh_host.connections == 1
+        (connection,) = ssh_host.control_paths
+        ssh_host.stop()
+        daemon.wait_until(lambda: not os.listdir(connection.parent), what="the end of the connection")
+        ssh_host.start()
+        world.write("later")
+        world.wait_for_equal(daemon)
+        daemon.wait_for_equal(bytes(world.source), bytes(other))
+        assert ssh_host.connections == 2
+        daemon.stop()
+        assert not ssh_host.keeps(connection)
+        assert not connection.parent.exists()
+
+
+def test_connections_that_the_user_shares_already(world: World, ssh_host: SshHost) -> None:
+    """The configuration of ssh counts, and its connection stays."""
+    with TemporaryDirectory(dir="/tmp") as place:
+        own = Path(place) / "own"  # a short path: see unix(7)
+        with ssh_host.config.open("a") as config:
+            config.write(f"ControlMaster auto\nControlPath {own}\nControlPersist 60\n")
+        with mirror(world, ssh_host) as daemon:
+            for name in ("one", "two"):
+                world.write(name)
+                world.wait_for_equal(daemon)
+        assert ssh_host.keeps(own)
+        assert (ssh_host.connections, ssh_host.control_paths) == (1, set())
 
 
 @pytest.mark.parametrize("how", ["RSYNC_RSH", "-e"])

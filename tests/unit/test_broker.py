@@ -238,6 +238,7 @@ def test_directories_that_are_not_ours(asked: Asked, path: bytes) -> None:
         (Op.IDENTITY, (3,)),
         (Op.MONITOR_OPEN, (b"rules of my own",)),
         (Op.MONITOR_DRAIN, (1,)),
+        (Op.MONITOR_MOVES, (1,)),
         (Op.STATUS, ("owned",)),
         (Op.SCAN, (5, [])),
         (Op.ADOPT, (5,)),
@@ -294,6 +295,7 @@ def test_garbage(asked: Asked, data: bytes) -> None:
         (Op.HANDLER_OPEN, (1, 99, 0), "never given"),
         (Op.HANDLER_OPEN, (1, 0, 1), "a target that there is not"),
         (Op.HANDLER_SYNC, (1,), "never given"),
+        (Op.HANDLER_RENAME, (1, b""), "never given"),
         (Op.HOOK_RUN, (0, "/bin/sh", "running", 1), "a hook"),
         (Op.HOOK_RUN, (0, "exit-hook", "running", 1), "a hook"),
         (Op.ADOPT, (0,), "by the wrong way"),
@@ -368,6 +370,71 @@ def test_hooks_are_run_one_by_one(tmp_path: Path) -> None:
         question = pack(SIGNATURES[Op.HOOK_RUN].request, 0, option, "exiting", 1)
         asked.runs.sendall(framed(Op.HOOK_RUN, Kind.REQUEST, 1, question))
     assert "two hooks at once" in asked.wait().trouble
+
+
+def rename(asked: Asked, *steps: tuple[int, bytes, bytes], digest: bytes | None = None) -> int:
+    """Have names changed; return how many of the steps were done. `steps`: (kind and whether a directory, from, to)."""
+    asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
+    kinds, sources, targets = ([step[at] for step in steps] for at in range(3))
+    values = 1, kinds, sources, targets
+    asked.runs.sendall(framed(Op.HANDLER_STEPS, Kind.REQUEST, 0, pack(SIGNATURES[Op.HANDLER_STEPS].request, *values)))
+    return int(asked.ask(Op.HANDLER_RENAME, 1, asked.digest if digest is None else digest)[0])
+
+
+MAKE_DIRECTORY, MOVE_FILE, MOVE_DIRECTORY = 1, 2, 3
+
+
+def test_names_are_changed_at_the_destination(asked: Asked) -> None:
+    (asked.destination / "a").mkdir()
+    (asked.destination / "a/file").write_text("file")
+    steps = (MAKE_DIRECTORY, b"", b"b"), (MOVE_FILE, b"a/file", b"b/file"), (MOVE_DIRECTORY, b"a", b"b/a")
+    assert rename(asked, *steps) == 3
+    assert sorted(path.name for path in (asked.destination / "b").iterdir()) == ["a", "file"]
+    assert [path.name for path in asked.source.parent.glob("s*")] == ["source", "secret"]
+
+
+def test_names_behind_a_symlink_stay(asked: Asked) -> None:
+    (asked.destination / "way").symlink_to(asked.source.parent)
+    assert rename(asked, (MOVE_FILE, b"way/secret", b"mine")) == 0
+    assert [path.name for path in asked.destination.iterdir()] == ["way"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "sources", "targets", "why"),
+    [
+        ([6], [b"a"], [b"b"], "a kind of step"),
+        ([MOVE_FILE], [b""], [b"b"], "from nowhere"),
+        ([MOVE_FILE], [b"a"], [b""], "to nowhere"),
+        ([MAKE_DIRECTORY], [b"a"], [b"b"], "a step from nowhere"),
+        ([MOVE_FILE], [b"a", b"b"], [b"c"], "steps that are none"),
+        ([MOVE_FILE], [b"../secret"], [b"b"], "leads out"),
+        ([MOVE_FILE], [b"a"], [b"/tmp/b"], "leads out"),
+        ([MOVE_FILE] * 100_001, [b"a"] * 100_001, [b"b"] * 100_001, "more steps"),
+    ],
+)
+def test_steps_that_there_are_not(
+    asked: Asked, kinds: list[int], sources: list[bytes], targets: list[bytes], why: str
+) -> None:
+    asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
+    with pytest.raises(_Over):
+        asked.ask(Op.HANDLER_STEPS, 1, kinds, sources, targets)
+    assert why in asked.wait().trouble
+
+
+def test_names_that_rules_protect_stay(tmp_path: Path) -> None:
+    (tmp_path / "rules").write_text("-*^theirs(/|$)\n")
+    asked = Asked(tmp_path, f"-R{tmp_path}/rules")
+    try:
+        (asked.destination / "theirs").mkdir()
+        (asked.destination / "ours").mkdir()
+        for step in ((MOVE_DIRECTORY, b"theirs", b"x"), (MOVE_DIRECTORY, b"ours", b"theirs/x")):
+            assert rename(asked, step) == 0
+            asked.ask(Op.HANDLER_CLOSE, 1)
+        assert rename(asked, (MOVE_DIRECTORY, b"ours", b"x")) == 1
+        with pytest.raises(_Over):
+            asked.ask(Op.HANDLER_RENAME, 1, b"rules of my own")
+    finally:
+        asked.close()
 
 
 @pytest.mark.parametrize(

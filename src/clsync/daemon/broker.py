@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.classify import LinkedFile
+from clsync.core.moves import Move, Step
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.daemon.access import Access
@@ -27,8 +28,9 @@ from clsync.daemon.parts import MOST_IN_FLIGHT
 from clsync.daemon.permission import demand_free
 from clsync.daemon.plan import Plan
 from clsync.daemon.prepare import DirectPreparation, Prepared, recording
+from clsync.daemon.renames import demanded, visible
 from clsync.errors import OperatorError
-from clsync.handler.base import Handler
+from clsync.handler.base import Handler, Renamed, Renames
 from clsync.kernel import places
 from clsync.kernel.credentials import Ids
 from clsync.kernel.files import DIRECTORY_FLAGS, GONE, open_beneath, opened
@@ -37,10 +39,12 @@ from clsync.kernel.ops import Scan
 from clsync.monitor.base import Changed, Monitor, Unnamed
 from clsync.options import Assignment, Block, Change
 from clsync.privilege.looks import ABSENT, packed, packed_error
+from clsync.privilege.moves import packed_moves, unpacked_steps
 from clsync.privilege.port import Port, error_frame
 from clsync.privilege.wire import (
     PATHS_AT_ONCE,
     SIGNATURES,
+    STEPS_LIMIT,
     Frame,
     Kind,
     Op,
@@ -101,8 +105,10 @@ class _Watching:
     """A monitor at work for the worker."""
 
     monitor: Monitor
+    rules: Rules
     arming: Iterator[None] | None = None
     taking: Iterator[Changed] | None = None
+    moves: Iterator[Move | None] | None = None
     survivors: Iterator[Unnamed | None] | None = None
 
 
@@ -129,6 +135,8 @@ class _Hired:
     linked: list[bytes] = field(default_factory=list)
     size: int = 0
     """Bytes of the paths in it; of those at work, too."""
+    steps: list[Step] = field(default_factory=list)
+    """Changes of names that are coming in."""
     at_work: bool = False
 
     def drop(self) -> None:
@@ -401,7 +409,7 @@ class Broker:
         if len(self._watching) >= _MOST_MONITORS:
             raise Refused("more monitors than there can be")
         number, monitor = self._number(), self._access.open_monitor(self._made, rules)
-        self._watching[number] = _Watching(monitor, monitor.arm())
+        self._watching[number] = _Watching(monitor, rules, monitor.arm())
         return _WithDescriptors((number,), (os.dup(monitor.fileno()),))
 
     def _monitor_arm(self, number: int) -> Sequence[Any]:
@@ -451,6 +459,30 @@ class Broker:
 
         return _Later(parts(watching.taking))
 
+    def _monitor_moves(self, number: int) -> Sequence[Any]:
+        watching = _known(self._watching, number)
+        watching.moves = watching.monitor.moves()
+        return ()
+
+    def _monitor_next_moves(self, number: int) -> _Later:
+        watching = _known(self._watching, number)
+        if watching.moves is None:
+            raise Refused("moves that nobody asked for")
+
+        async def parts(moves: Iterator[Move | None]) -> AsyncGenerator[Sequence[Any], None]:
+            until, done, found = time.monotonic() + _TURN, True, list[Move]()
+            for move in moves:
+                if move is not None:
+                    found.append(visible(move, watching.rules))
+                if len(found) >= PATHS_AT_ONCE or time.monotonic() > until:
+                    done = False
+                    break
+            for part in packed_moves(found):
+                yield part
+            yield _Last((done,))
+
+        return _Later(parts(watching.moves))
+
     def _monitor_survivors(self, number: int) -> Sequence[Any]:
         watching = _known(self._watching, number)
         watching.survivors = watching.monitor.survivors()
@@ -494,7 +526,7 @@ class Broker:
     def _monitor_close(self, number: int) -> Sequence[Any]:
         watching = _known(self._watching, number)
         del self._watching[number]
-        for work in (watching.arming, watching.taking, watching.survivors):
+        for work in (watching.arming, watching.taking, watching.moves, watching.survivors):
             if hasattr(work, "close"):
                 work.close()
         watching.monitor.close()
@@ -558,7 +590,9 @@ class Broker:
                 raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
             hired.handler = handler
             await handler.open()
-            yield _Last((handler.trusts_times, handler.coarse_ns, handler.glues))
+            renames = isinstance(handler, Renames)
+            swaps = isinstance(handler, Renames) and handler.swaps
+            yield _Last((handler.trusts_times, handler.coarse_ns, handler.glues, renames, swaps))
 
         return _Later(opened(), alone=False)
 
@@ -600,6 +634,28 @@ class Broker:
             or sum(h.size for h in self._hired.values()) > _MOST_BYTES
         ):
             raise Refused("a batch that is too long")
+
+    def _handler_steps(self, number: int, kinds: list[int], sources: list[bytes], targets: list[bytes]) -> None:
+        hired, _ = self._resting(number)
+        hired.steps += unpacked_steps(kinds, sources, targets)
+        if len(hired.steps) > STEPS_LIMIT:
+            raise Refused("more steps than there can be")
+
+    def _handler_rename(self, number: int, digest: bytes) -> _Later:
+        hired, handler = self._resting(number)
+        rules, steps = _known(self._rules, digest), hired.steps
+        if not isinstance(handler, Renames):
+            raise Refused("to rename where nothing can")
+        hired.steps, hired.at_work = [], True
+
+        async def renamed() -> AsyncGenerator[Sequence[Any], None]:
+            try:
+                result = await handler.rename(steps) if demanded(steps, rules) else Renamed(0)
+            finally:
+                hired.at_work = False
+            yield _Last((result.steps, list(result.made), list(result.left)))
+
+        return _Later(renamed(), alone=False)
 
     def _resting(self, number: int) -> tuple[_Hired, Handler]:
         hired: _Hired = _known(self._hired, number)
@@ -743,6 +799,8 @@ class Broker:
         Op.MONITOR_DESCRIBE: _monitor_describe,
         Op.MONITOR_TAKE: _monitor_take,
         Op.MONITOR_NEXT: _monitor_next,
+        Op.MONITOR_MOVES: _monitor_moves,
+        Op.MONITOR_NEXT_MOVES: _monitor_next_moves,
         Op.MONITOR_SURVIVORS: _monitor_survivors,
         Op.MONITOR_NEXT_SURVIVORS: _monitor_next_survivors,
         Op.MONITOR_WATCH_FILE: _monitor_watch_file,
@@ -760,6 +818,8 @@ class Broker:
         Op.HANDLER_ENTRIES: _handler_entries,
         Op.HANDLER_LINKED: _handler_linked,
         Op.HANDLER_SYNC: _handler_sync,
+        Op.HANDLER_STEPS: _handler_steps,
+        Op.HANDLER_RENAME: _handler_rename,
         Op.HANDLER_STOP: _handler_stop,
         Op.HANDLER_CLOSE: _handler_close,
         Op.HOOK_RUN: _hook_run,

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from clsync.core.classify import LinkedFile
+from clsync.core.moves import Move
 from clsync.core.rules import Rules
 from clsync.core.windows import Window
 from clsync.daemon.log import Log
@@ -173,14 +174,15 @@ class Collector:
     async def take(
         self,
         now: float,
+        moved: Callable[[Sequence[Move], float], None],
         add: Callable[[Sequence[bytes], int, float], None],
         enough: Callable[[], bool],
         at_end: Callable[[float], Awaitable[None]],
     ) -> None:
         """Empty the window, or as much of it as is `enough`. Raises OSError.
 
-        `add` is told paths, what has changed of them, and since when (wall-clock seconds). `at_end` is told since when,
-        once all of a window is taken.
+        `moved` is told first what was moved in the window, and since when (wall-clock seconds). `add` is told paths, what
+        has changed of them, and since when. `at_end` is told since when, once all of a window is taken.
         """
         async with self._turn:
             monitor = self.monitor
@@ -189,8 +191,14 @@ class Collector:
             if self._taking is None:
                 self.window.close(now)
                 since, self._last_take = self._last_take, time.time()
+                looked_at = self._unseen is not None or bool(self._seen)
                 self._taking = Taking(chain(self._unseen or (), monitor.take()), since)
                 self._unseen = None
+                if (
+                    not looked_at
+                ):  # the monitor may have ended a window for that: what was moved in it is not told now
+                    moves = [move async for move in in_slices(monitor.moves()) if move is not None]
+                    moved(moves, since)
             taking, turn = self._taking, Turn()
             seen, self._seen = self._seen, {}
             async for part in in_parts(seen.items()):

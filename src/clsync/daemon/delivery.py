@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +13,10 @@ from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Freshness
+from clsync.core.moves import Move
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
+from clsync.daemon import renames
 from clsync.daemon.crew import Crew
 from clsync.daemon.dump import FlightState, State
 from clsync.daemon.log import Log
@@ -23,6 +25,7 @@ from clsync.daemon.resolve import Resolved, Resolver
 from clsync.daemon.source import Source
 from clsync.daemon.target import Target
 from clsync.daemon.traffic import Traffic
+from clsync.handler.base import Renames
 from clsync.kernel.ops import Looks
 from clsync.kernel.slices import in_parts, in_slices
 from clsync.kernel.walk import straight
@@ -82,6 +85,7 @@ class Delivery:
         self._phase, self._stopped, self._arrived, self._wake = phase, stopped, arrived, wake
         self.target = Target(log, outlet.name)
         source.targets.append(self.target)
+        self._one_file_system = one_file_system
         self._resolver = Resolver(source.links, source.searches, source.root.ops, one_file_system=one_file_system)
         self.paused = False
         """Nothing is handed over until somebody lets it go on."""
@@ -104,6 +108,7 @@ class Delivery:
         self._flights: set[asyncio.Task[None]] = set()
         self._traffic = Traffic(self.target.dirty)
         self._last_end_ns = time.time_ns()
+        self._last: renames.Arrival | None = None
         self._fresh_after = 0
         self._earliest = 0.0
         """No batch before that (monotonic seconds)."""
@@ -113,6 +118,7 @@ class Delivery:
     def use(self, parts: Parts, outlet: Outlet, crew: Crew) -> None:
         """Go by these parts from now on; no batch is in flight."""
         self.outlet, self.crew, self._gap = outlet, crew, parts.gap
+        self.target.moves.forget()
         self.target.name = outlet.name
         self._resolver.big, self._resolver.signatures = parts.big, outlet.signatures
         self.target.big_delay, self.target.big_longest = parts.big_delay, parts.big_longest
@@ -196,7 +202,8 @@ class Delivery:
         if not taken:
             return None
         try:
-            resolved = await self._resolved(taken, ripe, root, initial)
+            renamed = await self._rename(taken, root)
+            resolved = await self._resolved(taken, ripe, root, initial, renamed)
         except BaseException:
             dirty.abort(taken)
             raise
@@ -228,7 +235,31 @@ class Delivery:
             times.append(max(0.0 if hurry else due, 0.0 if hurry else self._earliest, self.target.unwell_until))
         return min((at for at in times if at is not None), default=None)
 
-    async def _resolved(self, taken: dict[bytes, int], ripe: set[bytes], root: int, initial: bool) -> Resolved:
+    async def _rename(self, taken: dict[bytes, int], root: int) -> Collection[bytes]:
+        """Rename at the target what was renamed here; return what the batch only has to make sure of."""
+        moves, handler = self.target.moves.take(), self.crew.first
+        unknown = not self.initial_over or taken.get(b"", 0) & (NAME | DOUBT)
+        alone = self.outlet.overlap == "off" and all(task.done() for task in self._flights)
+        whole = not (self._one_file_system or self._source.collector.half_taken or self.outlet.signatures is not None)
+        if not moves or unknown or not (alone and whole) or self._stopped() or not isinstance(handler, Renames):
+            return ()
+        dealt = renames.overtaken(moves, self._last)
+
+        def sure(move: Move) -> bool:
+            return self.target.moves.sure(move) and not renames.lies_in(move, dealt)
+
+        source = renames.Source(self._source.root.ops.looks(root), self._resolver.rules)
+        renamed = await renames.carry_out(moves, sure, handler, source, taken)
+        doubts, since = self.target.dirty.doubts, self.target.moves.since
+        for path in (path for path, is_dir in renamed.items() if is_dir):
+            doubts[path] = min(since, doubts.get(path, since))
+        if renamed:
+            self._log.debug(1, f"renamed at {self.target.called}: {', '.join(map(shown, sorted(renamed)[:20]))}")
+        return renamed
+
+    async def _resolved(
+        self, taken: dict[bytes, int], ripe: set[bytes], root: int, initial: bool, renamed: Collection[bytes]
+    ) -> Resolved:
         """Find out what is to be handed over now. Raises OSError."""
         if initial:
             everything = flag.DIRECTORY | flag.RECURSIVE | DOUBT << CHANGE_SHIFT
@@ -237,7 +268,9 @@ class Delivery:
         alone = self.outlet.overlap == "off"
         freshness = Freshness(self._fresh_after, time.time_ns()) if alone else Freshness(0, 0)
         doubts = self.target.dirty.doubts
-        resolved = await self._resolver.resolve(taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe)
+        resolved = await self._resolver.resolve(
+            taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe, renamed=renamed
+        )
         if any(bits & (NAME | DOUBT) for bits in set(taken.values())):
             self._source.search.note_new_names()
         async for file, names in in_slices(resolved.linked.items()):
@@ -325,6 +358,8 @@ class Delivery:
             finally:
                 del self.in_air[batch.number]
         self._last_end_ns = time.time_ns()
+        self._last = renames.Arrival(batch.entries, time.monotonic())
+        self._source.collector.drain()  # what is told from now on happened after this batch
         return outcome
 
     def _told(self, flight: Flight) -> str:

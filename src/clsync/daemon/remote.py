@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.classify import LinkedFile, Stat
+from clsync.core.moves import Move, Step
 from clsync.core.paths import ancestors, join
 from clsync.core.rules import Rules
 from clsync.daemon.broker import digest_of
@@ -23,7 +24,7 @@ from clsync.daemon.log import Log
 from clsync.daemon.parts import Parts
 from clsync.daemon.plan import Plan, for_each_destination
 from clsync.daemon.prepare import Prepared, Reload, with_what_stays
-from clsync.handler.base import Handler, PathRules
+from clsync.handler.base import Handler, PathRules, Renamed
 from clsync.handler.rsync import Target
 from clsync.kernel import places
 from clsync.kernel.ops import Identity, KernelOps, Looks, Scan
@@ -31,8 +32,9 @@ from clsync.kernel.slices import in_steps
 from clsync.monitor.base import Changed, Monitor, Unnamed
 from clsync.options import Assignment, Change, Settings
 from clsync.privilege.looks import Seen, unpacked
+from clsync.privilege.moves import packed_steps, unpacked_moves
 from clsync.privilege.port import Caller, Port, raise_error
-from clsync.privilege.wire import SIGNATURES, Frame, Kind, Op, Refused, framed, in_frames, pack, unpack
+from clsync.privilege.wire import SIGNATURES, STEPS_LIMIT, Frame, Kind, Op, Refused, framed, in_frames, pack, unpack
 
 _LISTED_AT_ONCE: Final = 32
 _REMEMBERED: Final = 65_536
@@ -303,6 +305,16 @@ class RemoteMonitor:
             if not parts:
                 yield [], 0
 
+    def moves(self) -> Iterator[Move | None]:
+        """Yield what was moved in the window that `take` ended (see `Monitor`)."""
+        self._call(Op.MONITOR_MOVES)
+        done = False
+        while not done:
+            parts, (done,) = self._caller.collect(Op.MONITOR_NEXT_MOVES, self._number)
+            for part in parts:
+                yield from unpacked_moves(*part)
+            yield None
+
     def survivors(self) -> Iterator[Unnamed | None]:
         """Yield files that were changed through a name which is gone (see `Monitor`)."""
         self._call(Op.MONITOR_SURVIVORS)
@@ -347,19 +359,18 @@ class RemoteHandler:
         self.rules: PathRules | None = None
         self.trusts_times, self.coarse_ns = False, 0
         self.glues: bytes | None = None
+        self._renames = self.swaps = False
 
     async def open(self) -> None:
         """Have it made ready. Raises OperatorError."""
         self._opened = True
         answer = await self._calls.call(Op.HANDLER_OPEN, self._number, self._generation, self._target)
-        self.trusts_times, self.coarse_ns, self.glues = answer
+        self.trusts_times, self.coarse_ns, self.glues, self._renames, self.swaps = answer
 
     async def sync(self, batch: Batch) -> Outcome:
         """Hand a batch over."""
-        number, rules = self._number, self.rules
-        assert rules is None or isinstance(rules, Rules)
-        digest = digest_of(rules if rules is not None else Rules())
-        head = (batch.number, batch.root, batch.initial, batch.status, batch.attribute_bytes, digest)
+        number = self._number
+        head = (batch.number, batch.root, batch.initial, batch.status, batch.attribute_bytes, self._digest())
         self._calls.tell(Op.HANDLER_BATCH, number, *head)
         paths, flags, linked = list(batch.entries), list(batch.entries.values()), list(batch.linked)
         for part in in_frames(paths):
@@ -383,6 +394,20 @@ class RemoteHandler:
         return Outcome(
             Verdict(verdict), failed, frozenset(others["hopeless"]), frozenset(others["again"]), message, code
         )
+
+    async def rename(self, steps: Sequence[Step]) -> Renamed:
+        """Have names changed at the destination (see `handler.base.Renames`)."""
+        if not self._renames or len(steps) > STEPS_LIMIT:
+            return Renamed(0)
+        for part in packed_steps(steps):
+            self._calls.tell(Op.HANDLER_STEPS, self._number, *part)
+            await self._calls.drained()
+        done, made, left = await self._calls.call(Op.HANDLER_RENAME, self._number, self._digest())
+        return Renamed(done, frozenset(made), tuple(left))
+
+    def _digest(self) -> bytes:
+        assert self.rules is None or isinstance(self.rules, Rules)
+        return digest_of(self.rules if self.rules is not None else Rules())
 
     def stop(self) -> None:
         """End the run at work."""

@@ -19,6 +19,8 @@ from clsync.kernel.slices import in_parts, in_slices
 
 DOUBT_SLACK_NS = 60 * 10**9
 """A file whose ctime is older than a doubt by more than this did not change in it: clocks are set, queues lag."""
+_RENAMED_SLACK_NS = 10**8
+"""The same where nothing was lost: events name what has changed, and this only makes sure."""
 FORCED_LIMIT = 200_000
 """With more changed files than this below a directory in doubt, the whole directory is sent again."""
 _HELD_LIMIT = 10_000
@@ -97,10 +99,14 @@ class Resolver:
         freshness: Freshness,
         doubts: Mapping[bytes, float],
         ripe: Collection[bytes] = (),
+        renamed: Collection[bytes] = (),
     ) -> Resolved:
         """Classify `changes` by what stands below the open directory `root` now.
 
         `doubts`: directory in doubt -> since when (wall-clock seconds). `ripe`: big files that have waited.
+
+        `renamed`: what was renamed at the destination, and new directories made there for that: events tell what else
+        has changed.
         """
         looks = self._ops.looks(root)
         device = self._ops.device(root) if self._one_file_system else None
@@ -124,7 +130,7 @@ class Resolver:
         survivors = self._survivors(changes, classifier)
         classifier.add(survivors.items())
         for path in classifier.recursive():
-            await self._look_below(path, classifier, root, doubts.get(path))
+            await self._look_below(path, classifier, root, doubts.get(path), renamed)
         resolved = Resolved({}, 0, linked=classifier.linked, survivors=survivors)
         if classifier.linked:
             self._complete_links(classifier, changes, resolved, self._ops.devices_shown_twice(root))
@@ -134,15 +140,20 @@ class Resolver:
         resolved.postponed, resolved.unreadable = classifier.postponed, classifier.unreadable
         return resolved
 
-    async def _look_below(self, top: bytes, classifier: Classifier, root: int, since: float | None) -> None:
+    async def _look_below(
+        self, top: bytes, classifier: Classifier, root: int, since: float | None, renamed: Collection[bytes]
+    ) -> None:
         """Find in a recursive entry what recursion alone would not make equal.
 
         Files with names elsewhere, and in a directory in doubt files whose content may have changed while size
         and mtime did not: their ctime tells. That of a directory tells that it may have come with a rename, and
-        stand for another tree; it is as old as the mtime where only names in it changed.
+        stand for another tree; it is as old as the mtime where only names in it changed. What was `renamed` at the
+        destination has a new ctime for that alone.
         """
         entries, rules = classifier.entries, self.rules
-        changed_after = int(since * 1e9) - DOUBT_SLACK_NS if since is not None else 0
+        calm = top in renamed
+        slack = _RENAMED_SLACK_NS if calm else DOUBT_SLACK_NS
+        changed_after = int(since * 1e9) - slack if since is not None else 0
         doubtful = not entries[top] & flag.FORCE
         forced: dict[bytes, int] = {}
         enter: Callable[[bytes], bool] = rules.reaches if rules is not None else (lambda p: True)
@@ -153,9 +164,9 @@ class Resolver:
                     continue
                 if found.st_nlink > 1 and not is_dir:
                     classifier.note_linked(path, found, 0 if doubtful else CONTENT)
-                if not doubtful or found.st_ctime_ns < changed_after:
+                if not doubtful or found.st_ctime_ns < changed_after or path in renamed:
                     continue
-                if is_dir and found.st_ctime_ns > found.st_mtime_ns:
+                if is_dir and found.st_ctime_ns > found.st_mtime_ns and not calm:
                     forced[path] = flag.DIRECTORY | flag.RECURSIVE | flag.FORCE | NAME << CHANGE_SHIFT
                 elif stat.S_ISREG(found.st_mode):
                     forced[path] = flag.REGULAR | flag.FORCE | CONTENT << CHANGE_SHIFT

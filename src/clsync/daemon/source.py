@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from clsync.core.changes import DOUBT
 from clsync.core.classify import Classifier, Freshness, LinkedFile
 from clsync.core.links import LinkIndex, stands_for
+from clsync.core.moves import Move
 from clsync.daemon.collector import PART, Collector
 from clsync.daemon.linkfinder import LinkFinder
 from clsync.daemon.linksearch import LinkSearch
@@ -39,11 +40,17 @@ class Source:
 
         Raises OSError, and then what the window held is lost.
         """
-        await self.collector.take(now, self._add, lambda: len(puller.dirty.ready) >= PART, self._look_for_survivors)
+        await self.collector.take(
+            now, self._note_moves, self._add, lambda: len(puller.dirty.ready) >= PART, self._look_for_survivors
+        )
 
     async def take_all(self, now: float) -> None:
         """Move all of it (see `take`)."""
-        await self.collector.take(now, self._add, lambda: False, self._look_for_survivors)
+        await self.collector.take(now, self._note_moves, self._add, lambda: False, self._look_for_survivors)
+
+    def _note_moves(self, moves: Sequence[Move], since: float) -> None:
+        for target in self.targets:
+            target.moves.note(moves, since, target.dirty)
 
     def _add(self, paths: Sequence[bytes], bits: int, since: float) -> None:
         for target in self.targets:

@@ -16,6 +16,7 @@ from clsync.core.paths import shown
 from clsync.core.trouble import BACKOFFS, Trouble, kind_of
 from clsync.core.windows import Backoff
 from clsync.daemon.log import Log
+from clsync.daemon.renames import Moves
 from clsync.daemon.resolve import Resolved, bits_of
 
 _SECOND_LOOK = 1.0
@@ -31,6 +32,7 @@ class Target:
         """`name`: what messages call it where there are several."""
         self.name = name
         self.dirty = DirtySet()
+        self.moves = Moves()
         self.unwell = 0
         """How often in a row the target could not be used."""
         self.unwell_until = 0.0

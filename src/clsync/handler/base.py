@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from clsync.core.batch import Batch, Outcome
+from clsync.core.moves import Step
 
 
 class PathRules(Protocol):
@@ -55,6 +57,32 @@ class Handler(Protocol):
 
     async def aclose(self) -> None:
         """Give everything back (processes, connections, descriptors)."""
+        ...
+
+
+class Renamed(NamedTuple):
+    """What became of some steps."""
+
+    steps: int
+    """As many were done; none of the others."""
+    made: frozenset[int] = frozenset()
+    """Steps that have made a directory which was not there."""
+    left: tuple[bytes, ...] = ()
+    """Where something may have been left behind that is to be removed."""
+
+
+@runtime_checkable
+class Renames(Protocol):
+    """What a handler offers besides, if it can rename at its destination."""
+
+    swaps: bool
+    """Two names can change places in one step."""
+
+    async def rename(self, steps: Sequence[Step]) -> Renamed:
+        """Carry out steps, one after the other, until one cannot be done; that is no failure.
+
+        Anything is done only if what stands at the destination is of the kind expected. No batch is at work meanwhile.
+        """
         ...
 
 

@@ -23,6 +23,7 @@ FEATURES: Final = (
     "openat2",
     "pidfd",
     "reflink",
+    "renameat2",
     "seccomp",
 )
 _FORCED = frozenset(filter(None, os.environ.get("CLSYNC_WITHOUT", "").split(",")))

@@ -6,6 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from clsync.core.classify import LinkedFile
+from clsync.core.moves import Move
+
+MOVES_LIMIT = 10_000
+"""Things moved in one window, above which none is told of."""
 
 Changed = tuple[Sequence[bytes], int]
 """Paths, and the bits of `core.changes` that all of them have."""
@@ -69,6 +73,14 @@ class Monitor(Protocol):
         Paths are relative to the watched root. They are those of this moment, or of one since this call: then the
         rename is told in the window that follows. A path may come more than once, and a step may bring none. Paths
         outside the root, and echoes of what is gone with its parent, do not come.
+        """
+        ...
+
+    def moves(self) -> Iterator[Move | None]:
+        """Yield what was moved in the window that `take` ended: all of it, or nothing (called right after `take`).
+
+        Where something stood before is what a destination has that was equal when the window opened. Only what is
+        sure is told, so nothing may depend on it. A step may bring none.
         """
         ...
 

@@ -7,11 +7,13 @@ import os
 import select
 import stat
 from collections.abc import Callable, Container, Iterable, Iterator
+from itertools import chain
 from typing import Protocol
 
 from clsync.core.changes import DOUBT
 from clsync.core.classify import LinkedFile
-from clsync.core.paths import join, parent, shown
+from clsync.core.moves import Move
+from clsync.core.paths import is_below, join, parent, shown
 from clsync.core.rules import Rules
 from clsync.errors import Exit, OperatorError
 from clsync.kernel.mounts import Mount, MountWatch, mounts_at_and_below, read_mounts
@@ -45,6 +47,7 @@ class Part(Protocol):
     def due(self) -> float | None: ...
     def drain(self) -> bool: ...
     def take(self) -> Iterator[Changed]: ...
+    def moves(self) -> Iterator[Move | None]: ...
     def survivors(self) -> Iterator[Unnamed | None]: ...
     def watch_file(self, path: bytes, file: LinkedFile) -> int: ...
     def compared(self, directories: Iterable[bytes], since_ns: int) -> None: ...
@@ -76,6 +79,8 @@ class TreeMonitor:
         self._mounts: dict[bytes, Mount] = {}
         self._doubts: set[bytes] = set()
         self._gone = self._covered = False
+        self._mounts_came = False
+        """Mounts came or went since the last take."""
         self._epoll = select.epoll()
         self._mount_watch = self._watch_mounts()
         self._identity: tuple[int, int] | None = None
@@ -325,6 +330,7 @@ class TreeMonitor:
 
     def _mounts_changed(self) -> None:
         """Let go of what was unmounted; watch what was mounted."""
+        before = set(self._mounts.values())
         holder, below = self._look_at_mounts()
         if holder.number != self._mounts[b""].number:
             self._let_go(b"")
@@ -340,6 +346,7 @@ class TreeMonitor:
                 self._mounts[prefix] = mount
                 self._doubts.add(prefix)
                 self._coming.append((prefix, self._add(prefix, mount)))
+        self._mounts_came |= before != set(self._mounts.values())
 
     def _uncover(self, prefix: bytes) -> None:
         """What a mount has hidden belongs to the file system around it again."""
@@ -362,6 +369,21 @@ class TreeMonitor:
         if self._fanotify is not None:
             takes.append(self._fanotify.take())
         return self._chained(doubts, takes)
+
+    def moves(self) -> Iterator[Move | None]:
+        """Yield what was moved (see `monitor.base`); nothing where a mount went along, or came or went."""
+        mounts, found = [prefix for prefix in self._mounts if prefix], list[Move]()
+        unsure, self._mounts_came = self._mounts_came, False
+        takes = [part.moves() for part in self._parts.values()]
+        if self._fanotify is not None:
+            takes.append(self._fanotify.moves())
+        for move in chain.from_iterable(takes):
+            if move is not None:
+                found.append(move)
+            yield None
+        if unsure or any(_holds(path, mount) for mount in mounts for move in found for path in (move.old, move.new)):
+            return
+        yield from found
 
     def watch_file(self, path: bytes, file: LinkedFile) -> int:
         """Hear of changes to a file with several names (see `monitor.base`)."""
@@ -396,3 +418,8 @@ class TreeMonitor:
         if self._mount_watch is not None:
             self._mount_watch.close()
         self._epoll.close()
+
+
+def _holds(path: bytes | None, mount: bytes) -> bool:
+    """Tell whether a mount point is at or below a path."""
+    return path is not None and (path == mount or is_below(mount, path))

@@ -11,16 +11,17 @@ import struct
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from itertools import chain, islice
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, MOVED, NAME, OF_DIRECTORY
 from clsync.core.classify import LinkedFile
+from clsync.core.moves import Move, Trace, moves_of
 from clsync.core.paths import is_below, join, parent
 from clsync.core.rules import Rules
 from clsync.kernel import fanotify as kernel
 from clsync.kernel.mounts import private_view
-from clsync.monitor.base import Changed, Unnamed
+from clsync.monitor.base import MOVES_LIMIT, Changed, Unnamed
 from clsync.monitor.runs import LEAST, in_order, merge, run_length
 
 _READ = 1 << 20
@@ -35,6 +36,8 @@ _PRUNED = 1000
 _STRAYS_LIMIT = 20_000
 _AT_A_TURN = 128
 """Names that are looked at between two rests."""
+_TRIES = 20
+"""How often the queue is read to find it empty, before nothing is told of what was moved: others write, too."""
 _FOLDED = 1 << 40
 """Mask bit of our own: nothing is known below this directory."""
 _SELF = b".\0"
@@ -121,6 +124,14 @@ class _MountView:
             return None
         return LinkedFile(found.st_dev, found.st_ino, found.st_nlink)
 
+    def inode(self, handle: bytes) -> os.stat_result | None:
+        """Return the stat of what a handle stands for; None: gone."""
+        try:
+            found = kernel.stat_of_handle(self._top, handle)
+        except OSError:
+            return None
+        return found if found.st_nlink else None
+
     def opened(self, handle: bytes) -> int:
         """Open a directory of this file system, below the mount or not. Raises OSError (ESTALE: gone)."""
         return kernel.open_handle(self._top, handle)
@@ -139,6 +150,30 @@ class _MountView:
         if self._private >= 0:
             os.close(self._private)
             self._private = -1
+
+
+class _Moves:
+    """What left its name in one window."""
+
+    def __init__(self) -> None:
+        self.traces: dict[Hashable, Trace] = {}
+        """Handle record of what has left -> where it stood."""
+        self.places: dict[bytes, bytes] = {}
+        """Handle record of a file -> key of the name that it was given last."""
+        self.directories = 0
+        """How often directories were renamed."""
+        self.sure = True
+
+    def note(self, target: bytes, old: bytes, mask: int, noted: int, since: float) -> bool:
+        """Note that something left the name `old`, of which `noted` was told before; tell whether there was room."""
+        if target not in self.traces:
+            if len(self.traces) >= MOVES_LIMIT:
+                if mask & _RENAMED:
+                    self.sure = False
+                return False
+            fresh = bool((noted | mask) & kernel.CREATE)
+            self.traces[target] = Trace(*_split(old), bool(mask & kernel.ONDIR), fresh, since)
+        return True
 
 
 class FanotifyMonitor:
@@ -165,6 +200,11 @@ class FanotifyMonitor:
         """Handle record of a file that was written through such a name, maybe -> that name; empty: not known."""
         self._strays: dict[LinkedFile, int] = {}
         """Files with several names that were changed in directories outside the root -> change bits."""
+        self._moves = _Moves()
+        self._moves_taken = _Moves()
+        """Those of the window that was ended last."""
+        self._emptied = 0.0
+        """When (monotonic seconds) the queue was seen empty last."""
         self._renamed_over = False
         self._prune_at = _PRUNED
         self._names: dict[bytes, tuple[bytes, ...]] = {}
@@ -211,9 +251,11 @@ class FanotifyMonitor:
         """Fold what the kernel has (see `monitor.base`)."""
         until = time.monotonic() + _DRAIN_SECONDS
         while True:
+            now = time.monotonic()
             try:
                 data = os.read(self._group, _READ)
             except BlockingIOError:
+                self._emptied = now
                 break
             self._fold(data)
             if self._size() > self._sift_at and self._sifting is None:
@@ -291,6 +333,7 @@ class FanotifyMonitor:
             self.directory_moved = True
         records = dict(_records(data[offset : offset + length]))
         target = records.pop(kernel.INFO_FID, b"")
+        self._note_move(records, target, mask)
         # Outside the root, only a file that was written counts: by its new name, too.
         moved = self._noted(records.get(kernel.INFO_OLD_DFID_NAME, b"")) & _WRITTEN
         for kind, key in records.items():
@@ -308,6 +351,21 @@ class FanotifyMonitor:
         if not records and self._renamed_over and len(self._written) < _REMOVED_LIMIT:
             # No name: the number of links has changed, maybe that of the file renamed over.
             self._written[target] = b""
+
+    def _note_move(self, records: dict[int, bytes], target: bytes, mask: int) -> None:
+        """Note what leaves its name, and where it goes."""
+        moves = self._moves
+        if mask & _RENAMED:
+            moves.directories += bool(mask & kernel.ONDIR)
+            old = records.get(kernel.INFO_OLD_DFID_NAME)
+            if not target or old is None:
+                moves.sure = False  # a kernel that does not tell what was renamed
+            elif moves.note(target, old, mask, self._noted(old), self._emptied) and not mask & kernel.ONDIR:
+                moves.places[target] = records.get(kernel.INFO_NEW_DFID_NAME, b"")
+        elif mask & kernel.ONDIR and mask & kernel.DELETE and target and moves.traces:
+            old = records.get(kernel.INFO_DFID_NAME)
+            if old is not None:
+                moves.note(target, old, mask, self._noted(old), self._emptied)
 
     def _noted(self, key: bytes) -> int:
         """Return what the window holds of a name."""
@@ -371,9 +429,103 @@ class FanotifyMonitor:
         window, self._window = self._window, {}
         rewritten, self._rewritten = self._rewritten, set()
         lost, self._lost = self._lost, False
+        self._moves_taken, self._moves = self._moves, _Moves()
+        self._moves_taken.sure &= not lost
         self._sifting = None
         self._sift_at = self._limit // 2
         return self._named(window, rewritten, lost)
+
+    def moves(self) -> Iterator[Move | None]:
+        """Yield what was moved in the window that was ended last (see `monitor.base`)."""
+        taken, self._moves_taken = self._moves_taken, _Moves()
+        if not (taken.traces and taken.sure):
+            return
+        places: dict[Hashable, bytes | None] = {}
+        inodes: dict[Hashable, int] = {}
+        try:
+            for number, (target, trace) in enumerate(taken.traces.items()):
+                assert isinstance(target, bytes)
+                assert isinstance(trace.holder, bytes)
+                found = self._stat(target)
+                if found is None:
+                    places[target] = None
+                elif trace.is_dir:
+                    places[target], inodes[target] = self._only_path(target), found.st_ino
+                else:
+                    places[target], inodes[target] = self._place_of_file(taken.places[target], found), found.st_ino
+                if trace.holder not in places:
+                    places[trace.holder] = self._only_path(trace.holder)
+                if not number % _AT_A_TURN:
+                    yield None
+            # Paths are those of now: what has moved since the window was ended would be missing here.
+            for _ in range(_TRIES):
+                if self._emptied_now():
+                    break
+                yield None
+            else:
+                return
+            if self._moved_since():
+                return
+        except OSError:
+            return
+        finally:
+            self._end()
+        yield from moves_of(taken.traces, places.get, lambda key: inodes.get(key, 0))
+
+    def _moved_since(self) -> bool:
+        """Tell whether directories were moved to, from or below the root since the window was ended."""
+        since = self._moves
+        if not since.directories:
+            return False
+        if not since.sure or len(since.traces) > _AT_A_TURN:
+            return True
+        moved = [(target, trace.holder) for target, trace in since.traces.items() if trace.is_dir]
+        return any(self._directories(record) for pair in moved for record in pair if isinstance(record, bytes))
+
+    def _only_path(self, record: bytes) -> bytes | None:
+        """Return the path of a directory; None where it has none below the root, or several."""
+        paths = self._directories(record)
+        return paths[0] if len(paths) == 1 else None
+
+    def _place_of_file(self, key: bytes, file: os.stat_result) -> bytes | None:
+        """Return the path of a regular file with one name, if it still has the name that it was given last."""
+        if not key or file.st_nlink != 1 or not stat.S_ISREG(file.st_mode):
+            return None
+        record, name = _split(key)
+        for view in self._views_of(record):
+            try:
+                directory = view.opened(record[8:])
+            except OSError:
+                continue
+            try:
+                there = os.lstat(name, dir_fd=directory)
+            except OSError:
+                return None
+            finally:
+                os.close(directory)
+            above = self._only_path(record)
+            same = (there.st_dev, there.st_ino) == (file.st_dev, file.st_ino)
+            return join(above, name) if same and above is not None else None
+        return None
+
+    def _stat(self, target: bytes) -> os.stat_result | None:
+        for view in self._views_of(target):
+            found = view.inode(target[8:])
+            if found is not None:
+                return found
+        return None
+
+    def _emptied_now(self) -> bool:
+        """Fold what the kernel has; tell whether that was all."""
+        until = time.monotonic() + _DRAIN_SECONDS
+        while (now := time.monotonic()) < until:
+            try:
+                data = os.read(self._group, _READ)
+            except BlockingIOError:
+                self._emptied = now
+                return True
+            self._fold(data)
+        return False
 
     def _named(self, window: dict[bytes, int], rewritten: set[bytes], lost: bool) -> Iterator[Changed]:
         if lost:
@@ -530,6 +682,7 @@ class FanotifyMonitor:
         self._sift_at = max(self._limit // 2, min(2 * self._size(), self._limit))
 
     def _fold_siblings(self) -> None:
+        self._moves.sure = False
         merge(self._window, self._rewritten, _CONTENT)
         self._rewritten.clear()
         if len(self._window) <= self._limit:

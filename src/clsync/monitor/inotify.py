@@ -13,18 +13,20 @@ import struct
 import sys
 import time
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, MOVED, NAME, OF_DIRECTORY
 from clsync.core.classify import LinkedFile
+from clsync.core.moves import Move, Trace, moves_of
 from clsync.core.paths import is_below, join
 from clsync.core.rules import Rules
 from clsync.errors import Exit, OperatorError
 from clsync.kernel import inotify as kernel
 from clsync.kernel.files import DIRECTORY_FLAGS, GONE, open_beneath
-from clsync.monitor.base import Changed, Unnamed
+from clsync.monitor.base import MOVES_LIMIT, Changed, Unnamed
+from clsync.monitor.filemoves import FileMoves
 from clsync.monitor.runs import LEAST, in_order, merge, run_length
 from clsync.monitor.watchtree import WatchTree
 
@@ -90,7 +92,7 @@ class InotifyMonitor:
         """Watch descriptor as the kernel writes it, and padded name -> mask."""
         self._rewritten: set[bytes] = set()
         """Whole events, all with one mask: files that were rewritten, and nothing else."""
-        self._lost = False
+        self._lost = self._folded = False
         self._unsettled = False
         """Directories were renamed, and not all watches are known to stand where they do."""
         self._kept: dict[bytes, int] = {}
@@ -103,6 +105,13 @@ class InotifyMonitor:
         """Watch of a file with several names -> that file."""
         self._heard: dict[LinkedFile, int] = {}
         """Those of which a watch told since the last take -> change bits."""
+        self._file_moves = FileMoves()
+        self._newest = 0
+        """The newest watch when the window was opened."""
+        self._calm = False
+        """All watches were known to stand where they do when the window was opened."""
+        self._moves: list[Move] = []
+        """What was moved in the window that was ended last."""
         self._to_walk: list[tuple[int, bytes, int]] = []
         """(watch of the parent, name, window) of directories that appeared."""
         self._takes = 0
@@ -128,6 +137,8 @@ class InotifyMonitor:
         self._tree.put(self._top, 0, b"")
         yield from self._walk(self._top)
         self._tree.settle()
+        self._tree.left.clear()
+        self._newest, self._calm = self._tree.newest, True
 
     @property
     def watches(self) -> int:
@@ -142,6 +153,10 @@ class InotifyMonitor:
         """Return when `drain` wants to be called: now, while directories are walked."""
         return 0.0 if self._busy() else self._again_at
 
+    def _at_rest(self) -> bool:
+        """Tell whether all watches are known to stand where they do."""
+        return not (self._unsettled or self._busy()) and self._again_at is None
+
     def _busy(self) -> bool:
         return self._work is not None or bool(self._to_walk) or bool(self._moved)
 
@@ -149,7 +164,7 @@ class InotifyMonitor:
         """Fold what the kernel has (see `monitor.base`). Raises OutOfWatches."""
         until = time.monotonic() + _DRAIN_SECONDS
         emptied = False
-        while time.monotonic() <= until:
+        while (now := time.monotonic()) <= until:
             try:
                 data = os.read(self._instance, _READ)
             except BlockingIOError:
@@ -160,6 +175,8 @@ class InotifyMonitor:
             self._fold_siblings()
         if emptied or self._work is not None:
             self._go_on(until)
+        if emptied and self._at_rest():
+            self._tree.clock = now  # what is told from now on happened later
         return bool(self._window or self._rewritten) or self._lost
 
     def _fold(self, data: bytes) -> None:
@@ -192,6 +209,8 @@ class InotifyMonitor:
             offset = start + size
             if mask & _TREE:
                 self._fold_tree(watch, mask, key)
+            if mask & _RENAMED:
+                self._fold_move(mask, data[offset - 8 - size : offset - 4 - size], key)
 
     def _fold_run(self, data: bytes, offset: int, size: int) -> int:
         """Fold events from `offset` on that all speak of rewritten files; return how many."""
@@ -228,6 +247,18 @@ class InotifyMonitor:
             self._to_walk.append((watch, key[4:].rstrip(b"\0"), self._takes))
         elif mask & kernel.ISDIR and mask & kernel.ATTRIB and len(key) > 4 and os.geteuid():
             self._to_walk.append((watch, key[4:].rstrip(b"\0"), _READABLE))
+
+    def _fold_move(self, mask: int, cookie: bytes, key: bytes) -> None:
+        """Note that a file has left its name, or got another one; what was written to it goes with it."""
+        if mask & kernel.MOVED_FROM:
+            rewritten = key[:4] + _MODIFIED + bytes(4) + (len(key) - 4).to_bytes(4, sys.byteorder) + key[4:]
+            written = self._window[key] & _WRITTEN | (_CONTENT if rewritten in self._rewritten else 0)
+            if not mask & kernel.ISDIR:
+                self._file_moves.leaves(
+                    cookie, key, written, bool(self._window[key] & kernel.CREATE), self._tree.clock
+                )
+        elif not mask & kernel.ISDIR:
+            self._window[key] |= self._file_moves.comes(cookie, key)
 
     def _look_at_new(self, watch: int, key: bytes) -> None:
         """Remember which file a new name stands for, if it has others: it may be written and removed unseen."""
@@ -284,6 +315,7 @@ class InotifyMonitor:
 
     def _fold_siblings(self) -> None:
         """Bounded memory: many names of one directory become a doubt about it."""
+        self._folded = True
         merge(self._window, map(_key, self._rewritten), _CONTENT)
         self._rewritten.clear()
         if len(self._window) <= self._limit:
@@ -552,11 +584,61 @@ class InotifyMonitor:
         window, self._window = self._window, {}
         rewritten, self._rewritten = self._rewritten, set()
         lost, self._lost = self._lost, False
+        self._end_moves(window, lost)
         self._takes += 1
         if self._unsettled:
             lost |= not self._keep(window, rewritten)
         gone, self._gone = self._gone, {}
         return self._named(window, rewritten, lost, gone)
+
+    def _end_moves(self, window: dict[bytes, int], lost: bool) -> None:
+        """Find what was moved in a window that ends now, if that is sure."""
+        left, self._tree.left = self._tree.left, {}
+        files, self._file_moves = self._file_moves, FileMoves()
+        newest, self._newest = self._newest, self._tree.newest
+        sure, self._calm = self._calm and self._at_rest() and not lost and not self._folded, self._at_rest()
+        self._folded = False
+        self._moves = []
+        if not sure or not (left or files) or len(left) > MOVES_LIMIT:
+            return
+        traces: dict[Hashable, Trace] = {
+            watch: Trace(parent, name, True, watch > newest, since) for watch, (parent, name, since) in left.items()
+        }
+        found = files.found(window, kernel.CREATE | kernel.DELETE)
+        if found is None:
+            return
+        for number, move in enumerate(found):
+            traces[-number - 1] = Trace(_watch_of(move.old), _name_of(move.old), False, move.fresh, move.since)
+        stats = {number: self._file_at(move.new) for number, move in enumerate(found)}
+
+        def now(key: Hashable) -> bytes | None:
+            assert isinstance(key, int)
+            if key < 0:
+                return self._path_of(found[-key - 1].new) if stats[-key - 1] else None
+            path = self._tree.path(key)
+            return join(self._prefix, path) if path is not None else None
+
+        self._moves = moves_of(traces, now, lambda key: stats[-key - 1] if isinstance(key, int) and key < 0 else 0)
+
+    def _path_of(self, key: bytes) -> bytes | None:
+        directory = self._tree.path(_watch_of(key))
+        return join(self._prefix, join(directory, _name_of(key))) if directory is not None else None
+
+    def _file_at(self, key: bytes) -> int:
+        """Return the inode of a regular file with one name; 0: there is none."""
+        directory = self._tree.path(_watch_of(key))
+        if directory is None:
+            return 0
+        try:
+            found = os.lstat(self._full(join(directory, _name_of(key))))
+        except OSError:
+            return 0
+        return found.st_ino if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 else 0
+
+    def moves(self) -> Iterator[Move | None]:
+        """Yield what was moved in the window that was ended last (see `monitor.base`)."""
+        moves, self._moves = self._moves, []
+        return iter(moves)
 
     def _named(
         self, window: dict[bytes, int], rewritten: set[bytes], lost: bool, gone: dict[int, bytes]
@@ -617,6 +699,14 @@ class InotifyMonitor:
     def close(self) -> None:
         """Give the instance and all watches back."""
         os.close(self._instance)
+
+
+def _watch_of(key: bytes) -> int:
+    return int.from_bytes(key[:4], sys.byteorder)
+
+
+def _name_of(key: bytes) -> bytes:
+    return key[4:].rstrip(b"\0")
 
 
 def _key(event: bytes) -> bytes:

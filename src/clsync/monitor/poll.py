@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Iterator
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
 from clsync.core.classify import LinkedFile
+from clsync.core.moves import Move
 from clsync.core.paths import is_below, join, parent
 from clsync.core.rules import Rules
 from clsync.kernel.walk import walk
@@ -87,6 +88,10 @@ class PollMonitor:
     def watch_file(self, path: bytes, file: LinkedFile) -> int:
         """Return 0: every name is looked at."""
         return 0
+
+    def moves(self) -> Iterator[Move | None]:
+        """Yield nothing: a name that is gone and one that is new may be anything."""
+        return iter(())
 
     def survivors(self) -> Iterator[Unnamed]:
         """Yield nothing: every name is looked at."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 
+_LEFT_LIMIT = 20_000
+"""Directories noted in one go."""
+
 
 class WatchTree:
     """Watch descriptor -> (watch of the parent, name). Flat arrays: 100 bytes less a directory than tuples."""
@@ -17,16 +20,28 @@ class WatchTree:
         self.count = 0
         self.version = 0
         """Grows whenever a directory may stand elsewhere than before."""
+        self.newest = 0
+        """The largest watch descriptor so far: the kernel counts upwards."""
+        self.left: dict[int, tuple[int, bytes, float]] = {}
+        """Watch of a directory that stands elsewhere now, or is gone -> where it stood first, `clock`.
+
+        Emptied by the reader.
+        """
+        self.clock = 0.0
+        """Set by the reader."""
 
     def put(self, watch: int, parent: int, name: bytes) -> bool:
         """Note where a watched directory stands; tell whether it was not known."""
         self.version += 1
+        self.newest = max(self.newest, watch)
         if watch == len(self._names) and self._dense:
             self.count += 1
             self._parents.append(parent)
             self._names.append(name)
             return True
         fresh = watch not in self
+        if not fresh and self._place(watch) != (parent, name) and len(self.left) < _LEFT_LIMIT:
+            self.left.setdefault(watch, (*self._place(watch), self.clock))
         self.count += fresh
         if watch < len(self._names):
             self._parents[watch], self._names[watch] = parent, name
@@ -50,10 +65,18 @@ class WatchTree:
             return
         self.count -= 1
         self.version += 1
+        if self.left and len(self.left) < _LEFT_LIMIT:
+            self.left.setdefault(watch, (*self._place(watch), self.clock))
         if watch < len(self._names):
             self._names[watch] = None
         else:
             del self._later[watch]
+
+    def _place(self, watch: int) -> tuple[int, bytes]:
+        """Return what was `put` of a known watch."""
+        if watch < len(self._names):
+            return self._parents[watch], self._names[watch] or b""
+        return self._later[watch]
 
     def __contains__(self, watch: int) -> bool:
         """Tell whether a watch is known."""

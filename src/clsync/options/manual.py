@@ -46,9 +46,9 @@ _DESCRIPTION = (
 
 _MODES = {
     "`rsyncdirect`": "Changes go through rsync(1), version 3.1.3 or later at both ends, as a list on its standard input."
-    " The destination may be a local directory, `[user@]host:path` (one ssh connection is kept for all runs), or a"
-    " module of an rsync daemon. At the start the destination is asked with one absent name whether it understands"
-    " such lists; an older way is used if not.",
+    " The destination may be a local directory, `[user@]host:path` (one ssh connection to each host is kept for all runs,"
+    " unless ssh's configuration shares connections already), or a module of an rsync daemon. At the start the"
+    " destination is asked with one absent name whether it understands such lists; an older way is used if not.",
     "`copy`": "clsync copies by itself, to a local directory. Files are written beside their place and renamed; holes"
     " stay holes, and content is cloned where the file system can. Large batches are shared between worker processes."
     " -S and handler arguments have no meaning here.",
@@ -152,7 +152,7 @@ _ENVIRONMENT = {
     "`CLSYNC_COMPAT`": "As --compat.",
     "`CLSYNC_WITHOUT`": "Kernel features that are not to be used, with commas between them:"
     " `copy_file_range`, `fanotify`, `fanotify_rename`, `fanotify_target`, `inotify`, `landlock`, `memfd`,"
-    " `mount_setattr`, `open_tree`, `openat2`, `pidfd`, `reflink`, `seccomp`.",
+    " `mount_setattr`, `open_tree`, `openat2`, `pidfd`, `reflink`, `renameat2`, `seccomp`.",
     "`CLSYNC_STATUS`": "Set for handlers: `initsync` or `running`.",
     "`CLSYNC_ITERATION`": "Set for handlers: the number of the batch, 1 for the initial sync.",
 }

@@ -15,6 +15,8 @@ FRAME_LIMIT: Final = 8 << 20
 PATHS_AT_ONCE: Final = 8192
 """Paths of one frame at most; fewer, where they are long."""
 BYTES_AT_ONCE: Final = 1 << 20
+STEPS_LIMIT: Final = 100_000
+"""Changes of names at a destination that are asked for in one go; more than that are not worth while."""
 _HEADER: Final = struct.Struct("<IBBI")
 _U64, _I64, _DOUBLE, _U32 = struct.Struct("<Q"), struct.Struct("<q"), struct.Struct("<d"), struct.Struct("<I")
 _NONE: Final = 0xFFFFFFFF
@@ -64,6 +66,8 @@ class Op(IntEnum):
     MONITOR_COMPARED = 29
     MONITOR_CLOSE = 30
     MONITOR_LOOK = 31
+    MONITOR_MOVES = 32
+    MONITOR_NEXT_MOVES = 33
     HANDLER_OPEN = 40
     HANDLER_BATCH = 41
     HANDLER_ENTRIES = 42
@@ -71,6 +75,8 @@ class Op(IntEnum):
     HANDLER_SYNC = 44
     HANDLER_STOP = 45
     HANDLER_CLOSE = 46
+    HANDLER_STEPS = 47
+    HANDLER_RENAME = 48
     HOOK_RUN = 50
     HOOK_STOP = 51
     PREPARE = 60
@@ -109,16 +115,20 @@ SIGNATURES: Final = {
     Op.MONITOR_DESCRIBE: Signature("u", "s"),
     Op.MONITOR_TAKE: Signature("u"),
     Op.MONITOR_NEXT: Signature("u", "b", "uP"),
+    Op.MONITOR_MOVES: Signature("u"),
+    Op.MONITOR_NEXT_MOVES: Signature("u", "b", "PPU"),
     Op.MONITOR_SURVIVORS: Signature("u"),
     Op.MONITOR_NEXT_SURVIVORS: Signature("u", "b", "UPb"),
     Op.MONITOR_WATCH_FILE: Signature("uPU", "i"),
     Op.MONITOR_COMPARED: Signature("uPi"),
     Op.MONITOR_CLOSE: Signature("u"),
-    Op.HANDLER_OPEN: Signature("uuu", "bio"),
+    Op.HANDLER_OPEN: Signature("uuu", "biobb"),
     Op.HANDLER_BATCH: Signature("uuubsuy"),
     Op.HANDLER_ENTRIES: Signature("uPI"),
     Op.HANDLER_LINKED: Signature("uP"),
     Op.HANDLER_SYNC: Signature("u", "ssi", "sPT"),
+    Op.HANDLER_STEPS: Signature("uIPP"),
+    Op.HANDLER_RENAME: Signature("uy", "uUP"),
     Op.HANDLER_STOP: Signature("u"),
     Op.HANDLER_CLOSE: Signature("u"),
     Op.HOOK_RUN: Signature("ussu"),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.handler.base import PathRules
+from clsync.core.moves import Step
+from clsync.handler.base import PathRules, Renamed
 from clsync.handler.copy.control import Control
 from clsync.handler.copy.run import Run
 from clsync.handler.copy.settings import Settings
+from clsync.handler.renaming import rename_local
 from clsync.kernel import roles
 from clsync.kernel.capabilities import Capabilities
 from clsync.kernel.priority import USUAL, Priority, set_own_priority
@@ -53,6 +55,7 @@ class CopyHandler:
         self.trusts_times = True
         self.coarse_ns = 0
         self.glues: bytes | None = None
+        self.swaps = True
         self._destination, self._capabilities = destination, capabilities
         self._one_file_system, self._acls, self._xattrs = one_file_system, acls, xattrs
         self._compares = compares
@@ -81,6 +84,12 @@ class CopyHandler:
         for note in run.notes:
             self._log(note)
         return outcome
+
+    async def rename(self, steps: Sequence[Step]) -> Renamed:
+        """Rename at the destination (see `handler.base.Renames`)."""
+        if self._destination_check():
+            return Renamed(0)
+        return await asyncio.to_thread(rename_local, self._destination, steps)
 
     def stop(self) -> None:
         """End the batch at work soon."""

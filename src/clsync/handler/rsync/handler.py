@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from clsync.core.batch import Batch, Outcome, Verdict
+from clsync.core.moves import Step
 from clsync.core.paths import shown
-from clsync.handler.base import PathRules
+from clsync.handler.base import PathRules, Renamed
+from clsync.handler.renaming import rename_local
 from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.rsync.recipe import Recipe
 from clsync.handler.rsync.run import BatchRun
@@ -49,6 +52,9 @@ class RsyncHandler:
         self.trusts_times = os.path.basename(program) == b"rsync"
         self.coarse_ns = 0 if recipe.modify_window < 0 else (recipe.modify_window + 1) * 10**9
         self.glues = target.text if self.trusts_times and target.text and not target.remote else None
+        self.swaps = not target.remote
+        # What the operator's own options do at the destination is not known: a filter may protect something there.
+        self._plain = self.trusts_times and not any(argument.startswith(b"-") for argument in arguments)
         self._program = Program(
             arguments,
             target=target,
@@ -80,6 +86,15 @@ class RsyncHandler:
         except OSError as error:
             name = shown(self._program.name)
             return Outcome(Verdict.UNWELL, message=f"cannot run {name}: {error.strerror}", code=127)
+
+    async def rename(self, steps: Sequence[Step]) -> Renamed:
+        """Rename at the destination, by ssh where a connection is kept (see `handler.base.Renames`)."""
+        target = self._program.target
+        if not self._plain or self._program.stopping or self._destination_check():
+            return Renamed(0)
+        if not target.remote:
+            return await asyncio.to_thread(rename_local, target.text, steps) if target.text else Renamed(0)
+        return await self._program.rename(steps) if target.ssh else Renamed(0)
 
     def stop(self) -> None:
         """End the run at work."""

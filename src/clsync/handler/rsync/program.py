@@ -7,12 +7,15 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 
 from clsync.core.batch import Batch, Outcome, Verdict
+from clsync.core.moves import Step
 from clsync.core.paths import shown
+from clsync.handler.base import Renamed
+from clsync.handler.rsync import renaming
 from clsync.handler.rsync.blame import ABSENT, first_line
 from clsync.handler.rsync.connection import Connection, chooses_shell
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, MERGE, Recipe
 from clsync.handler.rsync.target import Target
-from clsync.handler.runner import Result, Runner
+from clsync.handler.runner import Result, Runner, anonymous_file
 from clsync.kernel.priority import USUAL, Priority
 from clsync.kernel.process import exit_text
 from clsync.kernel.sandbox import Sandbox
@@ -24,6 +27,7 @@ PATIENCE = 1.0
 
 Seen with 3.5.0: -H while files of the source vanish, and a file that became a fifo before it was opened.
 """
+_CODE_SSH = 255
 _HINTS = {
     1: "look at the arguments and at the rsync daemon's configuration",
     3: "see that source and destination exist",
@@ -68,6 +72,34 @@ class Program:
         keep = target.ssh and not chooses_shell(self._arguments, self._environment)
         self._sandbox = sandbox
         self._connection = Connection(target, sandbox) if keep else None
+        self._can_rename = renaming.reachable(target.directory)
+
+    async def rename(self, steps: Sequence[Step]) -> Renamed:
+        """Rename at the other end of the kept connection, as far as its shell can do it."""
+        if self._connection is None or len(steps) > renaming.MOST_STEPS or not self._can_rename:
+            return Renamed(0)
+        aside = b".clsync-" + secrets.token_hex(6).encode()
+        text = renaming.script(self.target.directory, steps, aside)
+        here, said = self._connection.place(), anonymous_file()
+        try:
+            if await self._connected(self._connection, here) is not None:
+                return Renamed(0)  # the batch will say why
+            command = [*self._connection.command(), b"exec sh"]
+            sandbox = self._connection.sandbox()
+            result = await self._runner.run(
+                command, cwd=here, env=self._environment, records=[text], output=said, sandbox=sandbox
+            )
+            answer = os.pread(said, os.fstat(said).st_size, 0)
+        except OSError:
+            return Renamed(0)  # no ssh: the batch will say so
+        finally:
+            os.close(here)
+            os.close(said)
+        if not renaming.understood(answer):
+            # No shell there, or no host: 255 is what ssh says of that.
+            self._can_rename = result.code == _CODE_SSH or result.stopped or result.timed_out
+            return Renamed(0)
+        return renaming.renamed(answer, steps, aside)
 
     def stop(self) -> None:
         """End the run at work."""
@@ -92,7 +124,12 @@ class Program:
         """
         if self.stopping:
             return Result(0, b"", stopped=True)
-        shell = self._connection.options() if self._connection is not None else []
+        shell = []
+        if self._connection is not None:
+            trouble = await self._connected(self._connection, batch.root)
+            if trouble is not None:
+                return trouble
+            shell = self._connection.options()
         visible = self._show_progress and batch.initial and output is None
         if visible:
             shell = [*shell, b"--info=progress2"]
@@ -118,6 +155,11 @@ class Program:
         if sandbox is None:
             return None
         return sandbox.with_files(a.removeprefix(MERGE) for a in arguments if a.startswith(MERGE))
+
+    async def _connected(self, connection: Connection, here: int) -> Result | None:
+        """Connect, if that is to be done; return how it went wrong, or that we are to stop."""
+        trouble = await connection.open(self._runner, self._environment, here, lambda: self.stopping)
+        return trouble or (Result(0, b"", stopped=True) if self.stopping else None)
 
     def done(self, result: Result) -> bool:
         """Tell whether a run went well."""

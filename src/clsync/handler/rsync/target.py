@@ -40,6 +40,12 @@ class Target:
         return found[1].replace(b"[", b"").replace(b"]", b"") if found else b""
 
     @property
+    def directory(self) -> bytes:
+        """Return the path at the other end of ssh; empty: where a login leads."""
+        found = _HOST.match(self.text)
+        return found[3] if found else b""
+
+    @property
     def argument(self) -> bytes:
         """Return the argument for rsync: with one trailing slash, as the content goes there."""
         return self.text if self.text.endswith((b"/", b":")) else self.text + b"/"

@@ -46,6 +46,8 @@ def run(settings: Settings, reload: Reload) -> int:
     confinement = Confinement(settings, lambda text: log.debug(1, text))
     if lack := confinement.plan.sandbox.lack:
         log.warning(f"what clsync itself starts is {lack}; --sandbox=off says that this is meant")
+    if confinement.shares_its_user:
+        log.warning("handlers are run as the user of the part without rights, which can take them over: see --uid")
     background: Background | None = None
     plans: list[Plan] = []
     try:

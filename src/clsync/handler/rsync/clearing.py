@@ -18,6 +18,7 @@ from clsync.handler.removal import Removal
 from clsync.kernel import roles
 from clsync.kernel.files import DIRECTORY_FLAGS, GONE, open_beneath
 from clsync.kernel.process import exit_text, signal_group, spawn
+from clsync.kernel.sandbox import Sandbox
 
 _TICK: Final = 0.1
 """Seconds between two looks whether the work is to end."""
@@ -78,14 +79,20 @@ class Clearing:
 
 
 def clear(
-    paths: Iterable[bytes], root: int, rules: PathRules, spared: Iterable[bytes], stopping: Callable[[], bool]
+    paths: Iterable[bytes],
+    root: int,
+    rules: PathRules,
+    spared: Iterable[bytes],
+    stopping: Callable[[], bool],
+    sandbox: Sandbox | None = None,
 ) -> dict[bytes, str]:
     """Remove paths, until `stopping`, as the user who runs handlers; return those that failed, with reasons.
 
-    Arguments are those of `Clearing`. Raises OSError where no process can be started for that.
+    Arguments are those of `Clearing`; `sandbox`: what a process that does it can do besides.
+    Raises OSError where no process can be started for that.
     """
     if roles.programs_are_others():
-        return _cleared_by_others(list(paths), root, rules, list(spared), stopping)
+        return _cleared_by_others(root, (list(paths), rules, list(spared), sandbox), stopping)
     clearing = Clearing(root, rules, spared, stopping)
     with suppress(Stopped):
         clearing.clear(paths)
@@ -93,11 +100,11 @@ def clear(
 
 
 def _cleared_by_others(
-    paths: list[bytes], root: int, rules: PathRules, spared: list[bytes], stopping: Callable[[], bool]
+    root: int, work: tuple[list[bytes], PathRules, list[bytes], Sandbox | None], stopping: Callable[[], bool]
 ) -> dict[bytes, str]:
     argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.handler.rsync.cleaner"]
     with spawn(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        text: bytes | None = pickle.dumps((paths, rules, spared))
+        text: bytes | None = pickle.dumps(work)
         while True:
             try:
                 answer, _ = child.communicate(text, timeout=_TICK)
@@ -108,7 +115,7 @@ def _cleared_by_others(
                     signal_group(child.pid, signal.SIGKILL)
     if child.returncode:
         why = "stopped" if stopping() else f"the process that deletes has ended ({exit_text(child.returncode)})"
-        return dict.fromkeys(paths, why)
+        return dict.fromkeys(work[0], why)
     words = answer.split(b"\0")[:-1]
     return {path: shown(why) for path, why in zip(words[::2], words[1::2], strict=False)}
 

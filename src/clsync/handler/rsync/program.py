@@ -70,7 +70,8 @@ class Program:
         self._environment = dict(environment) | {b"LC_ALL": b"C"}
         self._runner = Runner(timeout, 0.0 if target.remote else PATIENCE, priority)
         keep = target.ssh and not chooses_shell(self._arguments, self._environment)
-        self._sandbox = sandbox
+        self.sandbox = sandbox
+        """What a run can do at most, but for the way to a remote target."""
         self._connection = Connection(target, sandbox) if keep else None
         self._can_rename = renaming.reachable(target.directory)
 
@@ -151,7 +152,7 @@ class Program:
 
     def _sandboxed(self, arguments: Sequence[bytes]) -> Sandbox | None:
         """Return what a run with these arguments can do."""
-        sandbox = self._connection.sandbox() if self._connection is not None else self._sandbox
+        sandbox = self._connection.sandbox() if self._connection is not None else self.sandbox
         if sandbox is None:
             return None
         return sandbox.with_files(a.removeprefix(MERGE) for a in arguments if a.startswith(MERGE))

@@ -284,7 +284,7 @@ class BatchRun:
         try:
             with opened_straight(self._local) as root:
                 failed = await asyncio.to_thread(
-                    clear, paths, root, rules, self._spared, lambda: self._program.stopping
+                    clear, paths, root, rules, self._spared, lambda: self._program.stopping, self._program.sandbox
                 )
         except OSError as error:
             self._failed.update(dict.fromkeys(paths, error.strerror or str(error)))

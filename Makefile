@@ -16,7 +16,8 @@ export D =
 export ARGS =
 BENCH_ARGS =
 ORACLE_ARGS =
-PYTEST_ARGS =
+# Tests wait more than they work.
+PYTEST_ARGS = -n 3 --dist=loadgroup
 FUZZ_TIME = 300
 FUZZ_ARGS =
 

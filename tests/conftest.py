@@ -7,8 +7,12 @@ is seen again.
 from __future__ import annotations
 
 import os
+import stat
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.support.seeds import seed_of_run
 
 settings.register_profile(
     "default",
@@ -21,3 +25,17 @@ settings.register_profile(
 )
 settings.register_profile("long", settings.get_profile("default"), max_examples=5000, stateful_step_count=100)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True)
+def _way_through(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let other users through to where the tests work: some are about them, and each start of pytest shuts them out."""
+    base = tmp_path_factory.getbasetemp()
+    for above in (base, *base.parents):
+        if not above.stat().st_mode & stat.S_IXOTH:
+            above.chmod(0o711)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell with which seed the same is drawn again."""
+    terminalreporter.write_line(f"CLSYNC_TEST_SEED={seed_of_run()}")

@@ -6,6 +6,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def _handles() -> list[tuple[bytes, bytes]]:
 def _fanotify() -> FanotifyMonitor:
     monitor = FanotifyMonitor(Rules())
     monitor.add(b"", _tree())
+    with suppress(FileNotFoundError):  # what really happens there would wait without end
+        fanotify.unmark_file_system(monitor.fileno(), _tree())
     return monitor
 
 

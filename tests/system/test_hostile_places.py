@@ -154,7 +154,7 @@ def test_places_that_are_swapped_all_the_time(world: World, hostile: Path, victi
     )
     codes = set()
     with swapping(hostile, names, victim):
-        for _ in range(6):
+        for _ in range(3):
             ended = world.run(*arguments)
             assert "Traceback" not in ended.err, ended.err
             codes.add(ended.code)
@@ -167,7 +167,7 @@ def test_status_goes_on_while_it_is_swapped(world: World, hostile: Path, victim:
     with world.daemon("-Mcopy", f"--status-file={hostile}/status") as daemon:
         daemon.wait_for_log(SYNCED)
         with swapping(hostile, ("status",), victim):
-            for number in range(15):
+            for number in range(8):
                 os.kill(daemon.pid, signal.SIGUSR2)
                 world.write(f"file{number}")
                 world.wait_for_copy(daemon, f"file{number}")

@@ -338,15 +338,19 @@ def test_quit_in_the_initial_sync_is_not_lost(world: World) -> None:
 
 
 def test_term_before_anything_is_watched_leaves_no_file(world: World) -> None:
-    """It comes after the status file was written, and before the pid file is."""
+    """It comes after the status file was written; whether that is before anything is watched is a matter of luck."""
     pid, status = world.top / "pid", world.top / "status"
-    os.mkfifo(pid)
-    with world.daemon(f"-z{pid}", f"--status-file={status}") as daemon:
-        daemon.wait_until(lambda: status.exists() and status.read_text() == "starting", what="the status")
-        daemon.stop(code=128 + signal.SIGTERM)
-        assert WATCHING not in daemon.output
-    assert not pid.exists()
-    assert not status.exists()
+    for _ in range(50):
+        with world.daemon(f"-z{pid}", f"--status-file={status}") as daemon:
+            while not status.exists():
+                assert daemon.running, daemon.tail
+            daemon.stop(code=None)
+            early = WATCHING not in daemon.output
+        assert not pid.exists()
+        assert not status.exists()
+        if early:
+            return
+    pytest.fail("it was never early enough")
 
 
 def watches(daemon: Daemon) -> int:

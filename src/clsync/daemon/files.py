@@ -18,7 +18,9 @@ class SmallFile:
         """`path` None: there is no such file, and nothing is done."""
         self._path = os.path.abspath(path) if path is not None else None
         self._option = option
+        self._begun = False
         self._made: places.Identity | None = None
+        """The file; None while nothing was written, or a signal came in the midst of that."""
 
     def write(self, text: str) -> None:
         """Replace the content. Raises OperatorError."""
@@ -28,6 +30,7 @@ class SmallFile:
             os.ftruncate(descriptor, 0)
             os.write(descriptor, text.encode())
 
+        self._begun = True
         try:
             roles.by_somebody(lambda: self._with_it(write))
         except places.Unsafe as error:
@@ -56,7 +59,7 @@ class SmallFile:
     def remove(self) -> None:
         """Remove the file, if it is still the one that was written; empty it where that is forbidden."""
         path, made = self._path, self._made
-        if path is None or made is None:
+        if path is None or not self._begun:
             return
         for act in (places.remove, places.empty):
             try:

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import os
 import struct
-import sys
 from typing import Final
 
 from clsync.kernel.features import refuse_if_forced
@@ -123,8 +122,6 @@ def path_of_handle(mount: int, handle: bytes) -> tuple[bytes, os.stat_result | N
 
 def open_handle(mount: int, handle: bytes) -> int:
     """Open what a handle stands for, for its path only (O_PATH). Raises OSError (ESTALE: gone)."""
-    if len(handle) < _HANDLE_HEAD + int.from_bytes(handle[:4], sys.byteorder):
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))  # the kernel would read on behind it
     for _ in range(_TRIES):
         descriptor = int(_open_by_handle_at(mount, handle, _O_PATH | _O_CLOEXEC))
         if descriptor >= 0:
@@ -135,8 +132,6 @@ def open_handle(mount: int, handle: bytes) -> int:
     raise OSError(number, os.strerror(number))
 
 
-_HANDLE_HEAD: Final = 8
-"""Bytes of size and type."""
 _TRIES: Final = 100
 """ENOMEM is what ext4 answers while the inode's number is being given to a new file (seen with 6.18)."""
 _DELETED: Final = b" (deleted)"

@@ -152,7 +152,7 @@ def _small(directory: int, name: bytes) -> int:
             except FileExistsError:
                 continue
         found = os.fstat(descriptor)
-        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid in _ours():
+        if _is_ours(found):
             return descriptor
         os.close(descriptor)
         _demand_regular(found)
@@ -163,6 +163,10 @@ def _small(directory: int, name: bytes) -> int:
     raise Unsafe("somebody else puts other files in its place")
 
 
+def _is_ours(found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid in _ours()
+
+
 def _demand_regular(found: os.stat_result) -> None:
     if stat.S_ISLNK(found.st_mode):
         raise Unsafe("it is a symlink, and none is followed there")
@@ -170,19 +174,21 @@ def _demand_regular(found: os.stat_result) -> None:
         raise Unsafe("it is no regular file")
 
 
-def remove(path: bytes, identity: Identity) -> None:
-    """Remove a file if it is still the one that was written. Raises OSError."""
+def remove(path: bytes, identity: Identity | None) -> None:
+    """Remove a file if it is still the one that was written; None: nobody knows, if it is one of ours. Raises OSError."""
     with reached(path) as (directory, name):
-        if identity_of(os.lstat(name, dir_fd=directory)) == identity:
+        found = os.lstat(name, dir_fd=directory)
+        if _is_ours(found) if identity is None else identity_of(found) == identity:
             os.unlink(name, dir_fd=directory)
 
 
-def empty(path: bytes, identity: Identity) -> None:
-    """Make a file empty if it is still the one that was written. Raises OSError."""
+def empty(path: bytes, identity: Identity | None) -> None:
+    """Make a file empty if it is still the one that was written (see `remove`). Raises OSError."""
     with reached(path) as (directory, name):
         descriptor = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     try:
-        if identity_of(os.fstat(descriptor)) == identity:
+        found = os.fstat(descriptor)
+        if _is_ours(found) if identity is None else identity_of(found) == identity:
             os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)

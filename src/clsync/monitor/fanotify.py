@@ -99,7 +99,7 @@ class _MountView:
         try:
             path, found = kernel.path_of_handle(self._top, handle)
         except OSError as error:
-            if error.errno in (errno.ESTALE, errno.ENOENT, errno.EBADF, errno.EACCES, errno.EINVAL):
+            if error.errno in (errno.ESTALE, errno.ENOENT, errno.EBADF, errno.EACCES, errno.EINVAL, errno.EFAULT):
                 return None
             raise
         if found is not None and (found.st_dev, found.st_ino) == self._identity:

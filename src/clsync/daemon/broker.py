@@ -124,7 +124,7 @@ class _Hired:
         """Forget the batch that is coming in."""
         if self.head is not None:
             os.close(self.head.root)
-        self.head, self.entries, self.linked = None, {}, []
+        self.head, self.entries, self.linked, self.steps = None, {}, [], []
 
 
 class Broker:

@@ -144,6 +144,7 @@ class _Hired:
         if self.head is not None:
             os.close(self.head.root)
         self.head, self.trouble, self.entries, self.linked, self.size = None, None, {}, [], 0
+        self.steps = []
 
 
 class Broker:
@@ -637,6 +638,7 @@ class Broker:
 
     def _handler_steps(self, number: int, kinds: list[int], sources: list[bytes], targets: list[bytes]) -> None:
         hired, _ = self._resting(number)
+        self._make_longer(hired, [*sources, *targets])
         hired.steps += unpacked_steps(kinds, sources, targets)
         if len(hired.steps) > STEPS_LIMIT:
             raise Refused("more steps than there can be")
@@ -652,7 +654,7 @@ class Broker:
             try:
                 result = await handler.rename(steps) if demanded(steps, rules) else Renamed(0)
             finally:
-                hired.at_work = False
+                hired.at_work, hired.size = False, 0
             yield _Last((result.steps, list(result.made), list(result.left)))
 
         return _Later(renamed(), alone=False)

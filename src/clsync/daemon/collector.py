@@ -191,12 +191,11 @@ class Collector:
             if self._taking is None:
                 self.window.close(now)
                 since, self._last_take = self._last_take, time.time()
+                # The monitor may have ended a window for somebody's look: what was moved in that one is not told now.
                 looked_at = self._unseen is not None or bool(self._seen)
                 self._taking = Taking(chain(self._unseen or (), monitor.take()), since)
                 self._unseen = None
-                if (
-                    not looked_at
-                ):  # the monitor may have ended a window for that: what was moved in it is not told now
+                if not looked_at:
                     moves = [move async for move in in_slices(monitor.moves()) if move is not None]
                     moved(moves, since)
             taking, turn = self._taking, Turn()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
-from clsync.core.classify import Stat
+from clsync.core.classify import NOT_PLAIN, Plain, Stat, plain
 from clsync.core.paths import ancestors, join
 
 S = TypeVar("S", bound=Stat)
@@ -33,6 +33,28 @@ def lstat_below(root: int) -> Callable[[bytes], os.stat_result | None]:
             return _lstat_deep(root, path)
 
     return look
+
+
+def plain_below(root: int, paths: Sequence[bytes], real: Collection[bytes]) -> Iterator[Plain]:
+    """Yield what stands at paths relative to the descriptor `root`, as far as it is plain.
+
+    `real`: directories that are no symlinks; what lies in others is not looked at.
+    """
+    lstat, here = os.lstat, b""
+    for path in paths:
+        cut = path.rfind(b"/")
+        directory = path[:cut] if cut > 0 else b""
+        if directory != here:
+            if directory and directory not in real:
+                yield NOT_PLAIN
+                continue
+            here = directory
+        try:
+            found = lstat(path, dir_fd=root)
+        except OSError:
+            yield NOT_PLAIN
+        else:
+            yield plain(found)
 
 
 def lstat_straight(root: int) -> Callable[[bytes], os.stat_result | None]:

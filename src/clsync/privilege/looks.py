@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import starmap
 from operator import attrgetter
 from typing import Final, NamedTuple
 
+from clsync.core.classify import Plain
 from clsync.privilege.wire import Refused
 
 _RECORD: Final = struct.Struct("<iIQQQIIQqQQqqq")
+_PLAIN: Final = struct.Struct("<qqq")
 
 
 class Seen(NamedTuple):
@@ -41,17 +44,28 @@ _seen = partial(tuple.__new__, Seen)
 """`Seen._make`, four times as fast."""
 
 
-def packed(found: os.stat_result) -> bytes:
-    """Return the record of what stands at a path."""
+def packed(found: os.stat_result | OSError | None) -> bytes:
+    """Return the record of what stands at a path, if anything does, or of why nobody can tell."""
+    if found is None:
+        return _ABSENT
+    if isinstance(found, OSError):
+        return _pack(found.errno or errno.EIO, *[0] * 13)
     return _pack(0, *_fields(found))
 
 
-def packed_error(error: OSError) -> bytes:
-    """Return the record that says why nobody can tell."""
-    return _pack(error.errno or errno.EIO, *[0] * 13)
+_ABSENT: Final = _pack(errno.ENOENT, *[0] * 13)
 
 
-ABSENT: Final = _pack(errno.ENOENT, *[0] * 13)
+def packed_plain(found: Iterable[Plain]) -> bytes:
+    """Return the records of paths, most of which are plain."""
+    return b"".join(starmap(_PLAIN.pack, found))
+
+
+def unpacked_plain(data: bytes, count: int) -> Iterator[Plain]:
+    """Yield what these records say. Raises Refused if there are not as many."""
+    if len(data) != count * _PLAIN.size:
+        raise Refused("an answer of the wrong length")
+    return _PLAIN.iter_unpack(data)
 
 
 def unpacked(data: bytes, count: int) -> Iterator[Seen]:

@@ -52,6 +52,7 @@ class Op(IntEnum):
     STATUS = 11
     STANDBY = 12
     DUMP = 13
+    LOOK_PLAIN = 14
     MONITOR_OPEN = 20
     MONITOR_ARM = 21
     MONITOR_DRAIN = 22
@@ -93,6 +94,7 @@ SIGNATURES: Final = {
     Op.CLOSE_ROOT: Signature("u"),
     Op.IDENTITY: Signature("u", "uuyuu"),
     Op.LOOK: Signature("uP", "y"),
+    Op.LOOK_PLAIN: Signature("uP", "y"),
     Op.LIST: Signature("uP", "u"),
     Op.LIST_NEXT: Signature("u", "b", "uuPy"),
     Op.SHOWN_TWICE: Signature("u", "U"),

@@ -418,7 +418,7 @@ class Broker:
     def _monitor_drain(self, number: int) -> Sequence[Any]:
         monitor = _known(self._watching, number).monitor
         filled, due = monitor.drain(), monitor.due()
-        return filled, monitor.root_gone(), monitor.looking(), -1.0 if due is None else due
+        return filled, monitor.root_gone(), monitor.looking(), -1.0 if due is None else due, monitor.rest()
 
     def _monitor_look(self, number: int) -> Sequence[Any]:
         _known(self._watching, number).monitor.begin_look()

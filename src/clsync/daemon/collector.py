@@ -22,7 +22,7 @@ _ARM_TURN = 0.02
 _CATCHING_UP = 10.0
 """Seconds after which a queue that never gets empty is taken for read."""
 _REST = 0.01
-"""Seconds between two reads while a window is open; the queue of inotify holds more than comes in that time."""
+"""Seconds between two reads while a window is open: less is not worth the while, more only where reading is done soon."""
 
 
 class Taking(NamedTuple):
@@ -101,6 +101,7 @@ class Collector:
         monitor, window = self.monitor, self.window
         if monitor is None:
             return False
+        began = time.monotonic()
         filled = monitor.drain()
         now = time.monotonic()
         if filled and window.opened_at is None:
@@ -108,7 +109,9 @@ class Collector:
             self._wake()
         due = window.due()
         if filled and due is not None and abs(due - now) > 2 * _REST:
-            self._rest(monitor)  # it is not due yet, or waits for a handler
+            # It is not due yet, or waits for a handler. Who reads for long has much to read: no queue is to grow for ever.
+            longest = monitor.rest() if now - began < _REST / 2 else _REST
+            self._rest(monitor, min(abs(due - now) / 2, longest))
         if monitor.root_gone():
             self._root_gone()
         wanted = monitor.due()
@@ -137,11 +140,11 @@ class Collector:
             self.drain()
             await asyncio.sleep(0)
 
-    def _rest(self, monitor: Monitor) -> None:
+    def _rest(self, monitor: Monitor, seconds: float) -> None:
         """Let events gather in the kernel, which folds some of them: reading each as it comes costs far more."""
         loop = asyncio.get_running_loop()
         if self._resting is None and loop.remove_reader(monitor.fileno()):
-            self._resting = loop.call_later(_REST, self._rested)
+            self._resting = loop.call_later(seconds, self._rested)
 
     def _rested(self) -> None:
         self._resting = None

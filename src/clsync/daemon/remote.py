@@ -252,7 +252,7 @@ class RemoteMonitor:
         self._caller = caller
         (self._number,) = caller.call(Op.MONITOR_OPEN, digest_of(rules))
         (self._descriptor,) = caller.descriptors
-        self._root_gone, self._looking, self._due = False, False, -1.0
+        self._root_gone, self._looking, self._due, self._rest = False, False, -1.0, 0.0
 
     def arm(self) -> Iterator[None]:
         """Start watching (see `Monitor`)."""
@@ -284,9 +284,13 @@ class RemoteMonitor:
         """Tell whether that look went on when `drain` was called last."""
         return self._looking
 
+    def rest(self) -> float:
+        """Return for how long events may gather in the kernel, as things were when `drain` was called last."""
+        return self._rest
+
     def drain(self) -> bool:
         """Fold what the kernel has (see `Monitor`)."""
-        filled, self._root_gone, self._looking, self._due = self._call(Op.MONITOR_DRAIN)
+        filled, self._root_gone, self._looking, self._due, self._rest = self._call(Op.MONITOR_DRAIN)
         return bool(filled)
 
     def take(self) -> Iterator[Changed]:

@@ -22,6 +22,10 @@ from clsync.monitor.poll import PollMonitor
 
 REMOTE_KINDS = frozenset(("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "ocfs2", "gfs2", "lustre", "beegfs"))
 """File systems that others change: the kernel here does not hear of it."""
+_REST = 0.05
+"""Seconds: the queue of fanotify has no limit but memory."""
+_REST_LIMITED = 0.01
+"""The queue of inotify holds more than comes in that time."""
 _REASONS = {
     errno.EPERM: "it needs root (CAP_SYS_ADMIN)",
     errno.EXDEV: "a btrfs subvolume cannot be marked",
@@ -242,6 +246,11 @@ class TreeMonitor:
     def looking(self) -> bool:
         """Tell whether a look that was begun this way goes on."""
         return any(part.looking() for part in self._parts.values() if isinstance(part, PollMonitor))
+
+    def rest(self) -> float:
+        """Return for how long events may gather in the kernel (see `monitor.base`)."""
+        limited = any(isinstance(part, InotifyMonitor) for part in self._parts.values())
+        return _REST_LIMITED if limited else _REST
 
     def drain(self) -> bool:
         """Fold what the kernel has (see `monitor.base`)."""

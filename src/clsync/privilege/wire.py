@@ -107,7 +107,7 @@ SIGNATURES: Final = {
     Op.MONITOR_OPEN: Signature("y", "u"),
     Op.MONITOR_ARM: Signature("u", "b"),
     Op.MONITOR_LOOK: Signature("u"),
-    Op.MONITOR_DRAIN: Signature("u", "bbbd"),
+    Op.MONITOR_DRAIN: Signature("u", "bbbdd"),
     Op.MONITOR_DESCRIBE: Signature("u", "s"),
     Op.MONITOR_TAKE: Signature("u"),
     Op.MONITOR_NEXT: Signature("u", "b", "uP"),

@@ -60,7 +60,7 @@ class Monitor(Protocol):
         ...
 
     def rest(self) -> float:
-        """Return the seconds for which events may gather in the kernel's queue, where nobody waits for them."""
+        """Return the seconds for which events may gather in the kernel, by what the last `drain` has found there."""
         ...
 
     def drain(self) -> bool:

@@ -200,7 +200,7 @@ class _RemoteLooks(Looks):
         seen = self._seen.get(path) or self._above.get(path)
         return seen if seen is not None else self._look([path])[path]
 
-    def _plain(self, paths: Sequence[bytes], real: Collection[bytes]) -> Iterator[Plain]:
+    def _plain(self, paths: Sequence[bytes], real: set[bytes]) -> Iterator[Plain]:
         for part in in_frames(paths):
             these = paths[part]
             (records,) = self._caller.call(Op.LOOK_PLAIN, self._directory, these)

@@ -41,12 +41,12 @@ class Looks:
     def __init__(
         self,
         lstat: Callable[[bytes], Stat | None],
-        plain: Callable[[Sequence[bytes], Collection[bytes]], Iterable[Plain]],
+        plain: Callable[[Sequence[bytes], set[bytes]], Iterable[Plain]],
     ) -> None:
         """`lstat` answers None where nothing stands, and raises OSError for what is neither present nor absent.
 
         `plain` tells of paths, in their order, which are regular files with one name below real directories alone. It is
-        given directories that are known to be real; what lies in others may be told as `NOT_PLAIN`.
+        given directories that are known to be real, and may add others to them.
         """
         self.lstat, self.plain = lstat, plain
 

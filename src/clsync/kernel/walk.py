@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from clsync.core.classify import NOT_PLAIN, Plain, Stat, plain
@@ -35,26 +35,38 @@ def lstat_below(root: int) -> Callable[[bytes], os.stat_result | None]:
     return look
 
 
-def plain_below(root: int, paths: Sequence[bytes], real: Collection[bytes]) -> Iterator[Plain]:
+def plain_below(root: int, paths: Sequence[bytes], real: set[bytes]) -> Iterator[Plain]:
     """Yield what stands at paths relative to the descriptor `root`, as far as it is plain.
 
-    `real`: directories that are no symlinks; what lies in others is not looked at.
+    `real`: directories that are known to be no symlinks, nor to lie behind one; others that are met are added.
     """
-    lstat, here = os.lstat, b""
+    lstat, here, stands = os.lstat, b"", True
     for path in paths:
         cut = path.rfind(b"/")
         directory = path[:cut] if cut > 0 else b""
         if directory != here:
-            if directory and directory not in real:
-                yield NOT_PLAIN
-                continue
-            here = directory
+            here, stands = directory, not directory or directory in real or _is_real(root, directory, real)
+        if not stands:
+            yield NOT_PLAIN
+            continue
         try:
             found = lstat(path, dir_fd=root)
         except OSError:
             yield NOT_PLAIN
         else:
             yield plain(found)
+
+
+def _is_real(root: int, directory: bytes, real: set[bytes]) -> bool:
+    for up in (*ancestors(directory), directory):
+        if up not in real:
+            try:
+                if not stat.S_ISDIR(os.lstat(up, dir_fd=root).st_mode):
+                    return False
+            except OSError:
+                return False
+            real.add(up)
+    return True
 
 
 def lstat_straight(root: int) -> Callable[[bytes], os.stat_result | None]:

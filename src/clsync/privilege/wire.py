@@ -202,20 +202,18 @@ def unpack(signature: str, body: bytes) -> list[Any]:
 
 def in_frames(paths: Sequence[bytes], texts: Sequence[str] = ()) -> Iterator[slice]:
     """Cut paths into parts that go into one frame each; `texts`: one for each path, if there are any."""
-    lengths = list(map(len, paths))
-    if texts:
-        lengths = [length + 4 * len(text) for length, text in zip(lengths, texts, strict=True)]
     for first in range(0, len(paths), PATHS_AT_ONCE):
-        yield from _halved(lengths, first, min(first + PATHS_AT_ONCE, len(paths)))
+        yield from _halved(paths, texts, first, min(first + PATHS_AT_ONCE, len(paths)))
 
 
-def _halved(lengths: Sequence[int], first: int, end: int) -> Iterator[slice]:
-    if sum(lengths[first:end]) <= BYTES_AT_ONCE or end - first == 1:
-        yield slice(first, end)
+def _halved(paths: Sequence[bytes], texts: Sequence[str], first: int, end: int) -> Iterator[slice]:
+    part = slice(first, end)
+    if len(b"".join(paths[part])) + 4 * len("".join(texts[part])) <= BYTES_AT_ONCE or end - first == 1:
+        yield part
         return
     middle = (first + end) // 2
-    yield from _halved(lengths, first, middle)
-    yield from _halved(lengths, middle, end)
+    yield from _halved(paths, texts, first, middle)
+    yield from _halved(paths, texts, middle, end)
 
 
 def _pack_bytes(value: bytes) -> bytes:

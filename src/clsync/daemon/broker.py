@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.classify import NOT_PLAIN, LinkedFile, Plain, plain
+from clsync.core.classify import LinkedFile
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.daemon.access import Access
@@ -328,7 +328,7 @@ class Broker:
         return (b"".join(map(packed, _looked_at(_known(self._directories, number), paths))),)
 
     def _look_plain(self, number: int, paths: list[bytes]) -> Sequence[Any]:
-        return (packed_plain(_plain(_looked_at(_known(self._directories, number), paths))),)
+        return (packed_plain(_looked_at(_known(self._directories, number), paths)),)
 
     def _list(self, number: int, paths: list[bytes]) -> Sequence[Any]:
         directory = _known(self._directories, number)
@@ -864,12 +864,6 @@ def _looked_at(root: int, paths: list[bytes]) -> Iterator[os.stat_result | OSErr
     finally:
         if closing >= 0:
             os.close(closing)
-
-
-def _plain(found: Iterable[os.stat_result | OSError | None]) -> Iterator[Plain]:
-    """Yield which of these are regular files with one name."""
-    for one in found:
-        yield plain(one) if isinstance(one, os.stat_result) else NOT_PLAIN
 
 
 def _listed(root: int, paths: list[bytes]) -> Generator[Sequence[Any], None, None]:

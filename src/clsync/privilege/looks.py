@@ -7,11 +7,10 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import starmap
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from clsync.core.classify import Plain
+from clsync.core.classify import NOT_PLAIN, Plain, plain
 from clsync.privilege.wire import Refused
 
 _RECORD: Final = struct.Struct("<iIQQQIIQqQQqqq")
@@ -56,9 +55,13 @@ def packed(found: os.stat_result | OSError | None) -> bytes:
 _ABSENT: Final = _pack(errno.ENOENT, *[0] * 13)
 
 
-def packed_plain(found: Iterable[Plain]) -> bytes:
-    """Return the records of paths, most of which are plain."""
-    return b"".join(starmap(_PLAIN.pack, found))
+def packed_plain(found: Iterable[os.stat_result | OSError | None]) -> bytes:
+    """Return the records of what stands at paths, if it is plain (`core.classify`)."""
+    pack = _PLAIN.pack
+    return b"".join([pack(*plain(one)) if isinstance(one, os.stat_result) else _NOT_PLAIN for one in found])
+
+
+_NOT_PLAIN: Final = _PLAIN.pack(*NOT_PLAIN)
 
 
 def unpacked_plain(data: bytes, count: int) -> Iterator[Plain]:

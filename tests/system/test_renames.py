@@ -460,7 +460,7 @@ def test_what_was_renamed_while_a_batch_dealt_with_it(world: World, monitor: str
         os.utime(path, ns=(10**18, 10**18))
     (world.source / "a").rename(world.top / "a")
     hold, held, path_to_it = holding_rsync(world)
-    with follow(world, "--mode=rsyncdirect", f"--monitor={monitor}", env=path_to_it) as daemon:
+    with follow(world, "--mode=rsyncdirect", f"--monitor={monitor}", "--sandbox=off", env=path_to_it) as daemon:
         be_ready(world, daemon)
         hold.touch()
         (world.top / "a").rename(world.source / "a")
@@ -474,7 +474,7 @@ def test_what_was_renamed_while_a_batch_dealt_with_it(world: World, monitor: str
 def test_killed_between_the_rename_and_the_batch(tree: World) -> None:
     """The next start makes all of it right."""
     hold, held, path_to_it = holding_rsync(tree)
-    with follow(tree, "--mode=rsyncdirect", env=path_to_it) as daemon:
+    with follow(tree, "--mode=rsyncdirect", "--sandbox=off", env=path_to_it) as daemon:
         be_ready(tree, daemon)
         here, there = inodes(tree.source), inodes(tree.destination)
         with held_up(tree, daemon):

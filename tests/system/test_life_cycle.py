@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -65,6 +66,22 @@ def test_max_iterations_let_one_more_batch_follow_the_hook(world: World) -> None
     assert len(calls) == 4
     assert calls[-1].status == "lastsync"
     assert b"state" in calls[-1].arguments
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_neighbours_on_the_file_system_keep_no_run_from_its_end(world: World, mode: str) -> None:
+    world.write("d/file")
+    busy = world.top / "neighbour"
+    busy.mkdir()
+    writing = "n=0; while :; do : >neighbour/$n; : >neighbour/$n; n=$(((n + 1) % 500)); done"
+    late = hook(world, "pre-exit", f"echo late >{world.source}/late")
+    with subprocess.Popen(["sh", "-c", writing], cwd=world.top) as neighbour:
+        try:
+            done = world.run(*world.trees, f"-M{mode}", "-llab1", "--exit-on-no-events", late, timeout=120)
+        finally:
+            neighbour.kill()
+    assert done.code == Exit.OK, done.err
+    world.demand_equal()
 
 
 @pytest.mark.parametrize("sync", [True, False])

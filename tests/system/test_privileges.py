@@ -39,8 +39,9 @@ BACKUP = 34
 
 def mounts_that_stay(listing: Path, top: Path) -> list[str]:
     """Return the lines of a list of mounts but for what others have mounted for a while; `top`: what is ours."""
-    lines, scratch = listing.read_text().splitlines(), tempfile.gettempdir() + "/"
-    return [line for line in lines if line.split()[4].startswith(str(top)) or f" {scratch}" not in line]
+    lines, scratch = listing.read_text().splitlines(), (f"{tempfile.gettempdir()}/", "/var/tmp/", "/dev/shm/")
+    places = [(line, line.split()[4]) for line in lines]
+    return [line for line, place in places if place.startswith(str(top)) or not place.startswith(scratch)]
 
 
 def status(pid: int, thread: int | None = None) -> dict[str, str]:

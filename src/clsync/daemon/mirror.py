@@ -388,7 +388,7 @@ class Mirror:
         if (
             self._course.exit_on_no_events
             and self._over(lambda d: d.initial_over)
-            and (held or not self._anything_left())
+            and (held or await self._nothing_comes())
         ):
             self._leaving = Leaving.DONE
             return
@@ -416,7 +416,7 @@ class Mirror:
         self._search.hurry()
         self._flushing = True
         enough = {delivery: delivery.answered + most for delivery in self._deliveries}
-        while self._leaving is not Leaving.NOW and self._anything_left() and not self._given_up():
+        while self._leaving is not Leaving.NOW and not await self._nothing_comes() and not self._given_up():
             self._reap()
             if self._hold_until is not None and not await self._root_is_back():
                 return
@@ -532,13 +532,28 @@ class Mirror:
         unknown = self._collector.half_taken or self._search.busy or self._collector.drain()
         return not going or not (unknown or any(d.target.pending() for d in going))
 
+    async def _nothing_comes(self) -> bool:
+        """Tell whether nothing is left, and nothing of ours comes: neighbours on the file system may never rest."""
+        if not self._anything_left():
+            return True
+        if self._unfinished() or self._leaving is Leaving.FLUSH or self._root.trouble() is not None:
+            return False
+        await self._collector.catch_up(patience=_LAST_READ)
+        try:
+            await self._source.take_all(time.monotonic())
+        except OSError:
+            self._lose_window()
+        return not self._unfinished()
+
     def _anything_left(self) -> bool:
+        # What comes after a last flush is too late, or a neighbour's who never rests.
+        return self._unfinished() or (self._collector.last_take < self._last_flush and self._collector.drain())
+
+    def _unfinished(self) -> bool:
+        """Tell whether anything is left of what was taken."""
         searching = self._search.busy and not (self._search.failing and self._leaving is not None)
         unknown = self._hold_until is not None or self._collector.half_taken
-        pending = any(d.target.pending() for d in self._deliveries if not self._given_up_on(d))
-        if self._collector.last_take >= self._last_flush:
-            return unknown or pending or searching  # what comes now is too late, or a neighbour's who never rests
-        return unknown or pending or searching or self._collector.drain()
+        return unknown or searching or any(d.target.pending() for d in self._deliveries if not self._given_up_on(d))
 
     def _doubt_all(self) -> None:
         """Compare everything with the next batch; by content only what changes from now on."""

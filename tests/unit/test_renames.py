@@ -61,6 +61,17 @@ def test_one_window_for_one_batch() -> None:
     moves = noted(DirtySet())
     moves.note([Move(b"new", b"newer", True, 200.0)], 0.0, DirtySet())
     assert moves.take() == []
+    moves = noted(DirtySet())
+    moves.note([], 0.0, DirtySet())
+    moves.note_change()  # something else may stand at the new place since then
+    assert moves.take() == []
+
+
+def test_windows_of_which_the_last_is_empty() -> None:
+    moves = noted(DirtySet())
+    moves.note_change()
+    moves.note([], 0.0, DirtySet())
+    assert moves.take() == [MOVE]
 
 
 @pytest.mark.parametrize(

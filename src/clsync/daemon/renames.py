@@ -50,14 +50,17 @@ class Moves:
         self._moves: list[Move] = []
         self._unsure: set[Move] = set()
         """Those of them of which the target may not have what stood there before."""
+        self._over = False
+        """They are those of a window before the last one."""
         self.since = 0.0
         """When that window was opened (wall clock)."""
 
     def note(self, moves: Sequence[Move], since: float, dirty: DirtySet) -> None:
-        """Note what was moved in a window; `dirty`: what the target did not have before, without that window."""
+        """Note what was moved in a window, if anything; `dirty`: what the target did not have before that window."""
+        self._over = bool(self._moves)
         if not moves:
             return
-        if self._moves:
+        if self._over:
             self.forget()  # two windows: places of the one are none of the other
             return
         self._moves, self.since = list(moves), since
@@ -65,9 +68,14 @@ class Moves:
         held = waiting | {up for path in waiting for up in ancestors(path)}
         self._unsure = {move for move in moves if _is_held(move, held, dirty)} if waiting else set()
 
+    def note_change(self) -> None:
+        """Note that the window that was noted last has changes: other things may stand at the places of an earlier one."""
+        if self._over:
+            self.forget()
+
     def forget(self) -> None:
         """Use none of it."""
-        self._moves, self._unsure = [], set()
+        self._moves, self._unsure, self._over = [], set(), False
 
     def take(self) -> list[Move]:
         """Return the moves, and forget them."""

@@ -11,9 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -634,6 +635,77 @@ def test_over_ssh(world: World) -> None:
         host.stop()
 
 
+def shared_connection(place: Path, said: str) -> str:
+    """One that does not stand yet, and has its place where a sandbox can make nothing."""
+    (place / "own").mkdir()
+    return f"{said}ControlMaster auto\nControlPath {place}/own/%C\nControlPersist 60\n"
+
+
+def names_that_ssh_expands(place: Path, said: str) -> str:
+    (place / "user").rename(place / "user of there")
+    return said.replace(f"IdentityFile {place}/user\n", 'IdentityFile "${PLACE}/user of %n"\n')
+
+
+def a_host_on_the_way(place: Path, said: str) -> str:
+    """With a key of its own."""
+    (place / "way").mkdir()
+    shutil.copy(place / "user", place / "way/key")
+    on_the_way = said.replace("Host there", "Host between").replace(f"{place}/user\n", f"{place}/way/key\n")
+    return f"{said}ProxyJump between\n{on_the_way}"
+
+
+@ROOT
+@pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
+@pytest.mark.parametrize("how", [shared_connection, names_that_ssh_expands, a_host_on_the_way])
+def test_over_ssh_as_it_may_be_configured(world: World, how: Callable[[Path, str], str]) -> None:
+    host = SshHost(world.top, world.destination)
+    (world.top / "bin/ssh").unlink()
+    (world.top / "conf").mkdir()
+    world.file("conf/there.conf", how(world.top / "ssh", host.config.read_text()))
+    head = ["unshare", "-m", "sh", "-c", f'mount --bind {world.top}/conf /etc/ssh/ssh_config.d && exec "$@"', "sh"]
+    env = {**world.environment, "PATH": os.environ["PATH"], "PLACE": f"{world.top}/ssh"}
+    said = (f"-W{world.source}", f"-D{host.destination}", *AT_ONCE, "--sandbox=on")
+    host.start()
+    try:
+        with Daemon(*said, program=[*head, installed()], env=env, cwd=world.top) as daemon:
+            daemon.wait_for_log(SYNCED, timeout=60)
+            world.write("later", "more")
+            world.wait_for_copy(daemon, "later", "more")
+    finally:
+        host.stop()
+
+
+@ROOT
+@pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
+def test_a_connection_of_the_users_that_stands(world: World) -> None:
+    """It is used, as it may be the only way in, and it is left alone."""
+    host = SshHost(world.top, world.destination)
+    (world.top / "bin/ssh").unlink()
+    (world.top / "conf").mkdir()
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # a short path: see unix(7)
+        shared = f"ControlMaster auto\nControlPath {place}/own\nControlPersist 60\n"
+        config = world.file("conf/there.conf", host.config.read_text() + shared)
+        head = [
+            "unshare",
+            "-m",
+            "sh",
+            "-c",
+            f'mount --bind {world.top}/conf /etc/ssh/ssh_config.d && exec "$@"',
+            "sh",
+        ]
+        said = (f"-W{world.source}", f"-D{host.destination}", "--only-initialsync", "--sandbox=on")
+        world.write("inside")
+        host.start()
+        try:
+            subprocess.run(["ssh", "-F", config, "-fN", "there"], check=True, capture_output=True, timeout=30)
+            assert world.run(*said, head=head).code == 0
+            world.demand_equal()
+            assert host.connections == 1
+            subprocess.run(["ssh", "-F", config, "-O", "exit", "there"], check=True, capture_output=True, timeout=30)
+        finally:
+            host.stop()
+
+
 def connected(port: int) -> list[int]:
     """Return the processes that have a connection to a port of this machine (proc_pid_net(5))."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
@@ -659,7 +731,7 @@ def test_an_ssh_that_runs_something(world: World, how: str) -> None:
     said = (f"-W{world.source}", "-Dthere:/x", "--only-initialsync", "--retries=1")
     option = how.split()[0].lower()
     done = world.run(*said, head=head)
-    assert f"is run without a sandbox: ssh is configured to run something (see ssh -G: {option})" in done.err
+    assert f"is run without a sandbox: ssh is configured to run something: {option} (see ssh -G there)" in done.err
     message, _ = world.run(*said, "--sandbox=on", head=head).complaint(Exit.PRIVILEGE)
     assert option in message
 

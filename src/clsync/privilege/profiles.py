@@ -32,14 +32,6 @@ _NETWORK: Final = (
         b" crypto-policies".split()
     ),
 )
-_SSH: Final = (
-    *(
-        Allowed(b"/etc/" + name, READ)
-        for name in b"ssh/ssh_config ssh/ssh_config.d ssh/ssh_known_hosts ssh/ssh_known_hosts2 krb5.conf krb5.conf.d"
-        b" gss".split()
-    ),
-    Allowed(b"/dev/tty", USE),
-)
 KEPT: Final = mask(
     (
         *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID"),
@@ -83,39 +75,6 @@ def rsync_sandbox(
         capabilities=KEPT | (KEPT_FOR_NAMES if xattrs else 0),
         filter=_filter(layers, network=destination is None, without=_NEEDED_BY_RSYNC),
     )
-
-
-def ssh_files(settings: Iterable[tuple[bytes, bytes]], home: bytes) -> tuple[Allowed, ...]:
-    """Return what ssh(1) looks at. `settings`: what `ssh -G` prints, as pairs."""
-    found = [*_SSH, Allowed(home + b"/.ssh", READ)]
-    for key, value in settings:
-        kind = {b"userknownhostsfile": USE}.get(key, READ_FILE)
-        if key in (
-            b"identityfile",
-            b"certificatefile",
-            b"userknownhostsfile",
-            b"globalknownhostsfile",
-            b"revokedhostkeys",
-        ):
-            names = value.split(b" ") if key.endswith(b"hostsfile") else [value]
-            found += [Allowed(_at_home(name, home), kind) for name in names]
-            if key == b"identityfile":
-                found += [Allowed(_at_home(value, home) + end, READ_FILE) for end in (b".pub", b"-cert.pub")]
-    return tuple(found)
-
-
-def names_programs(settings: Iterable[tuple[bytes, bytes]]) -> str:
-    """Return an option of ssh_config(5) by which the operator has a program or library run; empty where there is none."""
-    for key, value in settings:
-        if key in (b"proxycommand", b"knownhostscommand", b"pkcs11provider") and value not in (b"", b"none"):
-            return key.decode()
-        if (key, value) == (b"permitlocalcommand", b"yes"):
-            return key.decode()
-    return ""
-
-
-def _at_home(name: bytes, home: bytes) -> bytes:
-    return home + name[1:] if name.startswith(b"~/") else name.replace(b"%d", home)
 
 
 def copy_sandbox() -> Sandbox | None:

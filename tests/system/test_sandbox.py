@@ -808,6 +808,8 @@ def test_to_an_rsync_daemon(world: World) -> None:
         env = {"PATH": f"{world.top}/bin:{os.environ['PATH']}"}
         said = (f"-W{world.source}", f"-Drsync://127.0.0.1:{port}/data", "--only-initialsync", "--retries=1")
         assert "can: +source+network " in world.run(*said, env=env).err
+        led = world.run(*said, env=env | {"RSYNC_CONNECT_PROG": "nc %H 873"}).err
+        assert "+shadow" in led, "a program of the operator leads there"
         free = world.run(*said, "--sandbox=off", env=env).err
         assert "can: +source+key+known-hosts+network+" in free
         assert "+shadow+host-key+write-key+beside+write-beside+write-source+tmp+attributes+daemon " in free

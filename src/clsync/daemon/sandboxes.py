@@ -56,11 +56,13 @@ def sandbox_of(made: Plan, target: Target) -> Sandbox | None:
 
 
 def is_ours(made: Plan) -> bool:
-    """Tell whether program, arguments and remote shell are those of clsync itself."""
-    s = made.settings
-    named = s.sync_handler is not None or s.arguments is not None
-    ssh = made.destination is not None and made.destination.ssh
-    return not named and not (ssh and chooses_shell([], os.environb))
+    """Tell whether program, arguments, and the program that leads to another host are those of clsync itself."""
+    s, target = made.settings, made.destination
+    if s.sync_handler is not None or s.arguments is not None:
+        return False
+    if target is None or not target.remote:
+        return True
+    return not (chooses_shell([], os.environb) if target.ssh else b"RSYNC_CONNECT_PROG" in os.environb)
 
 
 def _trouble(made: Plan, found: Sandbox) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,18 @@ class SshConfig:
             found += [Allowed(name, kind) for name in names]
             if key == b"identityfile":
                 found += [Allowed(name + end, READ_FILE) for name in names for end in (b".pub", b"-cert.pub")]
-        return tuple(found)
+        return (*found, *self._tickets())
+
+    def _tickets(self) -> list[Allowed]:
+        """Return where the tickets of Kerberos are kept, if that is said: in a file or a directory (kerberos(7)).
+
+        The usual place lies in /tmp, where anybody could lay a symlink while there are no tickets.
+        """
+        name = self._caller.environment.get(b"KRB5CCNAME")
+        if name is None or (b"gssapiauthentication", b"yes") not in self._pairs:
+            return []
+        kind, colon, rest = name.rpartition(b":/")
+        return [Allowed(b"/" + rest if colon else name, USE)] if kind in (b"", b"FILE", b"DIR", b"DIR:") else []
 
     @staticmethod
     def _names(key: bytes, value: bytes) -> Sequence[bytes]:
@@ -101,6 +113,6 @@ class SshConfig:
 
         home = self._caller.home + name[1:] if name.startswith(b"~/") else name
         try:
-            return _VARYING.sub(value, home)
+            return _VARYING.sub(value, os.path.expanduser(home))
         except KeyError:
             return None

@@ -159,7 +159,9 @@ async def carry_out(
         changed = taken.get(path, 0)
         written = CONTENT if changed & (CONTENT | CARRIED) else 0
         taken[path] = changed & ~(NAME | MOVED | OF_DIRECTORY) | DOUBT if is_dir else written | ATTRIB
-    left = [*plan.aside(result.steps), *result.left]
+    # Where somebody was cut off, one step more may have been done than was told.
+    aside = plan.aside(result.steps) if result.steps == len(plan.steps) else spares
+    left = [*aside, *result.left]
     for path in left:
         taken[path] = NAME
     # The directories that held or hold what was moved have other times now.

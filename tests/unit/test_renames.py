@@ -91,6 +91,13 @@ def test_a_batch_that_may_have_seen_it(entries: dict[bytes, int], free: bool) ->
     assert overtaken([MOVE], Arrival(entries, 99.0)) == set()
 
 
+def test_a_batch_before_the_last_one_may_have_seen_it() -> None:
+    """Of that one nobody knows what it was about."""
+    other = {b"other": flag.REGULAR}
+    assert overtaken([MOVE], Arrival(other, 102.0, 101.0)) == {b"d/old", b"new"}
+    assert overtaken([MOVE], Arrival(other, 102.0, 99.0)) == set()
+
+
 def test_what_was_moved_along_with_what_a_batch_has_dealt_with() -> None:
     assert lies_in(Move(b"d/old/e", b"x", True, 0.0), {b"d/old"})
     assert lies_in(Move(b"x", b"new/e", True, 0.0), {b"new"})

@@ -34,6 +34,8 @@ class Arrival:
     entries: Mapping[bytes, int]
     at: float
     """When it had ended (monotonic seconds)."""
+    before: float = 0.0
+    """When the one before it had ended; 0: there was none."""
 
 
 class Source(NamedTuple):
@@ -95,7 +97,10 @@ def _is_held(move: Move, held: set[bytes], dirty: DirtySet) -> bool:
 
 
 def overtaken(moves: Iterable[Move], last: Arrival | None) -> set[bytes]:
-    """Return the places of what the last batch may have dealt with, before or after it was moved."""
+    """Return the places of what the last batch may have dealt with, before or after it was moved, or an earlier one.
+
+    Where much happens, what was moved while one batch was on its way may be told after the next one.
+    """
     early = [move for move in moves if last is not None and move.since < last.at]
     if not early or last is None:
         return set()
@@ -103,7 +108,7 @@ def overtaken(moves: Iterable[Move], last: Arrival | None) -> set[bytes]:
     done(overlap.begin(last.entries))
     places = {path for move in early for path in (move.old, move.new) if path is not None}
     met = places.difference(*overlap.free(places))
-    dealt = [move for move in early if move.old in met or move.new in met]
+    dealt = [move for move in early if move.since < last.before or move.old in met or move.new in met]
     return {path for move in dealt for path in (move.old, move.new) if path is not None}
 
 

@@ -40,6 +40,11 @@ open(my $report, '>', "$to/report") or die;
 sub try {{ print $report $_[0], ' ', ($_[1] ? 'yes' : 'no'), "\n"; }}
 my ($f, $d, $s, $u, $l, $n);
 sub call {{ my @words = @_; return syscall(shift(@words), @words) == 0; }}
+sub own_view {{
+    my $child = syscall({clone}, 0x20000 | 17, 0, 0, 0, 0);
+    kill(9, $$) if $child == 0;
+    return $child > 0;
+}}
 sub reads {{ return open($f, '<', $_[0]) && defined(readline($f)); }}
 sub writes {{ return open($f, '>>', $_[0]) && syswrite($f, 'x') && close($f); }}
 try('reads the source', reads('inside'));
@@ -76,10 +81,15 @@ try('signals the daemon', kill(0, getppid()));
 try('runs what it has copied', do {{ writes("$to/run"); chmod(0755, "$to/run"); system {{ "$to/run" }} 'run'; $? >= 0 }});
 try('mounts', call({mount}, 'none', "$to/sub", 'tmpfs', 0, 0) && call({umount}, "$to/sub", 2));
 try('opens a device it has made', call({mknod}, "$to/device", 0020600, 0x0103) && open($n, '<', "$to/device"));
+try('has a view of mounts of its own', own_view());
+try('changes the mode by a tree that can be written', do {{ my $name = 'outside';
+    my $writable = pack('Q4', 0, 1, 0, 0);
+    my $tree = syscall({open_tree_attr}, -100, $top, 0x8001, $writable, 32);
+    $tree >= 0 && call({fchmodat}, $tree, $name, 0777) }});
 print $report grep(/^Cap/, <$s>) if open($s, '<', '/proc/self/status');
 exit 0;
 """
-NUMBERS = {"x86_64": (188, 165, 166, 133)}
+NUMBERS = {"x86_64": (188, 165, 166, 133, 467, 268, 56)}
 KEPT = [
     f"CAP_{name}" for name in "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID LINUX_IMMUTABLE MKNOD SETFCAP".split()
 ]
@@ -102,11 +112,11 @@ NETWORK = {"opens the network", "reaches a port", "sends a datagram", "reaches a
 
 def tries(world: World, *options: str, port: int = 9, named: bool = True, head: Sequence[str] = ()) -> set[str]:
     """Return what a program could do that clsync took for its rsync; `named`: by an option, else it is found in PATH."""
-    setxattr, mount, umount, mknod = NUMBERS[os.uname().machine]
+    setxattr, mount, umount, mknod, open_tree_attr, fchmodat, clone = NUMBERS[os.uname().machine]
     text = TRIES.replace("{{", "\0").replace("}}", "\1")
     for name, value in {
         "destination": world.destination, "top": world.top, "port": port, "setxattr": setxattr, "mount": mount,
-        "umount": umount, "mknod": mknod,
+        "umount": umount, "mknod": mknod, "open_tree_attr": open_tree_attr, "fchmodat": fchmodat, "clone": clone,
     }.items():  # fmt: skip
         text = text.replace("{" + name + "}", str(value))
     (world.top / "bin").mkdir(exist_ok=True)
@@ -157,7 +167,7 @@ def test_nothing_is_out_of_reach_of_a_program_of_the_operators(world: World) -> 
 
 @ROOT
 @needs_numbers
-@pytest.mark.parametrize("options", [(), ("--sandbox=on",)], ids=str)
+@pytest.mark.parametrize("options", [(), ("--sandbox=on",), ("--sandbox=on", "--xattrs")], ids=str)
 def test_a_program_of_root_cannot_break_out(world: World, options: tuple[str, ...]) -> None:
     """Files, attributes, sockets, signals, devices: only the trees are left, and of the source only to look at."""
     with listening(world) as port:
@@ -177,7 +187,7 @@ def test_a_program_of_root_cannot_break_out(world: World, options: tuple[str, ..
                       "links the outside in", "reaches a port", "signals the daemon", "runs what it has copied", "mounts"}),
         ("mounts", {*ATTRIBUTES, "writes the source", "writes beside the trees", "writes by a symlink", "writes to /tmp",
                     "links the outside in", "opens a device it has made"}),
-        ("seccomp", {*NETWORK, "mounts"}),
+        ("seccomp", {*NETWORK, "mounts", "has a view of mounts of its own"}),
         ("capabilities", {"mounts"}),
     ],
 )  # fmt: skip

@@ -11,6 +11,7 @@ from clsync.kernel import landlock, sandbox, seccomp
 from clsync.kernel.credentials import mask
 from clsync.kernel.landlock import READ, READ_FILE, RUN, USE, Allowed
 from clsync.kernel.sandbox import Sandbox
+from clsync.kernel.seccomp import Only
 from clsync.privilege.seccomp import NEVER
 
 _PROGRAMS: Final = tuple(
@@ -46,6 +47,10 @@ _NEEDED_BY_RSYNC: Final = frozenset(
     " chroot personality".split()
 )
 """Of calls that the worker never makes, what rsync or the start of a program may."""
+
+
+_NO_NAMESPACES: Final = Only(0, without=0x7E020000)
+"""CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET."""
 
 
 def rsync_sandbox(
@@ -91,7 +96,8 @@ def _filter(layers: frozenset[str], *, network: bool, without: frozenset[str]) -
     """Return the filter of what no copying needs; it is refused as if the kernel did not allow it."""
     if "seccomp" not in layers:
         return b""
-    refused = {name: seccomp.error(errno.EPERM) for name in NEVER if name not in without}
+    refused = {name: seccomp.error(errno.EPERM) for name in (*NEVER, "clone") if name not in without}
+    refused["clone3"] = seccomp.error(errno.ENOSYS)  # its arguments cannot be seen; everybody falls back to clone
     if not network:
         refused["socket"] = seccomp.error(errno.EACCES)
-    return seccomp.program(refused, {}, seccomp.ALLOW, seccomp.numbers())
+    return seccomp.program(refused, {"clone": _NO_NAMESPACES}, seccomp.ALLOW, seccomp.numbers())

@@ -214,6 +214,39 @@ def test_files_of_which_two_may_have_been_swapped_are_told_right_or_not_at_all(r
     assert told == (right if kind == "fanotify" else set())
 
 
+def on_from_a_swap(top: Path) -> None:
+    (top / "other").rename(top / "n1")
+    exchange(top / "n1", top / "b/file")
+    (top / "n1").rename(top / "n2")
+
+
+def on_from_where_another_one_was_linked(top: Path) -> None:
+    (top / "other").rename(top / "n1")
+    (top / "n1").unlink()
+    os.link(top / "b/file", top / "n1")
+    (top / "b/file").unlink()
+    (top / "n1").rename(top / "n2")
+
+
+def on_from_where_another_one_was_made(top: Path) -> None:
+    (top / "other").rename(top / "n1")
+    (top / "n1").unlink()
+    (top / "n1").touch()
+    (top / "n1").rename(top / "n2")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "act", [on_from_a_swap, on_from_where_another_one_was_linked, on_from_where_another_one_was_made]
+)
+def test_what_stood_at_a_name_for_a_while_is_not_taken_for_what_stood_there_next(
+    root: Path, kind: str, act: Callable[[Path], None]
+) -> None:
+    with Watch(root, kind) as watch:
+        act(root)
+        assert (b"other", b"n2") not in watch.moved([b"n2"])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_next_window_begins_anew(root: Path, kind: str) -> None:
     with Watch(root, kind) as watch:

@@ -508,6 +508,29 @@ def test_every_target(tree: World) -> None:
         demand_kept(world, before[0], before[2])
 
 
+def test_a_target_that_lags_behind(world: World) -> None:
+    """Another directory has taken the place of what was renamed, in a window that tells of no rename."""
+    other, outside = world.top / "other", world.top / "outside"
+    other.mkdir()
+    outside.mkdir()
+    for path in (world.write("a/file", "a"), outside / "file"):
+        path.write_text(path.parent.name[0])
+        os.utime(path, ns=(10**18, 10**18))
+    with follow(world, f"-D{other}", "--mode=copy", "--monitor=inotify") as daemon:
+        daemon.wait_until(lambda: daemon.output.count(SYNCED.removeprefix("Info: ")) == 2, what="both")
+        be_ready(world, daemon)
+        daemon.wait_for_equal(bytes(world.source), bytes(other))
+        with connected(bytes(world.top / "socket"), timeout=20) as client:
+            client.pause([str(other)], True)
+            (world.source / "a").rename(world.source / "b")
+            world.wait_for_equal(daemon)
+            shutil.rmtree(world.source / "b")
+            outside.rename(world.source / "b")
+            world.wait_for_equal(daemon)
+            client.pause([str(other)], False)
+        daemon.wait_for_equal(bytes(world.source), bytes(other))
+
+
 @pytest.mark.parametrize(
     ("mode", "monitor"), [pytest.param("rsyncdirect", "fanotify", marks=needs_root), ("copy", "inotify")]
 )

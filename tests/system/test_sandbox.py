@@ -11,9 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +40,11 @@ open(my $report, '>', "$to/report") or die;
 sub try {{ print $report $_[0], ' ', ($_[1] ? 'yes' : 'no'), "\n"; }}
 my ($f, $d, $s, $u, $l, $n);
 sub call {{ my @words = @_; return syscall(shift(@words), @words) == 0; }}
+sub own_view {{
+    my $child = syscall({clone}, 0x20000 | 17, 0, 0, 0, 0);
+    kill(9, $$) if $child == 0;
+    return $child > 0;
+}}
 sub reads {{ return open($f, '<', $_[0]) && defined(readline($f)); }}
 sub writes {{ return open($f, '>>', $_[0]) && syswrite($f, 'x') && close($f); }}
 try('reads the source', reads('inside'));
@@ -75,10 +81,15 @@ try('signals the daemon', kill(0, getppid()));
 try('runs what it has copied', do {{ writes("$to/run"); chmod(0755, "$to/run"); system {{ "$to/run" }} 'run'; $? >= 0 }});
 try('mounts', call({mount}, 'none', "$to/sub", 'tmpfs', 0, 0) && call({umount}, "$to/sub", 2));
 try('opens a device it has made', call({mknod}, "$to/device", 0020600, 0x0103) && open($n, '<', "$to/device"));
+try('has a view of mounts of its own', own_view());
+try('changes the mode by a tree that can be written', do {{ my $name = 'outside';
+    my $writable = pack('Q4', 0, 1, 0, 0);
+    my $tree = syscall({open_tree_attr}, -100, $top, 0x8001, $writable, 32);
+    $tree >= 0 && call({fchmodat}, $tree, $name, 0777) }});
 print $report grep(/^Cap/, <$s>) if open($s, '<', '/proc/self/status');
 exit 0;
 """
-NUMBERS = {"x86_64": (188, 165, 166, 133)}
+NUMBERS = {"x86_64": (188, 165, 166, 133, 467, 268, 56)}
 KEPT = [
     f"CAP_{name}" for name in "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID LINUX_IMMUTABLE MKNOD SETFCAP".split()
 ]
@@ -101,11 +112,11 @@ NETWORK = {"opens the network", "reaches a port", "sends a datagram", "reaches a
 
 def tries(world: World, *options: str, port: int = 9, named: bool = True, head: Sequence[str] = ()) -> set[str]:
     """Return what a program could do that clsync took for its rsync; `named`: by an option, else it is found in PATH."""
-    setxattr, mount, umount, mknod = NUMBERS[os.uname().machine]
+    setxattr, mount, umount, mknod, open_tree_attr, fchmodat, clone = NUMBERS[os.uname().machine]
     text = TRIES.replace("{{", "\0").replace("}}", "\1")
     for name, value in {
         "destination": world.destination, "top": world.top, "port": port, "setxattr": setxattr, "mount": mount,
-        "umount": umount, "mknod": mknod,
+        "umount": umount, "mknod": mknod, "open_tree_attr": open_tree_attr, "fchmodat": fchmodat, "clone": clone,
     }.items():  # fmt: skip
         text = text.replace("{" + name + "}", str(value))
     (world.top / "bin").mkdir(exist_ok=True)
@@ -156,7 +167,7 @@ def test_nothing_is_out_of_reach_of_a_program_of_the_operators(world: World) -> 
 
 @ROOT
 @needs_numbers
-@pytest.mark.parametrize("options", [(), ("--sandbox=on",)], ids=str)
+@pytest.mark.parametrize("options", [(), ("--sandbox=on",), ("--sandbox=on", "--xattrs")], ids=str)
 def test_a_program_of_root_cannot_break_out(world: World, options: tuple[str, ...]) -> None:
     """Files, attributes, sockets, signals, devices: only the trees are left, and of the source only to look at."""
     with listening(world) as port:
@@ -176,7 +187,7 @@ def test_a_program_of_root_cannot_break_out(world: World, options: tuple[str, ..
                       "links the outside in", "reaches a port", "signals the daemon", "runs what it has copied", "mounts"}),
         ("mounts", {*ATTRIBUTES, "writes the source", "writes beside the trees", "writes by a symlink", "writes to /tmp",
                     "links the outside in", "opens a device it has made"}),
-        ("seccomp", {*NETWORK, "mounts"}),
+        ("seccomp", {*NETWORK, "mounts", "has a view of mounts of its own"}),
         ("capabilities", {"mounts"}),
     ],
 )  # fmt: skip
@@ -634,6 +645,77 @@ def test_over_ssh(world: World) -> None:
         host.stop()
 
 
+def shared_connection(place: Path, said: str) -> str:
+    """One that does not stand yet, and has its place where a sandbox can make nothing."""
+    (place / "own").mkdir()
+    return f"{said}ControlMaster auto\nControlPath {place}/own/%C\nControlPersist 60\n"
+
+
+def names_that_ssh_expands(place: Path, said: str) -> str:
+    (place / "user").rename(place / "user of there")
+    return said.replace(f"IdentityFile {place}/user\n", 'IdentityFile "${PLACE}/user of %n"\n')
+
+
+def a_host_on_the_way(place: Path, said: str) -> str:
+    """With a key of its own."""
+    (place / "way").mkdir()
+    shutil.copy(place / "user", place / "way/key")
+    on_the_way = said.replace("Host there", "Host between").replace(f"{place}/user\n", f"{place}/way/key\n")
+    return f"{said}ProxyJump between\n{on_the_way}"
+
+
+@ROOT
+@pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
+@pytest.mark.parametrize("how", [shared_connection, names_that_ssh_expands, a_host_on_the_way])
+def test_over_ssh_as_it_may_be_configured(world: World, how: Callable[[Path, str], str]) -> None:
+    host = SshHost(world.top, world.destination)
+    (world.top / "bin/ssh").unlink()
+    (world.top / "conf").mkdir()
+    world.file("conf/there.conf", how(world.top / "ssh", host.config.read_text()))
+    head = ["unshare", "-m", "sh", "-c", f'mount --bind {world.top}/conf /etc/ssh/ssh_config.d && exec "$@"', "sh"]
+    env = {**world.environment, "PATH": os.environ["PATH"], "PLACE": f"{world.top}/ssh"}
+    said = (f"-W{world.source}", f"-D{host.destination}", *AT_ONCE, "--sandbox=on")
+    host.start()
+    try:
+        with Daemon(*said, program=[*head, installed()], env=env, cwd=world.top) as daemon:
+            daemon.wait_for_log(SYNCED, timeout=60)
+            world.write("later", "more")
+            world.wait_for_copy(daemon, "later", "more")
+    finally:
+        host.stop()
+
+
+@ROOT
+@pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
+def test_a_connection_of_the_users_that_stands(world: World) -> None:
+    """It is used, as it may be the only way in, and it is left alone."""
+    host = SshHost(world.top, world.destination)
+    (world.top / "bin/ssh").unlink()
+    (world.top / "conf").mkdir()
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # a short path: see unix(7)
+        shared = f"ControlMaster auto\nControlPath {place}/own\nControlPersist 60\n"
+        config = world.file("conf/there.conf", host.config.read_text() + shared)
+        head = [
+            "unshare",
+            "-m",
+            "sh",
+            "-c",
+            f'mount --bind {world.top}/conf /etc/ssh/ssh_config.d && exec "$@"',
+            "sh",
+        ]
+        said = (f"-W{world.source}", f"-D{host.destination}", "--only-initialsync", "--sandbox=on")
+        world.write("inside")
+        host.start()
+        try:
+            subprocess.run(["ssh", "-F", config, "-fN", "there"], check=True, capture_output=True, timeout=30)
+            assert world.run(*said, head=head).code == 0
+            world.demand_equal()
+            assert host.connections == 1
+            subprocess.run(["ssh", "-F", config, "-O", "exit", "there"], check=True, capture_output=True, timeout=30)
+        finally:
+            host.stop()
+
+
 def connected(port: int) -> list[int]:
     """Return the processes that have a connection to a port of this machine (proc_pid_net(5))."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
@@ -659,7 +741,7 @@ def test_an_ssh_that_runs_something(world: World, how: str) -> None:
     said = (f"-W{world.source}", "-Dthere:/x", "--only-initialsync", "--retries=1")
     option = how.split()[0].lower()
     done = world.run(*said, head=head)
-    assert f"is run without a sandbox: ssh is configured to run something (see ssh -G: {option})" in done.err
+    assert f"is run without a sandbox: ssh is configured to run something: {option} (see ssh -G there)" in done.err
     message, _ = world.run(*said, "--sandbox=on", head=head).complaint(Exit.PRIVILEGE)
     assert option in message
 
@@ -736,6 +818,8 @@ def test_to_an_rsync_daemon(world: World) -> None:
         env = {"PATH": f"{world.top}/bin:{os.environ['PATH']}"}
         said = (f"-W{world.source}", f"-Drsync://127.0.0.1:{port}/data", "--only-initialsync", "--retries=1")
         assert "can: +source+network " in world.run(*said, env=env).err
+        led = world.run(*said, env=env | {"RSYNC_CONNECT_PROG": "nc %H 873"}).err
+        assert "+shadow" in led, "a program of the operator leads there"
         free = world.run(*said, "--sandbox=off", env=env).err
         assert "can: +source+key+known-hosts+network+" in free
         assert "+shadow+host-key+write-key+beside+write-beside+write-source+tmp+attributes+daemon " in free

@@ -61,6 +61,17 @@ def test_one_window_for_one_batch() -> None:
     moves = noted(DirtySet())
     moves.note([Move(b"new", b"newer", True, 200.0)], 0.0, DirtySet())
     assert moves.take() == []
+    moves = noted(DirtySet())
+    moves.note([], 0.0, DirtySet())
+    moves.note_change()  # something else may stand at the new place since then
+    assert moves.take() == []
+
+
+def test_windows_of_which_the_last_is_empty() -> None:
+    moves = noted(DirtySet())
+    moves.note_change()
+    moves.note([], 0.0, DirtySet())
+    assert moves.take() == [MOVE]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +89,13 @@ def test_a_batch_that_may_have_seen_it(entries: dict[bytes, int], free: bool) ->
     """What was renamed after the batch had ended it has not seen."""
     assert overtaken([MOVE], Arrival(entries, 101.0)) == (set() if free else {b"d/old", b"new"})
     assert overtaken([MOVE], Arrival(entries, 99.0)) == set()
+
+
+def test_a_batch_before_the_last_one_may_have_seen_it() -> None:
+    """Of that one nobody knows what it was about."""
+    other = {b"other": flag.REGULAR}
+    assert overtaken([MOVE], Arrival(other, 102.0, 101.0)) == {b"d/old", b"new"}
+    assert overtaken([MOVE], Arrival(other, 102.0, 99.0)) == set()
 
 
 def test_what_was_moved_along_with_what_a_batch_has_dealt_with() -> None:
@@ -126,3 +144,35 @@ def test_rules_that_may_speak_of_one_of_the_names(tmp_path: Path, rules: str, re
     assert (destination / "new").exists() is renamed
     assert bool(taken[b"new"] & NAME) is not renamed, "it is compared only where it was renamed"
     assert taken[b"d/old"] == NAME
+
+
+class _CutOff(_Local):
+    """A destination that does one step more than it comes to tell of."""
+
+    swaps = False
+
+    def __init__(self, top: Path, told: int) -> None:
+        super().__init__(top)
+        self._told = told
+
+    async def rename(self, steps: Sequence[Step]) -> Renamed:
+        await super().rename(steps[: self._told + 1])
+        return Renamed(self._told)
+
+
+@pytest.mark.parametrize("told", range(4))
+def test_what_was_put_aside_is_removed_whatever_was_told(tmp_path: Path, told: int) -> None:
+    source, destination = tmp_path / "source", tmp_path / "destination"
+    for name in ("a", "b", "c"):
+        (source / name).mkdir(parents=True)
+        (destination / name).mkdir(parents=True)
+    ring = [Move(b"a", b"b", True, 1.0), Move(b"b", b"c", True, 1.0), Move(b"c", b"a", True, 1.0)]
+    taken = {b"a": NAME, b"b": NAME, b"c": NAME}
+    root = os.open(source, os.O_RDONLY)
+    try:
+        of_source = Source(DirectOps().looks(root), None)
+        asyncio.run(carry_out(ring, lambda move: True, _CutOff(destination, told), of_source, taken))
+    finally:
+        os.close(root)
+    aside = [os.fsencode(path.name) for path in destination.iterdir() if path.name.startswith(".clsync-")]
+    assert [path for path in aside if not taken.get(path, 0) & NAME] == []

@@ -185,8 +185,8 @@ class Collector:
     ) -> None:
         """Empty the window, or as much of it as is `enough`. Raises OSError.
 
-        `moved` is told first what was moved in the window, and since when (wall-clock seconds). `add` is told paths, what
-        has changed of them, and since when. `at_end` is told since when, once all of a window is taken.
+        `moved` is told first what was moved in the window, perhaps nothing, and since when (wall-clock seconds). `add` is
+        told paths, what has changed of them, and since when. `at_end` is told since when, once all of a window is taken.
         """
         async with self._turn:
             monitor = self.monitor
@@ -200,9 +200,8 @@ class Collector:
                 looked_at = self._unseen is not None or bool(self._seen)
                 self._taking = Taking(chain(self._unseen or (), monitor.take()), since)
                 self._unseen = None
-                if not looked_at:
-                    moves = [move async for move in in_slices(monitor.moves()) if move is not None]
-                    moved(moves, since)
+                told = () if looked_at else monitor.moves()
+                moved([move async for move in in_slices(told) if move is not None], since)
             taking, turn = self._taking, Turn()
             seen, self._seen = self._seen, {}
             async for part in in_parts(seen.items()):

@@ -358,7 +358,8 @@ class Delivery:
             finally:
                 del self.in_air[batch.number]
         self._last_end_ns = time.time_ns()
-        self._last = renames.Arrival(batch.entries, time.monotonic())
+        before = self._last.at if self._last is not None else 0.0
+        self._last = renames.Arrival(batch.entries, time.monotonic(), before)
         self._source.collector.drain()  # what is told from now on happened after this batch
         return outcome
 

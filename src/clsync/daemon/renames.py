@@ -34,6 +34,8 @@ class Arrival:
     entries: Mapping[bytes, int]
     at: float
     """When it had ended (monotonic seconds)."""
+    before: float = 0.0
+    """When the one before it had ended; 0: there was none."""
 
 
 class Source(NamedTuple):
@@ -50,14 +52,17 @@ class Moves:
         self._moves: list[Move] = []
         self._unsure: set[Move] = set()
         """Those of them of which the target may not have what stood there before."""
+        self._over = False
+        """They are those of a window before the last one."""
         self.since = 0.0
         """When that window was opened (wall clock)."""
 
     def note(self, moves: Sequence[Move], since: float, dirty: DirtySet) -> None:
-        """Note what was moved in a window; `dirty`: what the target did not have before, without that window."""
+        """Note what was moved in a window, if anything; `dirty`: what the target did not have before that window."""
+        self._over = bool(self._moves)
         if not moves:
             return
-        if self._moves:
+        if self._over:
             self.forget()  # two windows: places of the one are none of the other
             return
         self._moves, self.since = list(moves), since
@@ -65,9 +70,14 @@ class Moves:
         held = waiting | {up for path in waiting for up in ancestors(path)}
         self._unsure = {move for move in moves if _is_held(move, held, dirty)} if waiting else set()
 
+    def note_change(self) -> None:
+        """Note that the window that was noted last has changes: other things may stand at the places of an earlier one."""
+        if self._over:
+            self.forget()
+
     def forget(self) -> None:
         """Use none of it."""
-        self._moves, self._unsure = [], set()
+        self._moves, self._unsure, self._over = [], set(), False
 
     def take(self) -> list[Move]:
         """Return the moves, and forget them."""
@@ -87,7 +97,10 @@ def _is_held(move: Move, held: set[bytes], dirty: DirtySet) -> bool:
 
 
 def overtaken(moves: Iterable[Move], last: Arrival | None) -> set[bytes]:
-    """Return the places of what the last batch may have dealt with, before or after it was moved."""
+    """Return the places of what the last batch may have dealt with, before or after it was moved, or an earlier one.
+
+    Where much happens, what was moved while one batch was on its way may be told after the next one.
+    """
     early = [move for move in moves if last is not None and move.since < last.at]
     if not early or last is None:
         return set()
@@ -95,7 +108,7 @@ def overtaken(moves: Iterable[Move], last: Arrival | None) -> set[bytes]:
     done(overlap.begin(last.entries))
     places = {path for move in early for path in (move.old, move.new) if path is not None}
     met = places.difference(*overlap.free(places))
-    dealt = [move for move in early if move.old in met or move.new in met]
+    dealt = [move for move in early if move.since < last.before or move.old in met or move.new in met]
     return {path for move in dealt for path in (move.old, move.new) if path is not None}
 
 
@@ -151,7 +164,9 @@ async def carry_out(
         changed = taken.get(path, 0)
         written = CONTENT if changed & (CONTENT | CARRIED) else 0
         taken[path] = changed & ~(NAME | MOVED | OF_DIRECTORY) | DOUBT if is_dir else written | ATTRIB
-    left = [*plan.aside(result.steps), *result.left]
+    # Where somebody was cut off, one step more may have been done than was told.
+    aside = plan.aside(result.steps) if result.steps == len(plan.steps) else spares
+    left = [*aside, *result.left]
     for path in left:
         taken[path] = NAME
     # The directories that held or hold what was moved have other times now.

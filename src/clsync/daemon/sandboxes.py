@@ -6,7 +6,7 @@ import os
 import pwd
 import stat
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from clsync.core.paths import shown
@@ -19,6 +19,7 @@ from clsync.kernel.landlock import Allowed
 from clsync.kernel.process import exit_text, spawn
 from clsync.kernel.sandbox import Sandbox
 from clsync.privilege import profiles
+from clsync.privilege.sshconfig import Caller, SshConfig
 
 _PATIENCE = 20.0
 """Seconds that a program may take to say its version."""
@@ -55,11 +56,13 @@ def sandbox_of(made: Plan, target: Target) -> Sandbox | None:
 
 
 def is_ours(made: Plan) -> bool:
-    """Tell whether program, arguments and remote shell are those of clsync itself."""
-    s = made.settings
-    named = s.sync_handler is not None or s.arguments is not None
-    ssh = made.destination is not None and made.destination.ssh
-    return not named and not (ssh and chooses_shell([], os.environb))
+    """Tell whether program, arguments, and the program that leads to another host are those of clsync itself."""
+    s, target = made.settings, made.destination
+    if s.sync_handler is not None or s.arguments is not None:
+        return False
+    if target is None or not target.remote:
+        return True
+    return not (chooses_shell([], os.environb) if target.ssh else b"RSYNC_CONNECT_PROG" in os.environb)
 
 
 def _trouble(made: Plan, found: Sandbox) -> str:
@@ -108,22 +111,34 @@ def _said(made: Plan, argv: Sequence[bytes], within: Sandbox | None) -> tuple[by
 
 def _way_of_ssh(made: Plan, target: Target) -> tuple[str, tuple[Allowed, ...]]:
     """Return why ssh cannot be run in a sandbox, or what it looks at: it tells itself how it is configured."""
-    ask = [b"ssh", b"-G", target.host]
-    text, why = _said(made, ask, None)
-    if why:
-        return "", ()  # there is no ssh: that is said where it is missed
-    pairs = [line.partition(b" ")[::2] for line in text.splitlines()[1:]]
-    if option := profiles.names_programs(pairs):
-        return f"ssh is configured to run something (see ssh -G: {option})", ()
-    files = profiles.ssh_files(pairs, _home(os.environb))
+    caller, files = _caller(), dict[Allowed, None]()
+    hosts = {target.host: b""}
+    """As ssh is given them -> what it says of them."""
+    while unknown := [host for host, text in hosts.items() if not text]:
+        host = unknown[0]
+        text, why = _said(made, [b"ssh", b"-G", host], None)
+        if why:
+            return "", ()  # there is no ssh: that is said where it is missed
+        hosts[host] = text
+        config = SshConfig(host, text.partition(b"\n")[2], caller)
+        if obstacle := config.obstacle(on_the_way=host != target.host):
+            return f"ssh is configured {obstacle} (see ssh -G {shown(host)})", ()
+        files |= dict.fromkeys(config.files())
+        hosts |= {jump: b"" for jump in config.jumps() if jump not in hosts}
     found = profiles.rsync_sandbox(program=made.program, destination=None, xattrs=False, more=files)
-    again, why = _said(made, ask, found)
-    return why or ("" if again == text else "ssh does not find its configuration in it"), files
+    for host, text in hosts.items():
+        again, why = _said(made, [b"ssh", b"-G", host], found)
+        if why or again != text:
+            return why or "ssh does not find its configuration in it", ()
+    return "", tuple(files)
 
 
-def _home(environ: Mapping[bytes, bytes]) -> bytes:
-    """Return the home directory as ssh takes it: that of the user, whatever HOME says."""
+def _caller() -> Caller:
+    """Return who runs ssh: its home directory is that of the user, whatever HOME says."""
+    uid = roles.programs_ids().uid
     try:
-        return os.fsencode(pwd.getpwuid(roles.programs_ids().uid).pw_dir)
+        entry = pwd.getpwuid(uid)
+        user, home = os.fsencode(entry.pw_name), os.fsencode(entry.pw_dir)
     except KeyError:
-        return environ.get(b"HOME", b"/")
+        user, home = b"", os.environb.get(b"HOME", b"/")
+    return Caller(user, uid, home, os.fsencode(os.uname().nodename), dict(os.environb))

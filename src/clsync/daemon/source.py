@@ -54,6 +54,8 @@ class Source:
 
     def _add(self, paths: Sequence[bytes], bits: int, since: float) -> None:
         for target in self.targets:
+            if paths:
+                target.moves.note_change()
             target.dirty.add_all(paths, bits, since)
 
     def tell_others(self, target: Target, resolved: Resolved) -> None:

@@ -38,7 +38,7 @@ class FileMoves:
         self._last: dict[bytes, bytes] = {}
         """Name -> the name from which the file came that stands there."""
         self._unsure: set[bytes] = set()
-        """Names at which one of two files may stand."""
+        """Names at which one of two files may stand, and those to which such a file was renamed."""
         self._came: set[bytes] = set()
         """Names at which something stands that came from elsewhere."""
         self._sure = True
@@ -47,12 +47,19 @@ class FileMoves:
         """Tell whether any file was renamed."""
         return bool(self._at)
 
-    def leaves(self, cookie: bytes, key: bytes, written: int, created: bool, since: float) -> None:
-        """Note that a file has left a name to which it was written as `written` says."""
+    def leaves(self, cookie: bytes, key: bytes, written: int, *, created: bool, removed: bool, since: float) -> None:
+        """Note that a file has left a name to which it was written as `written` says.
+
+        `created`, `removed`: what the window holds of that name, from before or after a file came there.
+        """
         if len(self._at) >= MOVES_LIMIT:
             self._sure = False
             return
-        move = self._at.pop(key, None) or FileMove(key, key, created or key in self._came, since)
+        move = self._at.pop(key, None)
+        if move is None:
+            move = FileMove(key, key, created or key in self._came, since)
+        elif created or removed:
+            self._unsure.add(key)
         if len(self._halves) >= _HALVES:
             del self._halves[next(iter(self._halves))]
         self._halves[cookie] = _Half(key, move, written)
@@ -67,6 +74,8 @@ class FileMoves:
         if self._last.get(half.key) == key:
             # There and back; or these two were swapped, which is told by the same four events.
             self._unsure |= {half.key, key}
+        elif half.key in self._unsure:
+            self._unsure.add(key)
         self._last[key] = half.key
         self._came.discard(key)
         self._at[key] = half.move._replace(new=key)

@@ -257,7 +257,10 @@ class InotifyMonitor:
             known = self._window.get(key, 0)
             written = _CONTENT if known & (_CONTENT | _CARRIED) or rewritten in self._rewritten else 0
             if not mask & kernel.ISDIR:
-                self._file_moves.leaves(cookie, key, written, bool(known & kernel.CREATE), self._tree.clock)
+                created, removed = bool(known & kernel.CREATE), bool(known & kernel.DELETE)
+                self._file_moves.leaves(
+                    cookie, key, written, created=created, removed=removed, since=self._tree.clock
+                )
         elif not mask & kernel.ISDIR and self._file_moves.comes(cookie, key) & _CONTENT:
             self._window[key] = self._window.get(key, 0) | _CARRIED
 

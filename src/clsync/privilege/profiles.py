@@ -11,6 +11,7 @@ from clsync.kernel import landlock, sandbox, seccomp
 from clsync.kernel.credentials import mask
 from clsync.kernel.landlock import READ, READ_FILE, RUN, USE, Allowed
 from clsync.kernel.sandbox import Sandbox
+from clsync.kernel.seccomp import Only
 from clsync.privilege.seccomp import NEVER
 
 _PROGRAMS: Final = tuple(
@@ -32,14 +33,6 @@ _NETWORK: Final = (
         b" crypto-policies".split()
     ),
 )
-_SSH: Final = (
-    *(
-        Allowed(b"/etc/" + name, READ)
-        for name in b"ssh/ssh_config ssh/ssh_config.d ssh/ssh_known_hosts ssh/ssh_known_hosts2 krb5.conf krb5.conf.d"
-        b" gss".split()
-    ),
-    Allowed(b"/dev/tty", USE),
-)
 KEPT: Final = mask(
     (
         *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID"),
@@ -54,6 +47,10 @@ _NEEDED_BY_RSYNC: Final = frozenset(
     " chroot personality".split()
 )
 """Of calls that the worker never makes, what rsync or the start of a program may."""
+
+
+_NO_NAMESPACES: Final = Only(0, without=0x7E020000)
+"""CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET."""
 
 
 def rsync_sandbox(
@@ -85,39 +82,6 @@ def rsync_sandbox(
     )
 
 
-def ssh_files(settings: Iterable[tuple[bytes, bytes]], home: bytes) -> tuple[Allowed, ...]:
-    """Return what ssh(1) looks at. `settings`: what `ssh -G` prints, as pairs."""
-    found = [*_SSH, Allowed(home + b"/.ssh", READ)]
-    for key, value in settings:
-        kind = {b"userknownhostsfile": USE}.get(key, READ_FILE)
-        if key in (
-            b"identityfile",
-            b"certificatefile",
-            b"userknownhostsfile",
-            b"globalknownhostsfile",
-            b"revokedhostkeys",
-        ):
-            names = value.split(b" ") if key.endswith(b"hostsfile") else [value]
-            found += [Allowed(_at_home(name, home), kind) for name in names]
-            if key == b"identityfile":
-                found += [Allowed(_at_home(value, home) + end, READ_FILE) for end in (b".pub", b"-cert.pub")]
-    return tuple(found)
-
-
-def names_programs(settings: Iterable[tuple[bytes, bytes]]) -> str:
-    """Return an option of ssh_config(5) by which the operator has a program or library run; empty where there is none."""
-    for key, value in settings:
-        if key in (b"proxycommand", b"knownhostscommand", b"pkcs11provider") and value not in (b"", b"none"):
-            return key.decode()
-        if (key, value) == (b"permitlocalcommand", b"yes"):
-            return key.decode()
-    return ""
-
-
-def _at_home(name: bytes, home: bytes) -> bytes:
-    return home + name[1:] if name.startswith(b"~/") else name.replace(b"%d", home)
-
-
 def copy_sandbox() -> Sandbox | None:
     """Return what a process that copies can do, besides what it copies; None where there are no sandboxes."""
     if not sandbox.usable():
@@ -132,7 +96,8 @@ def _filter(layers: frozenset[str], *, network: bool, without: frozenset[str]) -
     """Return the filter of what no copying needs; it is refused as if the kernel did not allow it."""
     if "seccomp" not in layers:
         return b""
-    refused = {name: seccomp.error(errno.EPERM) for name in NEVER if name not in without}
+    refused = {name: seccomp.error(errno.EPERM) for name in (*NEVER, "clone") if name not in without}
+    refused["clone3"] = seccomp.error(errno.ENOSYS)  # its arguments cannot be seen; everybody falls back to clone
     if not network:
         refused["socket"] = seccomp.error(errno.EACCES)
-    return seccomp.program(refused, {}, seccomp.ALLOW, seccomp.numbers())
+    return seccomp.program(refused, {"clone": _NO_NAMESPACES}, seccomp.ALLOW, seccomp.numbers())

@@ -39,8 +39,9 @@ ALLOWED: Final = tuple(
 NEVER: Final = tuple(
     (
         "execve execveat ptrace process_vm_readv process_vm_writev mount umount2 pivot_root chroot unshare setns"
-        " move_mount open_tree fsopen fsmount fsconfig mount_setattr open_by_handle_at init_module finit_module"
-        " delete_module kexec_load kexec_file_load bpf perf_event_open keyctl add_key request_key userfaultfd"
+        " move_mount open_tree open_tree_attr fsopen fspick fsmount fsconfig mount_setattr open_by_handle_at pidfd_getfd"
+        " init_module finit_module delete_module kexec_load kexec_file_load bpf perf_event_open keyctl add_key"
+        " request_key userfaultfd"
         " io_uring_setup io_uring_enter io_uring_register swapon swapoff reboot sethostname setdomainname iopl ioperm"
         " acct settimeofday clock_settime adjtimex clock_adjtime mknod mknodat setuid setgid setreuid setregid"
         " setresuid setresgid setgroups setfsuid setfsgid capset personality"

@@ -40,12 +40,14 @@ class _Kept:
         self.trouble: Result | None = None
         """How the last try to connect went wrong."""
         self.theirs: bool | None = None
-        """Whether the user's configuration shares connections already; None: nobody has asked."""
+        """Whether connections are shared by the user's configuration; None: nobody has asked."""
 
-    def command(self) -> list[bytes]:
-        """Return the beginning of each ssh command line."""
+    def command(self, confined: bool) -> list[bytes]:
+        """Return the beginning of each ssh command line; `confined`: ssh can make nothing but in our directory."""
         path = b"ControlPath=" + self.directory + b"/%C"
-        kept = () if self.theirs else (b"ControlMaster=auto", path, b"ControlPersist=%d" % KEPT_SECONDS)
+        kept: tuple[bytes, ...] = (b"ControlMaster=auto", path, b"ControlPersist=%d" % KEPT_SECONDS)
+        if self.theirs:
+            kept = (b"ControlMaster=no",) if confined else ()
         return [b"ssh", *(word for option in (*_OURS, *kept) for word in (b"-o", option))]
 
     def stands(self) -> bool:
@@ -60,6 +62,7 @@ class Connection:
     def __init__(self, target: Target, sandbox: Sandbox | None = None) -> None:
         """`sandbox`: what rsync and ssh can do besides using the connection."""
         self._host, self._sandbox = target.host, sandbox
+        self._confined = sandbox is not None
         self._kept: _Kept | None = None
 
     async def open(
@@ -89,29 +92,36 @@ class Connection:
             kept.theirs = await self._is_shared(runner, environment, here)
         if kept.theirs or kept.stands():
             return None
-        connect = [*kept.command(), b"-fN", self._host]
+        connect = [*kept.command(self._confined), b"-fN", self._host]
         result = await runner.run(connect, cwd=here, env=environment, sandbox=self.sandbox())
         kept.tries += 1
         kept.trouble = result if result.code and not result.stopped else None
         return result if result.code or result.stopped else None
 
     async def _is_shared(self, runner: Runner, environment: Mapping[bytes, bytes], here: int) -> bool:
-        """Ask ssh whether the user's configuration shares connections to the host. Raises OSError."""
-        said = anonymous_file()
+        """Ask ssh whether the user's configuration shares connections to the host. Raises OSError.
+
+        In a sandbox no connection of the user's can be made: one that stands counts.
+        """
+        said, sandbox = anonymous_file(), self.sandbox()
         try:
             ask = [b"ssh", b"-G", self._host]
-            await runner.run(ask, cwd=here, env=environment, output=said, sandbox=self.sandbox())
-            return _SHARED.search(os.pread(said, os.fstat(said).st_size, 0)) is not None
+            await runner.run(ask, cwd=here, env=environment, output=said, sandbox=sandbox)
+            shared = _SHARED.search(os.pread(said, os.fstat(said).st_size, 0)) is not None
         finally:
             os.close(said)
+        if not shared or sandbox is None:
+            return shared
+        ask = [b"ssh", b"-O", b"check", self._host]
+        return (await runner.run(ask, cwd=here, env=environment, sandbox=sandbox)).code == 0
 
     def options(self) -> list[bytes]:
         """Return the options for rsync."""
-        return [b"-e", shell_words(self._shared().command())]
+        return [b"-e", shell_words(self._shared().command(self._confined))]
 
     def command(self) -> list[bytes]:
         """Return the beginning of a command line that runs something at the host."""
-        return [*self._shared().command(), b"-T", self._host]
+        return [*self._shared().command(self._confined), b"-T", self._host]
 
     def sandbox(self) -> Sandbox | None:
         """Return what rsync and ssh can do."""
@@ -135,7 +145,7 @@ class Connection:
         del _Kept.by_host[self._host]
         try:
             if kept.stands():
-                ask = [*kept.command(), b"-O", b"exit", self._host]
+                ask = [*kept.command(self._confined), b"-O", b"exit", self._host]
                 await runner.run(ask, cwd=here, env=environment, sandbox=sandbox)
         except OSError:
             pass  # no ssh, no connection

@@ -99,7 +99,7 @@ class Program:
         if not renaming.understood(answer):
             # No shell there, or no host: 255 is what ssh says of that.
             self._can_rename = result.code == _CODE_SSH or result.stopped or result.timed_out
-            return Renamed(0)
+            return Renamed(0, left=(aside,))
         return renaming.renamed(answer, steps, aside)
 
     def stop(self) -> None:

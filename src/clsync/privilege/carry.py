@@ -68,7 +68,7 @@ class Confinement:
     def __init__(self, settings: Settings, debug: Debug) -> None:
         """Plan it; nothing is done yet. `debug` is told of each step. Raises OperatorError."""
         self.plan: Plan = make_plan(settings, this_machine(settings.sandbox != {"off"}), SystemAccounts())
-        self._debug = debug
+        self._debug, self._asked = debug, "splitting" in settings.given or settings.secure_splitting > 0
         self._group: Groups | None = None
         self._hides_code = any(isinstance(step, ChangeRoot | KeepMounts) for step in self.plan.confinement)
         identity = self.plan.identity
@@ -84,7 +84,9 @@ class Confinement:
     def shares_its_user(self) -> bool:
         """Whether the part without rights is who runs handlers and hooks, and so can take these over (ptrace(2))."""
         worker, who = self.plan.worker, self.plan.roles
-        return worker is not None and worker.ids.uid == who.programs.uid != who.starter.uid
+        if worker is None or (worker.no_files and not self._asked):
+            return False  # Landlock keeps it from that, which is enough for who has not asked for more
+        return worker.ids.uid == who.programs.uid != who.starter.uid
 
     def enter(self) -> None:
         """Take the steps that come before any path is looked at. Raises OperatorError."""

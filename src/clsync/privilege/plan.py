@@ -26,6 +26,8 @@ _BROKER: Final = mask(
         "CAP_DAC_READ_SEARCH",
         "CAP_KILL",  # handlers that have become somebody else, and the worker
         *("CAP_SETUID", "CAP_SETGID"),
+        "CAP_SETPCAP",  # to take from rsync what it has no use for
+        "CAP_SYS_NICE",  # --nice below 0
         "CAP_SYS_PTRACE",  # to see whether a handler does anything at all
         "CAP_SYS_ADMIN",  # fanotify marks, private views of mounts, trusted extended attributes
     )
@@ -232,7 +234,7 @@ class Plan:
 
 def make_plan(s: Settings, machine: Machine, accounts: Accounts) -> Plan:
     """Plan what the settings ask for. Raises OperatorError for what cannot be had."""
-    worker = _worker(s, machine, accounts) if s.splitting != "off" else None
+    worker = _worker(s, machine, accounts) if s.is_split else None
     own = _own(s, machine, accounts) if worker is None else machine.ids
     kept = _kept(s, machine, own)
     programs = _programs(s, machine, accounts, own, kept)
@@ -319,7 +321,7 @@ def _own(s: Settings, machine: Machine, accounts: Accounts, nobody: bool = False
 def _kept(s: Settings, machine: Machine, own: Ids) -> int:
     """Return the capabilities that clsync itself keeps."""
     given = "preserve-capabilities" in s.given
-    if not given and s.splitting != "off" and not own.uid:
+    if not given and s.is_split and not own.uid:
         return _BROKER & machine.permitted
     if not given and own.uid == machine.ids.uid:
         return machine.permitted
@@ -354,7 +356,7 @@ def _become(s: Settings, machine: Machine, own: Ids, kept: int, programs: Ids) -
 
 def _asking(s: Settings) -> str:
     """Return the option that asks for another identity."""
-    split = s.splitting != "off"
+    split = s.is_split
     order = (*(() if split else ("uid", "gid")), "preserve-capabilities", "inherit-capabilities")
     return next((name for name in order if name in s.given), "splitting" if split else "compat")
 
@@ -399,7 +401,7 @@ def _lacking(layer: str, s: Settings, machine: Machine, programs: Ids, kept: int
         )
     trouble = machine.troubles.get(layer)
     # Where only programs of the operator are run, nobody misses it.
-    told = s.splitting != "off" or s.mode in (None, "rsyncdirect", "copy")
+    told = s.is_split or s.mode in (None, "rsyncdirect", "copy")
     return LeftOut(trouble, _REMEDIES[layer], told) if trouble else None
 
 

@@ -79,7 +79,8 @@ def _processes(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own]) ->
     kept = become.kept if become is not None else machine.permitted
     ids = become.ids if become is not None else plan.roles.own
     if plan.worker is None:
-        yield _process("clsync", ids, kept, plan)
+        why = (("splitting", f"none: {s.unsplit}"),) if s.unsplit else ()
+        yield _process("clsync", ids, kept, plan, more=why)
     else:
         broker = "clsync, the broker (watches, runs handlers and hooks)"
         yield _process(broker, ids, kept, plan)

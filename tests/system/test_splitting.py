@@ -117,7 +117,7 @@ def test_the_broker_keeps_what_its_work_takes(closed: World) -> None:
             kept = bits(found["CapEff"])
             assert kept == bits(found["CapPrm"])
             assert kept & 1 << 1, "CAP_DAC_OVERRIDE"
-            for number in (8, 12, 13, 16, 18, 22, 25):
+            for number in (12, 13, 16, 18, 22, 25):
                 assert not kept & 1 << number, f"capability {number}: of no use here"
 
 
@@ -652,6 +652,17 @@ def test_a_worker_that_has_left_but_does_not_end_is_ended(closed: World) -> None
                 end.shutdown(socket.SHUT_RDWR)
         daemon.wait(code=1, timeout=20)
         assert "the worker has ended (killed by SIGKILL)" in daemon.output
+    assert not (closed.top / "pid").exists()
+
+
+@ROOT
+def test_a_worker_that_stands_still_does_not_keep_the_end(closed: World) -> None:
+    with closed.daemon(SPLIT, "-Mcopy", "-z", closed.top / "pid") as daemon:
+        daemon.wait_for_log(SYNCED)
+        os.kill(worker_of(daemon), signal.SIGSTOP)
+        os.kill(daemon.pid, signal.SIGTERM)
+        daemon.wait(code=1)
+        assert "the worker was ended: it has not ended within" in daemon.output
     assert not (closed.top / "pid").exists()
 
 

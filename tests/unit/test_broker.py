@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-from collections.abc import Iterator
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count, repeat
 from pathlib import Path
 from threading import Thread
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn, cast
 
 import pytest
 
@@ -263,9 +267,55 @@ def test_what_was_never_given(asked: Asked, op: Op, values: tuple[Any, ...]) -> 
         asked.caller.call(op, *values)
 
 
-def test_scans_that_there_are_not(asked: Asked) -> None:
+@pytest.mark.parametrize("options", [["-c", "import os"], ["--all", "9" * 5000], ["--all", "x"], ["--all"]])
+def test_scans_that_there_are_not(asked: Asked, options: list[str]) -> None:
     with end_of(asked, "to scan"):
-        asked.caller.call(Op.SCAN, asked.root(), ["-c", "import os"])
+        asked.caller.call(Op.SCAN, asked.root(), options)
+
+
+@contextmanager
+def scan_below(root: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Give the input and the output of a scan; it has to fail, but not by an exception that nobody expected."""
+    argv = [sys.executable, "-I", "-m", "clsync.kernel.linkscan"]
+    with tempfile.TemporaryFile() as said:
+        with subprocess.Popen(
+            argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, bufsize=0
+        ) as scan:
+            assert scan.stdin is not None
+            assert scan.stdout is not None
+            yield cast(BinaryIO, scan.stdin), cast(BinaryIO, scan.stdout)
+            assert scan.wait(60) == 1
+        said.seek(0)
+        assert b"Traceback" not in said.read()
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        repeat(b"9" * 4096),
+        (b"1 %d 2\n" % inode for inode in count()),
+        [b"1 2\n"],
+        [b"one two three\n"],
+    ],
+    ids=["a line without an end", "files without an end", "no file", "no numbers"],
+)
+def test_scans_do_not_believe_who_asks(tmp_path: Path, wishes: Iterable[bytes]) -> None:
+    with scan_below(tmp_path) as (asked, found):
+        with suppress(BrokenPipeError):
+            asked.writelines(wishes)
+            asked.close()
+        assert found.read() == b""
+
+
+def test_scans_whom_nobody_hears_end_quietly(tmp_path: Path) -> None:
+    """Broker and worker are both gone."""
+    for name in range(2000):
+        (tmp_path / f"{name:0200}").touch()  # more than a pipe holds
+    device, inodes = os.stat(tmp_path).st_dev, [entry.inode() for entry in os.scandir(tmp_path)]
+    with scan_below(tmp_path) as (asked, found):
+        asked.write(b"".join(b"%d %d 1\n" % (device, inode) for inode in inodes))
+        found.close()
+        asked.close()
 
 
 def test_scans_whose_end_is_waited_for_count(asked: Asked) -> None:

@@ -147,6 +147,7 @@ def _remembering(known: dict[bytes, bytes | None], read_file: ReadFile) -> ReadF
     """Return what reads files, and notes what was in them."""
 
     def read(path: bytes) -> bytes | None:
+        known[path] = None  # also where it cannot be read
         known[path] = read_file(path)
         return known[path]
 

@@ -71,6 +71,11 @@ _MOST_BYTES: Final = 1 << 30
 _GENERATIONS: Final = 4
 """Plans that are remembered: the one in force, and what may take its place."""
 _AT_ONCE: Final = 256
+ENDING: Final = 15.0
+"""Seconds in which a worker that was told to end does, if nothing of the operator's keeps it."""
+_LOOK: Final = 0.5
+_LONGEST_TIME: Final = 20
+"""Digits of a time in nanoseconds."""
 _WHERE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 _WORDS: Final = frozenset(
     (
@@ -98,6 +103,8 @@ class Ended:
     """What hindered it."""
     trouble: str = ""
     """What it did that it should not have done."""
+    late: bool = False
+    """It was told to end, and has not."""
 
 
 @dataclass
@@ -138,6 +145,8 @@ class _Hired:
     steps: list[Step] = field(default_factory=list)
     """Changes of names that are coming in."""
     at_work: bool = False
+    stopped: bool = False
+    """What is at work was told to end."""
 
     def drop(self) -> None:
         """Forget the batch that is coming in."""
@@ -181,6 +190,7 @@ class Broker:
         self._last_number = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Event = asyncio.Event()
+        self._leaves = False
         self.ended = Ended()
         self._ports: list[Port] = []
 
@@ -200,6 +210,25 @@ class Broker:
             dismiss()
             await self._close()
         return self.ended
+
+    def expect_end(self) -> None:
+        """Be told that the worker was asked to end: it is ended if it does not. More than once is as good as once."""
+        if not self._leaves:
+            self._leaves = True
+            self._begin(self._wait_for_end())
+
+    async def _wait_for_end(self) -> None:
+        left = ENDING
+        while not self._over.is_set() and left > 0:
+            await asyncio.sleep(_LOOK)
+            left = ENDING if self._is_waited_for() else left - _LOOK
+        if not self._over.is_set():
+            self.ended.late = True
+            self._end("")
+
+    def _is_waited_for(self) -> bool:
+        """Tell whether a worker that is about to end has something to wait for: a hook, or what was told to end."""
+        return self._hook is not None or any(hired.at_work and hired.stopped for hired in self._hired.values())
 
     def _end(self, trouble: str) -> None:
         self.ended.trouble = self.ended.trouble or trouble
@@ -367,7 +396,11 @@ class Broker:
     def _scan(self, number: int, options: list[str]) -> _WithDescriptors:
         directory = _known(self._directories, number)
         if options not in ([], ["--stat"]) and not (
-            len(options) == 2 and options[0] == "--all" and options[1].isdecimal() and options[1].isascii()
+            len(options) == 2
+            and options[0] == "--all"
+            and options[1].isdecimal()
+            and options[1].isascii()
+            and len(options[1]) <= _LONGEST_TIME
         ):
             raise Refused("to scan in a way that there is not")
         self._demand_room(self._scans, _MOST_SCANS)
@@ -651,7 +684,7 @@ class Broker:
         rules, steps = _known(self._rules, digest), hired.steps
         if not isinstance(handler, Renames):
             raise Refused("to rename where nothing can")
-        hired.steps, hired.at_work = [], True
+        hired.steps, hired.at_work, hired.stopped = [], True, False
 
         async def renamed() -> AsyncGenerator[Sequence[Any], None]:
             try:
@@ -677,7 +710,7 @@ class Broker:
             raise trouble
         if head is None:
             raise Refused("a batch without a beginning")
-        hired.at_work = True
+        hired.at_work, hired.stopped = True, False
         batch = replace(head, entries=hired.entries, linked=hired.linked)
         hired.entries, hired.linked = {}, []
         return _Later(self._synced(hired, handler, batch), alone=False)
@@ -706,6 +739,7 @@ class Broker:
     def _handler_stop(self, number: int) -> None:
         hired = self._hired.get(number)
         if hired is not None and hired.handler is not None:
+            hired.stopped = True
             hired.handler.stop()
 
     def _handler_close(self, number: int) -> _Later:

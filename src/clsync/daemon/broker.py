@@ -29,6 +29,7 @@ from clsync.daemon.permission import demand_free
 from clsync.daemon.plan import Plan
 from clsync.daemon.prepare import DirectPreparation, Prepared, recording
 from clsync.daemon.renames import demanded, visible
+from clsync.daemon.witness import Witness
 from clsync.errors import OperatorError
 from clsync.handler.base import Handler, Renamed, Renames
 from clsync.kernel import places
@@ -167,10 +168,14 @@ class Broker:
         worker: Ids,
         log: Log,
         ready: Callable[[], None],
+        witness: Witness | None = None,
     ) -> None:
-        """`first`: what was made before the worker was. `worker`: who that is."""
+        """`first`: what was made before the worker was. `worker`: who that is.
+
+        `witness`: what it hears may be set, and dumped to; without one that is less.
+        """
         self._access, self._preparation, self._log, self._ready = access, preparation, log, ready
-        self._worker = worker
+        self._worker, self._witness = worker, witness
         self._generations = {0: first}
         self._current = self._newest = 0
         self._rules: dict[bytes, Rules] = {}
@@ -201,7 +206,7 @@ class Broker:
 
         `dismiss` is called first then: a worker that goes on may hold what everything else waits for.
         """
-        quick = Port(looks, lambda frame: self._take(quick, frame, self._quick), self._end, in_turn=True)
+        quick = Port(looks, lambda frame: self._take(quick, frame, self._quick), self._end, in_turn=True, takes=True)
         slow = Port(runs, lambda frame: self._take(slow, frame, self._slow), self._end, in_turn=True)
         self._ports = [quick, slow]
         try:
@@ -237,6 +242,8 @@ class Broker:
             port.close()
 
     async def _close(self) -> None:
+        if self._witness is not None:
+            self._witness.close()
         for hired in self._hired.values():
             hired.drop()
             if hired.handler is not None:
@@ -581,8 +588,11 @@ class Broker:
         path = self._generations[self._current].parts.standby
         return (path is not None and self._access.stands(path),)
 
-    def _dump(self) -> _WithDescriptors:
-        directory = self._generations[self._current].settings.dump_dir
+    def _dump(self, directory: bytes | None) -> _WithDescriptors:
+        if directory is None:
+            directory = self._generations[self._current].settings.dump_dir
+        elif self._witness is None or not self._witness.has_named(directory):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if directory is None:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         made = places.make_directory(directory, 0o750)
@@ -593,6 +603,13 @@ class Broker:
             os.close(made)
             raise
         return _WithDescriptors((), (made,))
+
+    def _hear(self) -> _WithDescriptors:
+        descriptor = self._ports[0].take_descriptor()
+        if self._witness is None:
+            os.close(descriptor)
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return _WithDescriptors((), (self._witness.hear(descriptor),))
 
     def _is_ready(self) -> Sequence[Any]:
         self._ready()
@@ -786,7 +803,7 @@ class Broker:
 
         async def prepared() -> AsyncGenerator[Sequence[Any], None]:
             current = self._generations[self._current]
-            demand_free(changes, current.settings)
+            demand_free(changes, current.settings, self._witness.has_said if self._witness is not None else None)
             files: dict[bytes, bytes | None] = {}
             through = recording(files)
             new = await self._preparation.prepare(changes, current.settings, current.plans, current.parts, through)
@@ -831,6 +848,7 @@ class Broker:
         Op.STATUS: _status,
         Op.STANDBY: _standby,
         Op.DUMP: _dump,
+        Op.HEAR: _hear,
         Op.ADOPT: _adopt,
         Op.MONITOR_OPEN: _monitor_open,
         Op.MONITOR_ARM: _monitor_arm,

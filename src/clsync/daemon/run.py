@@ -138,6 +138,7 @@ def _run(
             return mirrored(handlers, parts, access, preparation, ready)
         from clsync.daemon.broker import Broker  # late: most runs need none of it
         from clsync.daemon.split import Worker, run_as_process, run_as_thread
+        from clsync.daemon.witness import Witness
 
         worker = Worker(settings, plans, mirrored, reload, confinement)
         if background is not None and settings.splitting == "process":
@@ -146,7 +147,8 @@ def _run(
         def make_broker() -> Broker:
             assert confinement.plan.worker is not None
             first = Prepared(settings, plans, parts, handlers)
-            return Broker(first, access, preparation, confinement.plan.worker.ids, log, ready)
+            witness = Witness(listening) if listening is not None and settings.split_by_default else None
+            return Broker(first, access, preparation, confinement.plan.worker.ids, log, ready, witness)
 
         if settings.splitting == "process":
             return run_as_process(worker, make_broker)
@@ -186,7 +188,7 @@ def _control(
     from clsync.control.server import serving  # late: most runs need none of it
     from clsync.daemon.instance import DaemonInstance
 
-    return serving(listening, DaemonInstance(mirror, switch, access, pid), log.info)
+    return serving(listening, DaemonInstance(mirror, switch, access, pid), log.info, heard=access.heard)
 
 
 class _Status:

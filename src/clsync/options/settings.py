@@ -146,6 +146,8 @@ class Settings:
     given: frozenset[str] = frozenset()
     """Names of the options somebody has set."""
     warnings: tuple[str, ...] = field(default=())
+    split_by_default: bool = False
+    """Whether `--splitting=auto` has become `process`: then what may be changed is the same as without splitting."""
     unsplit: str = ""
     """Why `--splitting=auto` has come to nothing, where the operator's own options are the reason."""
 
@@ -582,5 +584,5 @@ def _check_privileges(s: Settings) -> None:
 
 def table_matches() -> bool:
     """Tell whether `Settings` has a field for every option with a value, and no other."""
-    extra = {"destinations", "arguments", "recursive_arguments", "given", "warnings", "unsplit"}
+    extra = {"destinations", "arguments", "recursive_arguments", "given", "warnings", "unsplit", "split_by_default"}
     return {f.name for f in fields(Settings)} - extra == {o.key for o in OPTIONS if o.takes is not Takes.NOTHING}

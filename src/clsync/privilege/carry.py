@@ -68,7 +68,7 @@ class Confinement:
     def __init__(self, settings: Settings, debug: Debug) -> None:
         """Plan it; nothing is done yet. `debug` is told of each step. Raises OperatorError."""
         self.plan: Plan = make_plan(settings, this_machine(settings.sandbox != {"off"}), SystemAccounts())
-        self._debug, self._asked = debug, "splitting" in settings.given or settings.secure_splitting > 0
+        self._debug, self._asked = debug, not settings.split_by_default
         self._group: Groups | None = None
         self._hides_code = any(isinstance(step, ChangeRoot | KeepMounts) for step in self.plan.confinement)
         identity = self.plan.identity

@@ -39,14 +39,16 @@ def decided(settings: Settings, config_files: Iterable[bytes]) -> Settings:
     if trouble := trouble_with_it():
         told = f"one process does everything: {trouble}; --splitting=off says that this is meant"
         return _checked(replace(settings, splitting="off", warnings=(*settings.warnings, told)))
-    return _checked(replace(settings, splitting="process"))
+    return _checked(replace(settings, splitting="process", split_by_default=True))
 
 
 def decided_as(settings: Settings, before: Settings) -> Settings:
     """Return settings with what `auto` has come to before: that is for the whole run."""
     if settings.splitting != _HOW:
         return settings
-    return replace(settings, splitting=before.splitting, unsplit=before.unsplit)
+    return replace(
+        settings, splitting=before.splitting, split_by_default=before.split_by_default, unsplit=before.unsplit
+    )
 
 
 def _checked(settings: Settings) -> Settings:

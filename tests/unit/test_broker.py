@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NoReturn, cast
 
 import pytest
 
+from clsync.control.listener import Listening
 from clsync.daemon.access import DirectAccess
 from clsync.daemon.broker import Broker, Ended, digest_of
 from clsync.daemon.build import make_parts
@@ -25,6 +26,7 @@ from clsync.daemon.handlers import make_handler
 from clsync.daemon.log import Log
 from clsync.daemon.plan import make_plans
 from clsync.daemon.prepare import DirectPreparation, Prepared
+from clsync.daemon.witness import Witness
 from clsync.errors import OperatorError
 from clsync.kernel.credentials import Ids
 from clsync.options import load
@@ -55,8 +57,8 @@ def _gone() -> NoReturn:
 class Asked:
     """A broker in a thread, and both ways to it."""
 
-    def __init__(self, top: Path, *more: str) -> None:
-        """Make the trees below `top`; `more`: arguments."""
+    def __init__(self, top: Path, *more: str, listening: Listening | None = None) -> None:
+        """Make the trees below `top`; `more`: arguments; `listening`: a control socket that is heard."""
         self.source, self.destination, self.log = top / "source", top / "destination", top / "log"
         for path in (self.source, self.destination):
             path.mkdir()
@@ -81,7 +83,8 @@ class Asked:
         """Descriptors that were given out, and are open until the worker is dismissed."""
 
         async def served() -> Ended:
-            broker = Broker(first, access, preparation, Ids(65534, 65534, ()), log, lambda: None)
+            witness = Witness(listening) if listening is not None else None
+            broker = Broker(first, access, preparation, Ids(65534, 65534, ()), log, lambda: None, witness)
             return await broker.serve(looks, runs, self._dismissed)
 
         def run() -> None:

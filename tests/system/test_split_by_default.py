@@ -166,7 +166,8 @@ def test_all_can_be_set_as_without_splitting(world: World) -> None:
     """By root: another handler, which is run by root, other destinations and rules, one's own dump."""
     path, second = world.top / "socket", world.top / "second"
     second.mkdir()
-    recorder, rules = Recorder(world.top, "id -u >who"), world.file("rules", "-f^no$\n")
+    who = world.top / "who"
+    recorder, rules = Recorder(world.top, f"id -u >{who}"), world.file("rules", "-f^no$\n")
     world.top.chmod(0o700)
     with world.daemon("-Mcopy", "--socket", path) as daemon:
         daemon.wait_for_log(SYNCED)
@@ -188,8 +189,7 @@ def test_all_can_be_set_as_without_splitting(world: World) -> None:
         assert tell(world, path, "set", "sync-handler", str(recorder.program))[0] == 0
         world.write("other")
         recorder.wait_for_calls(daemon, 1)
-        daemon.wait_until(lambda: (world.source / "who").exists(), what="who has run it")
-        assert (world.source / "who").read_text() == "0\n"
+        daemon.wait_until(lambda: who.exists() and who.read_text() == "0\n", what="root who has run it")
 
 
 def test_who_asks_for_it_has_less_that_can_be_set(world: World) -> None:

@@ -346,13 +346,12 @@ from clsync.options import load
 from clsync.privilege.carry import Confinement
 settings = load([b"-W/", b"-D/tmp", b"--splitting=process", *map(os.fsencode, sys.argv[3:])], {}, lambda name: None, 1)
 Confinement(settings, lambda text: None).become_worker(alone=False)
-reached = socket.socket()
 for what, attempt in (
     ("read", lambda: open("/etc/passwd").read()),
     ("list", lambda: os.listdir("/usr")),
     ("run", lambda: os.posix_spawn("/bin/true", ["true"], {})),
     ("remove", lambda: os.unlink(sys.argv[1])),
-    ("reach", lambda: reached.connect(("127.0.0.1", int(sys.argv[2])))),
+    ("reach", lambda: socket.create_connection(("127.0.0.1", int(sys.argv[2])))),
     ("make", lambda: open(sys.argv[1] + "-new", "x").write("dump")),
 ):
     try:

@@ -38,6 +38,8 @@ def test_root_is_split(world: World) -> None:
         assert (set(worker["Uid"].split()), int(worker["CapPrm"], 16)) == ({str(NOBODY)}, 0)
         assert status_of(Path(f"/proc/{daemon.pid}"))["Uid"].split()[0] == "0"
         assert pid_file.read_text() == str(daemon.pid)
+        names = [Path(f"/proc/{pid}/comm").read_text() for pid in (daemon.pid, worker_of(daemon))]
+        assert names == ["clsync\n", "clsync-worker\n"]
         assert {(file.stat().st_uid, file.stat().st_gid) for file in made} == {(0, 0)}
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert ONE not in daemon.output

@@ -89,7 +89,7 @@ def test_the_worker_is_nobody_and_can_do_nothing(closed: World) -> None:
             assert set(found["Uid"].split()) == set(found["Gid"].split()) == {str(NOBODY)}
             assert found["Groups"].split() == []
             assert [bits(found[f"Cap{which}"]) for which in ("Inh", "Prm", "Eff", "Bnd", "Amb")] == [0] * 5
-            assert found["NoNewPrivs"] == "1"
+            assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
         assert os.getsid(worker) == worker, "it shares a terminal with whoever has started it"
         limits = Path(f"/proc/{worker}/limits").read_text()
         assert next(line for line in limits.splitlines() if "Max processes" in line).split()[2:4] == ["0", "0"]
@@ -122,7 +122,7 @@ def test_the_broker_keeps_what_its_work_takes(closed: World) -> None:
 
 
 _TRIES = """
-import os, sys
+import os, socket, sys
 from clsync.options import load
 from clsync.privilege.carry import Confinement
 settings = load([b"-W/", b"-D/tmp", b"--splitting=process"], {}, lambda name: None, 1)
@@ -132,6 +132,8 @@ for what, attempt in (
     ("fork", os.fork),
     ("become root", lambda: os.setuid(0)),
     ("spawn", lambda: os.posix_spawn("/bin/true", ["true"], {})),
+    ("send", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)),
+    ("be local", lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)),
 ):
     try:
         attempt()
@@ -151,6 +153,8 @@ def test_who_has_given_up_all_cannot_read_nor_start_anything(closed: World) -> N
         "fork BlockingIOError",
         "become root PermissionError",
         "spawn BlockingIOError",
+        "send PermissionError",
+        "be local done",
     ]
 
 

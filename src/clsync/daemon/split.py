@@ -11,6 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple, NoReturn, Protocol
 
 from clsync.daemon.access import Access
@@ -159,6 +160,7 @@ def _work(worker: Worker, looks: socket.socket, runs: socket.socket) -> NoReturn
     try:
         # Who shares a terminal with root types at it (TIOCSTI); what is typed there is for the broker to pass on.
         os.setsid()
+        _be_called(b"clsync-worker")
         worker.begin()
         _mirrored(worker, caller, Calls(runs, lambda: _alone(log)), alone=True)
         code = int(Exit.OK)
@@ -168,6 +170,12 @@ def _work(worker: Worker, looks: socket.socket, runs: socket.socket) -> NoReturn
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _be_called(name: bytes) -> None:
+    """Have a name of one's own in ps(1): signals by the name of the program are for the broker, who passes them on."""
+    with suppress(OSError), open("/proc/self/comm", "wb", buffering=0) as file:
+        file.write(name)
 
 
 def _mirrored(worker: Worker, caller: Caller, calls: Calls, *, alone: bool) -> None:

@@ -125,13 +125,15 @@ class Confinement:
             self.forget()
             resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
         if not self.plan.worker.any_call:
-            self._filter(everywhere=alone)
+            self._filter("seccomp-filter", lambda: seccomp.confine(everywhere=alone))
+        elif self.plan.worker.local:
+            self._filter("sandbox", lambda: seccomp.stay_local(everywhere=alone))
 
-    def _filter(self, everywhere: bool) -> None:
+    def _filter(self, option: str, load: Callable[[], None]) -> None:
         try:
-            seccomp.confine(everywhere)
+            load()
         except OSError as error:
-            raise OperatorError(f"--seccomp-filter: {error.strerror}", _hint(error), Exit.PRIVILEGE) from None
+            raise OperatorError(f"--{option}: {error.strerror}", _hint(error), Exit.PRIVILEGE) from None
 
     def leave(self) -> None:
         """Remove what was made for this process."""

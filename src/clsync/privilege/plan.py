@@ -167,11 +167,13 @@ class GiveUp(Step):
     """Keep all system calls."""
     no_files: bool = False
     """Read no file, run no program, and remove nothing (Landlock)."""
+    local: bool = False
+    """Have no sockets but local ones, and none of the worst system calls (seccomp), also where all others are kept."""
 
     @property
     def text(self) -> str:
         """Say what is done."""
-        more = "" if self.network else ", no network"
+        more = ", no network" if self.local or not self.network else ""
         more += ", no files to read (Landlock)" if self.no_files else ""
         return f"be user {self.ids.uid}, group {self.ids.gid}, without capabilities{more}, in the part that has no rights"
 
@@ -244,7 +246,12 @@ def make_plan(s: Settings, machine: Machine, accounts: Accounts) -> Plan:
     roles = Roles(own, programs, machine.ids, kept & _READING if own.uid else 0, others)
     sandbox = _sandbox(s, machine, programs, kept)
     if worker is not None:
-        worker = replace(worker, no_files=s.sandbox != {"off"} and not machine.troubles.get("landlock"))
+        wanted = s.sandbox != {"off"}
+        worker = replace(
+            worker,
+            no_files=wanted and not machine.troubles.get("landlock"),
+            local=wanted and not machine.troubles.get("seccomp"),
+        )
     return Plan(tuple(_confinement(s)), _become(s, machine, own, kept, programs), roles, worker, sandbox)
 
 

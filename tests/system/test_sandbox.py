@@ -351,7 +351,7 @@ for what, attempt in (
     ("list", lambda: os.listdir("/usr")),
     ("run", lambda: os.posix_spawn("/bin/true", ["true"], {})),
     ("remove", lambda: os.unlink(sys.argv[1])),
-    ("reach", lambda: socket.create_connection(("127.0.0.1", int(sys.argv[2])))),
+    ("reach", lambda: socket.socket().connect(("127.0.0.1", int(sys.argv[2])))),
     ("make", lambda: open(sys.argv[1] + "-new", "x").write("dump")),
 ):
     try:
@@ -403,7 +403,7 @@ for what, attempt in (
     ("write beside", lambda: open(top + "/outside", "a")),
     ("leave", lambda: os.open("../outside", os.O_RDWR, dir_fd=destination)),
     ("run", lambda: os.posix_spawn("/bin/true", ["true"], {})),
-    ("reach", lambda: socket.create_connection(("127.0.0.1", int(sys.argv[2])))),
+    ("reach", lambda: socket.socket().connect(("127.0.0.1", int(sys.argv[2])))),
     ("speak", lambda: socket.socket(socket.AF_UNIX)),
     ("become", lambda: os.setuid(12)),
 ):

@@ -142,6 +142,19 @@ def test_a_system_that_cannot_give_it(world: World, capability: str) -> None:
     assert (quiet.code, quiet.troubles) == (0, [])
 
 
+def test_a_container_in_which_root_has_less(world: World) -> None:
+    """Without CAP_SYS_ADMIN, rsync is in its sandbox, and can do all that root could."""
+    head = ("setpriv", "--inh-caps=-sys_admin", "--bounding-set=-sys_admin")
+    os.chown(world.write("theirs"), 1234, 2345)
+    world.source.chmod(0o700)
+    plan = world.run(*world.trees, "-Mrsyncdirect", "--dry-run", head=head).out
+    assert "clsync, the worker" in plan
+    assert f"reads the watched directory, its programs and libraries, writes {world.destination}" in plan
+    done = world.run(*world.trees, "-Mrsyncdirect", "--only-initialsync", head=head)
+    assert (done.code, done.troubles) == (0, [])
+    world.demand_equal()
+
+
 def test_what_needs_it_is_an_error_without_it(world: World) -> None:
     message, _ = world.run(*world.trees, "--seccomp-filter", "--uid=nobody").complaint(Exit.USAGE)
     assert message == "--seccomp-filter without --splitting"

@@ -246,6 +246,8 @@ LAYERS = frozenset(("landlock", "seccomp", "mounts", "capabilities"))
         (("-unobody",), AS_ROOT, LAYERS - {"capabilities"}),
         (("--splitting=process",), AS_ROOT, LAYERS),
         (("--splitting=process", "-CCAP_SYS_ADMIN"), AS_ROOT, LAYERS - {"capabilities"}),
+        (("--splitting=process",), Machine(ROOT, ALL & ~MARKS), LAYERS - {"mounts"}),
+        (("--splitting=process", "-CCAP_SETPCAP"), Machine(ROOT, ALL & ~MARKS), {"capabilities"}),
         (("-unobody", "--monitor=inotify"), AS_ROOT, set()),
         (("-unobody", "--monitor=inotify", "--sync-handler-uid=backup"), AS_ROOT, {"landlock", "seccomp"}),
         (("--chroot=/new",), AS_ROOT, LAYERS - {"mounts"}),

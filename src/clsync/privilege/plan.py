@@ -20,10 +20,15 @@ _NOBODY: Final = 65534
 """The user and the group that own nothing, where there are no entries for them."""
 _BECOMING: Final = mask(("CAP_SETUID", "CAP_SETGID"))
 _READING: Final = mask(("CAP_DAC_READ_SEARCH",))
-_BROKER: Final = mask(
+_COPYING: Final = mask(
     (
-        *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETFCAP", "CAP_MKNOD"),  # mode copy
+        *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETFCAP", "CAP_MKNOD"),
         "CAP_DAC_READ_SEARCH",
+    )
+)
+"""What making files equal takes of root."""
+_BROKER: Final = _COPYING | mask(
+    (
         "CAP_KILL",  # handlers that have become somebody else, and the worker
         *("CAP_SETUID", "CAP_SETGID"),
         "CAP_SETPCAP",  # to take from rsync what it has no use for
@@ -401,8 +406,8 @@ def _lacking(layer: str, s: Settings, machine: Machine, programs: Ids, kept: int
         return LeftOut(why, how)
     if layer == "mounts" and s.chroot is not None and s.pivot_root == "off":
         return LeftOut("the new root is no mount point", "--pivot-root=auto")
-    if needed is None and not programs.uid and kept != machine.permitted and not kept & _MARKING:
-        # Without CAP_SYS_ADMIN it takes no_new_privs, and then root's programs do not become what root is.
+    if needed is None and not programs.uid and machine.permitted & _COPYING & ~kept and not kept & _MARKING:
+        # Without CAP_SYS_ADMIN it takes no_new_privs, and then root's programs have no more than we have.
         return LeftOut(
             "programs of root would stay without capabilities", "--preserve-capabilities with CAP_SYS_ADMIN"
         )

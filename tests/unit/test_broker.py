@@ -8,7 +8,8 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count, repeat
 from pathlib import Path
@@ -81,10 +82,14 @@ class Asked:
         self.ended = Ended()
         self.held: list[int] = []
         """Descriptors that were given out, and are open until the worker is dismissed."""
+        self.expect_end: Callable[[], object]
+        """Tells it that the worker was asked to end; there once it has answered."""
 
         async def served() -> Ended:
             witness = Witness(listening) if listening is not None else None
             broker = Broker(first, access, preparation, Ids(65534, 65534, ()), log, lambda: None, witness)
+            loop = asyncio.get_running_loop()
+            self.expect_end = lambda: loop.call_soon_threadsafe(broker.expect_end)
             return await broker.serve(looks, runs, self._dismissed)
 
         def run() -> None:
@@ -554,6 +559,34 @@ def test_a_macro_makes_no_other_hook_out_of_a_permitted_one(tmp_path: Path) -> N
     finally:
         asked.close()
     assert mark.read_text() == str(permitted)
+
+
+def test_a_worker_that_waits_for_a_hook_is_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for nothing else, and not for long after it."""
+    monkeypatch.setattr("clsync.daemon.broker.ENDING", 1.0)
+    hook, runs, go = tmp_path / "hook", tmp_path / "runs", tmp_path / "go"
+    hook.write_text(f"#!/bin/sh\n: >{runs}\nuntil [ -e {go} ]; do sleep 0.05; done\n")
+    hook.chmod(0o755)
+    (tmp_path / "below").mkdir()
+    asked = Asked(tmp_path / "below", f"--exit-hook={hook}")
+    try:
+        asked.root()
+        run = framed(
+            Op.HOOK_RUN, Kind.REQUEST, 9, pack(SIGNATURES[Op.HOOK_RUN].request, 0, "exit-hook", "exiting", 1)
+        )
+        asked.runs.sendall(run)
+        until = time.monotonic() + 20
+        while not runs.exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        asked.expect_end()
+        time.sleep(2)  # what is to be shown is that nothing happens
+        asked.root()
+        go.touch()
+        ended = asked.wait()
+        assert (ended.late, ended.code, ended.trouble) == (True, None, "")
+    finally:
+        asked.close()
 
 
 def test_the_worker_goes_without_a_word(asked: Asked) -> None:

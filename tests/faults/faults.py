@@ -90,6 +90,14 @@ def send(pid: int, number: int) -> bool:
     return True
 
 
+def command(pid: int) -> str:
+    """Return the name of a process; nothing where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        return ""
+
+
 # Processes
 
 
@@ -155,9 +163,12 @@ class HandlerHangs(_Wrapped):
 
     def strike(self) -> None:
         daemon = self.run()
-        if time.monotonic() > self._next and daemon.running and (children := daemon.descendants()):
-            self.count += send(self.random.choice(children), signal.SIGSTOP)
+        if time.monotonic() > self._next and daemon.running and (handlers := self._handlers()):
+            self.count += send(self.random.choice(handlers), signal.SIGSTOP)
             self._next = time.monotonic() + self.random.random()
+
+    def _handlers(self) -> list[int]:
+        return [pid for pid in self.run().descendants() if command(pid).startswith("rsync")]
 
     def heal(self) -> None:
         super().heal()

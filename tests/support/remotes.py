@@ -152,7 +152,8 @@ class RsyncHost(Server):
         )
         rights = "uid = 0\ngid = 0\n" if os.geteuid() == 0 else ""
         settings.write_text(
-            f"log file = {top}/rsyncd.log\nuse chroot = {'yes' if chroot else 'no'}\nmunge symlinks = no\nread only = no\n{rights}"
+            f"log file = {top}/rsyncd.log\nuse chroot = {'yes' if chroot else 'no'}\n"
+            f"munge symlinks = no\nread only = no\n{rights}"
             f"[data]\npath = {directory.parent}\n[closed]\npath = {directory.parent}\nread only = yes\n"
         )
         self._told = top / "rsyncd.log"

@@ -134,12 +134,15 @@ class _Wrapped(Fault):
     script = ""
 
     def prepare(self) -> None:
-        self._sign, self._tally = self.stage.top / "sign", self.stage.top / "tally"
-        wrapper = self.stage.top / "own-rsync"
+        place = self.stage.top / type(self).__name__
+        place.mkdir()
+        self._sign, self._tally = place / "sign", place / "tally"
+        wrapper = place / "own-rsync"
+        program = self.stage.rsync or shutil.which("rsync")
         text = f"if [ -e {self._sign} ]; then echo >>{self._tally}; {self.script}; fi"
-        wrapper.write_text(f'#!/bin/sh\n{text}\nexec {shutil.which("rsync")} "$@"\n')
+        wrapper.write_text(f'#!/bin/sh\n{text}\nexec {program} "$@"\n')
         wrapper.chmod(0o755)
-        self.stage.arguments += ["-S", str(wrapper)]
+        self.stage.rsync = str(wrapper)
 
     def inject(self) -> None:
         self._sign.touch()
@@ -294,9 +297,8 @@ class _Fuse(Fault):
         control.write_bytes(bytes(4096))
         with control.open("r+b") as file:
             self._shared = mmap.mmap(file.fileno(), 4096)
-        self.stage.kept, self.stage.destination = top / "kept", top / "seen"
-        for path in (self.stage.kept, self.stage.destination):
-            path.mkdir()
+        self.stage.kept, self.stage.destination = self.stage.destination, top / "seen"
+        self.stage.destination.mkdir()
         fresh = "attr_timeout=0,entry_timeout=0,negative_timeout=0"
         command = ["bindfs", "-f", "-o", fresh, str(self.stage.kept), str(self.stage.destination)]
         environment = {**os.environ, "LD_PRELOAD": str(library), "FAILING_DISK": str(control)}

@@ -129,7 +129,7 @@ class Life:
 
     def _start(self) -> None:
         place = self.stage
-        arguments = [*place.arguments, "-d1"]
+        arguments = [*place.arguments, "-d3"]
         daemon = Daemon(*arguments, program=self.fault.program, env=place.environment, cwd="/")
         self.daemons.append(daemon.start())
 
@@ -226,8 +226,9 @@ class Life:
             took = time.monotonic() - began
             if took > bound or not self.daemon.running:
                 self._lose(differences)
+                doing = "\n".join(map(said, self.daemon.descendants()))
                 raise AssertionError(
-                    f"not equal after {took:.0f} s" if self.daemon.running else "the program has ended"
+                    f"not equal after {took:.0f} s\n{doing}" if self.daemon.running else "the program has ended"
                 )
             time.sleep(min(0.02 + took / 20, 0.3))
         return time.monotonic() - began
@@ -278,6 +279,15 @@ class Life:
                 f" --transport {self.case.transport} --seeds {self.result.seed}",
             ]
         )
+
+
+def said(pid: int) -> str:
+    """Return what a process is, and what it waits for."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        return f"{pid} {words} waits in {Path(f'/proc/{pid}/wchan').read_text()}"
+    except OSError:
+        return f"{pid} is gone"
 
 
 def run_here(case: Case, seed: int) -> Result:

@@ -67,6 +67,8 @@ class Stage:
         self.kept = self.destination
         """Where what is at the destination can be read, also while the destination fails."""
         self.clock = self.top / "clock"
+        self.rsync = ""
+        """What is run as rsync, if it is another program."""
         self.arguments: list[str] = []
         self.environment: dict[str, str] = {}
         self.host: SshHost | RsyncHost | None = None
@@ -81,8 +83,8 @@ class Stage:
             (self.source / name).mkdir()
         build(self.playground("build"), 0)
         for above, _, files in os.walk(bytes(self.source)):
-            for name in files:
-                full = os.path.join(above, name)
+            for file in files:
+                full = os.path.join(above, file)
                 if os.lstat(full).st_mtime_ns == FIXED_NS:
                     os.utime(full, follow_symlinks=False)  # one cannot be told from another by size and mtime
         sow(self.source, self.random)
@@ -102,6 +104,8 @@ class Stage:
             host.start()
             destination = host.destination
             self.environment |= host.environment
+        if self.rsync:
+            self.arguments += ["-S", self.rsync]
         mode = "copy" if self.transport == "copy" else "rsyncdirect"
         self.arguments += [f"-W{self.source}", f"-D{destination}", f"-M{mode}", "-t0.1", "-w0.1"]
 

@@ -26,6 +26,8 @@ PHASES = ("before", "stopped", "live")
 BOUND = 60.0
 """The longest time (s) from the end of fault and changes until the trees are equal; twice the fault's duration is added:
 pauses between tries grow."""
+FAR = 75.0
+"""Added (s) where the target is another host: an rsync that stands still is ended after a minute."""
 ROUNDS = 3
 
 
@@ -221,7 +223,7 @@ class Life:
         """Wait until the trees are equal, and return how long it took (s). Raises AssertionError."""
         wanted = self.stage.wanted()
         began = time.monotonic()
-        bound = BOUND + 2 * self._outage
+        bound = BOUND + 2 * self._outage + (FAR if self.stage.host is not None else 0)
         while differences := self.stage.differences(wanted):
             took = time.monotonic() - began
             if took > bound or not self.daemon.running:

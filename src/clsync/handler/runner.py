@@ -44,13 +44,18 @@ class Result(NamedTuple):
 class Runner:
     """Runs programs for one handler, one after the other."""
 
-    def __init__(self, timeout: float = 0.0, patience: float = 0.0, priority: Priority = USUAL) -> None:
+    def __init__(
+        self, timeout: float = 0.0, patience: float = 0.0, priority: Priority = USUAL, *, far: bool = False
+    ) -> None:
         """`priority`: of the programs. `timeout`: seconds after which a program is ended, 0 for none.
 
         `patience`: seconds after which a program is ended in which neither it nor a descendant did anything,
-        0 for none. Only for programs that wait for nobody but each other.
+        0 for none. Only for programs that wait for nobody but each other; `far`: and for another host. That may be
+        busy, so the patience doubles each time, until a program ends by itself; what was started to come there does
+        not count.
         """
         self._timeout, self._patience, self._priority = timeout, patience, priority
+        self._far, self._first_patience = far, patience
         self._child: subprocess.Popen[bytes] | None = None
         self._stopped = False
         self._timed_out = self._stood_still = False
@@ -104,6 +109,8 @@ class Runner:
                 await group_ended(child.pid)
         finally:
             self._child = None
+        if self._far:
+            self._patience = self._patience * 2 if self._stood_still else self._first_patience
         text = messages.text() if messages else b""
         return Result(child.returncode, text, self._timed_out, self._stopped, self._stood_still)
 
@@ -149,7 +156,7 @@ class Runner:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._patience / 4)
-            now = activity(child.pid)
+            now = activity(child.pid, alone=self._far)
             if now is None or now != last:
                 last, since = now, loop.time()
             elif loop.time() - since >= self._patience:

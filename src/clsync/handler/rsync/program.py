@@ -27,6 +27,11 @@ PATIENCE = 1.0
 
 Seen with 3.5.0: -H while files of the source vanish, and a file that became a fifo before it was opened.
 """
+FAR_PATIENCE = 60.0
+"""Seconds after which a remote one is ended that did nothing, the first time: its other end may be busy.
+
+Seen with 3.5.0: -H while the other end cannot write. rsync's own --timeout does not end it.
+"""
 _CODE_SSH = 255
 _HINTS = {
     1: "look at the arguments and at the rsync daemon's configuration",
@@ -68,7 +73,7 @@ class Program:
         self._codes_done = frozenset(codes_done) | CODES_DONE
         self._arguments, self._show_progress = list(arguments), show_progress
         self._environment = dict(environment) | {b"LC_ALL": b"C"}
-        self._runner = Runner(timeout, 0.0 if target.remote else PATIENCE, priority)
+        self._runner = Runner(timeout, FAR_PATIENCE if target.remote else PATIENCE, priority, far=target.remote)
         keep = target.ssh and not chooses_shell(self._arguments, self._environment)
         self.sandbox = sandbox
         """What a run can do at most, but for the way to a remote target."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import random
 import shutil
 import signal
-import stat
 import struct
 import subprocess
 import time
@@ -17,10 +17,8 @@ from pathlib import Path
 
 from tests.faults.stage import TRANSPORTS, Stage
 from tests.support.daemon import Daemon, installed
-from tests.support.rights import NOBODY
 from tests.system.world import mount
 
-EIO, ENOSPC, EROFS = 5, 28, 30
 FAKETIME = Path(f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketime.so.1")
 _QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 
@@ -34,8 +32,6 @@ class Fault:
     transports: tuple[str, ...] = TRANSPORTS
     needs: tuple[str, ...] = ()
     """Programs and files without which it cannot be had."""
-    privileged = True
-    """Done as root, else as nobody."""
     restarts = False
     """The program is ended by it: to be started anew."""
     sees_all = True
@@ -162,7 +158,7 @@ class HandlerHangs(_Wrapped):
 
     def prepare(self) -> None:
         super().prepare()
-        self.stage.arguments += ["--timeout-sync=2"]
+        self.stage.arguments += ["--timeout-sync=8"]
 
     def strike(self) -> None:
         daemon = self.run()
@@ -215,7 +211,7 @@ class HostHangs(Fault):
     transports = ("ssh", "rsyncd")
 
     def prepare(self) -> None:
-        self.stage.arguments += ["--timeout-sync=3"]
+        self.stage.arguments += ["--timeout-sync=8"]
 
     def inject(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -320,7 +316,7 @@ class InputOutputErrors(_Fuse):
     """EIO by chance, or from every call."""
 
     def inject(self) -> None:
-        self.fail(self.random.choice((10, 50, 200, 1000)), EIO)
+        self.fail(self.random.choice((10, 50, 200, 1000)), errno.EIO)
 
     def heal(self) -> None:
         self.fail(0, 0)
@@ -332,7 +328,7 @@ class DiskHangs(_Fuse):
 
     def prepare(self) -> None:
         super().prepare()
-        self.stage.arguments += ["--timeout-sync=2"]
+        self.stage.arguments += ["--timeout-sync=8"]
 
     def inject(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
@@ -343,32 +339,14 @@ class DiskHangs(_Fuse):
 
 
 @fault("access denied")
-class AccessDenied(Fault):
-    """EACCES: for the destination, for directories in it, and for directories and files of the source."""
-
-    transports = ("rsync", "copy")
-    needs = ("setpriv",)
-    privileged = False
-
-    def __init__(self, stage: Stage, run: Run, draw: random.Random) -> None:
-        super().__init__(stage, run, draw)
-        self._closed: list[tuple[Path, int]] = []
+class AccessDenied(_Fuse):
+    """EACCES by chance, or from every call: as of a destination that another host guards."""
 
     def inject(self) -> None:
-        destination = self.stage.destination
-        choices = [destination, self.stage.source / "d1", self.stage.source / "d2/whole2"]
-        choices += [path for name in ("d0", "play") if (path := destination / name).exists()]
-        for path in self.random.sample(choices, self.random.randrange(1, 3)):
-            self._closed.append((path, stat.S_IMODE(path.stat().st_mode)))
-            self.count += 1
-        for path, mode in self._closed:
-            path.chmod(0 if path.is_file() else mode & 0o500)
+        self.fail(self.random.choice((50, 200, 1000)), errno.EACCES)
 
     def heal(self) -> None:
-        for path, mode in self._closed:
-            if path.exists():
-                path.chmod(mode)
-        self._closed.clear()
+        self.fail(0, 0)
 
 
 @fault("edited by others")
@@ -511,10 +489,3 @@ def lacking(name: str) -> Iterator[str]:
     for need in kind.needs:
         if not (os.path.exists(need) if need.startswith("/") else shutil.which(need)):
             yield need
-
-
-def become_nobody() -> None:
-    """Give up all rights of this process, for good."""
-    os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -111,7 +112,7 @@ class Soak:
         """End it; return where a file was not whole."""
         for fault in self.faults.values():
             fault.heal()
-        self.daemon.stop(timeout=120)
+        self.daemon.stop(signal.SIGQUIT, timeout=120)
         told, _ = self.watcher.communicate()
         *wrong, reads = told.decode().splitlines()
         self.reads = int(reads)

@@ -27,13 +27,15 @@ def sow(top: Path, draw: random.Random) -> None:
 def write(top: Path, seed: str, clock: Path) -> None:
     """Write until standard input ends; what cannot be written now is written later."""
     draw = random.Random(seed)
-    latest = dict(versions(top))
+    latest: dict[str, int] = {}
     while not select.select([sys.stdin], [], [], draw.uniform(0, 0.08))[0]:
+        if not latest and not (latest := dict(versions(top))):
+            continue  # the disk is away
         name = draw.choice(FILES)
         size, mtime_ns = _size(draw), None
         with suppress(OSError, ValueError):
             mtime_ns = time.time_ns() + int(float(clock.read_text()) * 1e9)
-        with suppress(OSError):  # the disk is away
+        with suppress(OSError):
             put(top, name, latest[name] + 1, size, mtime_ns)
             latest[name] += 1
 

@@ -73,9 +73,9 @@ class Result:
 class Life:
     """A source that changes, a program, a fault, and somebody who watches the destination."""
 
-    def __init__(self, case: Case, seed: int, place: Stage) -> None:
-        """Prepare everything; nothing is started but the host."""
-        self.case, self.stage = case, place
+    def __init__(self, case: Case, seed: int, place: Stage, rounds: int) -> None:
+        """Take all of it; nothing is done yet. `rounds`: how often a live fault arises."""
+        self.case, self.stage, self._rounds = case, place, rounds
         self.result = Result(case, seed)
         self.random = random.Random(f"life {case} {seed}")
         self.fault = FAULTS[case.fault](place, lambda: self.daemon, self.random)
@@ -105,7 +105,7 @@ class Life:
     def _before(self) -> None:
         self._arise()
         self._start()
-        for _ in range(ROUNDS if self.fault.restarts else 1):
+        for _ in range(self._rounds if self.fault.restarts else 1):
             self._churn(arise=self.fault.restarts)
 
     def _stopped(self) -> None:
@@ -123,7 +123,7 @@ class Life:
     def _live(self) -> None:
         self._start()
         self._settle()
-        for _ in range(ROUNDS):
+        for _ in range(self._rounds):
             self._churn(arise=True)
             assert self.fault.restarts or not self.result.refusals, f"the program has ended\n{self.daemon.tail}"
 
@@ -292,11 +292,11 @@ def said(pid: int) -> str:
         return f"{pid} is gone"
 
 
-def run_here(case: Case, seed: int) -> Result:
+def run_here(case: Case, seed: int, rounds: int = ROUNDS) -> Result:
     """Run a case in this process."""
     began = time.monotonic()
     with stage(case.transport, seed) as place:
-        life = Life(case, seed, place)
+        life = Life(case, seed, place, rounds)
         try:
             life.live()
         except AssertionError as error:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from clsync.kernel import orphans
 from clsync.kernel.features import refuse_if_forced
 from clsync.kernel.priority import USUAL, Priority, set_priority
 from clsync.kernel.process import activity, group_alive, signal_group, spawn
@@ -174,6 +175,24 @@ async def group_ended(group: int) -> None:
         if loop.time() > deadline:
             signal_group(group, signal.SIGKILL)
         await asyncio.sleep(0.02)
+
+
+async def orphans_ended(work: bytes) -> str:
+    """End what a clsync that was killed has left at the same work; return what is wrong where that does not end.
+
+    It would write what is old over what is new.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while left := orphans.orphans(work):
+        late = loop.time() - began
+        if late > 2 * GRACE:
+            return f"what another clsync that was killed has left at work does not end (process {left[0]})"
+        for pid in left:
+            with suppress(PermissionError):
+                orphans.end(pid, signal.SIGKILL if late > GRACE else signal.SIGTERM)
+        await asyncio.sleep(0.02)
+    return ""
 
 
 async def ended(child: subprocess.Popen[bytes]) -> int:

@@ -16,6 +16,7 @@ from clsync.handler.rsync.connection import Connection, chooses_shell
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, MERGE, Recipe
 from clsync.handler.rsync.target import Target
 from clsync.handler.runner import Result, Runner, anonymous_file
+from clsync.kernel.orphans import mark, work_of
 from clsync.kernel.priority import USUAL, Priority
 from clsync.kernel.process import exit_text
 from clsync.kernel.sandbox import Sandbox
@@ -142,10 +143,14 @@ class Program:
         argv = [self.name]
         for argument in self._arguments:
             argv += [*arguments, *shell] if argument == ARGUMENTS_MACRO else [argument]
-        env = self._environment | {
-            b"CLSYNC_STATUS": batch.status.encode(),
-            b"CLSYNC_ITERATION": b"%d" % batch.number,
-        }
+        env = (
+            self._environment
+            | mark(work_of(batch.root, self.target.text))
+            | {
+                b"CLSYNC_STATUS": batch.status.encode(),
+                b"CLSYNC_ITERATION": b"%d" % batch.number,
+            }
+        )
         nowhere = os.open(os.devnull, os.O_WRONLY) if output is None and not visible else None
         try:
             out = output if nowhere is None else nowhere

@@ -35,10 +35,10 @@ KINDS = (
 """What can be had at once, in this order between source and destination."""
 EVERY = 10.0
 """Seconds between two looks at the memory."""
-ROUNDS = 8
+ROUNDS = 4
 """Faults between two rests."""
-BOUND = 240.0
-"""The longest time (s) until the trees are equal: after eight faults the pauses between tries have grown."""
+BOUND = 420.0
+"""The longest time (s) until the trees are equal: the longest pause between two tries is 300."""
 
 
 class Soak:

@@ -23,7 +23,10 @@ def work_of(root: int, target: bytes) -> bytes:
 
 def mark(work: bytes) -> dict[bytes, bytes]:
     """Return what is to be in the environment of a program that this process starts."""
-    return {_VARIABLE: b"%s %s" % (_stat(os.getpid())[1], work)}
+    try:
+        return {_VARIABLE: b"%s %s" % (_stat(os.getpid())[1], work)}
+    except OSError:
+        return {}  # there is no /proc
 
 
 def orphans(work: bytes) -> list[int]:

@@ -104,7 +104,10 @@ class Life:
 
     def _before(self) -> None:
         self._arise()
-        self._start()
+        if self.fault.starts_with_it:
+            self._start()
+        else:
+            self._heal()
         for _ in range(self._rounds if self.fault.restarts else 1):
             self._churn(arise=self.fault.restarts)
 
@@ -153,7 +156,9 @@ class Life:
         if self._began:
             self._outage = max(self._outage, time.monotonic() - self._began)
         self._began = 0.0
-        if not self.daemon.running:
+        if not self.daemons:
+            self._start()
+        elif not self.daemon.running:
             self.result.refusals += self._refused()
             self._start()
 

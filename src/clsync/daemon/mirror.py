@@ -14,6 +14,7 @@ from clsync.core.changes import DOUBT
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.core.windows import Window
+from clsync.daemon.arrival import NOT_SERVED, Arrival
 from clsync.daemon.collector import Collector
 from clsync.daemon.course import Leaving
 from clsync.daemon.crew import Crew
@@ -30,9 +31,6 @@ from clsync.monitor.base import Monitor
 
 Handlers = Sequence[Handler | None]
 """One for each target; None: the one at work stays."""
-_NOT_SERVED = "nothing is handed over to this destination any more"
-_SECOND_LOOK = 0.05
-"""Seconds between two looks whether everything is at rest."""
 _ROOT_CHECK = 1.0
 """Seconds between two looks for a root that is gone."""
 _RULES_READ = "rules: read again, comparing everything"
@@ -124,7 +122,14 @@ class Mirror:
             self._search.hurry()
         self._leaving: Leaving | None = None
         self._full_wanted = self._rules_wanted = self._flushing = False
-        self._following = asyncio.Event()
+        self._arrival = Arrival(
+            self._source,
+            self._deliveries,
+            serves=self._serves,
+            is_away=self._is_away,
+            lose_window=self._lose_window,
+            wake=self._call,
+        )
         self._rules_asked = 0.0
         """When somebody wanted the rules to be read again last (monotonic seconds)."""
         self._parts_wanted: tuple[Parts, Handlers] | None = None
@@ -233,62 +238,8 @@ class Mirror:
         return [await delivery.state(self._status, seen) for delivery in self._deliveries]
 
     async def arrival(self, names: Collection[str], until_synced: bool) -> dict[str, dict[bytes, str]]:
-        """Wait until everything that has changed before this call has arrived; return what has failed, by target.
-
-        `names`: of the targets, none for all of them. `until_synced`: until nothing at all is left there.
-        """
-        chosen = [delivery for delivery in self._deliveries if not names or delivery.target.name in names]
-        failed: dict[str, dict[bytes, str]] = {}
-        await self._following.wait()
-        while True:
-            await self._look_at_all()
-            # Nothing may happen between these: what is dirty now is what is waited for.
-            barriers = [(delivery, delivery.target.raise_barrier()) for delivery in chosen]
-            for delivery, barrier in barriers:
-                delivery.hurry = True
-                if not self._serves(delivery):
-                    barrier.end(_NOT_SERVED)
-            self._call()
-            arrivals = await asyncio.gather(*(delivery.target.arrival(barrier) for delivery, barrier in barriers))
-            for delivery, found in zip(chosen, arrivals, strict=True):
-                failed.setdefault(delivery.target.name, {}).update(found)
-            if not until_synced or await self._at_rest(chosen):
-                return {name: found for name, found in failed.items() if found}
-            await asyncio.sleep(_SECOND_LOOK)
-
-    async def _at_rest(self, chosen: Sequence[Delivery]) -> bool:
-        """Tell whether nothing is left for some targets, also by what has changed a moment ago."""
-
-        def rests() -> bool:
-            return all(d.target.at_rest() or not self._serves(d) for d in chosen)
-
-        if self._search.busy or not rests():
-            return False
-        await self._look_at_all()
-        return rests()
-
-    async def _look_at_all(self) -> None:
-        """Let all that has changed by now be dirty at all targets."""
-        while True:
-            while self._root.trouble() is not None or self._hold_until is not None:
-                self._note_root_gone()
-                await asyncio.sleep(_SECOND_LOOK)
-            await self._collector.catch_up(fresh=True)
-            # Who asks for it may go away in the middle; what is taken is not to be lost by that.
-            taking = asyncio.ensure_future(self._source.take_all(time.monotonic()))
-            try:
-                await asyncio.shield(taking)
-            except OSError:
-                self._lose_window()
-                continue
-            except asyncio.CancelledError:
-                taking.add_done_callback(self._note_taken)
-                raise
-            return
-
-    def _note_taken(self, taking: asyncio.Future[None]) -> None:
-        if not taking.cancelled() and taking.exception() is not None:
-            self._lose_window()
+        """Wait until everything that has changed before this call has arrived (see `Arrival.of`)."""
+        return await self._arrival.of(names, until_synced)
 
     def pause(self, names: Collection[str], paused: bool) -> None:
         """Hand over nothing to some targets (`names`; none: all), or go on; what is on its way arrives."""
@@ -311,7 +262,7 @@ class Mirror:
                 self._skip_initial()
             else:
                 self._begin_initial()
-            self._following.set()
+            self._arrival.following.set()
             while self._leaving is None:
                 await self._step()
             return await self._end()
@@ -594,7 +545,7 @@ class Mirror:
     def _called(self) -> bool:
         """Tell whether the main loop has something else to do than to wait."""
         wanted = self._rules_wanted or self._parts_wanted is not None
-        return self._leaving is not None or wanted or (self._following.is_set() and self._full_wanted)
+        return self._leaving is not None or wanted or (self._arrival.following.is_set() and self._full_wanted)
 
     def _show_idle(self) -> None:
         if self._hold_until is not None or self._standby.active:
@@ -608,6 +559,13 @@ class Mirror:
         if self._hold_until is None:
             self._hold_until = 0.0
             self._call()
+
+    def _is_away(self) -> bool:
+        """Tell whether the tree is not there; if so, it is looked for."""
+        away = self._root.trouble() is not None or self._hold_until is not None
+        if away:
+            self._note_root_gone()
+        return away
 
     def _hold(self, trouble: str) -> None:
         """Do nothing, and delete nothing, while the root is not the one we know."""
@@ -690,7 +648,7 @@ class Mirror:
         elif self._given_up_on(delivery):
             self._log.error(f"{delivery.target.called} is given up: it failed too often", "the others go on")
         if not self._serves(delivery):
-            delivery.target.end_barriers(_NOT_SERVED)
+            delivery.target.end_barriers(NOT_SERVED)
 
     # -- other settings ----------------------------------------------------------------------------------------
 

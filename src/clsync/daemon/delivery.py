@@ -93,6 +93,8 @@ class Delivery:
         """Nothing is handed over until somebody lets it go on."""
         self.initial_over = False
         """Everything was compared once."""
+        self.compared_since = time.time()
+        """What has changed since then may not be at the target, whatever its size and mtime (wall clock)."""
         self.warm = False
         """What differs is being handed over, and that is instead of comparing everything."""
         self.memory: TargetMemory | None = None

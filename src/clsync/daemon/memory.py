@@ -14,10 +14,10 @@ from typing import Final, NamedTuple
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.changes import ATTRIB, DOUBT, NAME
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.listing import YOUNG_NS, Signature, signature_of
-from clsync.core.paths import ancestors, is_below, parent, shown
+from clsync.core.paths import ancestors, is_below, join, parent, shown
 from clsync.core.rules import Rules
 from clsync.daemon.log import Log
 from clsync.daemon.resolve import FORCED_LIMIT, bits_of
@@ -63,14 +63,12 @@ class Kept(NamedTuple):
     """A state seen from outside."""
 
     directory: bytes
-    complete: bool
-    """All of the source is in it: the next start compares with it."""
     dirty: int
     """Paths that a target may not hold as it says."""
     unflushed: int
     """Paths that were confirmed, and would not be sure after a loss of power."""
-    lost: str
-    """Why it is no longer kept."""
+    trouble: str | None
+    """Why the next start will compare everything; None: it will not."""
 
 
 @dataclass(eq=False)
@@ -165,7 +163,7 @@ class Memory:
         store.on_lost = lambda why: self._log.error(f"{where} is no longer kept: {why}", hint)
         for target in self.targets:
             if target.local is not None and not _holds_anything(target.local):
-                store.hand_over(target.key, {b"": DOUBT}, 0.0)
+                store.hand_over(target.key, {b"": DOUBT}, time.time())
         return store
 
     def make_room(self) -> None:
@@ -215,7 +213,8 @@ class Memory:
         store = self._store
         if store is None:
             return None
-        return Kept(self._place.directory, self.complete, store.journalled(), store.awaiting_flush(), store.lost)
+        trouble = store.lost or (None if self.complete else "not everything is in it yet")
+        return Kept(self._place.directory, store.journalled(), store.awaiting_flush(), trouble)
 
     # -- scans -------------------------------------------------------------------------------------------------
 
@@ -300,7 +299,7 @@ class Memory:
 
     def _noted(self, store: Store, key: bytes, batch: Batch, taken: Mapping[bytes, int], since: float) -> Handed:
         entries, root = batch.entries, batch.root
-        changes = {path: bits_of(flags) | (NAME if flags & flag.MISSING else 0) for path, flags in entries.items()}
+        changes = {path: _unsure(flags) for path, flags in entries.items()}
         handed = Handed(changes, since)
         for path in taken.keys() - entries.keys():
             # Nothing stands below what is no directory, and its row of the journal is to go.
@@ -511,6 +510,16 @@ class TargetMemory:
             return [Dirty(b"", DOUBT, 0.0)]
         return await asyncio.to_thread(store.dirty, self.key)
 
+    async def left_over(self, rows: Iterable[Dirty]) -> list[bytes]:
+        """Return what stands only at the target beside paths that it may not hold: what was cut off leaves files behind.
+
+        At a remote one, who receives removes them.
+        """
+        if self.local is None:
+            return []
+        directories = {parent(row.path) for row in rows}
+        return await asyncio.to_thread(_only_there, self._memory.root.path, self.local, directories)
+
     async def is_warm(self) -> bool:
         """Tell whether it is known what the target holds, but for some paths."""
         return self._memory.complete and not _holds_top(await self.rows())
@@ -629,6 +638,20 @@ def _confirm(store: Store, key: bytes, handed: Handed) -> None:
         trees, again = {}, {path: again[path] for path in again.keys() & handed.signatures.keys()}
 
 
+def _only_there(source: bytes, target: bytes, directories: Iterable[bytes]) -> list[bytes]:
+    """Return the paths in some directories that stand only at the target."""
+    found = []
+    for directory in directories:
+        try:
+            here = {*os.listdir(os.path.join(source, directory))}
+            with roles.as_programs():
+                there = os.listdir(os.path.join(target, directory))
+        except OSError:
+            continue
+        found += [join(directory, name) for name in there if name not in here]
+    return found
+
+
 def _flush(path: bytes) -> None:
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -653,3 +676,11 @@ def _holds_anything(directory: bytes) -> bool:
 
 def _digest(*parts: object) -> bytes:
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
+
+
+def _unsure(flags: int) -> int:
+    """Return what may be different at a target when an entry was given to a handler, and nobody knows what came of it."""
+    if flags & flag.DIRECTORY:
+        return bits_of(flags)
+    # It may be there in another version of the same size and mtime, or be no file at all.
+    return bits_of(flags) | (NAME | CONTENT if flags & flag.MISSING else CONTENT)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 Handlers = Sequence[Handler | None]
 """One for each target; None: the one at work stays."""
+_SLACK = 2.0
+"""Seconds by which clocks may be set."""
 _ROOT_CHECK = 1.0
 """Seconds between two looks for a root that is gone."""
 _RULES_READ = "rules: read again, comparing everything"
@@ -675,7 +677,8 @@ class Mirror:
     def _arrived(self, delivery: Delivery, outcome: Outcome) -> None:
         """Follow a target that has answered; end the run where it has gone well often enough, or failed too often."""
         if not delivery.initial_over and not delivery.warm and outcome.verdict is not Verdict.UNWELL:
-            self._end_initial(delivery, outcome.verdict is Verdict.DONE, self._started_ns)
+            since = int((delivery.compared_since - _SLACK) * 1e9)
+            self._end_initial(delivery, outcome.verdict is Verdict.DONE, min(self._started_ns, since))
         self._end_if_enough()
         if not self._given_up() and self._given_up_on(delivery):
             self._log.error(f"{delivery.target.called} is given up: it failed too often", "the others go on")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from clsync.core.changes import DOUBT
+from clsync.core.changes import DOUBT, NAME
 from clsync.daemon.delivery import Delivery
 from clsync.daemon.log import Log
 
@@ -40,10 +40,16 @@ class WarmStart:
         pairs = list(zip(deliveries, self._memory.targets, strict=True))
         warm = [delivery for delivery, target in pairs if await target.is_warm()]
         for delivery, target in pairs:
+            rows = await target.rows()
             if delivery in warm:
                 delivery.warm = True
-                for row in await target.rows():
+                for row in rows:
                     delivery.target.dirty.add([(row.path, row.bits)], row.since)
+                left_over = await target.left_over(rows)
+                delivery.target.dirty.add(((path, NAME) for path in left_over), time.time())
+            else:
+                # What has changed since an earlier start may look as it did then: there it may not have arrived.
+                delivery.compared_since = min((row.since for row in rows if not row.path), default=time.time())
         if warm:
             self._deliveries = warm
             self._task = asyncio.get_running_loop().create_task(self._run(warm, list(deliveries)))
@@ -77,6 +83,7 @@ class WarmStart:
                     differing += len(part)
                     for delivery in everybody:
                         delivery.target.dirty.add(part, began)
+                        delivery.target.distrusted.update(path for path, bits in part if bits & DOUBT)
                     self._wake()
         except Unknown:
             self._log.warning("warm start: it cannot be told what differs: everything is compared")

@@ -86,7 +86,7 @@ class Store:
 
         `identity`: the root and all settings that make another tree of it; `targets`: a key for each of them;
         `boot`: see `kernel.durable.boot_id`. A state that cannot be used is set aside. Targets that are new have to
-        be synced as a whole (`dirty` says so). Raises OperatorError where another process has it, OSError or
+        be synced as a whole (`dirty` says so, and since when). Raises OperatorError where another process has it, OSError or
         sqlite3.Error where none can be had here.
         """
         mark = opening.lock(directory)
@@ -124,7 +124,7 @@ class Store:
         added = self._rows.execute(insert, (key, b"", checksum(key, b"")))
         assert added.lastrowid is not None
         self._targets[key] = added.lastrowid
-        self._note(added.lastrowid, {b"": DOUBT}, 0.0)
+        self._note(added.lastrowid, {b"": DOUBT}, time.time())
 
     def _drop_target(self, number: int) -> None:
         for table in ("dirty", "unflushed"):

@@ -86,8 +86,8 @@ class Store:
 
         `identity`: the root and all settings that make another tree of it; `targets`: a key for each of them;
         `boot`: see `kernel.durable.boot_id`. A state that cannot be used is set aside. Targets that are new have to
-        be synced as a whole (`dirty` says so, and since when). Raises OperatorError where another process has it, OSError or
-        sqlite3.Error where none can be had here.
+        be synced as a whole (`dirty` says so, and since when). Raises OperatorError where another process has it,
+        OSError or sqlite3.Error where none can be had here.
         """
         mark = opening.lock(directory)
         try:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -48,6 +47,12 @@ def journal(world: World) -> list[bytes]:
     """Return what a destination may not hold as the index says."""
     with closing(sqlite3.connect(f"file:{database(world)}?mode=ro", uri=True)) as rows:
         return [path for (path,) in rows.execute("SELECT path FROM dirty")]
+
+
+def unflushed(world: World) -> list[bytes]:
+    """Return what was confirmed, and may be lost with the power."""
+    with closing(sqlite3.connect(f"file:{database(world)}?mode=ro", uri=True)) as rows:
+        return [path for (path,) in rows.execute("SELECT path FROM unflushed")]
 
 
 def is_complete(world: World) -> bool:
@@ -257,21 +262,21 @@ def test_events_that_were_lost_are_found_without_a_look_at_the_destination(mode:
 
 
 @pytest.fixture
-def boot(tmp_path: Path) -> Iterator[list[Argument]]:
+def boot(tmp_path: Path) -> list[Argument]:
     """Return a head for commands that lets them see another boot of the machine."""
     other = tmp_path / "boot_id"
     other.write_text("01234567-89ab-cdef-0123-456789abcdef\n")
     script = 'mount --bind "$1" /proc/sys/kernel/random/boot_id && shift && exec "$@"'
-    yield ["unshare", "-m", "sh", "-c", script, "sh", other]
+    return ["unshare", "-m", "sh", "-c", script, "sh", other]
 
 
 def test_what_was_not_flushed_is_handed_over_again_after_a_loss_of_power(world: World, boot: list[Argument]) -> None:
     old(world, "flushed")
     state = f"--state-dir={states(world)}"
     calm = (state, "--monitor=inotify")
-    assert world.run(*world.trees, *calm, "--exit-on-no-events").code == 0  # its end flushes
-    with kept(world) as daemon:
-        daemon.wait_for_log(SYNCED)
+    assert world.run(*world.trees, *calm, "--exit-on-no-events").code == 0
+    with kept(world, "--monitor=inotify") as daemon:
+        daemon.wait_until(lambda: not unflushed(world), 60, what="a flush")
         old(world, "later")
         world.wait_for_copy(daemon, "later")
         daemon.wait_until(lambda: is_complete(world), what="a confirmed file")

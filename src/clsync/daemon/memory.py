@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import os
 import sqlite3
+import subprocess
+import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -26,7 +28,8 @@ from clsync.daemon.source import Source
 from clsync.daemon.target import Target
 from clsync.errors import Exit, OperatorError
 from clsync.kernel import roles
-from clsync.kernel.durable import boot_id, flush_file_system
+from clsync.kernel.durable import boot_id
+from clsync.kernel.process import spawn
 from clsync.kernel.walk import lstat_below
 from clsync.state import index, scan
 from clsync.state.store import Confirmed, Dirty, Store
@@ -44,6 +47,9 @@ _LISTED: Final = 50_000
 _NAME_BYTES: Final = 60
 """Of a listing, about."""
 _FLUSH_EVERY: Final = 30.0
+_FIRST_FLUSH: Final = 10.0
+"""Seconds from the start: the end of a run does not wait for a flush, the next run makes up for it."""
+_FLUSH_LOOK: Final = 0.2
 _FAR: Final = 1 << 62
 
 
@@ -107,9 +113,8 @@ class Memory:
         self._landed: list[tuple[TargetMemory, Handed]] = []
         self._recordings: dict[bytes, asyncio.Task[None]] = {}
         self._something = asyncio.Event()
-        self._at_work: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
-        self._flushed_at = time.monotonic()
+        self._at_work: list[asyncio.Task[None]] = []
+        self._turn, self._one_record = asyncio.Lock(), asyncio.Lock()
 
     def attach(self, source: Source, lose_window: Callable[[], None], *, watched: bool) -> None:
         """Be told where changes come from; `lose_window` is called where they cannot be looked at.
@@ -148,7 +153,7 @@ class Memory:
             return
         self.complete = any(not _holds_top(rows) for rows in [await target.rows() for target in self.targets])
         if self._watched:
-            self._at_work = asyncio.create_task(self._work())
+            self._at_work += [asyncio.create_task(self._work(work)) for work in (self._confirm_all, self._flush_all)]
 
     def _opened(self) -> Store:
         """Return the state. Raises OperatorError."""
@@ -184,11 +189,11 @@ class Memory:
         )
 
     async def close(self, *, well: bool = False) -> None:
-        """Note what has arrived, and keep the state no longer; `well`: wait until it is safe from loss of power."""
-        if self._at_work is not None:
-            self._at_work.cancel()
-            await asyncio.wait((self._at_work,))
-            self._at_work = None
+        """Note what has arrived, and keep the state no longer; `well`: wait for scans at work."""
+        for task in self._at_work:
+            task.cancel()
+        await asyncio.gather(*self._at_work, return_exceptions=True)
+        self._at_work.clear()
         if self.kept is not None:
             if well:
                 await self.recorded()
@@ -196,8 +201,6 @@ class Memory:
                 await self._doubt_unseen()
             else:
                 await self._confirm(patient=False)
-            if well:
-                await self._flush()
         for task in self._recordings.values():
             task.cancel()
         await asyncio.gather(*self._recordings.values(), return_exceptions=True)
@@ -287,12 +290,11 @@ class Memory:
 
     async def _record_top(self, store: Store, since: float, initial: bool) -> bool:
         """Record the whole tree, unless it is known; tell whether all that was taken is going to be seen by that."""
-        if self.complete:
-            return False
-        at_work = self._recordings.get(b"")
-        if at_work is not None and (initial or not at_work.done()):
-            return False
-        await self._begin_record(store, b"", since)
+        async with self._one_record:  # several targets begin at the same time
+            at_work = self._recordings.get(b"")
+            if self.complete or (at_work is not None and (initial or not at_work.done())):
+                return False
+            await self._begin_record(store, b"", since)
         if self._source.collector.monitor is None:
             await self._recordings[b""]  # what changes later shows (see `_doubt_unseen`)
         return True
@@ -369,26 +371,26 @@ class Memory:
 
     # -- confirming --------------------------------------------------------------------------------------------
 
-    async def _work(self) -> None:
-        """Confirm what has landed, and flush now and then."""
+    async def _work(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._confirm_and_flush()
+            await work()
         except Exception as error:  # noqa: BLE001 - not even a defect here may end the daemon, or be trusted afterwards
             if self._store is not None:
                 self._store.give_up(f"{type(error).__name__}: {error}")
 
-    async def _confirm_and_flush(self) -> None:
+    async def _confirm_all(self) -> None:
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(self._flushed_at + _FLUSH_EVERY - time.monotonic(), 0.0)):
-                    await self._something.wait()
-            if self._landed:
-                await asyncio.sleep(_AGE)
-                await self._confirm(patient=True)
+            await self._something.wait()
+            await asyncio.sleep(_AGE)
+            await self._confirm(patient=True)
             if not self._landed:
                 self._something.clear()
-            if time.monotonic() >= self._flushed_at + _FLUSH_EVERY:
-                await self._flush()
+
+    async def _flush_all(self) -> None:
+        await asyncio.sleep(_FIRST_FLUSH)
+        while True:
+            await self._flush()
+            await asyncio.sleep(_FLUSH_EVERY)
 
     async def _confirm(self, *, patient: bool) -> None:
         """Confirm what has landed, by all that the monitor has said since; `patient`: when the time is good."""
@@ -474,23 +476,35 @@ class Memory:
 
     async def _flush(self) -> None:
         """Let everything that is confirmed survive a loss of power, as far as we can see to that."""
-        self._flushed_at = time.monotonic()
         store = self.kept
         if store is None or not store.awaiting_flush():
             return
-        with suppress(OSError):
-            await asyncio.to_thread(self._flush_all, store)
+        number = await asyncio.to_thread(store.begin_flush)
+        safe = {path: await self._is_flushed(path) for path in {self.root.path, *(t.local for t in self.targets)}}
+        for target in self.targets if safe[self.root.path] else ():
+            if safe[target.local]:
+                await asyncio.to_thread(store.flushed, target.key, number)
 
-    def _flush_all(self, store: Store) -> None:
-        number = store.begin_flush()
-        _flush(self.root.path)
-        for target in self.targets:
-            try:
-                if target.local is not None:
-                    _flush(target.local)
-            except OSError:
-                continue  # what was written there is not sure: it stays to be flushed
-            store.flushed(target.key, number)
+    async def _is_flushed(self, path: bytes | None) -> bool:
+        """Flush the file system of a directory; tell whether that was done. Of a remote one nothing is known.
+
+        A process of its own does it: who ends is not to wait for a disk.
+        """
+        if path is None:
+            return True
+        try:
+            with self.root.opened() as here:
+                argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.kernel.durable", path]
+                child = spawn(argv, cwd=here, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        except OSError:
+            return False
+        try:
+            while child.poll() is None:
+                await asyncio.sleep(_FLUSH_LOOK)
+        finally:
+            if child.poll() is None:
+                child.kill()
+        return child.returncode == 0
 
 
 class TargetMemory:
@@ -650,14 +664,6 @@ def _only_there(source: bytes, target: bytes, directories: Iterable[bytes]) -> l
             continue
         found += [join(directory, name) for name in there if name not in here]
     return found
-
-
-def _flush(path: bytes) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        flush_file_system(directory)
-    finally:
-        os.close(directory)
 
 
 def _holds_top(rows: Collection[Dirty]) -> bool:

@@ -445,8 +445,8 @@ def _state() -> str:
             " without the state's directory. An empty local destination is noticed."
         ),
         roff.paragraph(
-            "What was confirmed is flushed every 30 seconds, and at the end of a run that is meant to end: the source, and"
-            " local destinations, by syncfs(2). What was confirmed later is handed over again after a loss of power here."
+            "What was confirmed is flushed ten seconds after the start and every 30 seconds, if there is anything: the"
+            " source, and local destinations, by syncfs(2). What was confirmed since is handed over again after the next boot."
             " A remote host is not asked: what it has lost with its power is found by USR2."
         ),
         roff.paragraph(

@@ -179,7 +179,7 @@ class Store:
             # Another target was faster: this one does not hold what the index says.
             for path in index.superseded(self._rows, signatures):
                 del signatures[path]
-        changed = index.confirm(self._rows, signatures)
+        changed = index.confirm(self._rows, signatures, tell=bool(others))
         for top, listings in confirmed.trees.items():
             if others:
                 changed |= index.differences(self._rows, top, listings)

@@ -31,6 +31,7 @@ SECTIONS = (
     "CONTROL",
     "PRIVILEGES",
     "SPLITTING",
+    "STATE",
     "SIGNALS",
     "FILES",
     "EXIT STATUS",

@@ -147,14 +147,14 @@ def make_memory(plans: Sequence[Plan], log: Log) -> Memory | None:
     """Return what is to keep on disk what the targets hold; None where nothing is. Raises OperatorError."""
     made = plans[0]
     wanted = made.settings.state_dir
-    asked = wanted if wanted != b"none" else None
+    asked = wanted if wanted not in (b"auto", b"none", None) else None
     why = next((why for one in plans if (why := _without_state(one))), "")
     if why and asked is not None:
         raise OperatorError(f"--state-dir: there can be no state {why}", "leave it out, or say --state-dir=none")
     states = os.path.abspath(asked) if asked is not None else default_directory(os.geteuid() == 0, os.environb)
     instance = b"\0".join(sorted(one.destination.text for one in plans if one.destination is not None))
     directory = directory_of(states, made.root, instance)
-    if not why and wanted != b"none":
+    if not why and wanted not in (b"none", None):
         from clsync.daemon.memory import Memory, Place  # late: it needs a database
 
         return Memory(

@@ -446,7 +446,8 @@ def _state() -> str:
         ),
         roff.paragraph(
             "What was confirmed is flushed ten seconds after the start and every 30 seconds, if there is anything: the"
-            " source, and local destinations, by syncfs(2). What was confirmed since is handed over again after the next boot."
+            " source, and local destinations, by syncfs(2). What was confirmed since is handed over again after the next"
+            " boot."
             " A remote host is not asked: what it has lost with its power is found by USR2."
         ),
         roff.paragraph(

@@ -832,12 +832,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "",
         _V,
         values.string,
-        None,
+        b"auto",
         _SAY,
         "directory for what is known of the destinations",
-        "DIR|none",
+        "DIR|auto|none",
         "It survives this run: the next one compares the watched directory with it, by metadata alone, and hands over what"
-        " differs. Each watched directory with its destinations has a directory of its own there. By default below"
+        " differs. Each watched directory with its destinations has a directory of its own there. `auto`: below"
         " $STATE_DIRECTORY where that is set (systemd.exec(5)), /var/lib/clsync of root, $XDG_STATE_HOME/clsync of others."
         " `none`: the destinations are compared at each start, as in clsync 0.4. See STATE.",
         completes="dir",

@@ -601,7 +601,7 @@ class TargetMemory:
 
         again = handed.again
         for path in handed.signatures.keys() & busy:
-            again[path] = again.get(path, 0) | bits(path)
+            del handed.signatures[path]  # its row in the journal stays
         tops = {*handed.recorded, *handed.trees}
         if tops:
             for path in busy:
@@ -633,7 +633,7 @@ def _above(paths: Iterable[bytes]) -> set[bytes]:
 def _ripen(handed: Handed, look: Callable[[bytes], os.stat_result | None], young_ns: int) -> None:
     """Take for known what had changed a moment before it was handed over, and has not since."""
     for path, signature in handed.young.items():
-        if path not in handed.signatures or path in handed.again:
+        if path not in handed.signatures:
             continue
         try:
             found = look(path)
@@ -649,7 +649,7 @@ def _confirm(store: Store, key: bytes, handed: Handed) -> None:
     for at in range(0, max(len(paths), 1), _AT_ONCE):
         part = {path: handed.signatures[path] for path in paths[at : at + _AT_ONCE]}
         store.confirm(key, Confirmed(part, trees, again))
-        trees, again = {}, {path: again[path] for path in again.keys() & handed.signatures.keys()}
+        trees, again = {}, {}
 
 
 def _only_there(source: bytes, target: bytes, directories: Iterable[bytes]) -> list[bytes]:

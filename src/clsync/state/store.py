@@ -216,11 +216,10 @@ class Store:
         )
 
     def _note(self, number: int, changes: Mapping[bytes, int], since: float) -> None:
-        new = []
+        new, query = [], "SELECT bits, since FROM dirty WHERE target = ? AND path = ?"
+        empty = not self._meta.dirty
         for path, bits in changes.items():
-            old = self._rows.execute(
-                "SELECT bits, since FROM dirty WHERE target = ? AND path = ?", (number, path)
-            ).fetchone()
+            old = None if empty else self._rows.execute(query, (number, path)).fetchone()
             if old is None:
                 self._meta.dirty += 1
             both, oldest = (bits, float(since)) if old is None else (bits | old[0], min(float(since), old[1]))

@@ -29,7 +29,7 @@ from clsync.kernel.slices import in_parts, in_slices
 from clsync.kernel.walk import straight
 
 if TYPE_CHECKING:
-    from clsync.daemon.memory import TargetMemory
+    from clsync.daemon.holding import TargetMemory
 
 TICK_NS = 20_000_000
 """No file system clock is coarser than this, where it counts nanoseconds at all (CONFIG_HZ=100 makes 10 ms)."""

@@ -9,30 +9,29 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT
-from clsync.core.listing import YOUNG_NS, Signature, signature_of
-from clsync.core.paths import ancestors, is_below, join, parent, shown
+from clsync.core.listing import YOUNG_NS, signature_of
+from clsync.core.paths import ancestors, parent, shown
 from clsync.core.rules import Rules
+from clsync.daemon.holding import Handed, TargetMemory, Unknown, holds_top
 from clsync.daemon.log import Log
-from clsync.daemon.resolve import FORCED_LIMIT, bits_of
+from clsync.daemon.resolve import bits_of
 from clsync.daemon.root import Directory
 from clsync.daemon.source import Source
-from clsync.daemon.target import Target
 from clsync.errors import Exit, OperatorError
 from clsync.kernel import roles
 from clsync.kernel.durable import boot_id
 from clsync.kernel.process import spawn
 from clsync.kernel.walk import lstat_below
-from clsync.state import index, scan
-from clsync.state.store import Confirmed, Dirty, Store
+from clsync.state import scan
+from clsync.state.store import Confirmed, Store
 from clsync.state.walker import Scope
 
 _WIDE: Final = NAME | DOUBT
@@ -53,10 +52,6 @@ _FLUSH_LOOK: Final = 0.2
 _FAR: Final = 1 << 62
 
 
-class Unknown(Exception):
-    """What differs cannot be told from the state."""
-
-
 class Place(NamedTuple):
     """Where a state is kept."""
 
@@ -75,27 +70,6 @@ class Kept(NamedTuple):
     """Paths that were confirmed, and would not be sure after a loss of power."""
     trouble: str | None
     """Why the next start will compare everything; None: it will not."""
-
-
-@dataclass(eq=False)
-class Handed:
-    """What a handler was given, as it was before."""
-
-    changes: dict[bytes, int]
-    """Path -> change bits, as the journal has them."""
-    since: float
-    signatures: dict[bytes, Signature | None] = field(default_factory=dict)
-    young: dict[bytes, Signature] = field(default_factory=dict)
-    """Those of the paths that had changed a moment ago -> the signature they have if nothing happens since."""
-    trees: dict[bytes, list[tuple[bytes, index.Parts]]] = field(default_factory=dict)
-    recorded: list[bytes] = field(default_factory=list)
-    """Directories that scans record."""
-    again: dict[bytes, int] = field(default_factory=dict)
-    """What the handler itself has named."""
-    repeated: dict[bytes, int] = field(default_factory=dict)
-    """What is to be handed over once more, by its own name."""
-    landed: float = 0.0
-    """Monotonic seconds."""
 
 
 class Memory:
@@ -151,7 +125,7 @@ class Memory:
                 raise
             self._log.warning(f"{error.message}: this run keeps no state")
             return
-        self.complete = any(not _holds_top(rows) for rows in [await target.rows() for target in self.targets])
+        self.complete = any(not holds_top(rows) for rows in [await target.rows() for target in self.targets])
         if self._watched:
             self._at_work += [asyncio.create_task(self._work(work)) for work in (self._confirm_all, self._flush_all)]
 
@@ -442,7 +416,7 @@ class Memory:
             return
         for target in self.targets:
             rows = await target.rows()
-            if target in warm or not _holds_top(rows):
+            if target in warm or not holds_top(rows):
                 again = found | {row.path: row.bits for row in rows if row.path or not row.bits & DOUBT}
                 await asyncio.to_thread(store.end_record, target.key, b"", again, time.time())
 
@@ -507,129 +481,6 @@ class Memory:
         return child.returncode == 0
 
 
-class TargetMemory:
-    """What one target holds."""
-
-    def __init__(self, memory: Memory, target: Target) -> None:
-        """Be asked for a target of the memory."""
-        self._memory, self.target = memory, target
-        self.key = b""
-        self.local: bytes | None = None
-        self.flying: list[Handed] = []
-
-    async def rows(self) -> list[Dirty]:
-        """Return what the target may not hold as the index says."""
-        store = self._memory.kept
-        if store is None:
-            return [Dirty(b"", DOUBT, 0.0)]
-        return await asyncio.to_thread(store.dirty, self.key)
-
-    async def left_over(self, rows: Iterable[Dirty]) -> list[bytes]:
-        """Return what stands only at the target beside paths that it may not hold: what was cut off leaves files behind.
-
-        At a remote one, who receives removes them.
-        """
-        if self.local is None:
-            return []
-        directories = {parent(row.path) for row in rows}
-        return await asyncio.to_thread(_only_there, self._memory.root.path, self.local, directories)
-
-    async def is_warm(self) -> bool:
-        """Tell whether it is known what the target holds, but for some paths."""
-        return self._memory.complete and not _holds_top(await self.rows())
-
-    async def before(self, batch: Batch, taken: Mapping[bytes, int], since: float) -> Handed | None:
-        """Write down what a handler is about to be given; None where there is no state.
-
-        `taken`: what the batch was made of (path -> change bits); `since`: when that was (wall-clock seconds).
-        """
-        doubts = self.target.dirty.doubts
-        oldest = min((doubts[path] for path in doubts.keys() & batch.entries.keys()), default=since)
-        return await self._memory.before(self, batch, taken, min(oldest, since))
-
-    def after(self, handed: Handed, outcome: Outcome) -> None:
-        """Take note of what became of it."""
-        self._memory.after(self, handed, outcome)
-
-    async def narrowed(self, taken: Mapping[bytes, int], log: Log) -> Mapping[bytes, int]:
-        """Return what has changed, with what differs from the index in place of the directories in doubt."""
-        tops = {path for path, bits in taken.items() if bits & DOUBT and not bits & NAME} - self.target.distrusted
-        if not tops or not self._memory.complete or self._memory.kept is None:
-            return taken
-        rows = await self.rows()
-        open_ends = {row.path for row in rows if row.bits & _WIDE}
-        tops = {top for top in tops if open_ends.isdisjoint((top, b"", *ancestors(top)))}
-        if not tops:
-            return taken
-        found: dict[bytes, int] = {}
-        looked = 0
-
-        def over(seen: scan.Scanned) -> None:
-            nonlocal looked
-            looked = seen.entries
-
-        try:
-            async with aclosing(self._memory.differences(tops, over)) as parts:
-                async for part in parts:
-                    for path, bits in part:
-                        found[path] = found.get(path, 0) | bits
-                    if len(found) > FORCED_LIMIT:
-                        return taken
-        except Unknown:
-            return taken
-        log.info(f"what changed unseen was looked for: {len(found)} of {looked} objects differ")
-        for row in rows:
-            if any(is_below(row.path, top) for top in tops):
-                found[row.path] = found.get(row.path, 0) | row.bits
-        for path, bits in taken.items():
-            if path not in tops:
-                found[path] = found.get(path, 0) | bits
-        return found
-
-    def judge(self, handed: Handed, seen: Mapping[bytes, int], later: Mapping[bytes, int]) -> None:
-        """Note what has changed again since something was handed over, or may have.
-
-        `seen`: what the window holds; `later`: what was handed over since.
-        """
-        dirty = self.target.dirty
-        busy = dirty.paths() | seen.keys() | later.keys()
-        if not busy:
-            return
-
-        def bits(path: bytes) -> int:
-            return dirty.bits_of(path) | seen.get(path, 0) | later.get(path, 0) or ATTRIB
-
-        again = handed.again
-        for path in handed.signatures.keys() & busy:
-            del handed.signatures[path]  # its row in the journal stays
-        tops = {*handed.recorded, *handed.trees}
-        if tops:
-            for path in busy:
-                if b"" in tops or not tops.isdisjoint((path, *ancestors(path))):
-                    again[path] = again.get(path, 0) | bits(path)
-        above = _above({*handed.signatures, *tops})
-        wide = {path for path in above & busy if bits(path) & _WIDE}
-        if wide:
-            # Below something that may have changed as a whole nothing is sure: what was handed over stays dirty.
-            for path in [path for path in handed.signatures if not wide.isdisjoint((b"", *ancestors(path)))]:
-                del handed.signatures[path]
-            for path in [path for path in handed.trees if not wide.isdisjoint((b"", *ancestors(path)))]:
-                del handed.trees[path]
-            handed.recorded = [p for p in handed.recorded if not p or wide.isdisjoint((b"", *ancestors(p)))]
-
-
-def _above(paths: Iterable[bytes]) -> set[bytes]:
-    """Return all directories above some paths."""
-    found: set[bytes] = set()
-    for path in paths:
-        while path:
-            path = parent(path)
-            if path in found:
-                break
-            found.add(path)
-    return found
-
-
 def _ripen(handed: Handed, look: Callable[[bytes], os.stat_result | None], young_ns: int) -> None:
     """Take for known what had changed a moment before it was handed over, and has not since."""
     for path, signature in handed.young.items():
@@ -650,25 +501,6 @@ def _confirm(store: Store, key: bytes, handed: Handed) -> None:
         part = {path: handed.signatures[path] for path in paths[at : at + _AT_ONCE]}
         store.confirm(key, Confirmed(part, trees, again))
         trees, again = {}, {}
-
-
-def _only_there(source: bytes, target: bytes, directories: Iterable[bytes]) -> list[bytes]:
-    """Return the paths in some directories that stand only at the target."""
-    found = []
-    for directory in directories:
-        try:
-            here = {*os.listdir(os.path.join(source, directory))}
-            with roles.as_programs():
-                there = os.listdir(os.path.join(target, directory))
-        except OSError:
-            continue
-        found += [join(directory, name) for name in there if name not in here]
-    return found
-
-
-def _holds_top(rows: Collection[Dirty]) -> bool:
-    """Tell whether everything is in doubt."""
-    return any(not row.path and row.bits & DOUBT for row in rows)
 
 
 def _holds_anything(directory: bytes) -> bool:

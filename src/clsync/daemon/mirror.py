@@ -450,9 +450,7 @@ class Mirror:
             self._set_status("terminating")
             if not self._interrupted:
                 return Exit.OK
-            kept = self._memory is not None and self._memory.complete
-            what = "syncs what is left" if kept else "compares everything"
-            self._log.warning(f"interrupted: the destination may differ; the next start {what}")
+            self._log.warning("interrupted: the destination may differ; the next start makes it equal")
             return Exit.INCOMPLETE
         self._set_status("exiting")
         if self._hold_until is not None:

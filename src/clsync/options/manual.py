@@ -19,7 +19,7 @@ EXIT_TEXTS: Final = {
     Exit.SOURCE: "The watch directory is missing, cannot be read, or is no directory.",
     Exit.INCOMPLETE: "A run that was meant to end has left paths unsynced; they are named. When --retries is given,"
     " the exit code of the last handler run that failed is returned instead, if it is known. Also: INT or TERM has"
-    " interrupted a handler, or a run that was meant to end; the next start compares everything.",
+    " interrupted a handler, or a run that was meant to end; the next start makes it equal.",
     Exit.DESTINATION: "The destination is missing, cannot be used, or overlaps with the watch directory.",
     Exit.HANDLER: "The sync handler is missing or cannot be executed.",
     Exit.MONITOR: "The monitor that was asked for cannot watch this tree.",

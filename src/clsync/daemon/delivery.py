@@ -97,6 +97,10 @@ class Delivery:
         """What has changed since then may not be at the target, whatever its size and mtime (wall clock)."""
         self.warm = False
         """What differs is being handed over, and that is instead of comparing everything."""
+        self.given: set[bytes] = set()
+        """What has been handed over meanwhile."""
+        self.landing = asyncio.Event()
+        """Set when a batch has landed."""
         self.memory: TargetMemory | None = None
         """What the target holds; None where nothing is kept of it."""
         self.glues: bytes | None = None
@@ -284,6 +288,9 @@ class Delivery:
             return None
         if self._source.collector.monitor is not None:
             self._source.collector.monitor.compared(resolved.whole, int(flight.since * 1e9))
+        if self.warm:
+            self.given.update(flight.taken)
+            self.landing.set()
         if resolved.entries:
             self.answered += 1
             if not self.warm:  # the batches of a warm start count as one, when it is over

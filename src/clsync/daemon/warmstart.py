@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from clsync.core.changes import DOUBT, NAME
@@ -97,9 +98,13 @@ class WarmStart:
         await asyncio.gather(*(self._given(delivery) for delivery in warm if delivery.warm))
 
     async def _given(self, delivery: Delivery) -> None:
-        """Wait until a target has been given what differs."""
-        target = delivery.target
-        failed = await target.arrival(target.raise_barrier())
+        """Wait until a target has been given what differs, once: nobody waits for what has failed, or is set aside."""
+        dirty = delivery.target.dirty
+        left = {*dirty.ready, *chain.from_iterable(dirty.flights)}
+        while left := {path for path in left - delivery.given if dirty.is_due(path)}:
+            await delivery.landing.wait()
+            delivery.landing.clear()
         delivery.warm = False
-        self._over(delivery, not failed)
+        delivery.given.clear()
+        self._over(delivery, not delivery.target.failing())
         self._wake()

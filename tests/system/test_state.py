@@ -358,8 +358,8 @@ def test_it_is_seen_from_outside(world: World) -> None:
         answer = world.run("ctl", f"-s{place}", "--json", "status").out
         found = json.loads(answer)
         assert found["state_dir"] == str(database(world).parent)
-        assert (found["state_dirty"], found["state_trouble"]) == (0, None)
-        assert found["state_unflushed"] > 0
+        assert (found["state_dirty"], found["state_lost"]) == (0, None)
+        assert found["unflushed"] > 0
 
 
 @pytest.mark.churn

@@ -144,8 +144,8 @@ def _kept(kept: Kept | None) -> Mapping[str, object]:
     return {
         "state_dir": _text(kept.directory) if kept is not None else None,
         "state_dirty": kept.dirty if kept is not None else 0,
-        "state_unflushed": kept.unflushed if kept is not None else 0,
-        "state_trouble": kept.trouble if kept is not None else None,
+        "unflushed": kept.unflushed if kept is not None else 0,
+        "state_lost": kept.trouble if kept is not None else None,
     }
 
 

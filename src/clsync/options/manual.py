@@ -317,7 +317,7 @@ STATUS_TEXTS: Final = {
     "`targets`": "Where there are several destinations: an object for each, with `destination`, `mode`, `iteration`,"
     " `last_sync_at`, `pending`, `in_flight`, `failing`, `paused` and `trouble`. The numbers beside it are those of all"
     " of them.",
-    "`state_dir`, `state_dirty`, `state_unflushed`, `state_trouble`": "Where the state is (see STATE), null where there is"
+    "`state_dir`, `state_dirty`, `unflushed`, `state_lost`": "Where the state is (see STATE), null where there is"
     " none; how many paths it has that a destination may not hold, and how many that a loss of power may undo; why the"
     " next start compares everything, or null.",
     "`paused`": "Whether nothing is handed over, because of `clsync ctl pause`.",

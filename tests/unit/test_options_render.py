@@ -32,6 +32,7 @@ SECTIONS = (
     "PRIVILEGES",
     "SPLITTING",
     "SANDBOX",
+    "STATE",
     "SIGNALS",
     "FILES",
     "EXIT STATUS",

@@ -22,7 +22,7 @@ from tests.system.world import mounted
 
 A, B = b"target a", b"target b"
 BOOT, LATER = b"0" * 16, b"1" * 16
-EVERYTHING = [Dirty(b"", DOUBT, 0.0)]
+EVERYTHING = {b"": DOUBT}
 FILE = Signature(7, 3, 10**18, 10**18, 0o100644, 1, 0, 0)
 DIRECTORY = Signature(1, 0, 0, 0, 0o040755, 0, 0, 0)
 NEWER = FILE._replace(ctime_ns=2 * 10**18)
@@ -65,17 +65,17 @@ def again(store: Store, place: Path, *targets: bytes, boot: bytes = BOOT) -> Sto
 
 def test_a_new_target_is_to_be_synced_as_a_whole(place: Path) -> None:
     store = opened(place)
-    assert store.dirty(A) == EVERYTHING
+    assert paths(store.dirty(A)) == EVERYTHING
     assert not store.found
     store = again(equal(store), place, A, B)
-    assert (store.dirty(A), store.dirty(B)) == ([], EVERYTHING)
+    assert (store.dirty(A), paths(store.dirty(B))) == ([], EVERYTHING)
     store.close()
 
 
 def test_a_target_that_was_left_out_is_forgotten(place: Path) -> None:
     store = again(equal(opened(place, A, B), A, B), place, A)
     store = again(store, place, A, B)
-    assert (store.dirty(A), store.dirty(B)) == ([], EVERYTHING)
+    assert (store.dirty(A), paths(store.dirty(B))) == ([], EVERYTHING)
     store.close()
 
 
@@ -247,7 +247,7 @@ def test_what_cannot_be_used_is_set_aside(store: Store, place: Path, spoil: obje
     spoil(place)
     store = opened(place)
     assert why in store.found
-    assert store.dirty(A) == EVERYTHING
+    assert paths(store.dirty(A)) == EVERYTHING
     assert (place / "state.db.aside").exists()
     assert not again(equal(store), place).found
 
@@ -263,7 +263,7 @@ def test_a_state_of_another_source_is_set_aside(store: Store, place: Path) -> No
     store.close()
     store = opened(place, identity=b"another source")
     assert "another directory" in store.found
-    assert store.dirty(A) == EVERYTHING
+    assert paths(store.dirty(A)) == EVERYTHING
     store.close()
 
 
@@ -301,7 +301,7 @@ def test_a_log_that_was_set_back_is_noticed(store: Store, place: Path, tmp_path:
     shutil.copy(place / "state.mark", copy / "state.mark")
     later = opened(copy)
     assert later.found == "its last changes are lost"
-    assert later.dirty(A) == EVERYTHING
+    assert paths(later.dirty(A)) == EVERYTHING
     later.close()
 
 
@@ -329,10 +329,10 @@ def test_a_state_that_cannot_be_written_is_given_up_and_not_trusted(store: Store
     store.confirm(A, Confirmed({b"f": FILE}))
     assert len(said) == 1
     assert "full" in said[0]
-    assert store.dirty(A) == EVERYTHING
+    assert paths(store.dirty(A)) == EVERYTHING
     store.close()
     store = opened(place)
-    assert store.dirty(A) == EVERYTHING
+    assert paths(store.dirty(A)) == EVERYTHING
     store.close()
 
 
@@ -345,7 +345,7 @@ def test_a_start_is_not_confused_by_what_a_crash_has_left(place: Path, tmp_path:
     (place / "state.db.new").write_bytes(b"half")
     (place / "state.db.new-wal").write_bytes(b"half")
     store = opened(place)
-    assert store.dirty(A) == EVERYTHING
+    assert paths(store.dirty(A)) == EVERYTHING
     assert again(equal(store), place).dirty(A) == []
 
 
@@ -361,10 +361,10 @@ def test_a_full_disk_ends_the_state_and_nothing_else(tmp_path: Path) -> None:
             store.hand_over(A, {b"%d/%d" % (number, name): NAME for name in range(500)}, 0)
         assert store.lost
         assert len(said) == 1
-        assert store.dirty(A) == EVERYTHING
+        assert paths(store.dirty(A)) == EVERYTHING
         store.close()
         store = opened(disk / "state")
-        assert store.dirty(A) == EVERYTHING
+        assert paths(store.dirty(A)) == EVERYTHING
         store.close()
 
 

@@ -118,7 +118,20 @@ def record_of(found: Looked, young_ns: int) -> bytes:
 
 def signature_of(found: Looked, young_ns: int) -> Signature:
     """Return the signature of what lstat found; for `young_ns` see `record_of`."""
-    return Signature._make(_RECORD.unpack(record_of(found, young_ns)))
+    mode = found.st_mode
+    if mode & 0o170000 != 0o100000:
+        return Signature._make(_RECORD.unpack(record_of(found, young_ns)))
+    ctime = found.st_ctime_ns
+    return Signature(
+        found.st_ino,
+        found.st_size,
+        found.st_mtime_ns,
+        ctime if ctime < young_ns else _YOUNG,
+        mode,
+        found.st_nlink,
+        found.st_uid,
+        found.st_gid,
+    )
 
 
 def packed(signature: Signature) -> bytes:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Freshness
-from clsync.core.moves import Move
+from clsync.core.moves import Move, Step
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.daemon import renames
@@ -25,10 +26,13 @@ from clsync.daemon.resolve import Resolved, Resolver
 from clsync.daemon.source import Source
 from clsync.daemon.target import Target
 from clsync.daemon.traffic import Traffic
-from clsync.handler.base import Renames
+from clsync.handler.base import Renamed, Renames
 from clsync.kernel.ops import Looks
 from clsync.kernel.slices import in_parts, in_slices
 from clsync.kernel.walk import straight
+
+if TYPE_CHECKING:
+    from clsync.daemon.holding import TargetMemory
 
 TICK_NS = 20_000_000
 """No file system clock is coarser than this, where it counts nanoseconds at all (CONFIG_HZ=100 makes 10 ms)."""
@@ -56,6 +60,8 @@ class Flight:
     since: float
     """The same moment, wall clock."""
     initial: bool
+    landed: Callable[[Outcome], None] = lambda outcome: None
+    """To be told the outcome when it is known what is dirty again."""
 
 
 class Delivery:
@@ -91,6 +97,16 @@ class Delivery:
         """Nothing is handed over until somebody lets it go on."""
         self.initial_over = False
         """Everything was compared once."""
+        self.compared_since = time.time()
+        """What has changed since then may not be at the target, whatever its size and mtime (wall clock)."""
+        self.warm = False
+        """What differs is being handed over, and that is instead of comparing everything."""
+        self.given: set[bytes] = set()
+        """What has been handed over meanwhile."""
+        self.landing = asyncio.Event()
+        """Set when a batch has landed."""
+        self.memory: TargetMemory | None = None
+        """What the target holds; None where nothing is kept of it."""
         self.glues: bytes | None = None
         """A destination at which the initial sync may leave files hanging together (see `handler.base.Handler`)."""
         self.hurry = False
@@ -187,7 +203,7 @@ class Delivery:
         """Make a batch of what is ready; None if nothing is. Raises OSError."""
         self.reap()
         now, since = time.monotonic(), time.time()
-        initial, dirty = not self.initial_over, self.target.dirty
+        initial, dirty = self._compares_all, self.target.dirty
         if initial:
             # What has changed meanwhile comes after it: sizes and times alone do not tell all of that.
             taken, ripe = dirty.take((b"",)), set[bytes]()
@@ -212,6 +228,11 @@ class Delivery:
             self._earliest = now + self._gap
         return Flight(self.number, taken, resolved, root, now, since, initial)
 
+    @property
+    def _compares_all(self) -> bool:
+        """Whether the next batch is to be everything."""
+        return not self.initial_over and not self.warm
+
     def _note_freshness(self) -> None:
         """Note after which time an mtime proves that a file was not sent yet (see `Freshness`)."""
         # What is taken in several parts was not sent since the first of them; others may take parts in between.
@@ -225,9 +246,9 @@ class Delivery:
         """
         if self.busy or self.paused:
             return None
-        if not self.initial_over:
+        if self._compares_all:
             return self.target.next_at(0.0, hurry=True)
-        hurry = hurry or self.hurry
+        hurry = hurry or self.hurry or self.warm
         earliest = max(self._earliest, self._source.collector.window.earliest())
         times = [self.target.next_at(earliest, hurry)]
         due = self._source.collector.due()
@@ -249,7 +270,9 @@ class Delivery:
             return self.target.moves.sure(move) and not renames.lies_in(move, dealt)
 
         source = renames.Source(self._source.root.ops.looks(root), self._resolver.rules)
-        renamed = await renames.carry_out(moves, sure, handler, source, taken)
+        carrier = handler if self.memory is None else _WrittenDown(handler, self.memory)
+        renamed = await renames.carry_out(moves, sure, carrier, source, taken)
+        self.target.distrusted.update(renamed)
         doubts, since = self.target.dirty.doubts, self.target.moves.since
         for path in (path for path, is_dir in renamed.items() if is_dir):
             doubts[path] = min(since, doubts.get(path, since))
@@ -268,8 +291,9 @@ class Delivery:
         alone = self.outlet.overlap == "off"
         freshness = Freshness(self._fresh_after, time.time_ns()) if alone else Freshness(0, 0)
         doubts = self.target.dirty.doubts
+        changes = taken if self.memory is None else await self.memory.narrowed(taken, self._log)
         resolved = await self._resolver.resolve(
-            taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe, renamed=renamed
+            changes, root=root, freshness=freshness, doubts=doubts, ripe=ripe, renamed=renamed
         )
         if any(bits & (NAME | DOUBT) for bits in set(taken.values())):
             self._source.search.note_new_names()
@@ -292,15 +316,20 @@ class Delivery:
             self._source.root.close(flight.root)
         self.target.settle(flight.taken, resolved, outcome, flight.since, flight.started)
         self.target.note_settled(flight.taken, resolved, outcome, flight.started)
+        flight.landed(outcome)
         self._source.search.want(resolved.wanted, resolved.changed)
         if outcome.verdict is Verdict.UNWELL:
             self._arrived(self, outcome)
             return None
         if self._source.collector.monitor is not None:
             self._source.collector.monitor.compared(resolved.whole, int(flight.since * 1e9))
+        if self.warm:
+            self.given.update(flight.taken)
+            self.landing.set()
         if resolved.entries:
             self.answered += 1
-            self.confirmed += outcome.verdict is Verdict.DONE
+            if not self.warm:  # the batches of a warm start count as one, when it is over
+                self.confirmed += outcome.verdict is Verdict.DONE
             took = time.monotonic() - flight.started
             self._log.progress(f"batch {flight.number}: {_named(resolved.entries)} in {took:.3f} s")
             if outcome.verdict is Verdict.DONE:
@@ -354,12 +383,22 @@ class Delivery:
                 return Outcome(Verdict.UNWELL, message="stopped")
             self.in_air[batch.number] = FlightState(batch.number, flight.since, batch.entries)
             try:
-                outcome = await self.crew.sync(batch)
+                outcome = await self._synced(batch, flight)
             finally:
                 del self.in_air[batch.number]
         self._last_end_ns = time.time_ns()
         self._last = renames.Arrival(batch.entries, time.monotonic())
         self._source.collector.drain()  # what is told from now on happened after this batch
+        return outcome
+
+    async def _synced(self, batch: Batch, flight: Flight) -> Outcome:
+        """Let a handler do it; what it is about to touch is written down before, and what it has done afterwards."""
+        if self.memory is None:
+            return await self.crew.sync(batch)
+        handed = await self.memory.before(batch, flight.taken, flight.since)
+        outcome = await self.crew.sync(batch)
+        if handed is not None:
+            flight.landed = partial(self.memory.after, handed)
         return outcome
 
     def _told(self, flight: Flight) -> str:
@@ -388,6 +427,18 @@ class Delivery:
         if self._flights:
             self.crew.stop()
             await asyncio.wait(self._flights)
+
+
+class _WrittenDown:
+    """Renames at a target, of which is written down first what it touches."""
+
+    def __init__(self, handler: Renames, memory: TargetMemory) -> None:
+        self._handler, self._memory = handler, memory
+        self.swaps = handler.swaps
+
+    async def rename(self, steps: Sequence[Step]) -> Renamed:
+        await self._memory.before_renames(steps)
+        return await self._handler.rename(steps)
 
 
 def _written(looks: Looks, path: bytes) -> float | None:

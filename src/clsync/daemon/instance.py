@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from clsync import __version__
 from clsync.daemon.access import Access
@@ -15,6 +15,9 @@ from clsync.daemon.plan import Plan
 from clsync.daemon.switch import Switch
 from clsync.errors import OperatorError
 from clsync.options.table import BY_NAME, FIXED
+
+if TYPE_CHECKING:
+    from clsync.daemon.memory import Kept
 
 _WAIT_NAMED: Final = 1000
 """Paths of a target that are named to somebody who waits."""
@@ -59,6 +62,7 @@ class DaemonInstance:
             "collecting": health.collecting,
             "pending": sum(target.pending for target in targets),
             "in_flight": sum(target.in_flight for target in targets),
+            **_kept(health.kept),
             "paused": all(target.paused for target in targets),
             "trouble": next((target.trouble for target in targets if target.trouble), None),
             "failing": len(failing),
@@ -133,6 +137,15 @@ def _target(made: Plan, health: TargetHealth) -> Mapping[str, object]:
         "failing": len(health.failing),
         "paused": health.paused,
         "trouble": health.trouble,
+    }
+
+
+def _kept(kept: Kept | None) -> Mapping[str, object]:
+    return {
+        "state_dir": _text(kept.directory) if kept is not None else None,
+        "state_dirty": kept.dirty if kept is not None else 0,
+        "unflushed": kept.unflushed if kept is not None else 0,
+        "state_lost": kept.trouble if kept is not None else None,
     }
 
 

@@ -88,9 +88,12 @@ def main() -> None:
         os.nice(10)
     root = os.open(b".", os.O_RDONLY | os.O_DIRECTORY)
     out = sys.stdout.buffer
-    for (device, inode), links, path in scanned(root, options, sys.stdin.buffer):
-        out.write(b"%d %d %d %s\0" % (device, inode, links, path))
-    out.flush()
+    try:
+        for (device, inode), links, path in scanned(root, options, sys.stdin.buffer):
+            out.write(b"%d %d %d %s\0" % (device, inode, links, path))
+        out.flush()
+    except BrokenPipeError:
+        os._exit(1)  # nobody reads it any more; at a usual end Python would write what is left once more
 
 
 if __name__ == "__main__":

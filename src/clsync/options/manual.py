@@ -19,11 +19,11 @@ EXIT_TEXTS: Final = {
     Exit.SOURCE: "The watch directory is missing, cannot be read, or is no directory.",
     Exit.INCOMPLETE: "A run that was meant to end has left paths unsynced; they are named. When --retries is given,"
     " the exit code of the last handler run that failed is returned instead, if it is known. Also: INT or TERM has"
-    " interrupted a handler, or a run that was meant to end; the next start compares everything.",
+    " interrupted a handler, or a run that was meant to end; the next start makes it equal.",
     Exit.DESTINATION: "The destination is missing, cannot be used, or overlaps with the watch directory.",
     Exit.HANDLER: "The sync handler is missing or cannot be executed.",
     Exit.MONITOR: "The monitor that was asked for cannot watch this tree.",
-    Exit.FILES: "The configuration file, pid file, status file, control socket or list directory cannot be used.",
+    Exit.FILES: "The configuration file, pid file, status file, control socket, list directory or state cannot be used.",
     Exit.UNREACHABLE: "clsync ctl: no daemon answers at the control socket, or not in time, or there is no right to ask.",
     Exit.REFUSED: "clsync ctl: the daemon has answered that it cannot do this.",
     Exit.PRIVILEGE: "An identity or a confinement that was asked for cannot be had.",
@@ -140,13 +140,14 @@ _SIGNALS = {
     "`HUP`": "Read the rules file again, watch the tree by the new rules, and compare everything. The configuration is"
     " not read again. If the new file is wrong, the old rules stay in force.",
     "`USR1`": "Nothing; clsync 0.4 collects its threads.",
-    "`USR2` (12)": "Compare everything again.",
+    "`USR2` (12)": "Compare everything with the destinations again, whatever the state says.",
     "`STKFLT` (16)": "Hand over what is pending now, without waiting for the delays.",
 }
 
 _ENVIRONMENT = {
     "`HOME`": "Where `.clsync.conf` is looked for.",
     "`PATH`": "Where handlers are looked for.",
+    "`STATE_DIRECTORY`, `XDG_STATE_HOME`": "See --state-dir.",
     "`TMPDIR`": "Where temporary lists go.",
     "`RSYNC_RSH`": "rsync's remote shell. If it is set, clsync leaves connections to rsync and keeps none of its own.",
     "`CLSYNC_COMPAT`": "As --compat.",
@@ -207,6 +208,7 @@ def manual() -> str:
             _privileges(),
             _splitting(),
             _sandbox(),
+            _state(),
             roff.section("SIGNALS", roff.items(_SIGNALS.items())),
             roff.section("FILES", *_files()),
             roff.section("EXIT STATUS", *(roff.item(f"`{code:d}`", text) for code, text in EXIT_TEXTS.items())),
@@ -317,6 +319,9 @@ STATUS_TEXTS: Final = {
     "`targets`": "Where there are several destinations: an object for each, with `destination`, `mode`, `iteration`,"
     " `last_sync_at`, `pending`, `in_flight`, `failing`, `paused` and `trouble`. The numbers beside it are those of all"
     " of them.",
+    "`state_dir`, `state_dirty`, `unflushed`, `state_lost`": "Where the state is (see STATE), null where there is"
+    " none; how many paths it has that a destination may not hold, and how many that a loss of power may undo; why the"
+    " next start compares everything, or null.",
     "`paused`": "Whether nothing is handed over, because of `clsync ctl pause`.",
     "`trouble`": "Why nothing at all can be synced now, or null.",
     "`failing`, `failures`": "How many paths failed last time, and `path` and `reason` of the first 20. Bytes that are no"
@@ -463,11 +468,52 @@ def _splitting() -> str:
     )
 
 
+def _state() -> str:
+    return roff.section(
+        "STATE",
+        roff.paragraph(
+            "With a state (--state-dir), clsync remembers what each destination is confirmed to hold, and what it has"
+            " begun to hand over. The next start compares the watch directory with that, by metadata alone and without a"
+            " look at the destination, and hands over what differs: a *warm start*. It counts as the initial sync: the"
+            " phase is `initsync` until everything that differs was handed over once, its batches count as one for"
+            " --max-iterations, also if there were none, and `clsync wait` waits for it. Names that the kernel has lost"
+            " (queue overflow) and everything that was not watched for a while are found in the same way."
+        ),
+        roff.paragraph(
+            "There is a state by default where clsync itself makes the destination equal: in mode copy, and in mode"
+            " rsyncdirect with rsync and the lists of clsync. There is none with --compat, --ignore-exitcode,"
+            " --skip-initialsync, --splitting, --chroot, --mountpoints, nor with --full-initialsync beside rules: to ask"
+            " for one there is an error. Such a run lets the next one with a state compare everything."
+        ),
+        roff.paragraph(
+            "The state survives being killed at any instant. Another source, destination, file of rules or handler makes"
+            " it void; one that is damaged is set aside. Everything is compared then, and the state made anew. What"
+            " changes at a destination without clsync is not noticed: signal USR2 compares everything, as does a start"
+            " without the state's directory. An empty local destination is noticed."
+        ),
+        roff.paragraph(
+            "What was confirmed is flushed ten seconds after the start and every 30 seconds, if there is anything: the"
+            " source, and local destinations, by syncfs(2). What was confirmed since is handed over again after the next"
+            " boot."
+            " A remote host is not asked: what it has lost with its power is found by USR2."
+        ),
+        roff.paragraph(
+            "Where changes are found by looking at intervals (--monitor=poll), a file that came and went between two looks"
+            " may stay at the destination until everything is compared."
+        ),
+    )
+
+
 def _files() -> list[str]:
     return [
         roff.item(
             ", ".join(f"`{name}`" for name in ("~/.clsync.conf", *map(bytes.decode, CONFIG_FILES))),
             "See CONFIGURATION.",
+        ),
+        roff.item(
+            "`/var/lib/clsync/*/`, `~/.local/state/clsync/*/`",
+            "What is known of destinations (--state-dir): `state.db`, `state.mark`; `state.db.aside`: one that could not be"
+            " used.",
         ),
         roff.item("`$TMPDIR/clsync-*/`", "List files, if the handler's arguments ask for them and -L is not given."),
     ]

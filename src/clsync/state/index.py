@@ -105,10 +105,13 @@ def _write_part(
         rows.execute(_PUT, (path, cut[0], pack_part(path, cut, [entries[name] for name in cut])))
 
 
-def confirm(rows: sqlite3.Connection, signatures: Mapping[bytes, Signature | None]) -> dict[bytes, int]:
+def confirm(
+    rows: sqlite3.Connection, signatures: Mapping[bytes, Signature | None], *, tell: bool = True
+) -> dict[bytes, int]:
     """Let the index say of some paths what they are; None: nothing stands there.
 
-    Return the paths that it said else of, with what has changed (`core.changes`). Raises sqlite3.Error or DamagedListing.
+    Return the paths that it said else of, with what has changed (`core.changes`), if somebody is to be told. Raises
+    sqlite3.Error or DamagedListing.
     """
     wanted: dict[bytes, dict[bytes, bytes | None]] = {}
     for path, signature in signatures.items():
@@ -121,9 +124,10 @@ def confirm(rows: sqlite3.Connection, signatures: Mapping[bytes, Signature | Non
     for directory, names in wanted.items():
         for name, old in update(rows, directory, names).items():
             path = join(directory, name)
-            changed[path] = changed.get(path, 0) | change(old, names[name])
-            if name != SELF and old is not None:
-                forget(rows, path)  # it may have been a directory
+            if tell:
+                changed[path] = changed.get(path, 0) | change(old, names[name])
+            if name != SELF and old == A_DIRECTORY:
+                forget(rows, path)
     return changed
 
 

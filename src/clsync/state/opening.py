@@ -10,11 +10,11 @@ from clsync.core.paths import shown
 from clsync.errors import Exit, OperatorError
 from clsync.kernel import places
 from clsync.state import schema
+from clsync.state.mark import FILE as MARK
 from clsync.state.mark import Held, Mark
 from clsync.state.meta import Meta, Unusable, checksum
 
 FILE: Final = b"state.db"
-_MARK: Final = b"state.mark"
 _NEW: Final = b"state.db.new"
 _ASIDE: Final = b"state.db.aside"
 _OF_THE_PLACE: Final = frozenset(
@@ -49,7 +49,7 @@ def lock(directory: bytes) -> Mark:
             Exit.FILES,
         ) from None
     try:
-        return Mark(os.path.join(directory, _MARK))
+        return Mark(os.path.join(directory, MARK))
     except Held:
         raise OperatorError(
             f"another process uses the state in {shown(directory)}",

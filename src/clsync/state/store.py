@@ -86,8 +86,8 @@ class Store:
 
         `identity`: the root and all settings that make another tree of it; `targets`: a key for each of them;
         `boot`: see `kernel.durable.boot_id`. A state that cannot be used is set aside. Targets that are new have to
-        be synced as a whole (`dirty` says so). Raises OperatorError where another process has it, OSError or
-        sqlite3.Error where none can be had here.
+        be synced as a whole (`dirty` says so, and since when). Raises OperatorError where another process has it,
+        OSError or sqlite3.Error where none can be had here.
         """
         mark = opening.lock(directory)
         try:
@@ -124,7 +124,7 @@ class Store:
         added = self._rows.execute(insert, (key, b"", checksum(key, b"")))
         assert added.lastrowid is not None
         self._targets[key] = added.lastrowid
-        self._note(added.lastrowid, {b"": DOUBT}, 0.0)
+        self._note(added.lastrowid, {b"": DOUBT}, time.time())
 
     def _drop_target(self, number: int) -> None:
         for table in ("dirty", "unflushed"):
@@ -179,7 +179,7 @@ class Store:
             # Another target was faster: this one does not hold what the index says.
             for path in index.superseded(self._rows, signatures):
                 del signatures[path]
-        changed = index.confirm(self._rows, signatures)
+        changed = index.confirm(self._rows, signatures, tell=bool(others))
         for top, listings in confirmed.trees.items():
             if others:
                 changed |= index.differences(self._rows, top, listings)
@@ -216,11 +216,10 @@ class Store:
         )
 
     def _note(self, number: int, changes: Mapping[bytes, int], since: float) -> None:
-        new = []
+        new, query = [], "SELECT bits, since FROM dirty WHERE target = ? AND path = ?"
+        empty = not self._meta.dirty
         for path, bits in changes.items():
-            old = self._rows.execute(
-                "SELECT bits, since FROM dirty WHERE target = ? AND path = ?", (number, path)
-            ).fetchone()
+            old = None if empty else self._rows.execute(query, (number, path)).fetchone()
             if old is None:
                 self._meta.dirty += 1
             both, oldest = (bits, float(since)) if old is None else (bits | old[0], min(float(since), old[1]))
@@ -252,6 +251,10 @@ class Store:
 
     def _count(self, table: str, gone: int) -> None:
         setattr(self._meta, table, getattr(self._meta, table) - max(gone, 0))
+
+    def journalled(self) -> int:
+        """Return how many rows the journals have, of all targets."""
+        return self._meta.dirty
 
     # -- flushing ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,524 @@
+"""What the targets hold, kept on disk: the only module of the daemon that knows the state (decisions 27, 28, 33)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Final, NamedTuple
+
+from clsync.core import batch as flag
+from clsync.core.batch import Batch, Outcome, Verdict
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
+from clsync.core.classify import CHANGE_SHIFT
+from clsync.core.listing import YOUNG_NS, signature_of
+from clsync.core.paths import ancestors, parent, shown
+from clsync.core.rules import Rules
+from clsync.daemon.holding import Handed, TargetMemory, Unknown, holds_top
+from clsync.daemon.log import Log
+from clsync.daemon.resolve import bits_of
+from clsync.daemon.root import Directory
+from clsync.daemon.source import Source
+from clsync.errors import Exit, OperatorError
+from clsync.kernel import roles
+from clsync.kernel.durable import boot_id
+from clsync.kernel.process import spawn
+from clsync.kernel.walk import lstat_below
+from clsync.state import scan
+from clsync.state.store import Confirmed, Store
+from clsync.state.walker import Scope
+
+_WIDE: Final = NAME | DOUBT
+_AGE: Final = 0.05
+"""Seconds after which what has landed is confirmed: no change of before carries the time of one since."""
+_PATIENCE: Final = 0.5
+"""Seconds that this waits for a moment at which nothing is collected."""
+_AT_ONCE: Final = 4096
+"""Paths confirmed in one transaction: who is about to hand over waits for it."""
+_LISTED: Final = 50_000
+"""Names below a directory that are looked at here; more of them by processes of their own."""
+_NAME_BYTES: Final = 60
+"""Of a listing, about."""
+_FLUSH_EVERY: Final = 30.0
+_FIRST_FLUSH: Final = 10.0
+"""Seconds from the start: the end of a run does not wait for a flush, the next run makes up for it."""
+_FLUSH_LOOK: Final = 0.2
+_FAR: Final = 1 << 62
+
+
+class Place(NamedTuple):
+    """Where a state is kept."""
+
+    directory: bytes
+    asked: bool
+    """Somebody has named it: there is no run without."""
+
+
+class Kept(NamedTuple):
+    """A state seen from outside."""
+
+    directory: bytes
+    dirty: int
+    """Paths that a target may not hold as it says."""
+    unflushed: int
+    """Paths that were confirmed, and would not be sure after a loss of power."""
+    trouble: str | None
+    """Why the next start will compare everything; None: it will not."""
+
+
+class Memory:
+    """The state of one source with its targets."""
+
+    def __init__(self, root: Directory, place: Place, one_file_system: int, log: Log) -> None:
+        """`one_file_system`: see `state.walker.Scope`."""
+        self.root, self._place, self._level, self._log = root, place, one_file_system, log
+        self._scope = Scope(Rules(), one_file_system)
+        self._store: Store | None = None
+        self._identity = b""
+        self.targets: list[TargetMemory] = []
+        self.complete = False
+        """The index knows the whole tree."""
+        self._landed: list[tuple[TargetMemory, Handed]] = []
+        self._recordings: dict[bytes, asyncio.Task[None]] = {}
+        self._something = asyncio.Event()
+        self._at_work: list[asyncio.Task[None]] = []
+        self._turn, self._one_record = asyncio.Lock(), asyncio.Lock()
+
+    def attach(self, source: Source, lose_window: Callable[[], None], *, watched: bool) -> None:
+        """Be told where changes come from; `lose_window` is called where they cannot be looked at.
+
+        `watched`: they are named as they come.
+        """
+        self._source, self._lose_window, self._watched = source, lose_window, watched
+        self.targets = [TargetMemory(self, target) for target in source.targets]
+
+    # -- opening and closing -----------------------------------------------------------------------------------
+
+    @property
+    def kept(self) -> Store | None:
+        """The state, as long as it is kept."""
+        return self._store if self._store is not None and not self._store.lost else None
+
+    async def use(self, rules: Rules, keys: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Open the state for these rules and targets, unless it is: a key, and a local destination, for each.
+
+        Raises OperatorError where there is none to be had, and somebody has asked for it.
+        """
+        identity = _digest(self.root.path, self.root.identity, rules.source_text, self._level)
+        if identity == self._identity and [target.key for target in self.targets] == [key for key, _ in keys]:
+            return
+        again = self._store is not None
+        await self.close()
+        self._identity, self._scope = identity, Scope(rules, self._level)
+        for target, (key, local) in zip(self.targets, keys, strict=True):
+            target.key, target.local = key, local
+        try:
+            self._store = await asyncio.to_thread(self._opened)
+        except OperatorError as error:
+            if self._place.asked and not again:
+                raise
+            self._log.warning(f"{error.message}: this run keeps no state")
+            return
+        self.complete = any(not holds_top(rows) for rows in [await target.rows() for target in self.targets])
+        if self._watched:
+            self._at_work += [asyncio.create_task(self._work(work)) for work in (self._confirm_all, self._flush_all)]
+
+    def _opened(self) -> Store:
+        """Return the state. Raises OperatorError."""
+        where = f"the state in {shown(self._place.directory)}"
+        try:
+            store = Store.open(self._place.directory, self._identity, [t.key for t in self.targets], boot_id())
+        except (OSError, sqlite3.Error) as error:
+            raise self._unusable(error) from None
+        if store.found:
+            self._log.warning(f"{where} is set aside: {store.found}; everything is compared")
+        hint = "the next start compares everything"
+        store.on_lost = lambda why: self._log.error(f"{where} is no longer kept: {why}", hint)
+        for target in self.targets:
+            if target.local is not None and not _holds_anything(target.local):
+                store.hand_over(target.key, {b"": DOUBT}, time.time())
+        return store
+
+    def make_room(self) -> None:
+        """Make the directory, for who clsync is about to become. Raises OperatorError."""
+        try:
+            os.makedirs(self._place.directory, 0o700, exist_ok=True)
+            own = roles.own_ids()
+            os.chown(self._place.directory, own.uid, own.gid)
+        except OSError as error:
+            if self._place.asked:
+                raise self._unusable(error) from None
+
+    def _unusable(self, error: Exception) -> OperatorError:
+        return OperatorError(
+            f"--state-dir: {shown(self._place.directory)} cannot be used: {error}",
+            "name a directory that may be written, or none",
+            Exit.FILES,
+        )
+
+    async def close(self, *, well: bool = False) -> None:
+        """Note what has arrived, and keep the state no longer; `well`: wait for scans at work."""
+        for task in self._at_work:
+            task.cancel()
+        await asyncio.gather(*self._at_work, return_exceptions=True)
+        self._at_work.clear()
+        if self.kept is not None:
+            if well:
+                await self.recorded()
+            if well and self._source.collector.monitor is None:
+                await self._doubt_unseen()
+            else:
+                await self._confirm(patient=False)
+        for task in self._recordings.values():
+            task.cancel()
+        await asyncio.gather(*self._recordings.values(), return_exceptions=True)
+        self._recordings.clear()
+        self._landed.clear()
+        self.complete = False
+        if self._store is not None:
+            await asyncio.to_thread(self._store.close)
+            self._store = None
+
+    def health(self) -> Kept | None:
+        """Return how things stand; None where there is no state."""
+        store = self._store
+        if store is None:
+            return None
+        trouble = store.lost or (None if self.complete else "not everything is in it yet")
+        return Kept(self._place.directory, store.journalled(), store.awaiting_flush(), trouble)
+
+    # -- scans -------------------------------------------------------------------------------------------------
+
+    def _scanned(self, store: Store) -> scan.Source:
+        return scan.Source(self.root.open, self._scope, store.path)
+
+    async def differences(
+        self, tops: Iterable[bytes], over: Callable[[scan.Scanned], None] = lambda seen: None
+    ) -> AsyncGenerator[scan.Changes, None]:
+        """Yield what differs from the index at and below directories; `over` is told how much there was to look at.
+
+        Raises Unknown where that cannot be told.
+        """
+        store = self.kept
+        if store is None or not self.complete:
+            raise Unknown
+        try:
+            async with aclosing(scan.compare(self._scanned(store), tops, over=over)) as found:
+                async for part in found:
+                    yield part
+        except scan.ScanFailed as error:
+            await asyncio.to_thread(store.give_up, str(error))
+            raise Unknown from None
+        except OSError as error:
+            self._log.warning(f"the source cannot be compared with the state: {error}")
+            raise Unknown from None
+
+    async def _begin_record(self, store: Store, top: bytes, since: float) -> None:
+        old = self._recordings.pop(top, None)
+        if old is not None:
+            old.cancel()
+            await asyncio.gather(old, return_exceptions=True)
+        await asyncio.to_thread(store.begin_record, top, since)
+        self._recordings[top] = asyncio.create_task(self._record(store, top))
+
+    async def _record(self, store: Store, top: bytes) -> None:
+        try:
+            await scan.record(self._scanned(store), (top,))
+        except scan.ScanFailed as error:
+            await asyncio.to_thread(store.give_up, str(error))
+        except OSError as error:
+            await asyncio.to_thread(store.give_up, f"the source cannot be looked at: {error}")
+
+    async def recorded(self) -> None:
+        """Wait until no scan is at work."""
+        await asyncio.gather(*self._recordings.values())
+
+    # -- handing over ------------------------------------------------------------------------------------------
+
+    async def before(
+        self, target: TargetMemory, batch: Batch, taken: Mapping[bytes, int], since: float
+    ) -> Handed | None:
+        """Write down what a handler is about to be given, and what it is now; None where there is no state."""
+        store = self.kept
+        if store is None:
+            return None
+        handed = await asyncio.to_thread(self._noted, store, target.key, batch, taken, since)
+        target.target.distrusted.difference_update(batch.entries)
+        if batch.entries.get(b"", 0) & flag.RECURSIVE:
+            handed.recorded.append(b"")
+            if not await self._record_top(store, since, batch.initial):
+                # What the handler finds may not be in the index, which was made before: it is to be confirmed by its name.
+                handed.repeated = {path: bits for path, bits in taken.items() if path}
+        elif len(self.targets) == 1:
+            for top in [p for p, f in batch.entries.items() if f & flag.RECURSIVE and p not in handed.trees]:
+                handed.recorded.append(top)
+                await self._begin_record(store, top, since)
+        target.flying.append(handed)
+        return handed
+
+    async def _record_top(self, store: Store, since: float, initial: bool) -> bool:
+        """Record the whole tree, unless it is known; tell whether all that was taken is going to be seen by that."""
+        async with self._one_record:  # several targets begin at the same time
+            at_work = self._recordings.get(b"")
+            if self.complete or (at_work is not None and (initial or not at_work.done())):
+                return False
+            await self._begin_record(store, b"", since)
+        if self._source.collector.monitor is None:
+            await self._recordings[b""]  # what changes later shows (see `_doubt_unseen`)
+        return True
+
+    def _noted(self, store: Store, key: bytes, batch: Batch, taken: Mapping[bytes, int], since: float) -> Handed:
+        entries, root = batch.entries, batch.root
+        changes = {path: _unsure(flags) for path, flags in entries.items()}
+        handed = Handed(changes, since)
+        for path in taken.keys() - entries.keys():
+            # Nothing stands below what is no directory, and its row of the journal is to go.
+            if any(not entries.get(up, flag.DIRECTORY) & (flag.DIRECTORY | flag.MISSING) for up in ancestors(path)):
+                handed.signatures[path] = None
+        store.hand_over(key, changes, since)
+        left, tops = _LISTED, set[bytes]()
+        for path, flags in entries.items():
+            if not flags & flag.RECURSIVE:
+                continue
+            tops.add(path)
+            found = scan.listings(root, self._scope, path, left) if path and left > 0 else None
+            if found is not None:
+                handed.trees[path] = found
+                left -= sum(len(part) for _, parts in found for _, part in parts) // _NAME_BYTES
+        self._sign(handed, entries, tops, root)
+        return handed
+
+    def _sign(self, handed: Handed, entries: Mapping[bytes, int], tops: set[bytes], root: int) -> None:
+        """Look at what is handed over by its own name, and at the directories in which names come or go."""
+        look, rules = lstat_below(root), self._scope.rules
+        above: set[bytes] = set()
+        signatures, young = handed.signatures, handed.young
+        young_ns = time.time_ns() - YOUNG_NS
+
+        def sign(path: bytes) -> None:
+            try:
+                found = look(path)
+            except OSError:
+                return
+            if found is None:
+                signatures[path] = None
+                return
+            signature = signatures[path] = signature_of(found, young_ns)
+            if found.st_ctime_ns >= young_ns:
+                young[path] = signature_of(found, _FAR)
+            if signature.is_dir and rules and not rules.sync(path, True):
+                del signatures[path]
+
+        for path, flags in entries.items():
+            if tops and not tops.isdisjoint((path, *ancestors(path))):
+                continue
+            sign(path)
+            if path and (flags & flag.MISSING or flags >> CHANGE_SHIFT & _WIDE):
+                above.add(parent(path))
+        for path in above - entries.keys():
+            sign(path)
+            if signatures.get(path) is None or not signatures[path].is_dir:  # type: ignore[union-attr]
+                signatures.pop(path, None)
+        for path in tops:
+            if path and parent(path) not in signatures and parent(path) not in tops:
+                sign(parent(path))
+
+    def after(self, target: TargetMemory, handed: Handed, outcome: Outcome) -> None:
+        """Take note of what became of it."""
+        target.flying.remove(handed)
+        if outcome.verdict is Verdict.UNWELL:
+            return
+        for path in (*outcome.failed, *outcome.again):
+            handed.signatures.pop(path, None)
+            handed.again[path] = handed.changes.get(path, 0) | ATTRIB | NAME
+        handed.again |= handed.repeated
+        target.target.dirty.add(((path, ATTRIB) for path in handed.repeated), handed.since)
+        handed.landed = time.monotonic()
+        self._landed.append((target, handed))
+        self._something.set()
+
+    # -- confirming --------------------------------------------------------------------------------------------
+
+    async def _work(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - not even a defect here may end the daemon, or be trusted afterwards
+            if self._store is not None:
+                self._store.give_up(f"{type(error).__name__}: {error}")
+
+    async def _confirm_all(self) -> None:
+        while True:
+            await self._something.wait()
+            await asyncio.sleep(_AGE)
+            await self._confirm(patient=True)
+            if not self._landed:
+                self._something.clear()
+
+    async def _flush_all(self) -> None:
+        await asyncio.sleep(_FIRST_FLUSH)
+        while True:
+            await self._flush()
+            await asyncio.sleep(_FLUSH_EVERY)
+
+    async def _confirm(self, *, patient: bool) -> None:
+        """Confirm what has landed, by all that the monitor has said since; `patient`: when the time is good."""
+        async with self._turn:
+            store, collector = self.kept, self._source.collector
+            if store is None:
+                self._landed.clear()
+                return
+            if any(not task.done() for task in self._recordings.values()) or (
+                any(handed.recorded for _, handed in self._landed) and self._source.search.catching_up
+            ):
+                return
+            before_ns = time.time_ns()
+            await collector.catch_up()
+            waited = time.monotonic() - self._landed[0][1].landed if self._landed else 0.0
+            if patient and collector.due() is not None and waited < _PATIENCE:
+                return  # it is handed over soon, and then nobody has to look at it
+            try:
+                seen = await collector.look()
+            except OSError:
+                self._lose_window()
+                return
+            if not collector.seen_whole:
+                return
+            # Nothing may happen until it is known what has changed again.
+            works = self._judged(seen)
+            self._landed.clear()
+            finished = [top for top, task in self._recordings.items() if task.done()]
+            for top in finished:
+                self._recordings.pop(top).result()
+            self.complete = self.complete or b"" in finished
+            await asyncio.to_thread(self._write, store, works, before_ns)
+
+    async def _doubt_unseen(self) -> None:
+        """Confirm what has landed where nothing was watched meanwhile: what has changed since may be there as it was."""
+        store = self.kept
+        if store is None:
+            return
+        warm = [target for target in self.targets if await target.is_warm()]
+        for target in warm:
+            await asyncio.to_thread(store.hand_over, target.key, {b"": DOUBT}, time.time())
+        await self._confirm(patient=False)
+        found: dict[bytes, int] = {}
+        try:
+            async with aclosing(self.differences((b"",))) as parts:
+                async for part in parts:
+                    found |= {path: bits | DOUBT for path, bits in part}
+        except Unknown:
+            return
+        for target in self.targets:
+            rows = await target.rows()
+            if target in warm or not holds_top(rows):
+                again = found | {row.path: row.bits for row in rows if row.path or not row.bits & DOUBT}
+                await asyncio.to_thread(store.end_record, target.key, b"", again, time.time())
+
+    def _judged(self, seen: Mapping[bytes, int]) -> list[tuple[TargetMemory, Handed]]:
+        """Note of everything that has landed what has changed again since; return it, the oldest one first."""
+        for target in self.targets:
+            later: dict[bytes, int] = {}
+            for handed in target.flying:
+                later |= handed.changes
+            for one, handed in reversed(self._landed):
+                if one is target:
+                    target.judge(handed, seen, later)
+                    later |= handed.changes
+        return list(self._landed)
+
+    def _write(self, store: Store, works: Iterable[tuple[TargetMemory, Handed]], before_ns: int) -> None:
+        try:
+            root = self.root.open()
+        except OSError:
+            return
+        try:
+            for target, handed in works:
+                for top in handed.recorded:
+                    store.end_record(target.key, top, handed.again, handed.since)
+                _ripen(handed, lstat_below(root), before_ns - YOUNG_NS)
+                _confirm(store, target.key, handed)
+        finally:
+            self.root.close(root)
+
+    # -- flushing ----------------------------------------------------------------------------------------------
+
+    async def _flush(self) -> None:
+        """Let everything that is confirmed survive a loss of power, as far as we can see to that."""
+        store = self.kept
+        if store is None or not store.awaiting_flush():
+            return
+        number = await asyncio.to_thread(store.begin_flush)
+        safe = {path: await self._is_flushed(path) for path in {self.root.path, *(t.local for t in self.targets)}}
+        for target in self.targets if safe[self.root.path] else ():
+            if safe[target.local]:
+                await asyncio.to_thread(store.flushed, target.key, number)
+
+    async def _is_flushed(self, path: bytes | None) -> bool:
+        """Flush the file system of a directory; tell whether that was done. Of a remote one nothing is known.
+
+        A process of its own does it: who ends is not to wait for a disk.
+        """
+        if path is None:
+            return True
+        try:
+            with self.root.opened() as here:
+                argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.kernel.durable", path]
+                child = spawn(argv, cwd=here, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        except OSError:
+            return False
+        try:
+            while child.poll() is None:
+                await asyncio.sleep(_FLUSH_LOOK)
+        finally:
+            if child.poll() is None:
+                child.kill()
+        return child.returncode == 0
+
+
+def _ripen(handed: Handed, look: Callable[[bytes], os.stat_result | None], young_ns: int) -> None:
+    """Take for known what had changed a moment before it was handed over, and has not since."""
+    for path, signature in handed.young.items():
+        if path not in handed.signatures:
+            continue
+        try:
+            found = look(path)
+        except OSError:
+            continue
+        if found is not None and signature_of(found, young_ns) == signature:
+            handed.signatures[path] = signature
+
+
+def _confirm(store: Store, key: bytes, handed: Handed) -> None:
+    trees, again = handed.trees, handed.again
+    paths = [*handed.signatures]
+    for at in range(0, max(len(paths), 1), _AT_ONCE):
+        part = {path: handed.signatures[path] for path in paths[at : at + _AT_ONCE]}
+        store.confirm(key, Confirmed(part, trees, again))
+        trees, again = {}, {}
+
+
+def _holds_anything(directory: bytes) -> bool:
+    """Tell whether a directory has entries; True where it cannot be read now."""
+    try:
+        with os.scandir(directory) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return True
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
+
+
+def _unsure(flags: int) -> int:
+    """Return what may be different at a target when an entry was given to a handler, and nobody knows what came of it."""
+    if flags & flag.DIRECTORY:
+        return bits_of(flags)
+    # It may be there in another version of the same size and mtime, or be no file at all.
+    return bits_of(flags) | (NAME | CONTENT if flags & flag.MISSING else CONTENT)

@@ -147,7 +147,7 @@ def test_behind_a_symlink_there_is_nothing_to_be_seen(asked: Asked) -> None:
 def test_what_lies_behind_a_symlink_is_not_handed_over(asked: Asked) -> None:
     asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
     for op, values in (
-        (Op.HANDLER_BATCH, (1, 1, asked.root(), False, "running", 0, asked.digest)),
+        (Op.HANDLER_BATCH, (1, 1, asked.root(), False, "running", 0, -1, asked.digest)),
         (Op.HANDLER_ENTRIES, (1, [b"file", b"way/secret"], [32, 32])),
     ):
         asked.runs.sendall(framed(op, Kind.REQUEST, 0, pack(SIGNATURES[op].request, *values)))

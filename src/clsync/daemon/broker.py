@@ -495,7 +495,15 @@ class Broker:
         return _Later(opened(), alone=False)
 
     def _handler_batch(
-        self, number: int, batch: int, root: int, initial: bool, status: str, attribute_bytes: int, digest: bytes
+        self,
+        number: int,
+        batch: int,
+        root: int,
+        initial: bool,
+        status: str,
+        attribute_bytes: int,
+        most_deletions: int,
+        digest: bytes,
     ) -> None:
         hired, handler = self._resting(number)
         if status not in _WORDS:
@@ -504,7 +512,15 @@ class Broker:
         hired.drop()
         handler.rules = rules if rules else None
         # The worker may give its own number back at any time.
-        hired.head = Batch(batch, {}, os.dup(directory), initial, status, attribute_bytes=attribute_bytes)
+        hired.head = Batch(
+            batch,
+            {},
+            os.dup(directory),
+            initial,
+            status,
+            attribute_bytes=attribute_bytes,
+            most_deletions=most_deletions if most_deletions >= 0 else None,
+        )
 
     def _handler_entries(self, number: int, paths: list[bytes], flags: list[int]) -> None:
         hired, _ = self._resting(number)
@@ -552,7 +568,7 @@ class Broker:
         ):
             for part in in_frames(paths):
                 yield what, paths[part], [failed[path] for path in paths[part]] if what == "failed" else []
-        yield _Last((verdict.value, outcome.message, outcome.code))
+        yield _Last((verdict.value, outcome.message, outcome.code, outcome.spared))
 
     def _handler_stop(self, number: int) -> None:
         hired = self._hired.get(number)

@@ -350,7 +350,8 @@ class RemoteHandler:
         number, rules = self._number, self.rules
         assert rules is None or isinstance(rules, Rules)
         digest = digest_of(rules if rules is not None else Rules())
-        head = (batch.number, batch.root, batch.initial, batch.status, batch.attribute_bytes, digest)
+        most = -1 if batch.most_deletions is None else batch.most_deletions
+        head = (batch.number, batch.root, batch.initial, batch.status, batch.attribute_bytes, most, digest)
         self._calls.tell(Op.HANDLER_BATCH, number, *head)
         paths, flags, linked = list(batch.entries), list(batch.entries.values()), list(batch.linked)
         for part in in_frames(paths):
@@ -361,7 +362,7 @@ class RemoteHandler:
             await self._calls.drained()
         parts: list[list[Any]] = []
         try:
-            verdict, message, code = await self._calls.call(Op.HANDLER_SYNC, number, parts=parts)
+            verdict, message, code, spared = await self._calls.call(Op.HANDLER_SYNC, number, parts=parts)
         except OSError as error:
             return Outcome(Verdict.UNWELL, message=str(error), code=error.errno or 1)
         failed: dict[bytes, str] = {}
@@ -372,7 +373,7 @@ class RemoteHandler:
             else:
                 others[what].update(those)
         return Outcome(
-            Verdict(verdict), failed, frozenset(others["hopeless"]), frozenset(others["again"]), message, code
+            Verdict(verdict), failed, frozenset(others["hopeless"]), frozenset(others["again"]), message, code, spared
         )
 
     def stop(self) -> None:

@@ -19,7 +19,7 @@ from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.paths import ancestors, join, parent
 from clsync.handler.base import PathRules, may_go
 from clsync.handler.rsync import permitted
-from clsync.handler.rsync.blame import Blame, blame, first_line
+from clsync.handler.rsync.blame import Blame, blame, first_line, in_the_way, spared
 from clsync.handler.rsync.clearing import clear
 from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.runner import KEPT_OUTPUT, Result
@@ -56,7 +56,8 @@ _CODE_PROTOCOL = 2
 _CODE_FILE_IO = 11
 _CODE_PARTIAL = 23
 _CODE_VANISHED = 24
-_CODES_WHOLE = frozenset((_CODE_PARTIAL, _CODE_VANISHED))
+_CODE_SPARED = 25
+_CODES_WHOLE = frozenset((_CODE_PARTIAL, _CODE_VANISHED, _CODE_SPARED))
 """The run came to its end; any other failure may leave temporary files behind."""
 
 
@@ -71,9 +72,13 @@ class DryRunFailed(Exception):
 class BatchRun:
     """One batch on its way."""
 
-    def __init__(self, program: Program, batch: Batch, rules: PathRules | None) -> None:
+    def __init__(self, program: Program, batch: Batch, rules: PathRules | None, spares: bool = False) -> None:
+        """`spares`: what recursive entries would delete is counted, and stays."""
+        self.spared = 0
+        self._spares = spares
         self._program, self._batch, self._rules = program, batch, rules
         self._recipe = program.recipe if rules is None else program.recipe.bounded()
+        self._recipe = replace(self._recipe, spares=spares)
         self._failed: dict[bytes, str] = {}
         self._again: set[bytes] = set()
         self._lost: set[bytes] = set()
@@ -233,6 +238,8 @@ class BatchRun:
             if entries[p] & flag.RECURSIVE or not (self._local is not None or rules.recursion_is_free(p))
         }
         doomed = await self._doomed(unknown) if unknown else permitted.Doomed([], [], set())
+        if self._spares:
+            self.spared, doomed = doomed.entries, doomed._replace(missing=[])
         recursive = {p: f for p, f in unknown.items() if f & flag.RECURSIVE}
         plain = {
             p: f for p, f in entries.items() if p not in recursive and (not f & flag.MISSING or may_go(p, rules))
@@ -334,7 +341,9 @@ class BatchRun:
             cut = result.code not in _CODES_WHOLE and not self._program.done(result)
             if cut or result.stopped or result.stood_still:
                 self._program.littered.update(parent(p) for p, f in part.items() if not f & flag.RECURSIVE)
-            if self._program.done(result):
+            if self._spares:
+                self.spared = max(self.spared, spared(result.messages))
+            if self._program.done(result) or (self._spares and result.code == _CODE_SPARED):
                 if result.code == _CODE_VANISHED:
                     await self._note_lost(self._blame(result, part), part)
                 continue
@@ -502,7 +511,11 @@ class BatchRun:
             rest = {p: f for p, f in part.items() if p not in found.failed}
             return [rest] if len(rest) < len(part) else None
         if found.complete:
-            self._failed.update(found.failed)
+            for path, why in found.failed.items():
+                if self._spares and in_the_way(why):
+                    self._again.add(path)  # alone it may replace what stands there
+                else:
+                    self._failed[path] = why
             await self._note_lost(found, part)
             # rsync links names to one that was sent: where something failed, they may hang on nothing.
             linked = {p: f for p, f in part.items() if f & flag.LINKED}
@@ -526,7 +539,7 @@ class BatchRun:
 
     async def _delete_in(self, entries: Entries) -> None:
         """Delete what recursive entries would have deleted, had no other path failed."""
-        if not entries:
+        if not entries or self._spares:
             return
         doomed = await self._doomed(entries)
         if self._rules is not None and self._local is not None:

@@ -71,6 +71,8 @@ class Settings:
     timeout_sync: float
     threading: str
     max_parallel: int
+    max_delete: PerTarget[Brake]
+    accept_target: int
     bwlimit: PerTarget[int]
     nice: PerTarget[int]
     io_class: PerTarget[str]
@@ -504,7 +506,7 @@ def check(settings: Settings) -> None:
         raise OperatorError(
             f"--sync-handler {shown(s.sync_handler)} without a mode", "add --mode=direct, simple, shell or rsyncshell"
         )
-    for name in ("bwlimit", "nice", "io-class"):
+    for name in ("max-delete", "bwlimit", "nice", "io-class"):
         for destination, _ in getattr(s, BY_NAME[name].key).some:
             if destination not in s.destinations:
                 raise OperatorError(

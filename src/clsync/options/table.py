@@ -299,6 +299,29 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "Of all destinations together, where there are several.",
     ),
     Option(
+        "max-delete",
+        "",
+        _V,
+        pertarget.parser(values.brake),
+        PerTarget(),
+        _HOW,
+        "most entries that are deleted because they are not found",
+        "[DEST=]N|N%|none",
+        "When everything is compared (at the start, after an overflow, when rules change), what the source does not have is"
+        " deleted at the destination. If that is more than so many entries, or than so much of what the destination is known"
+        " to hold, nothing is deleted for that reason, and all else is synced. `clsync ctl accept`, or signal RTMIN, lets it"
+        " go; before a destination is known, a terminal is asked. What the kernel has reported as deleted is never held"
+        " back. Without the option: 1000 entries, or half of what the destination holds if that is more. Not under"
+        " --compat, nor with arguments of your own. With a destination before it, for that one alone; may be repeated.",
+    ),
+    _flag(
+        "accept-target",
+        "",
+        _HOW,
+        "let the first full sync delete what it wants at the destination",
+        "However much --max-delete says.",
+    ),
+    Option(
         "bwlimit",
         "",
         _V,

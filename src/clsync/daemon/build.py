@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from clsync.control.listener import Listener
 from clsync.core.signature import Signatures
 from clsync.daemon.access import Access
 from clsync.daemon.course import Course
 from clsync.daemon.handlers import is_exact
+from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
 from clsync.daemon.parts import Outlet, Parts
 from clsync.daemon.plan import Plan, lookup_of, one_file_system_level
 from clsync.daemon.root import Directory
+from clsync.errors import OperatorError
 from clsync.handler.base import Handler
 from clsync.options import Settings
 from clsync.options.expansion import expand
+from clsync.state.mark import Held, distrust
+from clsync.state.place import default_directory, directory_of
+
+if TYPE_CHECKING:
+    from clsync.daemon.memory import Memory
 
 _MOST_DELAYS = 12
 """Times the delay of big files that one which is still being written waits."""
@@ -29,11 +39,12 @@ def make_mirror(
     access: Access,
     set_status: Callable[[str], None],
     ready: Callable[[], None],
+    memory: Memory | None = None,
 ) -> Mirror:
     """Put the stages together. Raises OperatorError."""
     made = plans[0]  # what concerns the source is the same in all
     return Mirror(
-        root=Directory(made.root, access.ops),
+        root=memory.root if memory is not None else Directory(made.root, access.ops),
         open_monitor=lambda rules: access.open_monitor(made, rules),
         handlers=handlers,
         parts=parts,
@@ -44,6 +55,7 @@ def make_mirror(
         max_parallel=made.settings.max_parallel,
         started_ns=made.started_ns,
         ready=ready,
+        memory=memory,
     )
 
 
@@ -76,6 +88,8 @@ def _outlet(made: Plan, access: Access) -> Outlet:
         make_handler=lambda: access.new_handler(made),
         same_handler=_handler_key(made),
         signatures=_signatures(made),
+        key=_target_key(made),
+        local=made.local,
         # Two runs of our own at one path would delete each other's temporary files, and be repeated for that.
         overlap="safe" if s.threading == "full" and is_exact(made) else s.threading,
     )
@@ -114,6 +128,61 @@ def _handler_key(made: Plan) -> object:
         [expand(a, lookup) for a in given or ()] for given in (made.arguments or s.arguments, s.recursive_arguments)
     ]
     return made.mode, made.program, arguments, s.destination_dir, shaping
+
+
+def _target_key(made: Plan) -> bytes:
+    """Return what tells a target, and how it is made equal, from others, also in the next run."""
+    s = made.settings
+    lookup = lookup_of(made)
+    arguments = [expand(argument, lookup) for argument in made.arguments]
+    directory = made.directories.get(made.local) if made.local is not None else None
+    parts = (
+        made.mode, made.program, arguments, made.destination, directory and directory.identity, s.acls, s.xattrs,
+        s.modification_signature, s.one_file_system, s.exclude_mount_points,
+    )  # fmt: skip
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
+
+
+def make_memory(plans: Sequence[Plan], log: Log) -> Memory | None:
+    """Return what is to keep on disk what the targets hold; None where nothing is. Raises OperatorError."""
+    made = plans[0]
+    wanted = made.settings.state_dir
+    asked = wanted if wanted != b"none" else None
+    why = next((why for one in plans if (why := _without_state(one))), "")
+    if why and asked is not None:
+        raise OperatorError(f"--state-dir: there can be no state {why}", "leave it out, or say --state-dir=none")
+    states = os.path.abspath(asked) if asked is not None else default_directory(os.geteuid() == 0, os.environb)
+    instance = b"\0".join(sorted(one.destination.text for one in plans if one.destination is not None))
+    directory = directory_of(states, made.root, instance)
+    if not why and wanted != b"none":
+        from clsync.daemon.memory import Memory, Place  # late: it needs a database
+
+        return Memory(
+            Directory(made.root), Place(directory, asked is not None), one_file_system_level(made.settings), log
+        )
+    if why:
+        log.debug(1, f"there is no state {why}")
+    with suppress(OSError, Held):
+        distrust(directory)  # what this run does is not written there
+    return None
+
+
+def _without_state(made: Plan) -> str:
+    """Tell why nothing is known of what a target holds; nothing if it is."""
+    s = made.settings
+    if made.mode != "copy" and not (is_exact(made) and os.path.basename(made.program) == b"rsync"):
+        return "where the handler alone knows what arrives"
+    if s.ignore_exitcode:
+        return "with --ignore-exitcode: what failed is taken for done"
+    if s.skip_initialsync:
+        return "with --skip-initialsync: nobody has looked at the destination"
+    if s.full_initialsync and made.rules:
+        return "with --full-initialsync: everything is to be handed over at each start"
+    if s.splitting != "off":
+        return "with --splitting: the part that decides has no files"
+    if s.chroot is not None or s.mountpoints:
+        return "with --chroot or --mountpoints: it would be out of sight"
+    return ""
 
 
 def make_listener(settings: Settings) -> Listener | None:

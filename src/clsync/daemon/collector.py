@@ -52,6 +52,8 @@ class Collector:
         self._taking: Taking | None = None
         self._seen: dict[bytes, int] = {}
         """What somebody has looked at, and is not handed over yet -> change bits."""
+        self.seen_whole = True
+        """Whether the last look has seen all that the window held."""
         self._unseen: Iterator[Changed] | None = None
         """The rest of a window that was looked at, too large to be seen at once; None: nobody has looked."""
         self._turn = asyncio.Lock()
@@ -213,8 +215,10 @@ class Collector:
         """
         async with self._turn:
             monitor, seen, turn = self.monitor, self._seen, Turn()
+            self.seen_whole = monitor is None or self.due() is None
             if monitor is None or self.due() is None or len(seen) >= PART:
                 return dict(seen)
+            self.seen_whole = self._taking is None
             if self._taking is None:
                 self._unseen = chain(self._unseen or (), monitor.take())
             changes = self._taking.changes if self._taking is not None else self._unseen
@@ -222,6 +226,7 @@ class Collector:
                 for path in paths:
                     seen[path] = seen.get(path, 0) | bits
                 if len(seen) >= PART:
+                    self.seen_whole = False
                     break
                 await turn.rest_if_due()
             return dict(seen)

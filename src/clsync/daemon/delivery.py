@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
@@ -26,6 +27,9 @@ from clsync.daemon.traffic import Traffic
 from clsync.kernel.ops import Looks
 from clsync.kernel.slices import in_parts, in_slices
 from clsync.kernel.walk import straight
+
+if TYPE_CHECKING:
+    from clsync.daemon.memory import TargetMemory
 
 TICK_NS = 20_000_000
 """No file system clock is coarser than this, where it counts nanoseconds at all (CONFIG_HZ=100 makes 10 ms)."""
@@ -53,6 +57,8 @@ class Flight:
     since: float
     """The same moment, wall clock."""
     initial: bool
+    landed: Callable[[Outcome], None] = lambda outcome: None
+    """To be told the outcome when it is known what is dirty again."""
 
 
 class Delivery:
@@ -87,6 +93,10 @@ class Delivery:
         """Nothing is handed over until somebody lets it go on."""
         self.initial_over = False
         """Everything was compared once."""
+        self.warm = False
+        """What differs is being handed over, and that is instead of comparing everything."""
+        self.memory: TargetMemory | None = None
+        """What the target holds; None where nothing is kept of it."""
         self.glues: bytes | None = None
         """A destination at which the initial sync may leave files hanging together (see `handler.base.Handler`)."""
         self.hurry = False
@@ -181,7 +191,7 @@ class Delivery:
         """Make a batch of what is ready; None if nothing is. Raises OSError."""
         self.reap()
         now, since = time.monotonic(), time.time()
-        initial, dirty = not self.initial_over, self.target.dirty
+        initial, dirty = self._compares_all, self.target.dirty
         if initial:
             # What has changed meanwhile comes after it: sizes and times alone do not tell all of that.
             taken, ripe = dirty.take((b"",)), set[bytes]()
@@ -205,6 +215,11 @@ class Delivery:
             self._earliest = now + self._gap
         return Flight(self.number, taken, resolved, root, now, since, initial)
 
+    @property
+    def _compares_all(self) -> bool:
+        """Whether the next batch is to be everything."""
+        return not self.initial_over and not self.warm
+
     def _note_freshness(self) -> None:
         """Note after which time an mtime proves that a file was not sent yet (see `Freshness`)."""
         # What is taken in several parts was not sent since the first of them; others may take parts in between.
@@ -218,9 +233,9 @@ class Delivery:
         """
         if self.busy or self.paused:
             return None
-        if not self.initial_over:
+        if self._compares_all:
             return self.target.next_at(0.0, hurry=True)
-        hurry = hurry or self.hurry
+        hurry = hurry or self.hurry or self.warm
         earliest = max(self._earliest, self._source.collector.window.earliest())
         times = [self.target.next_at(earliest, hurry)]
         due = self._source.collector.due()
@@ -237,7 +252,8 @@ class Delivery:
         alone = self.outlet.overlap == "off"
         freshness = Freshness(self._fresh_after, time.time_ns()) if alone else Freshness(0, 0)
         doubts = self.target.dirty.doubts
-        resolved = await self._resolver.resolve(taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe)
+        changes = taken if self.memory is None else await self.memory.narrowed(taken, self._log)
+        resolved = await self._resolver.resolve(changes, root=root, freshness=freshness, doubts=doubts, ripe=ripe)
         if any(bits & (NAME | DOUBT) for bits in set(taken.values())):
             self._source.search.note_new_names()
         async for file, names in in_slices(resolved.linked.items()):
@@ -259,6 +275,7 @@ class Delivery:
             self._source.root.close(flight.root)
         self.target.settle(flight.taken, resolved, outcome, flight.since, flight.started)
         self.target.note_settled(flight.taken, resolved, outcome, flight.started)
+        flight.landed(outcome)
         self._source.search.want(resolved.wanted, resolved.changed)
         if outcome.verdict is Verdict.UNWELL:
             self._arrived(self, outcome)
@@ -267,7 +284,8 @@ class Delivery:
             self._source.collector.monitor.compared(resolved.whole, int(flight.since * 1e9))
         if resolved.entries:
             self.answered += 1
-            self.confirmed += outcome.verdict is Verdict.DONE
+            if not self.warm:  # the batches of a warm start count as one, when it is over
+                self.confirmed += outcome.verdict is Verdict.DONE
             took = time.monotonic() - flight.started
             self._log.progress(f"batch {flight.number}: {_named(resolved.entries)} in {took:.3f} s")
             if outcome.verdict is Verdict.DONE:
@@ -321,10 +339,20 @@ class Delivery:
                 return Outcome(Verdict.UNWELL, message="stopped")
             self.in_air[batch.number] = FlightState(batch.number, flight.since, batch.entries)
             try:
-                outcome = await self.crew.sync(batch)
+                outcome = await self._synced(batch, flight)
             finally:
                 del self.in_air[batch.number]
         self._last_end_ns = time.time_ns()
+        return outcome
+
+    async def _synced(self, batch: Batch, flight: Flight) -> Outcome:
+        """Let a handler do it; what it is about to touch is written down before, and what it has done afterwards."""
+        if self.memory is None:
+            return await self.crew.sync(batch)
+        handed = await self.memory.before(batch, flight.taken, flight.since)
+        outcome = await self.crew.sync(batch)
+        if handed is not None:
+            flight.landed = partial(self.memory.after, handed)
         return outcome
 
     def _told(self, flight: Flight) -> str:

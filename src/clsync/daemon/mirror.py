@@ -7,13 +7,14 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from clsync.core.batch import Outcome, Verdict
 from clsync.core.changes import DOUBT
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.core.windows import Window
+from clsync.daemon.arrival import NOT_SERVED, Arrival
 from clsync.daemon.collector import Collector
 from clsync.daemon.course import Leaving
 from clsync.daemon.crew import Crew
@@ -24,15 +25,16 @@ from clsync.daemon.parts import Parts
 from clsync.daemon.root import Directory
 from clsync.daemon.source import Source
 from clsync.daemon.standby import Standby
+from clsync.daemon.warmstart import WarmStart
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
 from clsync.monitor.base import Monitor
 
+if TYPE_CHECKING:
+    from clsync.daemon.memory import Kept, Memory
+
 Handlers = Sequence[Handler | None]
 """One for each target; None: the one at work stays."""
-_NOT_SERVED = "nothing is handed over to this destination any more"
-_SECOND_LOOK = 0.05
-"""Seconds between two looks whether everything is at rest."""
 _ROOT_CHECK = 1.0
 """Seconds between two looks for a root that is gone."""
 _RULES_READ = "rules: read again, comparing everything"
@@ -65,6 +67,8 @@ class Health(NamedTuple):
     collecting: bool
     """Changes have come that no batch was made of yet; with fanotify they may be elsewhere on the file system."""
     targets: Sequence[TargetHealth]
+    kept: Kept | None = None
+    """What is kept of what the targets hold."""
 
 
 class Mirror:
@@ -84,6 +88,7 @@ class Mirror:
         max_parallel: int = 1,
         started_ns: int = 0,
         ready: Callable[[], None] = lambda: None,
+        memory: Memory | None = None,
     ) -> None:
         """`handlers`: the first ones of those that `parts` makes, one for each target.
 
@@ -91,7 +96,7 @@ class Mirror:
 
         `started_ns`: wall-clock time since which files may have changed unseen in spite of equal size and mtime.
 
-        `ready` is called once when the tree is watched.
+        `ready` is called once when the tree is watched. `memory`: what the targets hold.
         """
         self._root, self._log, self._write_status, self._ready = root, log, set_status, ready
         self._stands = stands
@@ -119,12 +124,24 @@ class Mirror:
         ]
         for delivery in self._deliveries:
             delivery.use(parts, delivery.outlet, delivery.crew)
+        self._memory, self._warm = memory, None if memory is None else self._warm_start(memory)
         self._note_parts(parts)
+        if memory is not None:
+            memory.attach(self._source, self._lose_window, watched=not self._course.only_initial)
+            for delivery, target in zip(self._deliveries, memory.targets, strict=True):
+                delivery.memory = target
         if self._course.exit_on_no_events:
             self._search.hurry()
         self._leaving: Leaving | None = None
         self._full_wanted = self._rules_wanted = self._flushing = False
-        self._following = asyncio.Event()
+        self._arrival = Arrival(
+            self._source,
+            self._deliveries,
+            serves=self._serves,
+            is_away=self._is_away,
+            lose_window=self._lose_window,
+            wake=self._call,
+        )
         self._rules_asked = 0.0
         """When somebody wanted the rules to be read again last (monotonic seconds)."""
         self._parts_wanted: tuple[Parts, Handlers] | None = None
@@ -136,6 +153,9 @@ class Mirror:
         self._interrupted = False
         self._trouble = ""
         self._started_ns = started_ns
+
+    def _warm_start(self, memory: Memory) -> WarmStart:
+        return WarmStart(memory, self._log, wake=self._call, over=self._end_warm)
 
     def _note_parts(self, parts: Parts) -> None:
         self._parts, self._course, self._rules = parts, parts.course, parts.rules
@@ -208,6 +228,7 @@ class Mirror:
             monitor=collector.monitor.describe() if collector.monitor is not None else "",
             collecting=collector.due() is not None,
             targets=[self._health_of(delivery) for delivery in self._deliveries],
+            kept=self._memory.health() if self._memory is not None else None,
         )
 
     def _health_of(self, delivery: Delivery) -> TargetHealth:
@@ -233,62 +254,10 @@ class Mirror:
         return [await delivery.state(self._status, seen) for delivery in self._deliveries]
 
     async def arrival(self, names: Collection[str], until_synced: bool) -> dict[str, dict[bytes, str]]:
-        """Wait until everything that has changed before this call has arrived; return what has failed, by target.
-
-        `names`: of the targets, none for all of them. `until_synced`: until nothing at all is left there.
-        """
-        chosen = [delivery for delivery in self._deliveries if not names or delivery.target.name in names]
-        failed: dict[str, dict[bytes, str]] = {}
-        await self._following.wait()
-        while True:
-            await self._look_at_all()
-            # Nothing may happen between these: what is dirty now is what is waited for.
-            barriers = [(delivery, delivery.target.raise_barrier()) for delivery in chosen]
-            for delivery, barrier in barriers:
-                delivery.hurry = True
-                if not self._serves(delivery):
-                    barrier.end(_NOT_SERVED)
-            self._call()
-            arrivals = await asyncio.gather(*(delivery.target.arrival(barrier) for delivery, barrier in barriers))
-            for delivery, found in zip(chosen, arrivals, strict=True):
-                failed.setdefault(delivery.target.name, {}).update(found)
-            if not until_synced or await self._at_rest(chosen):
-                return {name: found for name, found in failed.items() if found}
-            await asyncio.sleep(_SECOND_LOOK)
-
-    async def _at_rest(self, chosen: Sequence[Delivery]) -> bool:
-        """Tell whether nothing is left for some targets, also by what has changed a moment ago."""
-
-        def rests() -> bool:
-            return all(d.target.at_rest() or not self._serves(d) for d in chosen)
-
-        if self._search.busy or not rests():
-            return False
-        await self._look_at_all()
-        return rests()
-
-    async def _look_at_all(self) -> None:
-        """Let all that has changed by now be dirty at all targets."""
-        while True:
-            while self._root.trouble() is not None or self._hold_until is not None:
-                self._note_root_gone()
-                await asyncio.sleep(_SECOND_LOOK)
-            await self._collector.catch_up(fresh=True)
-            # Who asks for it may go away in the middle; what is taken is not to be lost by that.
-            taking = asyncio.ensure_future(self._source.take_all(time.monotonic()))
-            try:
-                await asyncio.shield(taking)
-            except OSError:
-                self._lose_window()
-                continue
-            except asyncio.CancelledError:
-                taking.add_done_callback(self._note_taken)
-                raise
-            return
-
-    def _note_taken(self, taking: asyncio.Future[None]) -> None:
-        if not taking.cancelled() and taking.exception() is not None:
-            self._lose_window()
+        """Wait until everything that has changed before this call has arrived (see `Arrival.of`)."""
+        if self._warm is not None:
+            await self._warm.compared.wait()
+        return await self._arrival.of(names, until_synced)
 
     def pause(self, names: Collection[str], paused: bool) -> None:
         """Hand over nothing to some targets (`names`; none: all), or go on; what is on its way arrives."""
@@ -310,8 +279,8 @@ class Mirror:
             if self._course.skip_initial:
                 self._skip_initial()
             else:
-                self._begin_initial()
-            self._following.set()
+                await self._begin_initial()
+            self._arrival.following.set()
             while self._leaving is None:
                 await self._step()
             return await self._end()
@@ -324,6 +293,12 @@ class Mirror:
         for error in opened:
             if error is not None:
                 raise error
+        await self._use_memory()
+
+    async def _use_memory(self) -> None:
+        """Open what is known of the targets, by the rules and handlers in force. Raises OperatorError."""
+        if self._memory is not None:
+            await self._memory.use(self._rules, [(d.outlet.key, d.outlet.local) for d in self._deliveries])
 
     async def _arm(self) -> None:
         """Watch the tree: from now on no change is missed."""
@@ -337,27 +312,35 @@ class Mirror:
         if self._collector.monitor is not None and any(d.crew.first.trusts_times for d in self._deliveries):
             self._search.begin_catalogue(time.time_ns())  # what is older is skipped
 
-    def _begin_initial(self) -> None:
+    async def _begin_initial(self) -> None:
         """Let everything be made equal once; changes are followed as soon as the target has answered."""
         self._set_status("initsync")
-        self._log.progress("initial sync: making the destination equal; changes are collected meanwhile")
-        self._started = time.monotonic()
-        for delivery in self._deliveries:
+        self._started, since = time.monotonic(), time.time()
+        cold = self._deliveries if self._warm is None else await self._warm.begin(self._deliveries)
+        if cold:
+            self._log.progress("initial sync: making the destination equal; changes are collected meanwhile")
+        for delivery in cold:
             handler = delivery.crew.first
             delivery.glues = handler.glues if handler.glues and _holds_anything(handler.glues) else None
-        self._doubt_all()
+            delivery.target.dirty.add([(b"", DOUBT)], since)
 
-    def _end_initial(self, delivery: Delivery, well: bool) -> None:
-        """Follow the changes, now that a target has answered."""
+    def _end_initial(self, delivery: Delivery, well: bool, young_ns: int) -> None:
+        """Follow the changes, now that a target has answered; what changed since `young_ns` may not have arrived."""
         delivery.initial_over = True
         self._show_idle()
         if self._collector.monitor is not None and delivery.crew.first.trusts_times:
-            self._search.begin_catalogue(self._started_ns)
+            self._search.begin_catalogue(young_ns)
         if delivery.glues is not None:
             self._search.begin_parting(delivery.glues)
         if well:
             name = f"{delivery.target.name}: " if delivery.target.name else ""
             self._log.info(f"{name}initial sync done in {time.monotonic() - self._started:.2f} s")
+
+    def _end_warm(self, delivery: Delivery, well: bool) -> None:
+        """Follow the changes, now that a target has been given what differs."""
+        delivery.confirmed += well
+        self._end_initial(delivery, well, time.time_ns())
+        self._end_if_enough()
 
     @property
     def _begun(self) -> bool:
@@ -374,6 +357,7 @@ class Mirror:
             self._full_wanted = False
             if self._hold_until is None:
                 self._set_status("initsync")
+            self._source.distrust()
             self._doubt_all()
             self._hurry_all()
         if self._course.only_initial and self._over(lambda delivery: delivery.initial_over):
@@ -494,6 +478,10 @@ class Mirror:
         return max(delivery.number for delivery in self._deliveries)
 
     async def _close(self) -> None:
+        if self._warm is not None:
+            await self._warm.stop()
+        if self._memory is not None:
+            await self._memory.close(well=self._leaving in (Leaving.DONE, Leaving.FLUSH))
         await self._search.close()
         self._collector.close()
         for delivery in self._deliveries:
@@ -594,11 +582,13 @@ class Mirror:
     def _called(self) -> bool:
         """Tell whether the main loop has something else to do than to wait."""
         wanted = self._rules_wanted or self._parts_wanted is not None
-        return self._leaving is not None or wanted or (self._following.is_set() and self._full_wanted)
+        return self._leaving is not None or wanted or (self._arrival.following.is_set() and self._full_wanted)
 
     def _show_idle(self) -> None:
         if self._hold_until is not None or self._standby.active:
             self._set_status("hold on")
+        elif not self._leaving and self._warm is not None and self._warm.at_work:
+            self._set_status("initsync")
         elif not self._leaving:
             self._set_status("synchandler error" if any(d.target.failing() for d in self._deliveries) else "running")
 
@@ -608,6 +598,13 @@ class Mirror:
         if self._hold_until is None:
             self._hold_until = 0.0
             self._call()
+
+    def _is_away(self) -> bool:
+        """Tell whether the tree is not there; if so, it is looked for."""
+        away = self._root.trouble() is not None or self._hold_until is not None
+        if away:
+            self._note_root_gone()
+        return away
 
     def _hold(self, trouble: str) -> None:
         """Do nothing, and delete nothing, while the root is not the one we know."""
@@ -677,8 +674,16 @@ class Mirror:
 
     def _arrived(self, delivery: Delivery, outcome: Outcome) -> None:
         """Follow a target that has answered; end the run where it has gone well often enough, or failed too often."""
-        if not delivery.initial_over and outcome.verdict is not Verdict.UNWELL:
-            self._end_initial(delivery, outcome.verdict is Verdict.DONE)
+        if not delivery.initial_over and not delivery.warm and outcome.verdict is not Verdict.UNWELL:
+            self._end_initial(delivery, outcome.verdict is Verdict.DONE, self._started_ns)
+        self._end_if_enough()
+        if not self._given_up() and self._given_up_on(delivery):
+            self._log.error(f"{delivery.target.called} is given up: it failed too often", "the others go on")
+        if not self._serves(delivery):
+            delivery.target.end_barriers(NOT_SERVED)
+
+    def _end_if_enough(self) -> None:
+        """End the run where it has gone well often enough, or failed too often."""
         limit = self._course.max_iterations
         if limit and self._leaving is None and not any(map(self._serves, self._deliveries)):
             self._leaving = Leaving.DONE
@@ -687,10 +692,6 @@ class Mirror:
                 self._log.warning(f"--max-iterations={limit} is reached; what changed since is not synced")
         if self._given_up():
             self._leaving = self._leaving or Leaving.DONE
-        elif self._given_up_on(delivery):
-            self._log.error(f"{delivery.target.called} is given up: it failed too often", "the others go on")
-        if not self._serves(delivery):
-            delivery.target.end_barriers(_NOT_SERVED)
 
     # -- other settings ----------------------------------------------------------------------------------------
 
@@ -722,6 +723,8 @@ class Mirror:
             delivery.target.begin_tries()
             await self._dismiss(crew)
         self._note_parts(parts)
+        if parts.rules.source_text == rules.source_text:
+            await self._use_memory()
         for unused in self._dismissed:
             await self._dismiss(unused)
         self._dismissed.clear()
@@ -765,6 +768,9 @@ class Mirror:
         """Watch, and compare everything, by other rules."""
         self._rules = rules
         self._warn_of_rules()
+        if self._warm is not None:
+            await self._warm.stop()
+        await self._use_memory()
         for delivery in self._deliveries:
             delivery.use_rules(rules)
         since = self._collector.lost_since()

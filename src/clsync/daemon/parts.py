@@ -28,6 +28,10 @@ class Outlet:
     """Equal for parts whose handlers do the same."""
     signatures: Signatures | None = None
     """What of a path has to change; None: anything."""
+    key: bytes = b""
+    """What tells the target, and how it is made equal, from others."""
+    local: bytes | None = None
+    """The destination, if it is a directory of this machine."""
     overlap: str = "off"
     """Batches in flight: `off` one at a time, `safe` those that do not meet, `full` any."""
 

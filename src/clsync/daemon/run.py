@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clsync.control.listener import Listener
 from clsync.core.paths import shown
@@ -30,6 +30,9 @@ from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
 from clsync.options import MODULE_MODES, Settings
 from clsync.privilege.carry import Confinement
+
+if TYPE_CHECKING:
+    from clsync.daemon.memory import Memory
 
 _SIGNAL_HAND_OVER = 16
 """SIGSTKFLT on Linux; clsync 0.4 wakes its blocking calls with it."""
@@ -119,6 +122,9 @@ def _run(
         pid_file.write(str(os.getpid()))
         access = DirectAccess(status_file, log)
         parts = build.make_parts(plans, access)
+        memory = build.make_memory(plans, log)
+        if memory is not None and confinement.plan.identity is not None:
+            memory.make_room()
         if confinement.plan.identity is not None and settings.splitting == "off":
             for file in (status_file, pid_file):
                 file.give_away()
@@ -130,7 +136,7 @@ def _run(
         preparation = DirectPreparation(access, reload, log)
         mirrored = partial(_mirrored, settings, plans, log, listening, os.getpid())
         if settings.splitting == "off":
-            return mirrored(handlers, parts, access, preparation, ready)
+            return mirrored(handlers, parts, access, preparation, ready, memory)
         from clsync.daemon.broker import Broker  # late: most runs need none of it
         from clsync.daemon.split import Worker, run_as_process, run_as_thread
 
@@ -161,12 +167,13 @@ def _mirrored(
     access: Access,
     preparation: Preparation,
     ready: Callable[[], None],
+    memory: Memory | None = None,
 ) -> int:
     """Run a mirror, whatever its rights are; return the exit code. Raises OperatorError.
 
     `listening`: the control socket. `pid`: the process that is sent signals.
     """
-    mirror = build.make_mirror(plans, handlers, parts, access, _Status(access.write_status, log).set, ready)
+    mirror = build.make_mirror(plans, handlers, parts, access, _Status(access.write_status, log).set, ready, memory)
     switch = Switch(settings, plans, parts, preparation, mirror, log)
     control = _control(listening, mirror, switch, access, pid, log)
     return asyncio.run(_follow(mirror, switch, access, log, control))

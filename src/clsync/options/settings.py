@@ -129,6 +129,7 @@ class Settings:
     socket_own: bytes | None
     socket_auth: str
     dump_dir: bytes | None
+    state_dir: bytes | None
     config_file: bytes | None
     config_block: bytes
     custom_signals: Mapping[int, bytes]

@@ -851,6 +851,22 @@ OPTIONS: Final[tuple[Option, ...]] = (
         completes="dir",
     ),
     Option(
+        "state-dir",
+        "",
+        _V,
+        values.string,
+        None,
+        _SAY,
+        "directory for what is known of the destinations",
+        "DIR|none",
+        "It survives this run: the next one compares the watched directory with it, by metadata alone, and hands over what"
+        " differs. Each watched directory with its destinations has a directory of its own there. By default below"
+        " $STATE_DIRECTORY where that is set (systemd.exec(5)), /var/lib/clsync of root, $XDG_STATE_HOME/clsync of others."
+        " `none`: the destinations are compared at each start, as in clsync 0.4. See STATE.",
+        completes="dir",
+        old_default=b"none",
+    ),
+    Option(
         "config-file",
         "H",
         _V,
@@ -925,7 +941,7 @@ FIXED: Final = frozenset(
     " socket-own socket-auth uid gid preserve-capabilities inherit-capabilities privileged-uid privileged-gid"
     " sync-handler-uid sync-handler-gid chroot pivot-root mountpoints detach-network detach-ipc detach-miscellanea"
     " seccomp-filter forbid-devices cgroup-group-name splitting secure-splitting check-execvp-arguments"
-    " add-permitted-hook-files".split()
+    " add-permitted-hook-files state-dir".split()
 )
 """What cannot be changed while clsync runs."""
 

@@ -17,6 +17,9 @@ _FORMAT: Final = struct.Struct("<8s16sQQI")
 _SUM: Final = struct.Struct("<I")
 
 
+FILE: Final = b"state.mark"
+
+
 class Held(Exception):
     """Another process holds the state."""
 
@@ -74,3 +77,14 @@ class Mark:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def distrust(directory: bytes) -> None:
+    """Let the next run not trust the state in a directory, if there is one. Raises Held or OSError."""
+    path = os.path.join(directory, FILE)
+    if os.path.lexists(path):
+        mark = Mark(path)
+        try:
+            mark.clear()
+        finally:
+            mark.close()

@@ -9,11 +9,11 @@ from typing import Final
 from clsync.core.paths import shown
 from clsync.errors import Exit, OperatorError
 from clsync.state import schema
+from clsync.state.mark import FILE as MARK
 from clsync.state.mark import Held, Mark
 from clsync.state.meta import Meta, Unusable, checksum
 
 FILE: Final = b"state.db"
-_MARK: Final = b"state.mark"
 _NEW: Final = b"state.db.new"
 _ASIDE: Final = b"state.db.aside"
 _OF_THE_PLACE: Final = frozenset(
@@ -36,7 +36,7 @@ def lock(directory: bytes) -> Mark:
     """Make a state directory ours. Raises OperatorError where another process has it, OSError."""
     os.makedirs(directory, 0o700, exist_ok=True)
     try:
-        return Mark(os.path.join(directory, _MARK))
+        return Mark(os.path.join(directory, MARK))
     except Held:
         raise OperatorError(
             f"another process uses the state in {shown(directory)}",

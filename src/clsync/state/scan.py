@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -59,16 +59,22 @@ class Source(NamedTuple):
 
 
 async def compare(
-    source: Source, tops: Iterable[bytes] = (b"",), linked: Callable[[Linked], None] = lambda file: None
-) -> AsyncIterator[Changes]:
+    source: Source,
+    tops: Iterable[bytes] = (b"",),
+    linked: Callable[[Linked], None] = lambda file: None,
+    over: Callable[[Scanned], None] = lambda seen: None,
+) -> AsyncGenerator[Changes, None]:
     """Yield what differs from the index at and below directories.
 
     Directories that are new are told as a whole. The processes wait while what they have found is not taken. `linked`
-    is told every file with several names, but for those in new directories. Raises OSError, or ScanFailed.
+    is told every file with several names, but for those in new directories; `over`, once, how much there was. Raises
+    OSError, or ScanFailed.
     """
-    async with aclosing(_Scan(source, COMPARE, tops, linked).run()) as scan:
-        async for found in scan:
+    scan = _Scan(source, COMPARE, tops, linked)
+    async with aclosing(scan.run()) as running:
+        async for found in running:
             yield found
+    over(scan.seen())
 
 
 async def record(

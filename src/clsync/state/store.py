@@ -253,6 +253,10 @@ class Store:
     def _count(self, table: str, gone: int) -> None:
         setattr(self._meta, table, getattr(self._meta, table) - max(gone, 0))
 
+    def journalled(self) -> int:
+        """Return how many rows the journals have, of all targets."""
+        return self._meta.dirty
+
     # -- flushing ----------------------------------------------------------------------------------------------
 
     def awaiting_flush(self) -> int:

@@ -1,0 +1,98 @@
+"""A start that compares the source with the state: only what differs is handed over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from clsync.core.changes import DOUBT
+from clsync.daemon.delivery import Delivery
+from clsync.daemon.log import Log
+
+if TYPE_CHECKING:
+    from clsync.daemon.memory import Memory
+    from clsync.state.scan import Scanned
+
+
+class WarmStart:
+    """Lets some targets be given what differs, while the others are compared as a whole."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        log: Log,
+        *,
+        wake: Callable[[], None],
+        over: Callable[[Delivery, bool], None],
+    ) -> None:
+        """`wake` is called when there is more to hand over; `over` when a target has been given all of it, well or not."""
+        self._memory, self._log, self._wake, self._over = memory, log, wake, over
+        self.compared = asyncio.Event()
+        """Set when all that differs is known."""
+        self._task: asyncio.Task[None] | None = None
+        self._deliveries: list[Delivery] = []
+
+    async def begin(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Begin; return the targets of which it is not known what they hold."""
+        pairs = list(zip(deliveries, self._memory.targets, strict=True))
+        warm = [delivery for delivery, target in pairs if await target.is_warm()]
+        for delivery, target in pairs:
+            if delivery in warm:
+                delivery.warm = True
+                for row in await target.rows():
+                    delivery.target.dirty.add([(row.path, row.bits)], row.since)
+        if warm:
+            self._deliveries = warm
+            self._task = asyncio.get_running_loop().create_task(self._run(warm, list(deliveries)))
+        else:
+            self.compared.set()
+        return [delivery for delivery in deliveries if delivery not in warm]
+
+    @property
+    def at_work(self) -> bool:
+        """Whether something that differs is not known, or not handed over."""
+        return any(delivery.warm for delivery in self._deliveries)
+
+    async def stop(self) -> None:
+        """End it; those that have not been given everything have to be compared as a whole."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for delivery in self._deliveries:
+            delivery.warm = False
+        self.compared.set()
+
+    async def _run(self, warm: Sequence[Delivery], everybody: Sequence[Delivery]) -> None:
+        # Lazily, and in the state's own words: this module is not to need it where there is none.
+        from clsync.daemon.memory import Unknown
+
+        began, differing = time.time(), 0
+        looked: list[Scanned] = []
+        try:
+            async with aclosing(self._memory.differences((b"",), looked.append)) as parts:
+                async for part in parts:
+                    differing += len(part)
+                    for delivery in everybody:
+                        delivery.target.dirty.add(part, began)
+                    self._wake()
+        except Unknown:
+            self._log.warning("warm start: it cannot be told what differs: everything is compared")
+            for delivery in warm:
+                delivery.warm = False
+                delivery.target.dirty.add([(b"", DOUBT)], began)
+        else:
+            self._log.info(f"warm start: {differing} of {looked[0].entries} objects differ")
+        self.compared.set()
+        self._wake()
+        await asyncio.gather(*(self._given(delivery) for delivery in warm if delivery.warm))
+
+    async def _given(self, delivery: Delivery) -> None:
+        """Wait until a target has been given what differs."""
+        target = delivery.target
+        failed = await target.arrival(target.raise_barrier())
+        delivery.warm = False
+        self._over(delivery, not failed)
+        self._wake()

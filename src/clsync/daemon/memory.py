@@ -359,6 +359,8 @@ class Memory:
         target.flying.remove(handed)
         if outcome.verdict is Verdict.UNWELL:
             return
+        if outcome.spared:
+            handed.recorded = [top for top in handed.recorded if top]  # the next start has to compare everything
         for path in (*outcome.failed, *outcome.again):
             handed.signatures.pop(path, None)
             handed.again[path] = handed.changes.get(path, 0) | ATTRIB | NAME
@@ -514,6 +516,18 @@ class TargetMemory:
     async def is_warm(self) -> bool:
         """Tell whether it is known what the target holds, but for some paths."""
         return self._memory.complete and not _holds_top(await self.rows())
+
+    async def known(self) -> int | None:
+        """Return how many entries the target holds; None if it is not known what it holds."""
+        store = self._memory.kept
+        if store is None or not await self.is_warm():
+            return None
+        return await asyncio.to_thread(store.objects, (b"",))
+
+    async def entries_below(self, directories: Sequence[bytes]) -> int:
+        """Return how many entries the target holds below some directories, none of which lies below another."""
+        store = self._memory.kept
+        return 0 if store is None else await asyncio.to_thread(store.objects, directories)
 
     async def before(self, batch: Batch, taken: Mapping[bytes, int], since: float) -> Handed | None:
         """Write down what a handler is about to be given; None where there is no state.

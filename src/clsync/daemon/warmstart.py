@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from clsync.core.changes import DOUBT
+from clsync.core.changes import DOUBT, NAME
 from clsync.daemon.delivery import Delivery
 from clsync.daemon.log import Log
 
@@ -71,12 +71,15 @@ class WarmStart:
 
         began, differing = time.time(), 0
         looked: list[Scanned] = []
+        names: list[tuple[bytes, int]] = []
         try:
             async with aclosing(self._memory.differences((b"",), looked.append)) as parts:
                 async for part in parts:
                     differing += len(part)
+                    # What came or went is told at the end: only then is it known whether too much has gone.
+                    names += (change for change in part if change[1] & NAME)
                     for delivery in everybody:
-                        delivery.target.dirty.add(part, began)
+                        delivery.target.dirty.add((change for change in part if not change[1] & NAME), began)
                     self._wake()
         except Unknown:
             self._log.warning("warm start: it cannot be told what differs: everything is compared")
@@ -85,6 +88,9 @@ class WarmStart:
                 delivery.target.dirty.add([(b"", DOUBT)], began)
         else:
             self._log.info(f"warm start: {differing} of {looked[0].entries} objects differ")
+            for delivery in everybody:
+                delivery.inferred.update(path for path, _ in names)
+                delivery.target.dirty.add(names, began)
         self.compared.set()
         self._wake()
         await asyncio.gather(*(self._given(delivery) for delivery in warm if delivery.warm))

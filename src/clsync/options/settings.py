@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from clsync.errors import Exit, OperatorError
 from clsync.options import values
+from clsync.options.brake import Brake
 from clsync.options.commandline import Given, means_nothing, not_yet, read_command_line
 from clsync.options.configfile import Block as ConfigBlock
 from clsync.options.configfile import ConfigFile, parse_config

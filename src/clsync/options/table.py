@@ -308,11 +308,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "most entries that are deleted because they are not found",
         "[DEST=]N|N%|none",
         "When everything is compared (at the start, after an overflow, when rules change), what the source does not have is"
-        " deleted at the destination. If that is more than so many entries, or than so much of what the destination is known"
-        " to hold, nothing is deleted for that reason, and all else is synced. `clsync ctl accept`, or signal RTMIN, lets it"
-        " go; before a destination is known, a terminal is asked. What the kernel has reported as deleted is never held"
-        " back. Without the option: 1000 entries, or half of what the destination holds if that is more. Not under"
-        " --compat, nor with arguments of your own. With a destination before it, for that one alone; may be repeated.",
+        " deleted at the destination. If that is more than so many entries, or than so much of what the destination is"
+        " known to hold, nothing is deleted for that reason, and all else is synced. `clsync ctl accept`, or signal RTMIN,"
+        " lets it go; before a destination is known, a terminal is asked. What the kernel has reported as deleted is never"
+        " held back. Without the option: 1000 entries, or half of what the destination holds if that is more; nothing is"
+        " held back under --compat, nor where the handler's arguments are your own. With a destination before it, as"
+        " --destination-dir names it, for that one alone. May be repeated.",
     ),
     _flag(
         "accept-target",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from clsync.core.brake import NO_BRAKE, Brake
+from clsync.options.brake import NO_BRAKE, Brake
 from clsync.options.hours import Hours
 from clsync.options.hours import parse as parse_hours
 

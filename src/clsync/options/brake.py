@@ -8,24 +8,24 @@ from typing import Final, NamedTuple
 class Brake(NamedTuple):
     """What `--max-delete` says."""
 
-    count: int
+    entries: int
     """So many entries may always go."""
     share: float
     """And so much of what the target is known to hold, 0 to 1."""
 
     def most(self, held: int | None) -> int | None:
         """Return how many entries may be deleted, None for any number; `held`: what the target holds, if that is known."""
-        if self.count >= UNLIMITED:
+        if self.entries >= UNLIMITED:
             return None
         if held is None:
-            return self.count if self.count or not self.share else USUAL.count
-        return max(self.count, int(held * self.share))
+            return self.entries if self.entries or not self.share else USUAL.entries
+        return max(self.entries, int(held * self.share))
 
     def __str__(self) -> str:
         """Return it as it could be written."""
-        if self.count >= UNLIMITED:
+        if self.entries >= UNLIMITED:
             return "none"
-        return f"{self.share * 100:g}%" if self.share and not self.count else str(self.count)
+        return f"{self.share * 100:g}%" if self.share and not self.entries else str(self.entries)
 
 
 UNLIMITED: Final = 1 << 62

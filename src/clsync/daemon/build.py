@@ -21,7 +21,7 @@ from clsync.daemon.root import Directory
 from clsync.errors import OperatorError
 from clsync.handler.base import Handler
 from clsync.options import Settings
-from clsync.options.brake import USUAL, Brake
+from clsync.options.brake import Brake
 from clsync.options.expansion import expand
 from clsync.state.mark import Held, distrust
 from clsync.state.place import default_directory, directory_of
@@ -101,13 +101,13 @@ def _outlet(made: Plan, access: Access) -> Outlet:
 def _brake(made: Plan) -> Brake | None:
     """Return how much may be deleted unseen; None: anything. Raises OperatorError where that cannot be told."""
     s = made.settings
-    given = s.max_delete.of(s.destination_dir)
+    given = "max-delete" in s.given
     if not (is_exact(made) and (made.mode == "copy" or os.path.basename(made.program) == b"rsync")):
-        if given is not None or s.accept_target:
-            option = "--max-delete" if given is not None else "--accept-target"
+        if given or s.accept_target:
+            option = "--max-delete" if given else "--accept-target"
             raise OperatorError(f"{option}: the handler alone knows what it deletes", "leave it out")
         return None
-    return given if s.compat or s.arguments is not None else given or USUAL
+    return s.max_delete.of(s.destination_dir) if given or s.arguments is None else None
 
 
 def _course(s: Settings) -> Course:

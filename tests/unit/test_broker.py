@@ -204,7 +204,7 @@ def test_what_lies_behind_a_symlink_is_not_watched(asked: Asked) -> None:
 def test_what_lies_behind_a_symlink_is_not_handed_over(asked: Asked) -> None:
     asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
     for op, values in (
-        (Op.HANDLER_BATCH, (1, 1, asked.root(), False, "running", 0, asked.digest)),
+        (Op.HANDLER_BATCH, (1, 1, asked.root(), False, "running", 0, -1, asked.digest)),
         (Op.HANDLER_ENTRIES, (1, [b"file", b"way/secret"], [32, 32])),
     ):
         asked.runs.sendall(framed(op, Kind.REQUEST, 0, pack(SIGNATURES[op].request, *values)))
@@ -221,7 +221,7 @@ def test_what_stands_at_a_destination_is_not_handed_over(tmp_path: Path) -> None
     (directory,) = asked.caller.call(Op.OPEN_ROOT, bytes(other))
     with end_of(asked, "to hand over what is not watched"):
         for op, values in (
-            (Op.HANDLER_BATCH, (1, 1, directory, False, "running", 0, asked.digest)),
+            (Op.HANDLER_BATCH, (1, 1, directory, False, "running", 0, -1, asked.digest)),
             (Op.HANDLER_ENTRIES, (1, [b"private"], [32])),
         ):
             asked.runs.sendall(framed(op, Kind.REQUEST, 0, pack(SIGNATURES[op].request, *values)))
@@ -332,7 +332,7 @@ def test_a_batch_that_is_not_handed_over_is_given_back(asked: Asked) -> None:
     root, before = asked.root(), len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
-        head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, root, False, "running", 0, asked.digest)
+        head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, root, False, "running", 0, -1, asked.digest)
         asked.runs.sendall(framed(Op.HANDLER_BATCH, Kind.REQUEST, 0, head))
         asked.ask(Op.HANDLER_CLOSE, 1)
     assert len(os.listdir("/proc/self/fd")) < before + 10
@@ -341,7 +341,7 @@ def test_a_batch_that_is_not_handed_over_is_given_back(asked: Asked) -> None:
 def test_a_batch_for_which_there_is_no_descriptor(asked: Asked) -> None:
     """It comes back, and may be tried again."""
     asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
-    head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, asked.root(), False, "running", 0, asked.digest)
+    head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, asked.root(), False, "running", 0, -1, asked.digest)
     entry = pack(SIGNATURES[Op.HANDLER_ENTRIES].request, 1, [b"file"], [32])
 
     def hand_over() -> None:
@@ -362,7 +362,7 @@ def test_a_batch_for_which_there_is_no_descriptor(asked: Asked) -> None:
 def test_a_batch_that_would_fill_the_memory(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clsync.daemon.broker._MOST_BYTES", 100_000)
     asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
-    head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, asked.root(), False, "running", 0, asked.digest)
+    head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, asked.root(), False, "running", 0, -1, asked.digest)
     with end_of(asked, "a batch that is too long"):
         asked.runs.sendall(framed(Op.HANDLER_BATCH, Kind.REQUEST, 0, head))
         for number in range(1000):

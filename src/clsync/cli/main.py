@@ -25,6 +25,7 @@ _ASKING: Final = (
     signal.SIGALRM,
     signal.SIGSTKFLT,
     signal.SIGIO,
+    signal.SIGRTMIN,
 )
 """Signals that ask a running daemon for something."""
 

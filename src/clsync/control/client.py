@@ -112,6 +112,13 @@ class Client:
         asked = json.dumps({"targets": targets}).encode()
         self._ask(*((Id.PAUSE, Id.PAUSED) if paused else (Id.RESUME, Id.RESUMED)), asked)
 
+    def accept(self, targets: Sequence[str]) -> None:
+        """Let what was held back be deleted at some targets (none: at all).
+
+        Raises Unknown where the daemon is clsync 0.4.
+        """
+        self._ask(Id.ACCEPT, Id.ACCEPTED, json.dumps({"targets": targets}).encode())
+
     def dump(self, directory: bytes) -> None:
         """Have the queues written to a new directory, an absolute path."""
         self._ask(Id.DUMP, Id.DUMPED, directory)

@@ -39,10 +39,12 @@ class Id(IntEnum):
     WAIT = 401
     PAUSE = 402
     RESUME = 403
+    ACCEPT = 404
     STATUS_IS = 500
     ARRIVED = 501
     PAUSED = 502
     RESUMED = 503
+    ACCEPTED = 504
 
 
 PROTOCOL: Final = 0
@@ -67,6 +69,7 @@ _ARGUMENTS: Final[dict[int, str]] = {
     Id.WAIT: "s",
     Id.PAUSE: "s",
     Id.RESUME: "s",
+    Id.ACCEPT: "s",
     Id.VERSION_IS: "nnw",
     Id.INFO_IS: "ssxx",
     Id.STATUS_IS: "s",
@@ -91,6 +94,7 @@ _TEXTS: Final[dict[int, bytes]] = {
     Id.ARRIVED: b"Arrived.",
     Id.PAUSED: b"Paused.",
     Id.RESUMED: b"Going on.",
+    Id.ACCEPTED: b"Accepted.",
 }
 
 Argument = int | bytes

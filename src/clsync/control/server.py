@@ -48,8 +48,12 @@ _CHANGES: Final[Mapping[int, bytes]] = {
     Id.DIE: b"die",
     Id.PAUSE: b"pause",
     Id.RESUME: b"resume",
+    Id.ACCEPT: b"accept",
 }
 """What changes something: not everybody who may connect may ask for it. Value: what answers call it."""
+
+
+_DONE: Final = {Id.PAUSE: Id.PAUSED, Id.RESUME: Id.RESUMED, Id.ACCEPT: Id.ACCEPTED}
 
 
 class Instance(Protocol):
@@ -66,6 +70,9 @@ class Instance(Protocol):
 
     def pause(self, targets: Collection[str], paused: bool) -> None:
         """Hand over nothing to some targets (none: to all), or go on. Raises OperatorError."""
+
+    def accept(self, targets: Collection[str]) -> None:
+        """Let what was held back be deleted at some targets (none: at all). Raises OperatorError."""
 
     async def dump(self, directory: bytes) -> None:
         """Write the queues to a new directory. Raises OSError."""
@@ -188,8 +195,8 @@ class _Clients:
                     return answer(line.number, Id.STATUS_IS, json.dumps(self._instance.status()).encode())
                 case Id.WAIT:
                     return await self._wait(line, writer)
-                case Id.PAUSE | Id.RESUME:
-                    return self._pause(line, peer)
+                case Id.PAUSE | Id.RESUME | Id.ACCEPT:
+                    return self._of_targets(line, peer)
                 case Id.DUMP:
                     return await self._dump(line, peer)
                 case Id.SET:
@@ -222,17 +229,20 @@ class _Clients:
         finally:
             task.cancel()
 
-    def _pause(self, line: Line, peer: _Peer) -> bytes:
-        paused = line.id == Id.PAUSE
-        word = "pause" if paused else "resume"
+    def _of_targets(self, line: Line, peer: _Peer) -> bytes:
+        asked = Id(line.id)
+        word, done = asked.name.lower(), _DONE[asked]
         targets, _ = _asked(line)
         try:
-            self._instance.pause(targets, paused)
+            if asked == Id.ACCEPT:
+                self._instance.accept(targets)
+            else:
+                self._instance.pause(targets, asked == Id.PAUSE)
         except OperatorError as error:
             return _refused(line, word.encode(), b"", error)
         of = ", ".join(targets) or "all"
         self._log(f"control socket: {peer} asks for {word} of {of}")
-        return answer(line.number, Id.PAUSED if paused else Id.RESUMED)
+        return answer(line.number, done)
 
     async def _dump(self, line: Line, peer: _Peer) -> bytes:
         directory = line.strings()[0]

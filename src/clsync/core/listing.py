@@ -211,6 +211,11 @@ def pack_part(path: bytes, names: list[bytes], records: list[bytes]) -> bytes:
     return _COUNT.pack(zlib.crc32(body, zlib.crc32(path))) + body
 
 
+def entries_in(head: bytes) -> int:
+    """Return how many entries a part has, by its first 8 bytes; what is damaged is not noticed here."""
+    return int(_HEAD.unpack(head)[1]) if len(head) == _HEAD.size else 0
+
+
 def unpack_part(path: bytes, part: bytes) -> dict[bytes, bytes]:
     """Return name -> record of a part of the listing of `path`, sorted. Raises DamagedListing."""
     if not isinstance(part, bytes) or len(part) < _HEAD.size:  # where it is kept, it may have become anything

@@ -56,6 +56,8 @@ class Arrival:
             arrivals = await asyncio.gather(*(delivery.target.arrival(barrier) for delivery, barrier in barriers))
             for delivery, found in zip(chosen, arrivals, strict=True):
                 failed.setdefault(delivery.target.name, {}).update(found)
+                if delivery.withheld.count:
+                    failed[delivery.target.name][b""] = delivery.withheld.text
             if not until_synced or await self._at_rest(chosen):
                 return {name: found for name, found in failed.items() if found}
             await asyncio.sleep(_SECOND_LOOK)

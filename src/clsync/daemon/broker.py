@@ -598,7 +598,15 @@ class Broker:
         return _Later(opened(), alone=False)
 
     def _handler_batch(
-        self, number: int, batch: int, root: int, initial: bool, status: str, attribute_bytes: int, digest: bytes
+        self,
+        number: int,
+        batch: int,
+        root: int,
+        initial: bool,
+        status: str,
+        attribute_bytes: int,
+        most_deletions: int,
+        digest: bytes,
     ) -> None:
         hired, handler = self._resting(number)
         if status not in _WORDS:
@@ -613,7 +621,8 @@ class Broker:
         except OSError as error:
             hired.trouble = error  # this is not answered, but what comes of the batch is
             return
-        hired.head = Batch(batch, {}, own, initial, status, attribute_bytes=attribute_bytes)
+        most = most_deletions if most_deletions >= 0 else None
+        hired.head = Batch(batch, {}, own, initial, status, attribute_bytes=attribute_bytes, most_deletions=most)
 
     def _handler_entries(self, number: int, paths: list[bytes], flags: list[int]) -> None:
         hired, _ = self._resting(number)
@@ -698,7 +707,7 @@ class Broker:
             reasons = [failed[path] for path in paths] if what == "failed" else []
             for part in in_frames(paths, reasons):
                 yield what, paths[part], reasons[part]
-        yield _Last((verdict.value, outcome.message, outcome.code))
+        yield _Last((verdict.value, outcome.message, outcome.code, outcome.spared))
 
     def _handler_stop(self, number: int) -> None:
         hired = self._hired.get(number)

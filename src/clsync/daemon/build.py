@@ -21,6 +21,7 @@ from clsync.daemon.root import Directory
 from clsync.errors import OperatorError
 from clsync.handler.base import Handler
 from clsync.options import Settings
+from clsync.options.brake import Brake
 from clsync.options.expansion import expand
 from clsync.state.mark import Held, distrust
 from clsync.state.place import default_directory, directory_of
@@ -90,9 +91,23 @@ def _outlet(made: Plan, access: Access) -> Outlet:
         signatures=_signatures(made),
         key=_target_key(made),
         local=made.local,
+        brake=_brake(made),
+        trusted=s.accept_target > 0,
         # Two runs of our own at one path would delete each other's temporary files, and be repeated for that.
         overlap="safe" if s.threading == "full" and is_exact(made) else s.threading,
     )
+
+
+def _brake(made: Plan) -> Brake | None:
+    """Return how much may be deleted unseen; None: anything. Raises OperatorError where that cannot be told."""
+    s = made.settings
+    given = "max-delete" in s.given
+    if not (is_exact(made) and (made.mode == "copy" or os.path.basename(made.program) == b"rsync")):
+        if given or s.accept_target:
+            option = "--max-delete" if given else "--accept-target"
+            raise OperatorError(f"{option}: the handler alone knows what it deletes", "leave it out")
+        return None
+    return s.max_delete.of(s.destination_dir) if given or s.arguments is None else None
 
 
 def _course(s: Settings) -> Course:

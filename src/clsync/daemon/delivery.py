@@ -26,6 +26,7 @@ from clsync.daemon.resolve import Resolved, Resolver
 from clsync.daemon.source import Source
 from clsync.daemon.target import Target
 from clsync.daemon.traffic import Traffic
+from clsync.daemon.withheld import Withheld
 from clsync.handler.base import Renamed, Renames
 from clsync.kernel.ops import Looks
 from clsync.kernel.slices import in_parts, in_slices
@@ -107,6 +108,13 @@ class Delivery:
         """Set when a batch has landed."""
         self.memory: TargetMemory | None = None
         """What the target holds; None where nothing is kept of it."""
+        self.withheld = Withheld(self.target, log)
+        self.asked = False
+        """Somebody at the terminal was asked what to do with it."""
+        self.is_new = False
+        """It was not known what the target holds when everything was compared."""
+        self.inferred: set[bytes] = set()
+        """What memory says is gone or new: nobody saw it happen."""
         self.glues: bytes | None = None
         """A destination at which the initial sync may leave files hanging together (see `handler.base.Handler`)."""
         self.hurry = False
@@ -135,6 +143,7 @@ class Delivery:
         """Go by these parts from now on; no batch is in flight."""
         self.outlet, self.crew, self._gap = outlet, crew, parts.gap
         self.target.moves.forget()
+        self.withheld.brake, self.withheld.trusted = outlet.brake, outlet.trusted
         self.target.name = outlet.name
         self._resolver.big, self._resolver.signatures = parts.big, outlet.signatures
         self.target.big_delay, self.target.big_longest = parts.big_delay, parts.big_longest
@@ -228,6 +237,14 @@ class Delivery:
             self._earliest = now + self._gap
         return Flight(self.number, taken, resolved, root, now, since, initial)
 
+    def accept(self) -> bool:
+        """Let what was held back be deleted with the next batch; tell whether there is anything."""
+        changes = self.withheld.accept()
+        self.target.distrusted.update(path for path, _ in changes)
+        self.target.dirty.add(changes, time.time())
+        self.hurry = self.hurry or bool(changes)
+        return bool(changes)
+
     @property
     def _compares_all(self) -> bool:
         """Whether the next batch is to be everything."""
@@ -292,9 +309,12 @@ class Delivery:
         freshness = Freshness(self._fresh_after, time.time_ns()) if alone else Freshness(0, 0)
         doubts = self.target.dirty.doubts
         changes = taken if self.memory is None else await self.memory.narrowed(taken, self._log)
+        if changes is not taken:
+            self.inferred.update(path for path, bits in changes.items() if bits & NAME and path not in taken)
         resolved = await self._resolver.resolve(
             changes, root=root, freshness=freshness, doubts=doubts, ripe=ripe, renamed=renamed
         )
+        await self._withhold(resolved)
         if any(bits & (NAME | DOUBT) for bits in set(taken.values())):
             self._source.search.note_new_names()
         async for file, names in in_slices(resolved.linked.items()):
@@ -303,6 +323,26 @@ class Delivery:
         safe, shares = self.outlet.overlap == "safe", self.crew.first.trusts_times
         await self._traffic.set_apart(resolved, ripe, safe=safe, shares=shares)
         return resolved
+
+    async def _withhold(self, resolved: Resolved) -> None:
+        """Leave out what memory says is gone, if it is too much for that."""
+        entries, memory = resolved.entries, self.memory
+        gone = [p for p, f in entries.items() if f & flag.MISSING and p in self.inferred] if self.inferred else []
+        self.withheld.seen(entries)
+        if not gone or memory is None:
+            return
+        count = len(gone) + await memory.entries_below(gone)
+        if self.withheld.too_many(gone, count, await memory.known()):
+            for path in gone:
+                del entries[path]
+
+    async def _most_deletions(self, entries: Mapping[bytes, int]) -> int | None:
+        """Return how much may be deleted by comparing everything; None: any number, or that is not what is done."""
+        if not entries.get(b"", 0) & flag.RECURSIVE:
+            return None
+        known = None if self.memory is None else await self.memory.known()
+        self.is_new = known is None
+        return self.withheld.most(known)
 
     async def _fly(self, flight: Flight) -> bool | None:
         """Hand a batch over, and take note of what became of it."""
@@ -317,6 +357,10 @@ class Delivery:
         self.target.settle(flight.taken, resolved, outcome, flight.since, flight.started)
         self.target.note_settled(flight.taken, resolved, outcome, flight.started)
         flight.landed(outcome)
+        if outcome.verdict is not Verdict.UNWELL:
+            self.inferred.difference_update(flight.taken)
+            if resolved.entries.get(b"", 0) & flag.RECURSIVE:
+                self.withheld.note_compared(outcome.spared)
         self._source.search.want(resolved.wanted, resolved.changed)
         if outcome.verdict is Verdict.UNWELL:
             self._arrived(self, outcome)
@@ -368,6 +412,7 @@ class Delivery:
             status=self._told(flight),
             linked=[name for names in resolved.linked.values() for name in names],
             attribute_bytes=resolved.attribute_bytes,
+            most_deletions=await self._most_deletions(resolved.entries),
         )
         self._log.debug(2, f"batch {batch.number}: {len(batch.entries)} entries")
         if self._log.debug_level >= 3:

@@ -84,6 +84,18 @@ class TargetMemory:
         """Tell whether it is known what the target holds, but for some paths."""
         return self._memory.complete and not holds_top(await self.rows())
 
+    async def known(self) -> int | None:
+        """Return how many entries the target holds; None if it is not known what it holds."""
+        store = self._memory.kept
+        if store is None or not await self.is_warm():
+            return None
+        return await asyncio.to_thread(store.objects, (b"",))
+
+    async def entries_below(self, directories: Collection[bytes]) -> int:
+        """Return how many entries the target holds below some directories, none of which lies below another."""
+        store = self._memory.kept
+        return 0 if store is None else await asyncio.to_thread(store.objects, directories)
+
     async def before(self, batch: Batch, taken: Mapping[bytes, int], since: float) -> Handed | None:
         """Write down what a handler is about to be given; None where there is no state.
 

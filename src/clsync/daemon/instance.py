@@ -65,6 +65,7 @@ class DaemonInstance:
             **_kept(health.kept),
             "paused": all(target.paused for target in targets),
             "trouble": next((target.trouble for target in targets if target.trouble), None),
+            "held_back": sum(target.held_back for target in targets),
             "failing": len(failing),
             "failures": [
                 {"path": _text(path) or ".", "reason": f"{target.name}: {why}" if target.name else why}
@@ -88,6 +89,11 @@ class DaemonInstance:
     def pause(self, targets: Collection[str], paused: bool) -> None:
         """Hand over nothing to some targets, or go on. Raises OperatorError where there is no such target."""
         self._mirror.pause(self._named(targets), paused)
+
+    def accept(self, targets: Collection[str]) -> None:
+        """Let what was held back be deleted at some targets. Raises OperatorError."""
+        if not self._mirror.accept(self._named(targets)):
+            raise OperatorError("no deletions are held back", "see clsync ctl status")
 
     def _named(self, targets: Collection[str]) -> set[str]:
         """Return how the mirror calls targets that somebody names. Raises OperatorError."""
@@ -136,6 +142,7 @@ def _target(made: Plan, health: TargetHealth) -> Mapping[str, object]:
         "in_flight": health.in_flight,
         "failing": len(health.failing),
         "paused": health.paused,
+        "held_back": health.held_back,
         "trouble": health.trouble,
     }
 

@@ -334,6 +334,8 @@ class Memory:
         target.flying.remove(handed)
         if outcome.verdict is Verdict.UNWELL:
             return
+        if outcome.spared:
+            handed.recorded = [top for top in handed.recorded if top]  # the next start has to compare everything
         for path in (*outcome.failed, *outcome.again):
             handed.signatures.pop(path, None)
             handed.again[path] = handed.changes.get(path, 0) | ATTRIB | NAME

@@ -22,6 +22,7 @@ from clsync.daemon.delivery import Delivery
 from clsync.daemon.dump import State
 from clsync.daemon.log import Log
 from clsync.daemon.parts import Parts
+from clsync.daemon.question import Terminal
 from clsync.daemon.root import Directory
 from clsync.daemon.source import Source
 from clsync.daemon.standby import Standby
@@ -56,6 +57,8 @@ class TargetHealth(NamedTuple):
     """Why nothing at all can be synced now."""
     paused: bool
     """Nothing is handed over, because somebody wants it so."""
+    held_back: int
+    """Entries that are to be deleted when somebody accepts it."""
     failing: Mapping[bytes, str]
     """Path -> why it failed last."""
 
@@ -154,6 +157,7 @@ class Mirror:
         self._hold_until: float | None = None
         self._interrupted = False
         self._trouble = ""
+        self._terminal, self._asked = Terminal(), 0
         self._started_ns = started_ns
 
     def _warm_start(self, memory: Memory) -> WarmStart:
@@ -243,6 +247,7 @@ class Mirror:
             in_flight=sum(map(len, target.dirty.flights)),
             trouble=self._trouble if self._hold_until is not None else self._standby.why or target.trouble(),
             paused=delivery.paused,
+            held_back=delivery.withheld.count,
             failing=target.dirty.failing(),
         )
 
@@ -267,6 +272,15 @@ class Mirror:
             if not names or delivery.target.name in names:
                 delivery.paused = paused
         self._call()
+
+    def accept(self, names: Collection[str] = ()) -> bool:
+        """Let what was held back be deleted at some targets (`names`; none: at all); tell whether there was anything."""
+        found = False
+        for delivery in self._deliveries:
+            if not names or delivery.target.name in names:
+                found = delivery.accept() or found
+        self._call()
+        return found
 
     # -- phases ------------------------------------------------------------------------------------------------
 
@@ -362,13 +376,14 @@ class Mirror:
             self._source.distrust()
             self._doubt_all()
             self._hurry_all()
-        if self._course.only_initial and self._over(lambda delivery: delivery.initial_over):
+        if self._course.only_initial and not self._asked and self._over(lambda delivery: delivery.initial_over):
             await self._drain_dry()
             self._leaving = self._leaving or Leaving.DONE
             return
         held = self._hold_until is not None
         if (
             self._course.exit_on_no_events
+            and not self._asked
             and self._over(lambda d: d.initial_over)
             and (held or not self._anything_left())
         ):
@@ -465,7 +480,11 @@ class Mirror:
         for target in paused:
             self._log.error(f"{target.called} is paused", "what changed is synced by the next start")
         failing = [delivery.target for delivery in self._deliveries if delivery.target.failing()]
-        if paused and not failing:
+        held_back = [delivery for delivery in self._deliveries if delivery.withheld.count]
+        for delivery in held_back:
+            hint = "the next start asks again; --accept-target or --max-delete=none lets them go"
+            self._log.error(f"{delivery.target.called}: {delivery.withheld.text}", hint)
+        if (paused or held_back) and not failing:
             return Exit.INCOMPLETE
         if not failing:
             return Exit.OK
@@ -484,6 +503,7 @@ class Mirror:
             await self._warm.stop()
         if self._memory is not None:
             await self._memory.close(well=self._leaving in (Leaving.DONE, Leaving.FLUSH))
+        self._terminal.close()
         await self._search.close()
         self._collector.close()
         for delivery in self._deliveries:
@@ -679,11 +699,31 @@ class Mirror:
         if not delivery.initial_over and not delivery.warm and outcome.verdict is not Verdict.UNWELL:
             since = int((delivery.compared_since - _SLACK) * 1e9)
             self._end_initial(delivery, outcome.verdict is Verdict.DONE, min(self._started_ns, since))
+        if outcome.spared:
+            self._ask(delivery)
         self._end_if_enough()
         if not self._given_up() and self._given_up_on(delivery):
             self._log.error(f"{delivery.target.called} is given up: it failed too often", "the others go on")
         if not self._serves(delivery):
             delivery.target.end_barriers(NOT_SERVED)
+
+    def _ask(self, delivery: Delivery) -> None:
+        """Ask whoever sits at the terminal, once for each target, before anything is known of it."""
+        if delivery.asked or not self._terminal.there() or not delivery.is_new:
+            return
+        delivery.asked = True
+        self._asked += 1
+
+        def answered(yes: bool) -> None:
+            self._asked -= 1
+            if yes:
+                delivery.accept()
+            self._call()
+
+        where = delivery.target.name or "the destination"
+        self._terminal.ask(
+            f"{delivery.withheld.count} entries at {where} are not in the source: delete them?", answered
+        )
 
     def _end_if_enough(self) -> None:
         """End the run where it has gone well often enough, or failed too often."""

@@ -10,6 +10,7 @@ from clsync.core.signature import Signatures
 from clsync.daemon.course import Course
 from clsync.daemon.hooks import Hook
 from clsync.handler.base import Handler
+from clsync.options.brake import Brake
 from clsync.options.hours import Hours
 
 MOST_IN_FLIGHT = 8
@@ -32,6 +33,10 @@ class Outlet:
     """What tells the target, and how it is made equal, from others."""
     local: bytes | None = None
     """The destination, if it is a directory of this machine."""
+    brake: Brake | None = None
+    """How much may be deleted that nobody saw going; None: anything."""
+    trusted: bool = False
+    """That does not count as long as it is not known what the target holds."""
     overlap: str = "off"
     """Batches in flight: `off` one at a time, `safe` those that do not meet, `full` any."""
 

@@ -370,7 +370,8 @@ class RemoteHandler:
     async def sync(self, batch: Batch) -> Outcome:
         """Hand a batch over."""
         number = self._number
-        head = (batch.number, batch.root, batch.initial, batch.status, batch.attribute_bytes, self._digest())
+        most = -1 if batch.most_deletions is None else batch.most_deletions
+        head = (batch.number, batch.root, batch.initial, batch.status, batch.attribute_bytes, most, self._digest())
         self._calls.tell(Op.HANDLER_BATCH, number, *head)
         paths, flags, linked = list(batch.entries), list(batch.entries.values()), list(batch.linked)
         for part in in_frames(paths):
@@ -381,7 +382,7 @@ class RemoteHandler:
             await self._calls.drained()
         parts: list[list[Any]] = []
         try:
-            verdict, message, code = await self._calls.call(Op.HANDLER_SYNC, number, parts=parts)
+            verdict, message, code, spared = await self._calls.call(Op.HANDLER_SYNC, number, parts=parts)
         except OSError as error:
             return Outcome(Verdict.UNWELL, message=str(error), code=error.errno or 1)
         failed: dict[bytes, str] = {}
@@ -392,7 +393,7 @@ class RemoteHandler:
             else:
                 others[what].update(those)
         return Outcome(
-            Verdict(verdict), failed, frozenset(others["hopeless"]), frozenset(others["again"]), message, code
+            Verdict(verdict), failed, frozenset(others["hopeless"]), frozenset(others["again"]), message, code, spared
         )
 
     async def rename(self, steps: Sequence[Step]) -> Renamed:

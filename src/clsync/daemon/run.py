@@ -227,6 +227,10 @@ async def _follow(
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
+    def accept() -> None:
+        if not mirror.accept():
+            log.info("signal RTMIN: no deletions are held back")
+
     on(signal.SIGHUP, mirror.reread_rules)
     for number in (signal.SIGINT, signal.SIGTERM):
         on(number, lambda: mirror.leave(Leaving.NOW))
@@ -235,6 +239,7 @@ async def _follow(
     on(signal.SIGUSR1, lambda: log.debug(1, "signal USR1: no threads to collect"))
     on(signal.SIGUSR2, mirror.sync_all)
     on(_SIGNAL_HAND_OVER, mirror.hand_over_now)
+    on(signal.SIGRTMIN, accept)
     on(signal.SIGIO, lambda: start(_dump(mirror, switch.settings.dump_dir, access, log)))
     for own, block in switch.settings.custom_signals.items():
         on(own, lambda own=own, block=block: start(switch.to_block(own, block)))  # type: ignore[misc]

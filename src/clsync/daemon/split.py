@@ -38,6 +38,7 @@ _PASSED_ON: Final = (
     signal.SIGUSR2,
     signal.SIGSTKFLT,
     signal.SIGIO,
+    signal.SIGRTMIN,
 )
 
 

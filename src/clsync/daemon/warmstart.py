@@ -78,12 +78,15 @@ class WarmStart:
 
         began, differing = time.time(), 0
         looked: list[Scanned] = []
+        names: list[tuple[bytes, int]] = []
         try:
             async with aclosing(self._memory.differences((b"",), looked.append)) as parts:
                 async for part in parts:
                     differing += len(part)
+                    # What came or went is told at the end: only then is it known whether too much has gone.
+                    names += (change for change in part if change[1] & NAME)
                     for delivery in everybody:
-                        delivery.target.dirty.add(part, began)
+                        delivery.target.dirty.add((change for change in part if not change[1] & NAME), began)
                         delivery.target.distrusted.update(path for path, bits in part if bits & DOUBT)
                     self._wake()
         except Unknown:
@@ -93,6 +96,9 @@ class WarmStart:
                 delivery.target.dirty.add([(b"", DOUBT)], began)
         else:
             self._log.info(f"warm start: {differing} of {looked[0].entries} objects differ")
+            for delivery in everybody:
+                delivery.inferred.update(path for path, _ in names)
+                delivery.target.dirty.add(names, began)
         self.compared.set()
         self._wake()
         await asyncio.gather(*(self._given(delivery) for delivery in warm if delivery.warm))

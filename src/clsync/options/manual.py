@@ -142,6 +142,7 @@ _SIGNALS = {
     "`USR1`": "Nothing; clsync 0.4 collects its threads.",
     "`USR2` (12)": "Compare everything with the destinations again, whatever the state says.",
     "`STKFLT` (16)": "Hand over what is pending now, without waiting for the delays.",
+    "`RTMIN` (34)": "Delete what --max-delete has held back, at all destinations.",
 }
 
 _ENVIRONMENT = {
@@ -317,12 +318,13 @@ STATUS_TEXTS: Final = {
     " file system.",
     "`pending`, `in_flight`": "How many paths are not known to be equal, and how many of them are being handed over.",
     "`targets`": "Where there are several destinations: an object for each, with `destination`, `mode`, `iteration`,"
-    " `last_sync_at`, `pending`, `in_flight`, `failing`, `paused` and `trouble`. The numbers beside it are those of all"
-    " of them.",
+    " `last_sync_at`, `pending`, `in_flight`, `failing`, `paused`, `held_back` and `trouble`. The numbers beside it are"
+    " those of all of them.",
     "`state_dir`, `state_dirty`, `unflushed`, `state_lost`": "Where the state is (see STATE), null where there is"
     " none; how many paths it has that a destination may not hold, and how many that a loss of power may undo; why the"
     " next start compares everything, or null.",
     "`paused`": "Whether nothing is handed over, because of `clsync ctl pause`.",
+    "`held_back`": "How many entries are left at the destination though the source does not have them (--max-delete).",
     "`trouble`": "Why nothing at all can be synced now, or null.",
     "`failing`, `failures`": "How many paths failed last time, and `path` and `reason` of the first 20. Bytes that are no"
     " text are lone surrogates.",

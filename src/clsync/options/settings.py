@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from clsync.errors import Exit, OperatorError
 from clsync.options import values
+from clsync.options.brake import Brake
 from clsync.options.commandline import Given, means_nothing, not_yet, read_command_line
 from clsync.options.configfile import Block as ConfigBlock
 from clsync.options.configfile import ConfigFile, parse_config
@@ -71,6 +72,8 @@ class Settings:
     timeout_sync: float
     threading: str
     max_parallel: int
+    max_delete: PerTarget[Brake]
+    accept_target: int
     bwlimit: PerTarget[int]
     nice: PerTarget[int]
     io_class: PerTarget[str]
@@ -520,7 +523,7 @@ def check(settings: Settings) -> None:
         raise OperatorError(
             f"--sync-handler {shown(s.sync_handler)} without a mode", "add --mode=direct, simple, shell or rsyncshell"
         )
-    for name in ("bwlimit", "nice", "io-class"):
+    for name in ("max-delete", "bwlimit", "nice", "io-class"):
         for destination, _ in getattr(s, BY_NAME[name].key).some:
             if destination not in s.destinations:
                 raise OperatorError(

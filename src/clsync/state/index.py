@@ -14,6 +14,7 @@ from clsync.core.listing import (
     Signature,
     change,
     changes,
+    entries_in,
     pack_part,
     packed,
     present,
@@ -47,6 +48,16 @@ def parts_in(rows: sqlite3.Connection, path: bytes) -> Iterator[tuple[bytes, byt
 def put(rows: sqlite3.Connection, listings: Iterable[tuple[bytes, Parts]]) -> None:
     """Write whole listings of directories that are not in the index. Raises sqlite3.Error."""
     rows.executemany(_PUT, ((path, first, part) for path, parts in listings for first, part in parts))
+
+
+def objects(rows: sqlite3.Connection, tops: Iterable[bytes]) -> int:
+    """Return how many entries there are below some directories, none of which lies below another. Raises sqlite3.Error."""
+    count = 0
+    for top in tops:
+        where, keys = ("path = ? OR (path >= ? AND path < ?)", (top, *below(top))) if top else ("?", (1,))
+        for first, head in rows.execute(f"SELECT first, substr(entries, 1, 8) FROM listing WHERE {where}", keys):
+            count += entries_in(head) - (first == SELF)
+    return count
 
 
 def forget(rows: sqlite3.Connection, path: bytes) -> None:

@@ -363,6 +363,10 @@ class Store:
         self._mark.write(Marked(self._meta.boot, self._meta.sequence, self._durable))
         return answer
 
+    def objects(self, tops: Collection[bytes]) -> int:
+        """Return how many entries the index has below some directories, none of which lies below another."""
+        return self._try(lambda: index.objects(self._rows, tops), 0)
+
     def give_up(self, why: str) -> None:
         """Keep the state no longer, because a scan has found it damaged or could not write it."""
         with self._turn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.moves import Step
@@ -76,14 +77,22 @@ class CopyHandler:
         wrong = self._destination_check()
         if wrong:
             return Outcome(Verdict.UNWELL, message=wrong)
-        run = Run(
-            batch, self._destination, self._settings(batch), self._control, self._show_progress and batch.initial
-        )
+        settings, most = self._settings(batch), batch.most_deletions
+        if most is not None:
+            run, outcome = await self._run(batch, replace(settings, spares=True))
+            if outcome.verdict is Verdict.UNWELL or not run.spared:
+                return outcome
+            if run.spared > most:
+                return replace(outcome, spared=run.spared)
+        return (await self._run(batch, settings))[1]
+
+    async def _run(self, batch: Batch, settings: Settings) -> tuple[Run, Outcome]:
+        run = Run(batch, self._destination, settings, self._control, self._show_progress and batch.initial)
         outcome = await self._in_thread(run)
         self._littered = outcome.verdict is Verdict.UNWELL
         for note in run.notes:
             self._log(note)
-        return outcome
+        return run, outcome
 
     async def rename(self, steps: Sequence[Step]) -> Renamed:
         """Rename at the destination (see `handler.base.Renames`)."""

@@ -52,6 +52,7 @@ class Report(NamedTuple):
     linked: list[Linked]
     files: int
     copied: int
+    spared: int
     idle: bool
     """It has nothing left to do."""
 

@@ -179,6 +179,7 @@ class Pool:
             context.linked.extend(message.linked)
             context.files += message.files
             context.copied += message.copied
+            context.spared += message.spared
             worker.idle = message.idle
         elif isinstance(message, Given):
             worker.asked = False

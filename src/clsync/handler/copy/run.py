@@ -36,6 +36,8 @@ class Run:
         """`destination`: a path. `show_progress`: on standard output."""
         self.notes: list[str] = []
         """What the log should say."""
+        self.spared = 0
+        """What was not deleted."""
         self._batch, self._path, self._settings = batch, destination, settings
         self._control, self._show_progress = control, show_progress
         self._pool: Pool | None = None
@@ -76,6 +78,7 @@ class Run:
         self._do(engine, parts.forced)
         linked, context.linked = context.linked, []
         self._do(engine, groups([*linked, *_linked(batch.root, parts.linked)]))
+        self.spared = context.spared
         if self._show_progress:
             _print(context, "\n")
         if not os.fstat(batch.root).st_nlink:

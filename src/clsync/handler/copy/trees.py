@@ -112,7 +112,10 @@ class _Directory:
                 continue
             self._context.pause()
             try:
-                self._place.remove_kind(name, is_dir, self._free)
+                if self._context.settings.spares:
+                    self._context.spared += self._place.count(name, is_dir, self._free)
+                else:
+                    self._place.remove_kind(name, is_dir, self._free)
             except OSError as error:
                 self._context.blame(join(self._unit.path, name), error)
 

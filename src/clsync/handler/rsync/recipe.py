@@ -20,6 +20,8 @@ class Recipe:
     """The receiver understands `--delete-missing-args` (recipe S2); otherwise recipe F2 is used."""
     flat_lists: bool = False
     """A directory in a list stands for itself alone, even if it has come to be one after it was listed."""
+    spares: bool = False
+    """Nothing is deleted; what would have been is counted (`blame.spared`)."""
     makes_way: bool = True
     """A directory with content gives way to what is none, or to nothing, at the source."""
     acls: bool = False
@@ -75,6 +77,7 @@ class Recipe:
             b"--modify-window=%d" % self.modify_window,
             b"--numeric-ids",
             *(_MAKES_WAY if self.makes_way else ()),  # each of them does it
+            *([b"--max-delete=0"] if self.spares else []),
             *self.lacking,
             *([b"--bwlimit=%d" % self.rate] if self.rate else []),
             *self.connection,

@@ -231,7 +231,7 @@ def scanner_noise(data: bytes) -> None:
         pass
 
 
-_REPORT = copying.Report({b"a": "why"}, [], 1, 2, True)
+_REPORT = copying.Report({b"a": "why"}, [], 1, 2, 3, True)
 _GIVEN = copying.Given([Listed(b"x", [(b"y", 1)])])
 
 

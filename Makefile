@@ -16,7 +16,8 @@ export D =
 export ARGS =
 BENCH_ARGS =
 ORACLE_ARGS =
-PYTEST_ARGS =
+# Tests wait more than they work.
+PYTEST_ARGS = -n 3 --dist=loadgroup
 
 TEST_PACKAGES = openssh-server attr acl iproute2 xfsprogs btrfs-progs fuse3 bindfs man-db zsh clsync libclsync-dev
 # For modes so and rsyncso; all else works without.

@@ -7,11 +7,14 @@ is seen again.
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.support.seeds import seed_of_run
 
 settings.register_profile(
     "default",
@@ -32,3 +35,17 @@ def states() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="clsync-states-") as place, pytest.MonkeyPatch.context() as patch:
         patch.setenv("STATE_DIRECTORY", place)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _way_through(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let other users through to where the tests work: some are about them, and each start of pytest shuts them out."""
+    base = tmp_path_factory.getbasetemp()
+    for above in (base, *base.parents):
+        if not above.stat().st_mode & stat.S_IXOTH:
+            above.chmod(0o711)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell with which seed the same is drawn again."""
+    terminalreporter.write_line(f"CLSYNC_TEST_SEED={seed_of_run()}")

@@ -15,8 +15,8 @@ import pytest
 from clsync.core.rules import Rules
 from clsync.kernel.inotify import add_watch
 from clsync.monitor.inotify import InotifyMonitor
-from tests.support.churn_run import fresh_seeds
 from tests.support.monitors import exchange
+from tests.support.seeds import fresh_seeds
 
 NAMES = "abcd"
 

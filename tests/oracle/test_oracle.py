@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -18,14 +17,16 @@ from tests.oracle.handler import why_no_module
 from tests.oracle.normal import Capture, differing, text
 from tests.oracle.play import NEW, OLD, scratch
 from tests.oracle.scenarios import pairs
+from tests.support.seeds import seed_of_run
 
-SEED = int(os.environ.get("ORACLE_SEED", random.randrange(10**6)))
 SAMPLE = 12
 """Runs of clsync 0.4 that are made anew: it spends them in pauses."""
 _JOBS = 6
 
 PAIRS = pairs()
 _IDS = [f"{mode.name}-{scenario.file_name}" for mode, scenario in PAIRS]
+pytestmark = pytest.mark.xdist_group("oracle")
+"""What is started for all of them is started once."""
 
 
 class Runs:
@@ -67,7 +68,7 @@ def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:
         started = Runs(
             top,
             everything if test_all_accepted_differences_occur.__name__ in names else ours,
-            random.Random(SEED).sample(known, SAMPLE) if sampled else (),
+            random.Random(seed_of_run()).sample(known, SAMPLE) if sampled else (),
         )
         try:
             yield started
@@ -115,11 +116,9 @@ def test_captures_are_those_of_the_scenarios() -> None:
     assert set(place.rglob("*.json")) == known
 
 
-def test_captures_are_what_clsync_0_4_gives(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    """A sample of them: `ORACLE_SEED` draws the same again."""
+def test_captures_are_what_clsync_0_4_gives(runs: Runs) -> None:
+    """A sample of them: `CLSYNC_TEST_SEED` draws the same again."""
     if why_not := _why_no_sample():
         pytest.skip(why_not)
-    with capsys.disabled():
-        print(f" ORACLE_SEED={SEED} ", end="", flush=True)
     for number, capture in runs.sample():
-        assert text(capture) == capture_path(*PAIRS[number]).read_text(), f"{_IDS[number]}, ORACLE_SEED={SEED}"
+        assert text(capture) == capture_path(*PAIRS[number]).read_text(), f"{_IDS[number]}"

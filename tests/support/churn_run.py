@@ -34,6 +34,7 @@ from tests.support.daemon import Daemon, installed
 from tests.support.peers import PEERS
 from tests.support.playground import Playground
 from tests.support.rulesets import Ruleset
+from tests.support.seeds import fresh_seeds
 from tests.support.trees import Difference, Snapshot, compare, report, shown, snapshot
 
 MODES = ("rsyncdirect", "copy")
@@ -624,11 +625,6 @@ def _seeds(options: argparse.Namespace) -> list[int]:
         first, _, last = options.seeds.partition("..")
         return list(range(int(first), int(last or first) + 1))
     return fresh_seeds(options.fresh or 1)
-
-
-def fresh_seeds(count: int) -> list[int]:
-    """Return seeds nobody has seen."""
-    return [random.SystemRandom().randrange(10_000, 1_000_000_000) for _ in range(count)]
 
 
 def main() -> int:

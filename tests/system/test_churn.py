@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.churn_run import MODES, Result, Settings, fresh_seeds, run_seed
+from tests.support.churn_run import MODES, Result, Settings, run_seed
+from tests.support.seeds import fresh_seeds
 
 FIXED = 20_240_229
 """Even, so that source and destination lie on different file systems or not by the seed alone."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from clsync.kernel.cgroups import hierarchies
 from tests.support.churn_run import Settings, run_seed
 from tests.support.daemon import Daemon
 from tests.support.recorder import Recorder
-from tests.system.world import ROOT, SYNCED, WATCHING, World
+from tests.system.world import ROOT, SYNCED, WATCHING, World, mounted
 
 SPLIT = "--splitting=process"
 NOBODY = 65534
@@ -55,6 +56,15 @@ def worker_of(daemon: Daemon) -> int:
     return found[0]
 
 
+def pipes_of(pid: int) -> set[str]:
+    """Return the pipes that a process holds."""
+    links = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            links.add(os.readlink(path))
+    return {link for link in links if link.startswith("pipe:")}
+
+
 def processor_time(pid: int) -> int:
     """Return the processor time of a process, in ticks."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -80,6 +90,7 @@ def test_the_worker_is_nobody_and_can_do_nothing(closed: World) -> None:
             assert found["Groups"].split() == []
             assert [bits(found[f"Cap{which}"]) for which in ("Inh", "Prm", "Eff", "Bnd", "Amb")] == [0] * 5
             assert found["NoNewPrivs"] == "1"
+        assert os.getsid(worker) == worker, "it shares a terminal with whoever has started it"
         limits = Path(f"/proc/{worker}/limits").read_text()
         assert next(line for line in limits.splitlines() if "Max processes" in line).split()[2:4] == ["0", "0"]
 
@@ -248,7 +259,8 @@ def test_without_root_there_are_two_as_well(world: World) -> None:
 
 @ROOT
 def test_an_idle_daemon_rests(closed: World) -> None:
-    with closed.daemon(SPLIT) as daemon:
+    # What others do on the same file system is work for it.
+    with mounted("tmpfs", closed.source, "mode=700"), closed.daemon(SPLIT) as daemon:
         daemon.wait_for_log(SYNCED)
         both = daemon.pid, worker_of(daemon)
         daemon.wait_until(lambda: len(daemon.descendants()) == 1, what="the end of what comes after the initial sync")
@@ -414,6 +426,41 @@ def test_what_the_control_socket_may_set(closed: World) -> None:
         closed.wait_for_copy(daemon, "file")
 
 
+@ROOT
+def test_settings_that_are_changed_often(closed: World) -> None:
+    """More handlers are made, and hooks are run, after as many changes as you like; some wait for what is at work."""
+    held, path, gone = closed.file("held", ""), closed.top / "socket", closed.top / "gone"
+    recorder = Recorder(closed.top, f"while [ -e {held} ]; do sleep 0.05; done")
+    hook = closed.file("hook", f"#!/bin/sh\necho gone >{gone}\n", 0o755)
+    options = ("-Mdirect", recorder.option, "--threading=full", "--skip-initialsync", f"--exit-hook={hook}")
+    with closed.daemon(SPLIT, *options, "--socket", path) as daemon:
+        daemon.wait_for_log(WATCHING)
+
+        def change() -> None:
+            for number in range(6):
+                assert tell(closed, path, "set", "delay-sync", f"0.0{number + 1}")[0] == 0
+
+        change()
+        for number in (1, 2):
+            closed.write(f"file{number}")
+            recorder.wait_for_calls(daemon, number)
+        change()
+        held.unlink()
+        os.kill(daemon.pid, signal.SIGQUIT)
+        daemon.wait()
+        assert gone.read_text() == "gone\n"
+
+
+@ROOT
+def test_how_much_is_said_is_changed_for_both(closed: World) -> None:
+    path, hook = closed.top / "socket", closed.file("hook", "#!/bin/sh\n", 0o755)
+    with closed.daemon(SPLIT, "-Mcopy", f"--exit-hook={hook}", "--socket", path) as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert tell(closed, path, "set", "quiet", "1")[0] == 0
+        daemon.stop()
+        assert "running --exit-hook" not in daemon.output
+
+
 def config(world: World, second: Path, more: str = "") -> Path:
     """Write a configuration with a block that goes to another destination, at signal 40."""
     return world.file(
@@ -521,6 +568,14 @@ def test_the_worker_is_who_is_named(closed: World) -> None:
 
 
 @ROOT
+@pytest.mark.parametrize(("worker", "told"), [(NOBODY, True), (1, False)])
+def test_a_worker_that_could_take_the_handlers_over(world: World, worker: int, told: bool) -> None:
+    with world.daemon(SPLIT, f"--uid={worker}", f"--sync-handler-uid={NOBODY}", "-Mdirect", "-S/bin/true") as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert ("which can take them over" in daemon.output) is told
+
+
+@ROOT
 def test_a_thread_is_filtered_alone(closed: World) -> None:
     """The thread with the rights goes on running handlers."""
     with closed.daemon("--splitting=thread", "--seccomp-filter", "--detach-network=non-privileged") as daemon:
@@ -543,6 +598,8 @@ def test_secure_splitting_is_all_of_it(closed: World) -> None:
         for task in Path(f"/proc/{worker}/task").iterdir():
             found = status_of(task)
             assert (found["Seccomp"], found["NoNewPrivs"], bits(found["CapEff"])) == ("2", "1", 0)
+        # What it could write to would have the group removed. A scan has pipes as well, and ends.
+        daemon.wait_until(lambda: not pipes_of(worker), what="a worker that holds no pipe")
         broker = status_of(Path(f"/proc/{daemon.pid}"))
         assert (broker["Seccomp"], broker["NoNewPrivs"]) == ("0", "0")
         for pid in (daemon.pid, worker):
@@ -579,6 +636,24 @@ def test_who_has_taken_the_worker_is_refused(closed: World) -> None:
                     continue  # the listening one, or closed by now
         daemon.wait(code=1)
         assert "the worker was ended" in daemon.output
+    assert not (closed.top / "pid").exists()
+
+
+@ROOT
+def test_a_worker_that_has_left_but_does_not_end_is_ended(closed: World) -> None:
+    with closed.daemon(SPLIT, "-Mcopy", "-z", closed.top / "pid") as daemon:
+        daemon.wait_for_log(SYNCED)
+        worker = worker_of(daemon)
+        taken = _taken_sockets(worker)
+        os.kill(worker, signal.SIGSTOP)
+        for descriptor in taken:
+            with socket.socket(fileno=descriptor) as end:
+                try:
+                    end.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    continue  # of no connection
+        daemon.wait(code=1, timeout=20)
+        assert "the worker has ended (killed by SIGKILL)" in daemon.output
     assert not (closed.top / "pid").exists()
 
 

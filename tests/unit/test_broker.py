@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from clsync.errors import OperatorError
 from clsync.kernel.credentials import Ids
 from clsync.options import load
 from clsync.privilege.looks import unpacked
-from clsync.privilege.port import Caller, socket_pair
+from clsync.privilege.port import Caller, raise_error, socket_pair
 from clsync.privilege.wire import FRAME_LIMIT, SIGNATURES, Frames, Kind, Op, framed, pack, unpack
 
 
@@ -61,16 +62,22 @@ class Asked:
         (looks, self.looks), (runs, self.runs) = socket_pair(), socket_pair()
         self.caller = Caller(self.looks, _gone)
         self.ended = Ended()
+        self.held: list[int] = []
+        """Descriptors that were given out, and are open until the worker is dismissed."""
 
         async def served() -> Ended:
             broker = Broker(first, access, preparation, Ids(65534, 65534, ()), log, lambda: None)
-            return await broker.serve(looks, runs)
+            return await broker.serve(looks, runs, self._dismissed)
 
         def run() -> None:
             self.ended = asyncio.run(served())
 
         self._thread = Thread(target=run)
         self._thread.start()
+
+    def _dismissed(self) -> None:
+        for descriptor in self.held:
+            os.close(descriptor)
 
     def wait(self) -> Ended:
         """Wait for its end."""
@@ -88,6 +95,16 @@ class Asked:
         """Have the watched directory opened."""
         return int(self.caller.call(Op.OPEN_ROOT, bytes(self.source))[0])
 
+    def listed(self, root: int, path: bytes) -> list[bytes]:
+        """Return the names in a directory."""
+        (listing,) = self.caller.call(Op.LIST, root, [path])
+        found: list[bytes] = []
+        done = False
+        while not done:
+            parts, (done,) = self.caller.collect(Op.LIST_NEXT, listing)
+            found += [name for _, _, names, _ in parts for name in names]
+        return found
+
     def ask(self, op: Op, *values: Any) -> list[Any]:
         """Ask what takes time; return the end of the answer."""
         self.runs.sendall(framed(op, Kind.REQUEST, 9, pack(SIGNATURES[op].request, *values)))
@@ -99,8 +116,9 @@ class Asked:
                 if not data:
                     _gone()
                 frames.feed(data)
-            if frame.kind == Kind.OPERATOR_ERROR:
-                raise OperatorError(*unpack("iss", frame.body)[1:])
+            assert frame.number == 9
+            if frame.kind in (Kind.OPERATOR_ERROR, Kind.OS_ERROR):
+                raise_error(frame)
             if frame.kind == Kind.END:
                 return unpack(SIGNATURES[op].end, frame.body)
 
@@ -133,15 +151,43 @@ def test_it_looks_at_what_is_asked_for(asked: Asked) -> None:
     root = asked.root()
     (records,) = asked.caller.call(Op.LOOK, root, [b"", b"file", b"nothing", b"file/below"])
     assert [seen.errno for seen in unpacked(records, 4)] == [0, 0, 2, 2]
-    parts, _ = asked.caller.collect(Op.LIST, root, [b""])
-    assert sorted(name for _, _, names, _ in parts for name in names) == [b"file", b"way"]
+    assert sorted(asked.listed(root, b"")) == [b"file", b"way"]
 
 
 def test_behind_a_symlink_there_is_nothing_to_be_seen(asked: Asked) -> None:
     root = asked.root()
     (records,) = asked.caller.call(Op.LOOK, root, [b"way", b"way/secret", b"way/source/file"])
     assert [seen.errno for seen in unpacked(records, 3)] == [0, 2, 2]
-    assert not [names for _, _, names, _ in asked.caller.collect(Op.LIST, root, [b"way"])[0] if names]
+    assert not asked.listed(root, b"way")
+
+
+def test_a_long_directory_is_listed_in_turns(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides have other things to do meanwhile, and neither has room for all of it."""
+    monkeypatch.setattr("clsync.daemon.broker._TURN", 0.0)
+    names = {b"f%d" % number for number in range(1000)}
+    for name in names:
+        os.close(os.open(bytes(asked.source) + b"/" + name, os.O_CREAT | os.O_WRONLY))
+    root, before = asked.root(), len(os.listdir("/proc/self/fd"))
+    (listing,) = asked.caller.call(Op.LIST, root, [b""])
+    parts, (done,) = asked.caller.collect(Op.LIST_NEXT, listing)
+    assert not done
+    assert sum(len(names) for _, _, names, _ in parts) < len(names)
+    assert {*asked.listed(root, b"")} >= names
+    asked.caller.call(Op.CLOSE_ROOT, root)
+    assert len(os.listdir("/proc/self/fd")) < before
+    with end_of(asked, "never given"):
+        asked.caller.collect(Op.LIST_NEXT, listing)
+
+
+def test_what_lies_behind_a_symlink_is_not_watched(asked: Asked) -> None:
+    (monitor,) = asked.caller.call(Op.MONITOR_OPEN, asked.digest)
+    while not asked.caller.call(Op.MONITOR_ARM, monitor)[0]:
+        pass
+    for path, heard in ((b"file", True), (b"way/secret", False)):
+        found = os.stat(path, dir_fd=(directory := os.open(asked.source, os.O_PATH)))
+        os.close(directory)
+        (ctime,) = asked.caller.call(Op.MONITOR_WATCH_FILE, monitor, [path], [found.st_dev, found.st_ino, 2])
+        assert bool(ctime) is heard
 
 
 def test_what_lies_behind_a_symlink_is_not_handed_over(asked: Asked) -> None:
@@ -153,6 +199,23 @@ def test_what_lies_behind_a_symlink_is_not_handed_over(asked: Asked) -> None:
         asked.runs.sendall(framed(op, Kind.REQUEST, 0, pack(SIGNATURES[op].request, *values)))
     assert asked.ask(Op.HANDLER_SYNC, 1)[0] == "partial"
     assert [path.name for path in asked.destination.iterdir()] == ["file"]
+
+
+def test_what_stands_at_a_destination_is_not_handed_over(tmp_path: Path) -> None:
+    (other := tmp_path / "other").mkdir()
+    (work := tmp_path / "work").mkdir()
+    (other / "private").write_text("of the other destination")
+    asked = Asked(work, f"-D{other}")
+    asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
+    (directory,) = asked.caller.call(Op.OPEN_ROOT, bytes(other))
+    with end_of(asked, "to hand over what is not watched"):
+        for op, values in (
+            (Op.HANDLER_BATCH, (1, 1, directory, False, "running", 0, asked.digest)),
+            (Op.HANDLER_ENTRIES, (1, [b"private"], [32])),
+        ):
+            asked.runs.sendall(framed(op, Kind.REQUEST, 0, pack(SIGNATURES[op].request, *values)))
+        asked.ask(Op.HANDLER_SYNC, 1)
+    assert not list(asked.destination.iterdir())
 
 
 @pytest.mark.parametrize("path", [b"..", b"../secret", b"/etc/passwd", b"a/../../secret", b"a\0b"])
@@ -177,6 +240,7 @@ def test_directories_that_are_not_ours(asked: Asked, path: bytes) -> None:
         (Op.MONITOR_DRAIN, (1,)),
         (Op.STATUS, ("owned",)),
         (Op.SCAN, (5, [])),
+        (Op.ADOPT, (5,)),
     ],
 )
 def test_what_was_never_given(asked: Asked, op: Op, values: tuple[Any, ...]) -> None:
@@ -187,6 +251,17 @@ def test_what_was_never_given(asked: Asked, op: Op, values: tuple[Any, ...]) -> 
 def test_scans_that_there_are_not(asked: Asked) -> None:
     with end_of(asked, "to scan"):
         asked.caller.call(Op.SCAN, asked.root(), ["-c", "import os"])
+
+
+def test_scans_whose_end_is_waited_for_count(asked: Asked) -> None:
+    """They go on as long as the worker holds their pipes; it is dismissed before they are waited for."""
+    root = asked.root()
+    with end_of(asked, "more than there can be"):
+        for number in range(1, 100):
+            (scan,) = asked.caller.call(Op.SCAN, root, [])
+            asked.held += asked.caller.descriptors
+            asked.runs.sendall(framed(Op.SCAN_END, Kind.REQUEST, number, pack("ub", scan, False)))
+    assert len(asked.held) <= 16
 
 
 def test_more_than_there_can_be(asked: Asked) -> None:
@@ -221,7 +296,7 @@ def test_garbage(asked: Asked, data: bytes) -> None:
         (Op.HANDLER_SYNC, (1,), "never given"),
         (Op.HOOK_RUN, (0, "/bin/sh", "running", 1), "a hook"),
         (Op.HOOK_RUN, (0, "exit-hook", "running", 1), "a hook"),
-        (Op.ADOPT, (5,), "never given"),
+        (Op.ADOPT, (0,), "by the wrong way"),
         (Op.LOOK, (1, []), "by the wrong way"),
     ],
 )
@@ -229,6 +304,70 @@ def test_what_nobody_may_run(asked: Asked, op: Op, values: tuple[Any, ...], why:
     with pytest.raises(_Over):
         asked.ask(op, *values)
     assert why in asked.wait().trouble
+
+
+def test_who_does_not_listen_is_not_talked_to(asked: Asked) -> None:
+    """Questions are taken only as long as the answers are, which would fill the memory of the broker."""
+    root = asked.root()
+    questions = framed(Op.LOOK, Kind.REQUEST, 1, pack("uP", root, [b"file"] * 8000)) * 1000
+    asked.looks.settimeout(1)
+    with pytest.raises(TimeoutError):
+        asked.looks.sendall(questions)
+
+
+def test_a_batch_that_is_not_handed_over_is_given_back(asked: Asked) -> None:
+    root, before = asked.root(), len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
+        head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, root, False, "running", 0, asked.digest)
+        asked.runs.sendall(framed(Op.HANDLER_BATCH, Kind.REQUEST, 0, head))
+        asked.ask(Op.HANDLER_CLOSE, 1)
+    assert len(os.listdir("/proc/self/fd")) < before + 10
+
+
+def test_a_batch_for_which_there_is_no_descriptor(asked: Asked) -> None:
+    """It comes back, and may be tried again."""
+    asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
+    head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, asked.root(), False, "running", 0, asked.digest)
+    entry = pack(SIGNATURES[Op.HANDLER_ENTRIES].request, 1, [b"file"], [32])
+
+    def hand_over() -> None:
+        asked.runs.sendall(framed(Op.HANDLER_BATCH, Kind.REQUEST, 0, head))
+        asked.runs.sendall(framed(Op.HANDLER_ENTRIES, Kind.REQUEST, 0, entry))
+        assert asked.ask(Op.HANDLER_SYNC, 1)[0] == "done"
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            hand_over()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    hand_over()
+
+
+def test_a_batch_that_would_fill_the_memory(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clsync.daemon.broker._MOST_BYTES", 100_000)
+    asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
+    head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, asked.root(), False, "running", 0, asked.digest)
+    with end_of(asked, "a batch that is too long"):
+        asked.runs.sendall(framed(Op.HANDLER_BATCH, Kind.REQUEST, 0, head))
+        for number in range(1000):
+            entry = pack(SIGNATURES[Op.HANDLER_ENTRIES].request, 1, [b"%d" % number + b"x" * 200], [32])
+            asked.runs.sendall(framed(Op.HANDLER_ENTRIES, Kind.REQUEST, 0, entry))
+        asked.ask(Op.HANDLER_CLOSE, 1)
+
+
+def test_hooks_are_run_one_by_one(tmp_path: Path) -> None:
+    """Whoever has taken the worker may have them run, but not a thousand of them."""
+    hook = tmp_path / "hook"
+    hook.write_text("#!/bin/sh\nsleep 600\n")
+    hook.chmod(0o755)
+    asked = Asked(tmp_path, f"--exit-hook={hook}", f"--pre-exit-hook={hook}")
+    for option in ("exit-hook", "pre-exit-hook"):
+        question = pack(SIGNATURES[Op.HOOK_RUN].request, 0, option, "exiting", 1)
+        asked.runs.sendall(framed(Op.HOOK_RUN, Kind.REQUEST, 1, question))
+    assert "two hooks at once" in asked.wait().trouble
 
 
 @pytest.mark.parametrize(
@@ -245,6 +384,33 @@ def test_settings_that_the_worker_may_not_change(asked: Asked, key: str, value: 
         asked.ask(Op.PREPARE, [key], [value])
     assert asked.ask(Op.PREPARE, ["delay-sync"], ["3"])[0] == 1
     asked.root()
+
+
+def test_a_macro_makes_no_other_hook_out_of_a_permitted_one(tmp_path: Path) -> None:
+    """With `%watch-dir%` for one name the path is that of the permitted hook; it stands for several."""
+    permitted, mark, work = tmp_path / "hook", tmp_path / "mark", tmp_path / "work"
+    work.mkdir()
+    for program in (permitted, other := tmp_path / f"other{permitted}"):
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(f"#!/bin/sh\nprintf %s {program} >>{mark}\n")
+        program.chmod(0o755)
+    up = len((tmp_path / "other/one").parts) - 1
+    asked = Asked(work, f"--exit-hook={permitted}")
+    try:
+        for text in (
+            f"{tmp_path}/other/%watch-dir%{'/..' * up}{permitted}",
+            f"%watch-dir%/..{permitted}",
+            str(other),
+            "hook",
+        ):
+            with pytest.raises(OperatorError, match="cannot be set with --splitting"):
+                asked.ask(Op.PREPARE, ["exit-hook"], [text])
+        asked.ask(
+            Op.HOOK_RUN, asked.ask(Op.PREPARE, ["exit-hook"], [f"{work}/../hook"])[0], "exit-hook", "exiting", 1
+        )
+    finally:
+        asked.close()
+    assert mark.read_text() == str(permitted)
 
 
 def test_the_worker_goes_without_a_word(asked: Asked) -> None:

@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clsync.privilege.looks import ABSENT, packed, packed_error, unpacked
-from clsync.privilege.wire import FRAME_LIMIT, SIGNATURES, Frames, Kind, Op, Refused, framed, in_frames, pack, unpack
+from clsync.privilege.wire import (
+    FRAME_LIMIT,
+    PATHS_AT_ONCE,
+    SIGNATURES,
+    Frames,
+    Kind,
+    Op,
+    Refused,
+    framed,
+    in_frames,
+    pack,
+    unpack,
+)
 
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
@@ -110,3 +122,16 @@ def test_looks_come_through() -> None:
     assert (found.errno, absent.errno, unknown.errno) == (0, 2, 13)
     with pytest.raises(Refused):
         unpacked(ABSENT, 2)
+
+
+def test_long_texts_go_in_frames_as_well() -> None:
+    paths, texts = [b"%d" % number for number in range(8000)], ["\N{SNOWMAN}" * 1500] * 8000
+    parts = list(in_frames(paths, texts))
+    assert [path for part in parts for path in paths[part]] == paths
+    for part in parts:
+        framed(Op.HANDLER_SYNC, Kind.MORE, 1, pack("sPT", "failed", paths[part], texts[part]))
+
+
+def test_more_paths_than_go_in_a_frame() -> None:
+    with pytest.raises(Refused, match="paths at once"):
+        unpack("P", pack("P", [b"a"] * (PATHS_AT_ONCE + 1)))

@@ -11,15 +11,17 @@ import hashlib
 import os
 import time
 import traceback
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.classify import LinkedFile
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.daemon.access import Access
+from clsync.daemon.hooks import Hook
 from clsync.daemon.log import Log
 from clsync.daemon.parts import MOST_IN_FLIGHT
 from clsync.daemon.permission import demand_free
@@ -28,7 +30,7 @@ from clsync.daemon.prepare import DirectPreparation, Prepared, recording
 from clsync.errors import OperatorError
 from clsync.handler.base import Handler
 from clsync.kernel.credentials import Ids
-from clsync.kernel.files import DIRECTORY_FLAGS, GONE, open_beneath
+from clsync.kernel.files import DIRECTORY_FLAGS, GONE, open_beneath, opened
 from clsync.kernel.mounts import devices_shown_twice
 from clsync.kernel.ops import Scan
 from clsync.monitor.base import Changed, Monitor, Unnamed
@@ -54,9 +56,13 @@ _ARM_TURN: Final = 0.02
 _MOST_DIRECTORIES: Final = 64
 """For one target, as the others: each batch on its way holds one."""
 _MOST_HANDLERS: Final = 4 * MOST_IN_FLIGHT
+_MOST_TASKS: Final = 2 * _MOST_HANDLERS
 _MOST_MONITORS: Final = 3
 _MOST_SCANS: Final = 4
 _MOST_ENTRIES: Final = 4_000_000
+"""In one batch."""
+_MOST_BYTES: Final = 1 << 30
+"""In the paths of all batches that come in, or are on their way."""
 _GENERATIONS: Final = 4
 """Plans that are remembered: the one in force, and what may take its place."""
 _AT_ONCE: Final = 256
@@ -99,6 +105,14 @@ class _Watching:
     survivors: Iterator[Unnamed | None] | None = None
 
 
+class _Listing(NamedTuple):
+    """Directories that the worker is told what stands in."""
+
+    root: int
+    """Number of what they are below."""
+    parts: Generator[Sequence[Any], None, None]
+
+
 @dataclass
 class _Hired:
     """A handler at work for the worker, and the batch that is coming in."""
@@ -108,15 +122,19 @@ class _Hired:
     gone: bool = False
     """The worker does not want it any more."""
     head: Batch | None = None
+    trouble: OSError | None = None
+    """Why it cannot be taken."""
     entries: dict[bytes, int] = field(default_factory=dict)
     linked: list[bytes] = field(default_factory=list)
+    size: int = 0
+    """Bytes of the paths in it; of those at work, too."""
     at_work: bool = False
 
     def drop(self) -> None:
         """Forget the batch that is coming in."""
         if self.head is not None:
             os.close(self.head.root)
-        self.head, self.entries, self.linked = None, {}, []
+        self.head, self.trouble, self.entries, self.linked, self.size = None, None, {}, [], 0
 
 
 class Broker:
@@ -140,9 +158,16 @@ class Broker:
         self._note_rules(first.plans[0].rules)
         self._directories: dict[int, int] = {}
         """Number that the worker knows -> descriptor."""
+        self._sources: set[int] = set()
+        """Those of the watched directory: nothing else is handed over."""
         self._watching: dict[int, _Watching] = {}
+        self._listings: dict[int, _Listing] = {}
         self._scans: dict[int, Scan] = {}
+        self._ending: set[int] = set()
+        """Scans that are waited for."""
         self._hired: dict[int, _Hired] = {}
+        self._hook: Hook | None = None
+        """The one that runs."""
         self._last_number = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Event = asyncio.Event()
@@ -151,14 +176,18 @@ class Broker:
 
     # -- the course of it --------------------------------------------------------------------------------------
 
-    async def serve(self, looks: Any, runs: Any) -> Ended:
-        """Serve until the worker is gone; then end and give back everything. `looks`, `runs`: sockets."""
-        quick = Port(looks, lambda frame: self._take(quick, frame, self._quick), self._end)
-        slow = Port(runs, lambda frame: self._take(slow, frame, self._slow), self._end)
+    async def serve(self, looks: Any, runs: Any, dismiss: Callable[[], None] = lambda: None) -> Ended:
+        """Serve until the worker is gone; then end and give back everything. `looks`, `runs`: sockets.
+
+        `dismiss` is called first then: a worker that goes on may hold what everything else waits for.
+        """
+        quick = Port(looks, lambda frame: self._take(quick, frame, self._quick), self._end, in_turn=True)
+        slow = Port(runs, lambda frame: self._take(slow, frame, self._slow), self._end, in_turn=True)
         self._ports = [quick, slow]
         try:
             await self._over.wait()
         finally:
+            dismiss()
             await self._close()
         return self.ended
 
@@ -170,12 +199,10 @@ class Broker:
 
     async def _close(self) -> None:
         for hired in self._hired.values():
+            hired.drop()
             if hired.handler is not None:
                 hired.handler.stop()
-        for prepared in self._generations.values():
-            for hook in (prepared.parts.pre_exit, prepared.parts.at_exit):
-                if hook is not None:
-                    hook.stop()
+        self._hook_stop()
         if self._tasks:
             await asyncio.wait(self._tasks)
         for scan in self._scans.values():
@@ -219,6 +246,7 @@ class Broker:
             port.send(error_frame(op, frame.number, error))
             return
         if isinstance(answer, _Later):
+            self._demand_room(self._tasks, _MOST_TASKS)
             if answer.alone:
                 port.paused = True
             self._begin(self._answer_later(port, op, frame.number, answer))
@@ -260,7 +288,7 @@ class Broker:
         self._last_number += 1
         return self._last_number
 
-    def _demand_room(self, among: dict[int, Any], most: int) -> None:
+    def _demand_room(self, among: Sized, most: int) -> None:
         """See that there is room for one more; `most`: for one target. Raises Refused."""
         if len(among) >= most * len(self._generations[self._current].plans):
             raise Refused("more than there can be")
@@ -279,11 +307,16 @@ class Broker:
         self._demand_room(self._directories, _MOST_DIRECTORIES)
         number = self._number()
         self._directories[number] = self._access.ops.open(path)
+        if path == self._made.root:
+            self._sources.add(number)
         return (number,)
 
     def _close_root(self, number: int) -> Sequence[Any]:
         os.close(_known(self._directories, number))
         del self._directories[number]
+        for left in [key for key, listing in self._listings.items() if listing.root == number]:
+            self._listings.pop(left).parts.close()
+        self._sources.discard(number)
         return ()
 
     def _identity(self, number: int) -> Sequence[Any]:
@@ -294,8 +327,26 @@ class Broker:
     def _look(self, number: int, paths: list[bytes]) -> Sequence[Any]:
         return (b"".join(_looked_at(_known(self._directories, number), paths)),)
 
-    def _list(self, number: int, paths: list[bytes]) -> _Later:
-        return _Later(_listed(_known(self._directories, number), paths))
+    def _list(self, number: int, paths: list[bytes]) -> Sequence[Any]:
+        directory = _known(self._directories, number)
+        self._demand_room(self._listings, _MOST_DIRECTORIES)
+        listing = self._number()
+        self._listings[listing] = _Listing(number, _listed(directory, paths))
+        return (listing,)
+
+    def _list_next(self, number: int) -> _Later:
+        listing = _known(self._listings, number)
+
+        async def parts(names: Iterator[Sequence[Any]]) -> AsyncGenerator[Sequence[Any], None]:
+            until = time.monotonic() + _TURN
+            for part in names:
+                yield part
+                if time.monotonic() > until:
+                    yield _Last((False,))
+            del self._listings[number]
+            yield _Last((True,))
+
+        return _Later(parts(listing.parts))
 
     def _shown_twice(self, number: int) -> Sequence[Any]:
         return (list(devices_shown_twice(_known(self._directories, number))),)
@@ -315,10 +366,17 @@ class Broker:
 
     def _scan_end(self, number: int, kill: bool) -> _Later:
         scan = _known(self._scans, number)
-        del self._scans[number]
+        if number in self._ending:
+            raise Refused("the end of a scan twice")
+        self._ending.add(number)
 
         async def ended() -> AsyncGenerator[Sequence[Any], None]:
-            yield _Last((await scan.end(kill),))
+            try:
+                code = await scan.end(kill)
+            finally:
+                self._ending.discard(number)
+                del self._scans[number]
+            yield _Last((code,))
 
         return _Later(ended(), alone=False)
 
@@ -420,7 +478,13 @@ class Broker:
     def _monitor_watch_file(self, number: int, paths: list[bytes], file: list[int]) -> Sequence[Any]:
         if len(paths) != 1 or len(file) != 3:
             raise Refused("a file that is none")
-        return (_known(self._watching, number).monitor.watch_file(paths[0], LinkedFile(*file)),)
+        monitor = _known(self._watching, number).monitor
+        try:
+            with opened(self._made.root) as root:
+                stands = next(_looked_at(root, paths)) != ABSENT
+        except OSError:
+            stands = False  # it is the monitor that tells of a root that is gone
+        return (monitor.watch_file(paths[0], LinkedFile(*file)) if stands else 0,)
 
     def _monitor_compared(self, number: int, paths: list[bytes], since: int) -> Sequence[Any]:
         _known(self._watching, number).monitor.compared(paths, since)
@@ -452,9 +516,13 @@ class Broker:
         if directory is None:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         os.mkdir(directory, 0o750)
-        made = self._access.ops.open(directory)
-        if os.geteuid() == 0:
-            os.chown(made, self._worker.uid, self._worker.gid)
+        made = os.open(directory, DIRECTORY_FLAGS)
+        try:
+            if os.geteuid() == 0:
+                os.chown(made, self._worker.uid, self._worker.gid)
+        except OSError:
+            os.close(made)
+            raise
         return _WithDescriptors((), (made,))
 
     def _is_ready(self) -> Sequence[Any]:
@@ -501,22 +569,37 @@ class Broker:
         if status not in _WORDS:
             raise Refused("a status that there is not")
         directory, rules = _known(self._directories, root), _known(self._rules, digest)
+        if root not in self._sources:
+            raise Refused("to hand over what is not watched")
         hired.drop()
         handler.rules = rules if rules else None
-        # The worker may give its own number back at any time.
-        hired.head = Batch(batch, {}, os.dup(directory), initial, status, attribute_bytes=attribute_bytes)
+        try:
+            own = os.dup(directory)  # the worker may give its number back at any time
+        except OSError as error:
+            hired.trouble = error  # this is not answered, but what comes of the batch is
+            return
+        hired.head = Batch(batch, {}, own, initial, status, attribute_bytes=attribute_bytes)
 
     def _handler_entries(self, number: int, paths: list[bytes], flags: list[int]) -> None:
         hired, _ = self._resting(number)
-        if len(paths) != len(flags) or len(hired.entries) > _MOST_ENTRIES:
+        if len(paths) != len(flags):
             raise Refused("a batch that is none")
+        self._make_longer(hired, paths)
         hired.entries.update(zip(paths, flags, strict=True))
 
     def _handler_linked(self, number: int, paths: list[bytes]) -> None:
         hired, _ = self._resting(number)
-        if len(hired.linked) > _MOST_ENTRIES:
-            raise Refused("a batch that is none")
+        self._make_longer(hired, paths)
         hired.linked += paths
+
+    def _make_longer(self, hired: _Hired, paths: list[bytes]) -> None:
+        """See that paths may be added to what comes in. Raises Refused."""
+        hired.size += sum(map(len, paths))
+        if (
+            len(hired.entries) + len(hired.linked) > _MOST_ENTRIES
+            or sum(h.size for h in self._hired.values()) > _MOST_BYTES
+        ):
+            raise Refused("a batch that is too long")
 
     def _resting(self, number: int) -> tuple[_Hired, Handler]:
         hired: _Hired = _known(self._hired, number)
@@ -527,11 +610,15 @@ class Broker:
     def _handler_sync(self, number: int) -> _Later:
         hired, handler = self._resting(number)
         head, hired.head = hired.head, None
+        if hired.trouble is not None:
+            trouble = hired.trouble
+            hired.drop()
+            raise trouble
         if head is None:
             raise Refused("a batch without a beginning")
         hired.at_work = True
         batch = replace(head, entries=hired.entries, linked=hired.linked)
-        hired.drop()
+        hired.entries, hired.linked = {}, []
         return _Later(self._synced(hired, handler, batch), alone=False)
 
     async def _synced(self, hired: _Hired, handler: Handler, batch: Batch) -> AsyncGenerator[Sequence[Any], None]:
@@ -539,7 +626,7 @@ class Broker:
             kept, crooked = await _straight_only(batch)
             outcome = await handler.sync(kept) if kept.entries else Outcome(Verdict.DONE)
         finally:
-            hired.at_work = False
+            hired.at_work, hired.size = False, 0
             os.close(batch.root)
         verdict = outcome.verdict
         if crooked and verdict is Verdict.DONE:
@@ -550,8 +637,9 @@ class Broker:
             ("hopeless", list(outcome.hopeless)),
             ("again", [*outcome.again, *crooked]),
         ):
-            for part in in_frames(paths):
-                yield what, paths[part], [failed[path] for path in paths[part]] if what == "failed" else []
+            reasons = [failed[path] for path in paths] if what == "failed" else []
+            for part in in_frames(paths, reasons):
+                yield what, paths[part], reasons[part]
         yield _Last((verdict.value, outcome.message, outcome.code))
 
     def _handler_stop(self, number: int) -> None:
@@ -560,8 +648,9 @@ class Broker:
             hired.handler.stop()
 
     def _handler_close(self, number: int) -> _Later:
-        hired = _known(self._hired, number)
+        hired: _Hired = _known(self._hired, number)
         del self._hired[number]
+        hired.drop()
 
         async def closed() -> AsyncGenerator[Sequence[Any], None]:
             hired.gone = True
@@ -576,18 +665,22 @@ class Broker:
         hook = {"pre-exit-hook": prepared.parts.pre_exit, "exit-hook": prepared.parts.at_exit}.get(option)
         if hook is None or status not in _WORDS:
             raise Refused("a hook that there is not")
+        if self._hook is not None:
+            raise Refused("two hooks at once")
+        self._hook = hook
 
         async def run() -> AsyncGenerator[Sequence[Any], None]:
-            await hook.run(status, iteration)
+            try:
+                await hook.run(status, iteration)
+            finally:
+                self._hook = None
             yield _Last(())
 
         return _Later(run(), alone=False)
 
-    def _hook_stop(self, generation: int, option: str) -> None:
-        parts = _known(self._generations, generation).parts
-        hook = parts.pre_exit if option == "pre-exit-hook" else parts.at_exit
-        if hook is not None:
-            hook.stop()
+    def _hook_stop(self) -> None:
+        if self._hook is not None:
+            self._hook.stop()
 
     # -- other settings ----------------------------------------------------------------------------------------
 
@@ -616,9 +709,11 @@ class Broker:
         self._note_rules(new.plans[0].rules)
         return self._newest
 
-    def _adopt(self, generation: int) -> None:
-        _known(self._generations, generation)
+    def _adopt(self, generation: int) -> Sequence[Any]:
+        settings = _known(self._generations, generation).settings
         self._current = generation
+        self._log.follow(settings)
+        return ()
 
     def _forget_generations(self) -> None:
         for old in list(self._generations)[:-_GENERATIONS]:
@@ -633,12 +728,14 @@ class Broker:
         Op.IDENTITY: _identity,
         Op.LOOK: _look,
         Op.LIST: _list,
+        Op.LIST_NEXT: _list_next,
         Op.SHOWN_TWICE: _shown_twice,
         Op.SCAN: _scan,
         Op.RULES: _read_rules,
         Op.STATUS: _status,
         Op.STANDBY: _standby,
         Op.DUMP: _dump,
+        Op.ADOPT: _adopt,
         Op.MONITOR_OPEN: _monitor_open,
         Op.MONITOR_ARM: _monitor_arm,
         Op.MONITOR_LOOK: _monitor_look,
@@ -668,7 +765,6 @@ class Broker:
         Op.HOOK_RUN: _hook_run,
         Op.HOOK_STOP: _hook_stop,
         Op.PREPARE: _prepare,
-        Op.ADOPT: _adopt,
     }
     """What is answered when it is done; where nothing is to be answered, it is only told."""
 
@@ -766,7 +862,7 @@ def _looked_at(root: int, paths: list[bytes]) -> Iterator[bytes]:
             os.close(closing)
 
 
-async def _listed(root: int, paths: list[bytes]) -> AsyncGenerator[Sequence[Any], None]:
+def _listed(root: int, paths: list[bytes]) -> Generator[Sequence[Any], None, None]:
     """Yield what stands in directories: (which one, error number, names, their lstat)."""
     for number, path in enumerate(paths):
         try:
@@ -776,10 +872,8 @@ async def _listed(root: int, paths: list[bytes]) -> AsyncGenerator[Sequence[Any]
             continue
         try:
             with os.scandir(directory) as entries:
-                names = [os.fsencode(entry.name) for entry in entries]
-            for first in range(0, len(names), PATHS_AT_ONCE):
-                part = names[first : first + PATHS_AT_ONCE]
-                yield number, 0, part, b"".join(_looked_at(directory, part))
+                while names := [os.fsencode(entry.name) for entry in islice(entries, _AT_ONCE)]:
+                    yield number, 0, names, b"".join(_looked_at(directory, names))
         except OSError as error:
             yield number, error.errno or 0, [], b""
         finally:

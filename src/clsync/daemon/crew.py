@@ -26,6 +26,10 @@ class Crew:
         """How many batches are being handed over."""
         return len(self._all) - len(self._free)
 
+    def follow(self, make: Callable[[], Awaitable[Handler]], limit: int) -> None:
+        """Go on by other settings, for which the handlers do the same as before."""
+        self._make, self.limit = make, limit
+
     def set_rules(self, rules: Rules) -> None:
         """Exchange the rules of all, while none is at work."""
         for handler in self._all:

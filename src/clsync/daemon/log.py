@@ -6,6 +6,8 @@ import os
 import time
 from typing import Final
 
+from clsync.options import Settings
+
 ERROR: Final = 1
 WARNING: Final = 2
 INFO: Final = 3
@@ -31,6 +33,10 @@ class Log:
         import syslog
 
         syslog.openlog("clsync", syslog.LOG_PID | syslog.LOG_CONS | syslog.LOG_NDELAY, syslog.LOG_DAEMON)
+
+    def follow(self, settings: Settings) -> None:
+        """Say as much as settings ask for from now on."""
+        self.level, self.debug_level = 0 if settings.quiet else settings.verbose, settings.debug
 
     def reach_system_log(self) -> None:
         """Connect to the system log now, if it may be needed: it may be out of sight later."""

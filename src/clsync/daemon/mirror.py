@@ -720,6 +720,7 @@ class Mirror:
         for outlet, (_, delivery, handler) in zip(parts.outlets, changes, strict=True):
             crew = delivery.crew
             if handler is None:
+                crew.follow(outlet.make_handler, outlet.in_flight)
                 delivery.use(parts, outlet, crew)
                 continue
             delivery.use(parts, outlet, Crew(handler, outlet.make_handler, outlet.in_flight))

@@ -23,7 +23,7 @@ def demand_free(changes: Sequence[Change], settings: Settings) -> None:
             if (
                 there_is
                 and change.key not in FREE
-                and not (change.key in HOOKS and _is_permitted(change.text, settings))
+                and not (change.key in HOOKS and _says_a_permitted_one(change.text, settings))
             ):
                 raise OperatorError(
                     f"{change.key} cannot be set with --splitting: it would say what is run with all rights",
@@ -47,7 +47,13 @@ def demand_same_programs(old: Settings, old_parts: Parts, new: Settings, new_par
             raise OperatorError(f"--check-execvp-arguments: --{option} {shown(after)} is not permitted", hint)
 
 
+def _says_a_permitted_one(text: bytes, settings: Settings) -> bool:
+    """Tell whether a value that is still to be read is such a hook whatever it stands for: a macro may be many names."""
+    return b"%" not in text and _is_permitted(text, settings)
+
+
 def _is_permitted(hook: bytes, settings: Settings) -> bool:
     """Tell whether a hook is one that was configured at the start, or an additional one."""
     allowed = {settings.pre_exit_hook, settings.exit_hook, *settings.add_permitted_hook_files}
-    return not hook or hook in allowed or os.path.abspath(hook) in allowed
+    # A name without a directory is looked for in PATH.
+    return not hook or hook in allowed or (b"/" in hook and os.path.abspath(hook) in allowed)

@@ -136,14 +136,22 @@ class RemoteOps:
         pending = [top]
         while pending:
             tops = [pending.pop() for _ in range(min(len(pending), _LISTED_AT_ONCE))]
-            for number, _, names, records in self._caller.collect(Op.LIST, directory, tops)[0]:
+            for number, name, seen in self._listed(directory, tops):
+                path = join(tops[number], name)
+                yield path, seen
+                if stat.S_ISDIR(seen.st_mode) and (device is None or seen.st_dev == device) and enter(path):
+                    pending.append(path)
+
+    def _listed(self, directory: int, tops: list[bytes]) -> Iterator[tuple[int, bytes, Seen]]:
+        """Yield what stands in directories: the number of the directory, the name, its lstat."""
+        (listing,) = self._caller.call(Op.LIST, directory, tops)
+        done = False
+        while not done:
+            parts, (done,) = self._caller.collect(Op.LIST_NEXT, listing)
+            for number, _, names, records in parts:
                 for name, seen in zip(names, unpacked(records, len(names)), strict=True):
-                    if seen.errno:
-                        continue
-                    path = join(tops[number], name)
-                    yield path, seen
-                    if stat.S_ISDIR(seen.st_mode) and (device is None or seen.st_dev == device) and enter(path):
-                        pending.append(path)
+                    if not seen.errno:
+                        yield number, name, seen
 
     def devices_shown_twice(self, directory: int) -> set[int]:
         """Return the devices that are shown twice."""
@@ -390,17 +398,29 @@ class RemoteHandler:
 class RemoteHook:
     """A hook of the broker's (see `Hook`)."""
 
-    def __init__(self, calls: Calls, generation: int, option: str) -> None:
-        """`option`: the name of the option that says what is run."""
+    def __init__(self, calls: Calls, generation: Callable[[], int | None], option: str) -> None:
+        """`option`: the name of the option that says what is run; `generation`: that of the settings in force.
+
+        It returns None where these say that nothing is run.
+        """
         self._calls, self._generation, self._option = calls, generation, option
+        self._runs = False
 
     async def run(self, status: str, iteration: int) -> None:
         """Have it run to its end."""
-        await self._calls.call(Op.HOOK_RUN, self._generation, self._option, status, iteration)
+        generation = self._generation()
+        if generation is None:
+            return
+        self._runs = True
+        try:
+            await self._calls.call(Op.HOOK_RUN, generation, self._option, status, iteration)
+        finally:
+            self._runs = False
 
     def stop(self) -> None:
         """End it, if it runs."""
-        self._calls.tell(Op.HOOK_STOP, self._generation, self._option)
+        if self._runs:
+            self._calls.tell(Op.HOOK_STOP)
 
 
 # -- everything else -------------------------------------------------------------------------------------------
@@ -417,7 +437,7 @@ class RemoteAccess:
         self._caller, self._calls, self._reload, self._log = caller, calls, reload, log
         self._handlers = itertools.count(1)
         self._generations = [(plans, 0)]
-        self._settings = settings
+        self._settings, self._current = settings, 0
 
     def open_monitor(self, made: Plan, rules: Rules) -> Monitor:
         """Return what watches the tree, not armed yet. Raises OperatorError, OSError."""
@@ -428,7 +448,7 @@ class RemoteAccess:
         return [self._handler(made) for made in self._generations[0][0]]
 
     async def new_handler(self, made: Plan) -> Handler:
-        """Return another handler of a plan."""
+        """Return another handler of a plan. Raises OSError where the settings have changed too often since then."""
         return self._handler(made)
 
     def _handler(self, made: Plan) -> Handler:
@@ -436,9 +456,12 @@ class RemoteAccess:
 
     def hook(self, made: Plan, option: str) -> Hook | None:
         """Return the hook that an option names, if it names one."""
-        if getattr(made.settings, option.replace("-", "_")) is None:
-            return None
-        return RemoteHook(self._calls, self._place(made)[0], option)
+        name = option.replace("-", "_")
+
+        def generation() -> int | None:
+            return self._current if getattr(self._settings, name) is not None else None
+
+        return RemoteHook(self._calls, generation, option) if getattr(made.settings, name) is not None else None
 
     def read_rules(self, made: Plan) -> Rules:
         """Have the rules file read. Raises OperatorError."""
@@ -483,23 +506,23 @@ class RemoteAccess:
             _plan(old, one, common, values)
             for old, one, values in zip(plans, for_each_destination(new), each, strict=True)
         ]
-        self._generations = [*self._generations[-3:], (made, generation)]
+        current = [old for old in self._generations[:-3] if old[1] == self._current]
+        self._generations = [*current, *self._generations[-3:], (made, generation)]
         handlers = [self._handler(one) if values[0] else None for one, values in zip(made, each, strict=True)]
         return Prepared(new, made, make_parts(made, self), handlers)
 
     def adopt(self, prepared: Prepared) -> None:
         """Be told what is in force."""
-        self._settings = prepared.settings
-        self._calls.tell(Op.ADOPT, self._place(prepared.plans[0])[0])
+        self._settings, (self._current, _) = prepared.settings, self._place(prepared.plans[0])
+        self._caller.call(Op.ADOPT, self._current)  # with an answer: what is asked next is about these
 
     def _place(self, made: Plan) -> tuple[int, int]:
-        """Return the generation of a plan, and its number among the plans of that."""
-        return next(
-            (generation, number)
-            for plans, generation in self._generations
-            for number, plan in enumerate(plans)
-            if plan is made
-        )
+        """Return the generation of a plan, and its number among the plans of that. Raises OSError: it is too old."""
+        for plans, generation in self._generations:
+            for number, plan in enumerate(plans):
+                if plan is made:
+                    return generation, number
+        raise OSError(errno.ESTALE, "the settings were changed")
 
 
 def _plan(old: Plan, settings: Settings, common: Mapping[str, Any], values: Sequence[Any]) -> Plan:

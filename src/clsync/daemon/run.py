@@ -47,6 +47,8 @@ def run(settings: Settings, reload: Reload) -> int:
     for warning in settings.warnings:
         log.warning(warning)
     confinement = Confinement(settings, lambda text: log.debug(1, text))
+    if confinement.shares_its_user:
+        log.warning("handlers are run as the user of the part without rights, which can take them over: see --uid")
     background: Background | None = None
     plans: list[Plan] = []
     try:

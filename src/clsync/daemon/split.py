@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple, NoReturn, Protocol
 
 from clsync.daemon.access import Access
@@ -77,6 +77,8 @@ def run_as_process(worker: Worker, make_broker: Callable[[], Broker]) -> int:
     """
     looks, runs = socket_pair(), socket_pair()
     preload()
+    # Until they are passed on, signals wait: they would end this part alone.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _passed_on(worker))
     pid = os.fork()
     if not pid:
         for end in (looks[0], runs[0]):
@@ -86,17 +88,28 @@ def run_as_process(worker: Worker, make_broker: Callable[[], Broker]) -> int:
         end.close()
     with looks[0], runs[0]:
         worker.confinement.become_broker()
-        ended = asyncio.run(_serve(make_broker, looks[0], runs[0], pid, worker.settings.custom_signals))
-    return _exit_code(ended, _reaped(pid, ended), worker.plans[0].log)
+        ended = asyncio.run(_serve(make_broker, looks[0], runs[0], pid, _passed_on(worker)))
+    return _exit_code(ended, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), worker.plans[0].log)
 
 
 async def _serve(
-    make_broker: Callable[[], Broker], looks: socket.socket, runs: socket.socket, worker: int, custom: Iterable[int]
+    make_broker: Callable[[], Broker],
+    looks: socket.socket,
+    runs: socket.socket,
+    worker: int,
+    signals: Collection[int],
 ) -> Ended:
     loop = asyncio.get_running_loop()
-    for number in (*_PASSED_ON, *custom):
+    for number in signals:
         loop.add_signal_handler(number, _pass_on, worker, number)
-    return await make_broker().serve(looks, runs)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    # Whoever has said nothing more, or what nobody should, is at its end, or does not mean to come to it.
+    return await make_broker().serve(looks, runs, lambda: _pass_on(worker, signal.SIGKILL))
+
+
+def _passed_on(worker: Worker) -> Collection[int]:
+    """Return the signals that are meant for the worker."""
+    return (*_PASSED_ON, *worker.settings.custom_signals)
 
 
 def _pass_on(worker: int, number: int) -> None:
@@ -104,13 +117,6 @@ def _pass_on(worker: int, number: int) -> None:
         os.kill(worker, number)
     except ProcessLookupError:
         pass  # not reaped yet, and its end is on the way to us
-
-
-def _reaped(pid: int, ended: Ended) -> int:
-    """Wait for the worker; return its status as of `Popen.returncode`."""
-    if ended.trouble:
-        os.kill(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def _exit_code(ended: Ended, status: int, log: Log) -> int:
@@ -125,11 +131,22 @@ def _exit_code(ended: Ended, status: int, log: Log) -> int:
     return ended.code
 
 
+def _told(ended: Ended, log: Log) -> int:
+    """Say how a worker ended that is still there; return the exit code."""
+    try:
+        return _exit_code(ended, 0, log)
+    except OperatorError as error:
+        log.error(error.message, error.hint)
+        return error.code
+
+
 def _work(worker: Worker, looks: socket.socket, runs: socket.socket) -> NoReturn:
     """Be the worker, to the end of the process."""
     log, code = worker.plans[0].log, int(Exit.FAILURE)
     caller = Caller(looks, lambda: _alone(log))
     try:
+        # Who shares a terminal with root types at it (TIOCSTI); what is typed there is for the broker to pass on.
+        os.setsid()
         worker.begin()
         _mirrored(worker, caller, Calls(runs, lambda: _alone(log)), alone=True)
         code = int(Exit.OK)
@@ -151,6 +168,7 @@ def _mirrored(worker: Worker, caller: Caller, calls: Calls, *, alone: bool) -> N
         worker.let_go()
 
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _passed_on(worker))
         worker.confinement.become_worker(alone=alone)
         code = worker.mirror(access.first_handlers(), make_parts(plans, access), access, access, ready)
     except OperatorError as error:
@@ -194,17 +212,22 @@ def run_as_thread(worker: Worker, make_broker: Callable[[], Broker], clean_up: C
             worker.confinement.become_broker()
             result.append(asyncio.run(served()))
         except OperatorError as error:
-            result.append(Ended(Exit.FAILURE, error))
+            result.append(Ended(error=error))
         finally:
             clean_up()
+            for end in (looks[0], runs[0]):
+                end.close()  # whoever waits for an answer is told
+
+    def gone() -> NoReturn:
+        thread.join()
+        os._exit(_told(result[0] if result else Ended(int(Exit.FAILURE)), log))
 
     thread = threading.Thread(target=serve, name="privileged")
     preload()
     thread.start()
     log = worker.plans[0].log
-    caller = Caller(looks[1], lambda: _alone(log))
     try:
-        _mirrored(worker, caller, Calls(runs[1], lambda: _alone(log)), alone=False)
+        _mirrored(worker, Caller(looks[1], gone), Calls(runs[1], gone), alone=False)
     finally:
         for end in (looks[1], runs[1]):
             end.close()

@@ -71,8 +71,7 @@ class Switch:
             self._changes = changes
             self._settings, self._made, self._parts = new.settings, new.plans, new.parts
             self._preparation.adopt(new)
-            settings = new.settings
-            self._log.level, self._log.debug_level = 0 if settings.quiet else settings.verbose, settings.debug
+            self._log.follow(new.settings)
             self._mirror.exchange(new.parts, new.handlers)
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from clsync.kernel.features import refuse_if_forced
@@ -17,6 +18,8 @@ KEPT_OUTPUT = 64 * 1024
 """Bytes of a child's messages that are kept: the beginning and the end, half each."""
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
+_LATE = 0.5
+"""Seconds for which the reason of a failure is waited for after the program has ended."""
 
 
 def surroundings(status: str, iteration: int) -> dict[bytes, bytes]:
@@ -92,6 +95,8 @@ class Runner:
                 set_priority(child.pid, self._priority)
             with messages or _Nothing():
                 await self._wait(child)
+                if messages and child.returncode > 0:
+                    await messages.late()
             if self._stopped or self._timed_out or self._stood_still or child.returncode < 0:
                 await group_ended(child.pid)
         finally:
@@ -197,6 +202,8 @@ class _Messages:
         os.set_blocking(self.inlet, True)
         self._head = b""
         self._tail = b""
+        self._came = asyncio.Event()
+        """Something was said, or nothing will be any more."""
 
     def __enter__(self) -> None:
         os.close(self.inlet)
@@ -206,6 +213,12 @@ class _Messages:
     def __exit__(self, *_: object) -> None:
         self._read()
         self.close()
+
+    async def late(self) -> None:
+        """Wait a little if nothing was said: what another host says may come when the program has given up already."""
+        self._read()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._came.wait(), _LATE)
 
     def close(self) -> None:
         """Give the pipe back."""
@@ -228,6 +241,7 @@ class _Messages:
                 data = os.read(self._outlet, 65536)
             except BlockingIOError:
                 return
+            self._came.set()
             if not data:
                 asyncio.get_running_loop().remove_reader(self._outlet)
                 return

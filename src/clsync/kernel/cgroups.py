@@ -115,6 +115,11 @@ class DeviceGroup:
         else:
             self._remove()
 
+    def let_go(self) -> None:
+        """Leave that to others who hold this object: whoever does can have it done at any time."""
+        if self._caretaker is not None:
+            self._caretaker.let_go()
+
     def _remove(self) -> None:
         if self._group in self._made:
             self._empty()
@@ -191,6 +196,13 @@ class _Caretaker:
             os.close(self._done)
             with suppress(ChildProcessError):  # it is the child of who has split off the background
                 os.waitpid(self._pid, 0)
+
+    def let_go(self) -> None:
+        """Hold it no more, in this process."""
+        if self._life >= 0:
+            os.close(self._life)
+            os.close(self._done)
+            self._life = -1
 
     def _wait(self, outlet: int, inlet: int) -> None:
         """Wait for the end of all others, deaf to signals, with nothing else in hand, and no rights but one."""

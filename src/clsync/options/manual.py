@@ -408,6 +408,12 @@ def _splitting() -> str:
             " pid file. When one ends, so does the other. --preserve-capabilities is about the first process."
         ),
         roff.paragraph(
+            "What the first process knew at the split, the second one knows as well: settings and environment. A clsync"
+            " that is not started as root has no other user for it: it starts nothing, and can open all that clsync can."
+            " Handlers should not be run as the user of the second process, who could take them over: --uid is for it"
+            " alone."
+        ),
+        roff.paragraph(
             "The second process cannot change what is run. So `set` takes what is about time, tries and messages only: "
             + ", ".join(f"`{name}`" for name in sorted(FREE))
             + "; and hooks that are configured, or in --add-permitted-hook-files. Everything else is for the configuration"

@@ -66,6 +66,12 @@ class Confinement:
         """Whether processes of our own cannot be started where we are now."""
         return self._hides_code and not root.has_python()
 
+    @property
+    def shares_its_user(self) -> bool:
+        """Whether the part without rights is who runs handlers and hooks, and so can take these over (ptrace(2))."""
+        worker, who = self.plan.worker, self.plan.roles
+        return worker is not None and worker.ids.uid == who.programs.uid != who.starter.uid
+
     def enter(self) -> None:
         """Take the steps that come before any path is looked at. Raises OperatorError."""
         alone = self.plan.identity is not None and self.plan.worker is None
@@ -100,6 +106,7 @@ class Confinement:
         assert self.plan.worker is not None
         self._take(self.plan.worker)
         if alone:
+            self.forget()
             resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
         if not self.plan.worker.any_call:
             self._filter(everywhere=alone)
@@ -117,8 +124,10 @@ class Confinement:
             self._group = None
 
     def forget(self) -> None:
-        """Leave all of it to a child that goes on."""
-        self._group = None
+        """Leave all of it to another process that has it as well."""
+        if self._group is not None:
+            self._group.let_go()
+            self._group = None
 
     def _assign(self, others: bool) -> None:
         who = self.plan.roles

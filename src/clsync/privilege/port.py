@@ -72,7 +72,9 @@ class Caller:
             self._socket.sendall(framed(op, Kind.REQUEST, self._number, pack(signature.request, *values)))
             while True:
                 frame = self._next()
-                if (frame.op, frame.number) != (op, self._number):
+                if frame.number != self._number:
+                    continue  # the answer to a question that a signal has cut short
+                if frame.op != op:
                     self._gone()
                 if frame.kind == Kind.MORE:
                     parts.append(unpack(signature.more, frame.body))
@@ -99,9 +101,19 @@ class Caller:
 class Port:
     """Sends and receives frames in an event loop."""
 
-    def __init__(self, sock: socket.socket, received: Callable[[Frame], None], ended: Callable[[str], None]) -> None:
-        """`received` is given each frame (Refused ends all); `ended` is called once, with what is wrong, if anything."""
-        self._socket, self._received, self._ended = sock, received, ended
+    def __init__(
+        self,
+        sock: socket.socket,
+        received: Callable[[Frame], None],
+        ended: Callable[[str], None],
+        *,
+        in_turn: bool = False,
+    ) -> None:
+        """`received` is given each frame (Refused ends all); `ended` is called once, with what is wrong, if anything.
+
+        `in_turn`: no frame is taken while the other side has not taken what was sent. At one end alone: else both wait.
+        """
+        self._socket, self._received, self._ended, self._in_turn = sock, received, ended, in_turn
         self._frames = Frames()
         self._queue: deque[tuple[memoryview, Sequence[int]]] = deque()
         self._drained = asyncio.Event()
@@ -129,8 +141,7 @@ class Port:
         """Go on with the frames that wait."""
         if self.paused and self._open:
             self.paused = False
-            self._loop.add_reader(self._socket.fileno(), self._readable)
-            self._loop.call_soon(self._dispatch)
+            self._go_on()
 
     def close(self, trouble: str = "") -> None:
         """End; `ended` is told."""
@@ -143,6 +154,16 @@ class Port:
         self._drained.set()
         self._socket.close()
         self._ended(trouble)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether no frame is taken now."""
+        return self.paused or (self._in_turn and bool(self._queue))
+
+    def _go_on(self) -> None:
+        if not self._waits:
+            self._loop.add_reader(self._socket.fileno(), self._readable)
+            self._loop.call_soon(self._dispatch)
 
     def _drop_queue(self) -> None:
         for _, descriptors in self._queue:
@@ -167,11 +188,13 @@ class Port:
             self.close()
             return
         self._loop.remove_writer(self._socket.fileno())
-        self._drained.set()
+        if not self._drained.is_set():
+            self._drained.set()
+            self._go_on()
 
     def _readable(self) -> None:
         for _ in range(_AT_A_TURN):
-            if not self._open or self.paused:
+            if not self._open or self._waits:
                 return
             try:
                 data = self._socket.recv(_CHUNK)
@@ -187,12 +210,12 @@ class Port:
 
     def _dispatch(self) -> None:
         try:
-            while self._open and not self.paused and (frame := self._frames.next()) is not None:
+            while self._open and not self._waits and (frame := self._frames.next()) is not None:
                 self._received(frame)
         except Refused as error:
             self.close(str(error))
             return
-        if self.paused and self._open:
+        if self._waits and self._open:
             self._loop.remove_reader(self._socket.fileno())
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 FRAME_LIMIT: Final = 8 << 20
 """Bytes of one frame. What is longer goes in several."""
 PATHS_AT_ONCE: Final = 8192
-"""Paths of one frame, unless they are long."""
+"""Paths of one frame at most; fewer, where they are long."""
 BYTES_AT_ONCE: Final = 1 << 20
 _HEADER: Final = struct.Struct("<IBBI")
 _U64, _I64, _DOUBLE, _U32 = struct.Struct("<Q"), struct.Struct("<q"), struct.Struct("<d"), struct.Struct("<I")
@@ -47,6 +47,7 @@ class Op(IntEnum):
     SHOWN_TWICE = 6
     SCAN = 7
     SCAN_END = 8
+    LIST_NEXT = 9
     RULES = 10
     STATUS = 11
     STANDBY = 12
@@ -92,7 +93,8 @@ SIGNATURES: Final = {
     Op.CLOSE_ROOT: Signature("u"),
     Op.IDENTITY: Signature("u", "uuyuu"),
     Op.LOOK: Signature("uP", "y"),
-    Op.LIST: Signature("uP", "", "uuPy"),
+    Op.LIST: Signature("uP", "u"),
+    Op.LIST_NEXT: Signature("u", "b", "uuPy"),
     Op.SHOWN_TWICE: Signature("u", "U"),
     Op.SCAN: Signature("uT", "u"),
     Op.SCAN_END: Signature("ub", "i"),
@@ -120,7 +122,7 @@ SIGNATURES: Final = {
     Op.HANDLER_STOP: Signature("u"),
     Op.HANDLER_CLOSE: Signature("u"),
     Op.HOOK_RUN: Signature("ussu"),
-    Op.HOOK_STOP: Signature("us"),
+    Op.HOOK_STOP: Signature(""),
     Op.PREPARE: Signature("TT", "uydyTL", "bsssyLooo"),
     Op.ADOPT: Signature("u"),
     Op.READY: Signature(""),
@@ -196,19 +198,22 @@ def unpack(signature: str, body: bytes) -> list[Any]:
     return values
 
 
-def in_frames(paths: Sequence[bytes]) -> Iterator[slice]:
-    """Cut paths into parts that go into one frame each."""
+def in_frames(paths: Sequence[bytes], texts: Sequence[str] = ()) -> Iterator[slice]:
+    """Cut paths into parts that go into one frame each; `texts`: one for each path, if there are any."""
+    lengths = list(map(len, paths))
+    if texts:
+        lengths = [length + 4 * len(text) for length, text in zip(lengths, texts, strict=True)]
     for first in range(0, len(paths), PATHS_AT_ONCE):
-        yield from _halved(paths, first, min(first + PATHS_AT_ONCE, len(paths)))
+        yield from _halved(lengths, first, min(first + PATHS_AT_ONCE, len(paths)))
 
 
-def _halved(paths: Sequence[bytes], first: int, end: int) -> Iterator[slice]:
-    if sum(map(len, paths[first:end])) <= BYTES_AT_ONCE or end - first == 1:
+def _halved(lengths: Sequence[int], first: int, end: int) -> Iterator[slice]:
+    if sum(lengths[first:end]) <= BYTES_AT_ONCE or end - first == 1:
         yield slice(first, end)
         return
     middle = (first + end) // 2
-    yield from _halved(paths, first, middle)
-    yield from _halved(paths, middle, end)
+    yield from _halved(lengths, first, middle)
+    yield from _halved(lengths, middle, end)
 
 
 def _pack_bytes(value: bytes) -> bytes:
@@ -253,6 +258,8 @@ def _unpack_truth(body: bytes, at: int) -> tuple[bool, int]:
 
 def _unpack_paths(body: bytes, at: int) -> tuple[list[bytes], int]:
     (count,) = _U32.unpack_from(body, at)
+    if count > PATHS_AT_ONCE:
+        raise Refused(f"{count} paths at once")
     joined, at = _unpack_bytes(body, at + 4)
     if not count and not joined:
         return [], at

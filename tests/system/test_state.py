@@ -368,5 +368,5 @@ def test_it_is_seen_from_outside(world: World) -> None:
 def test_killed_at_any_moment(mode: str, monitor: str, seed: int) -> None:
     result = run_seed(seed, Settings(mode=mode, monitor=monitor, crash=True, seconds=4, operations=800))
     assert not result.failed, result.details
-    assert result.kills > 1
+    assert result.kills
     assert result.warm

@@ -275,12 +275,13 @@ def test_what_was_not_flushed_is_handed_over_again_after_a_loss_of_power(world: 
     state = f"--state-dir={states(world)}"
     calm = (state, "--monitor=inotify")
     assert world.run(*world.trees, *calm, "--exit-on-no-events").code == 0
-    with kept(world, "--monitor=inotify") as daemon:
+    daemon = kept(world, "--monitor=inotify").start()
+    try:
         daemon.wait_until(lambda: not unflushed(world), 60, what="a flush")
         old(world, "later")
         world.wait_for_copy(daemon, "later")
         daemon.wait_until(lambda: is_complete(world), what="a confirmed file")
-        os.kill(daemon.pid, signal.SIGKILL)
+    finally:
         daemon.kill()
     tamper(world, "flushed")
     tamper(world, "later")

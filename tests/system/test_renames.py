@@ -22,6 +22,7 @@ from tests.support.shuffle import Shuffler, play
 from tests.system.world import MODES, SYNCED, World
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+NO_STATE = "--state-dir=none"
 DELAYS = ("-t0.1", "-w0.05")
 MONITORS = [pytest.param("fanotify", marks=needs_root), "inotify"]
 
@@ -45,8 +46,11 @@ def inodes(top: Path) -> dict[str, int]:
 
 
 def follow(world: World, *args: str, env: dict[str, str] | None = None) -> Daemon:
-    """Return the program with what the tests need, not started."""
-    return world.daemon("-d1", f"--socket={world.top}/socket", *args, env=env, delays=DELAYS)
+    """Return the program with what the tests need, not started.
+
+    Who keeps a state looks at what waits for long: what was moved is not told then.
+    """
+    return world.daemon("-d1", f"--socket={world.top}/socket", NO_STATE, *args, env=env, delays=DELAYS)
 
 
 @contextmanager
@@ -460,7 +464,7 @@ def test_what_was_renamed_while_a_batch_dealt_with_it(world: World, monitor: str
         os.utime(path, ns=(10**18, 10**18))
     (world.source / "a").rename(world.top / "a")
     hold, held, path_to_it = holding_rsync(world)
-    with follow(world, "--mode=rsyncdirect", f"--monitor={monitor}", env=path_to_it) as daemon:
+    with follow(world, "--mode=rsyncdirect", f"--monitor={monitor}", "--sandbox=off", env=path_to_it) as daemon:
         be_ready(world, daemon)
         hold.touch()
         (world.top / "a").rename(world.source / "a")
@@ -471,10 +475,11 @@ def test_what_was_renamed_while_a_batch_dealt_with_it(world: World, monitor: str
         world.wait_for_equal(daemon)
 
 
-def test_killed_between_the_rename_and_the_batch(tree: World) -> None:
-    """The next start makes all of it right."""
+@pytest.mark.parametrize("state", [NO_STATE, "--state-dir=auto"])
+def test_killed_between_the_rename_and_the_batch(tree: World, state: str) -> None:
+    """The next start makes all of it right, also by what was written down before."""
     hold, held, path_to_it = holding_rsync(tree)
-    with follow(tree, "--mode=rsyncdirect", env=path_to_it) as daemon:
+    with follow(tree, "--mode=rsyncdirect", "--sandbox=off", state, env=path_to_it) as daemon:
         be_ready(tree, daemon)
         here, there = inodes(tree.source), inodes(tree.destination)
         with held_up(tree, daemon):
@@ -482,10 +487,13 @@ def test_killed_between_the_rename_and_the_batch(tree: World) -> None:
             (tree.source / "other").unlink()
             hold.touch()
         daemon.wait_until(held.exists, what="the handler")
-        demand_kept(tree, {path: here[path] for path in here if path != "other"}, there)
+        if state == NO_STATE:
+            demand_kept(tree, {path: here[path] for path in here if path != "other"}, there)
         daemon.kill()
     hold.unlink()
-    with tree.daemon("--mode=rsyncdirect") as daemon:
+    with tree.daemon("--mode=rsyncdirect", "--sandbox=off", state, env=path_to_it) as daemon:
+        if state != NO_STATE:
+            daemon.wait_for_log("warm start: ")
         tree.wait_for_equal(daemon)
         demand_no_litter(tree)
 

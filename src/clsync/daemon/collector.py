@@ -21,7 +21,7 @@ PART = 65_536
 """Changes that go into one batch: memory is bounded, here and in the handler."""
 _ARM_TURN = 0.02
 _CATCHING_UP = 10.0
-"""Seconds after which a queue that never gets empty is taken for read."""
+"""Seconds after which a queue that never gets empty is taken for read, as a rule."""
 _REST = 0.01
 """Seconds between two reads while a window is open; the queue of inotify holds more than comes in that time."""
 
@@ -122,12 +122,13 @@ class Collector:
             self._due_timer = asyncio.get_running_loop().call_later(max(wanted - now, 0.001), self.drain)
         return filled or self._unseen is not None
 
-    async def catch_up(self, fresh: bool = False) -> None:
+    async def catch_up(self, fresh: bool = False, patience: float = _CATCHING_UP) -> None:
         """Read all that the kernel has by now: one `drain` ends after some work, and neighbours may be busy.
 
-        `fresh`: who looks at intervals looks now, however long that takes.
+        `fresh`: who looks at intervals looks now, however long that takes. `patience`: seconds after which a queue that
+        never gets empty is taken for read.
         """
-        monitor, until = self.monitor, time.monotonic() + _CATCHING_UP
+        monitor, until = self.monitor, time.monotonic() + patience
         if monitor is None:
             return
         if fresh:

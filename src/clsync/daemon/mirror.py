@@ -38,6 +38,8 @@ Handlers = Sequence[Handler | None]
 """One for each target; None: the one at work stays."""
 _SLACK = 2.0
 """Seconds by which clocks may be set."""
+_LAST_READ = 1.0
+"""Seconds for which changes are read before the last batch, where neighbours never rest."""
 _ROOT_CHECK = 1.0
 """Seconds between two looks for a root that is gone."""
 _RULES_READ = "rules: read again, comparing everything"
@@ -150,6 +152,8 @@ class Mirror:
         self._rules_asked = 0.0
         """When somebody wanted the rules to be read again last (monotonic seconds)."""
         self._parts_wanted: tuple[Parts, Handlers] | None = None
+        self._last_flush = float("inf")
+        """When all that had changed before somebody wanted the run to end was read (wall clock)."""
         self._dismissed: list[Handler] = []
         """Handlers that were made and never used."""
         self._started = 0.0
@@ -442,6 +446,9 @@ class Mirror:
     async def _flush(self, most: int = 0) -> None:
         """Hand over what is left, as `_drain_dry` does."""
         self._set_status("lastsync")
+        if self._leaving is Leaving.FLUSH and self._collector.monitor is not None:
+            await self._collector.catch_up(patience=_LAST_READ)
+            self._last_flush = time.time()
         self._course = self._course.last()
         for delivery in self._deliveries:
             delivery.target.begin_tries()
@@ -539,6 +546,8 @@ class Mirror:
         searching = self._search.busy and not (self._search.failing and self._leaving is not None)
         unknown = self._hold_until is not None or self._collector.half_taken
         pending = any(d.target.pending() for d in self._deliveries if not self._given_up_on(d))
+        if self._collector.last_take >= self._last_flush:
+            return unknown or pending or searching  # what comes now is too late, or a neighbour's who never rests
         return unknown or pending or searching or self._collector.drain()
 
     def _doubt_all(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -12,7 +12,10 @@ from clsync.daemon.access import Access
 from clsync.daemon.course import Leaving
 from clsync.daemon.mirror import Mirror, TargetHealth
 from clsync.daemon.plan import Plan
+from clsync.daemon.reports import differences, progress, summary, text
+from clsync.daemon.scrub import Passed
 from clsync.daemon.switch import Switch
+from clsync.daemon.verify import Report, Wish
 from clsync.errors import OperatorError
 from clsync.options.table import BY_NAME, FIXED
 
@@ -47,10 +50,10 @@ class DaemonInstance:
             "version": __version__,
             "pid": self._pid,
             "started_at": self._started,
-            "config_block": _text(block),
-            "label": _text(label),
+            "config_block": text(block),
+            "label": text(label),
             "mode": plans[0].mode,
-            "source": _text(plans[0].root),
+            "source": text(plans[0].root),
             "destination": _destination(plans[0]),
             "monitor": health.monitor,
             "phase": health.phase,
@@ -62,9 +65,10 @@ class DaemonInstance:
             "paused": all(target.paused for target in targets),
             "trouble": next((target.trouble for target in targets if target.trouble), None),
             "held_back": sum(target.held_back for target in targets),
+            **_scrubbed([target.scrubbed for target in targets]),
             "failing": len(failing),
             "failures": [
-                {"path": _text(path) or ".", "reason": f"{target.name}: {why}" if target.name else why}
+                {"path": text(path) or ".", "reason": f"{target.name}: {why}" if target.name else why}
                 for target, path, why in failing[:_NAMED]
             ],
             "targets": [_target(*pair) for pair in zip(plans, targets, strict=True)] if len(plans) > 1 else [],
@@ -75,12 +79,31 @@ class DaemonInstance:
         failed = await self._mirror.arrival(self._named(targets), until_synced)
         return {
             "failed": [
-                {"target": target, "path": _text(path) or ".", "reason": why}
+                {"target": target, "path": text(path) or ".", "reason": why}
                 for target, paths in failed.items()
                 for path, why in islice(paths.items(), _WAIT_NAMED)
             ],
             "failing": sum(map(len, failed.values())),
         }
+
+    async def verify(
+        self, targets: Collection[str], content: bool, repair: bool, tell: Callable[[Mapping[str, object]], None]
+    ) -> Mapping[str, object]:
+        """Compare some targets with the source. Raises OperatorError."""
+        called = {plan.name: _destination(plan) or "" for plan in self._switch.plans}
+
+        def destination(report: Report) -> str:
+            return called.get(report.name, report.name)
+
+        reports = await self._mirror.verify(
+            self._named(targets),
+            Wish(content, repair),
+            lambda report: tell(progress(report, destination(report))),
+        )
+        for report in reports:
+            for piece in differences(report, destination(report)):
+                tell(piece)
+        return {"targets": [summary(report, destination(report)) for report in reports]}
 
     def pause(self, targets: Collection[str], paused: bool) -> None:
         """Hand over nothing to some targets, or go on. Raises OperatorError where there is no such target."""
@@ -125,7 +148,7 @@ class DaemonInstance:
 
 
 def _destination(made: Plan) -> str | None:
-    return _text(made.destination.text) if made.destination is not None else None
+    return text(made.destination.text) if made.destination is not None else None
 
 
 def _target(made: Plan, health: TargetHealth) -> Mapping[str, object]:
@@ -139,10 +162,15 @@ def _target(made: Plan, health: TargetHealth) -> Mapping[str, object]:
         "failing": len(health.failing),
         "paused": health.paused,
         "held_back": health.held_back,
+        **_scrubbed([health.scrubbed]),
         "trouble": health.trouble,
     }
 
 
-def _text(raw: bytes) -> str:
-    """Return `raw` for JSON: bytes that are no text become lone surrogates (PEP 383), so nothing is lost."""
-    return raw.decode("utf-8", "surrogateescape")
+def _scrubbed(passes: Sequence[Passed | None]) -> Mapping[str, object]:
+    """Return when the last passes of the scrub ended, the earliest of them, and how much they found."""
+    over = [one for one in passes if one is not None]
+    return {
+        "scrubbed_at": min(one.ended for one in over) if over and len(over) == len(passes) else None,
+        "scrub_found": sum(one.found for one in over),
+    }

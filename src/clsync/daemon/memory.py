@@ -259,6 +259,17 @@ class Memory:
         except OSError as error:
             await asyncio.to_thread(store.give_up, f"the source cannot be looked at: {error}")
 
+    async def settled(self) -> None:
+        """Wait until all that has arrived by now is noted."""
+        await self.recorded()
+        waiting = [handed for target in self.targets for handed in target.flying] + [one for _, one in self._landed]
+        while self.kept is not None and any(
+            handed in target.flying or any(one is handed for _, one in self._landed)
+            for target in self.targets
+            for handed in waiting
+        ):
+            await asyncio.sleep(_AGE)
+
     async def recorded(self) -> None:
         """Wait until no scan is at work."""
         await asyncio.gather(*self._recordings.values())

@@ -71,6 +71,10 @@ class Withheld:
             for path in paths:
                 self._named.pop(path, None)
 
+    def holds(self, path: bytes) -> bool:
+        """Tell whether a path is left there by its own name, or everything that is too much."""
+        return bool(self._everything) or path in self._named
+
     def accept(self) -> list[tuple[bytes, int]]:
         """Let it go; return what is dirty by that."""
         found = [(path, NAME) for path in self._named]

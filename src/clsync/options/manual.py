@@ -314,8 +314,10 @@ STATUS_TEXTS: Final = {
     " file system.",
     "`pending`, `in_flight`": "How many paths are not known to be equal, and how many of them are being handed over.",
     "`targets`": "Where there are several destinations: an object for each, with `destination`, `mode`, `iteration`,"
-    " `last_sync_at`, `pending`, `in_flight`, `failing`, `paused`, `held_back` and `trouble`. The numbers beside it are those of all"
-    " of them.",
+    " `last_sync_at`, `pending`, `in_flight`, `failing`, `paused`, `held_back`, `scrubbed_at`, `scrub_found` and `trouble`."
+    " The numbers beside it are those of all of them.",
+    "`scrubbed_at`, `scrub_found`": "When the last pass of --scrub-rate ended, in seconds since 1970 (null: none has), and"
+    " how many paths differed.",
     "`paused`": "Whether nothing is handed over, because of `clsync ctl pause`.",
     "`held_back`": "How many entries are left at the destination though the source does not have them (--max-delete).",
     "`trouble`": "Why nothing at all can be synced now, or null.",

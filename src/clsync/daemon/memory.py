@@ -243,6 +243,21 @@ class Memory:
             self._log.warning(f"the source cannot be compared with the state: {error}")
             raise Unknown from None
 
+    async def unlike(self, paths: Collection[bytes]) -> set[bytes]:
+        """Return those of some paths that look otherwise than the index says; a later ctime alone is no such thing."""
+        store = self.kept
+        return set() if store is None else await asyncio.to_thread(self._unlike, store, paths)
+
+    def _unlike(self, store: Store, paths: Collection[bytes]) -> set[bytes]:
+        noted = store.noted(paths)
+        with self.root.opened() as root:
+            look, found = lstat_below(root), set[bytes]()
+            for path in paths:
+                seen, known = look(path), noted.get(path)
+                if seen is None or known is None or not signature_of(seen, _FAR).looks_like(known):
+                    found.add(path)
+        return found
+
     async def _begin_record(self, store: Store, top: bytes, since: float) -> None:
         old = self._recordings.pop(top, None)
         if old is not None:

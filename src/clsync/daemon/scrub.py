@@ -85,15 +85,20 @@ class Scrub:
             return False
         self._trouble.pop(delivery, None)
         self._mend(delivery, report)
+        self._log.debug(
+            1,
+            f"scrub: {report.entries} entries, {len(report.differences)} differ, {report.moving} change all the time",
+        )
         self.passed[delivery] = Passed(time.time(), report.entries, len(report.differences) + report.more)
         return True
 
     def _mend(self, delivery: Delivery, report: Report) -> None:
-        """Hand over what differs, and name what did not after the last pass."""
+        """Hand over what differs, unless that is known, and name what did not after the last pass."""
+        failing = delivery.target.failing()
         found = {
             path: one
             for path, one in report.differences.items()
-            if not (one.aspects & Aspect.EXTRA and delivery.withheld.holds(path))
+            if path not in failing and not (one.aspects & Aspect.EXTRA and delivery.withheld.holds(path))
         }
         prefix = f"{delivery.target.name}: " if delivery.target.name else ""
         fresh = [one for path, one in found.items() if path not in self._told.get(delivery, ())]

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from clsync.core.changes import ATTRIB, CONTENT, NAME
+from clsync.core.changes import NAME
 from clsync.core.verification import Aspect, Difference, Moving, bits_to_mend
 from clsync.daemon.arrival import Arrival
 from clsync.daemon.delivery import Delivery
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 _LOOKS: Final = 5
 """Looks at a path that changes all the time before it is left alone."""
+_MOMENT: Final = 0.5
+"""Seconds between two looks at what differs where nobody tells what is on its way."""
 _MOST: Final = 100_000
 """Differences that are held at a time; of more it is only told that they are there."""
-_UNSURE: Final = ATTRIB | CONTENT
-"""What the index says of a file that had changed a moment before it was noted: it does not claim to know it."""
 
 
 class Wish(NamedTuple):
@@ -280,7 +280,7 @@ class StillTarget:
 
     async def settle(self) -> None:
         """Wait a moment: somebody may be about to make them equal."""
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(_MOMENT)
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[Watching]:
@@ -383,13 +383,14 @@ class Verifier:
 
         async with aclosing(self._memory.differences((b"",), over)) as parts:
             async for part in parts:
-                found |= {path: bits for path, bits in part if bits != _UNSURE and len(found) < _MOST}
+                found |= dict(part[: _MOST - len(found)])
+        unlike = await self._memory.unlike(found)
         report.entries = looked
         await self._source.collector.catch_up(fresh=True)
         seen = await self._source.collector.look()
         dirty = {path for target in self._source.targets for path in target.dirty.paths()}
         moving = Moving([*seen.items(), *((path, NAME) for path in dirty)], ())
-        return {path: bits for path, bits in found.items() if path not in moving}
+        return {path: bits for path, bits in found.items() if path in unlike and path not in moving}
 
     async def _settled(self) -> None:
         assert self._memory is not None

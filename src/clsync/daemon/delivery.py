@@ -304,7 +304,7 @@ class Delivery:
         """Leave out what memory, or a comparison, says is gone, if it is too much for that."""
         entries, memory = resolved.entries, self.memory
         gone = [p for p, f in entries.items() if f & flag.MISSING and p in self.inferred] if self.inferred else []
-        self.withheld.seen(entries)
+        self.withheld.seen(entries.keys() - gone)
         if not gone:
             return
         count = sum(self.extra.pop(path, 1) for path in gone)

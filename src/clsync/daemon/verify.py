@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from clsync.daemon.memory import Memory
     from clsync.state.scan import Scanned
 
-_LOOKS: Final = 5
+_LOOKS: Final = 3
 """Looks at a path that changes all the time before it is left alone."""
 _MOMENT: Final = 0.5
 """Seconds between two looks at what differs where nobody tells what is on its way."""

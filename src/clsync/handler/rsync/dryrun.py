@@ -196,7 +196,7 @@ def _aspects(what: bytes, update: bytes) -> Aspect:
     for letter, (letters, aspect) in zip(what, _LETTERS, strict=True):
         if letter in letters:
             found |= aspect
-    return found
+    return found & ~Aspect.CONTENT if found & Aspect.SIZE else found
 
 
 def _is_directory(look: Callable[[bytes], os.stat_result | None], path: bytes) -> bool:

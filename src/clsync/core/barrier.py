@@ -56,7 +56,9 @@ class Barrier:
         self._again |= mine & set(again)
         self.left -= (mine - unsettled) | concerned.keys()
         # What was dirty because of a directory above arrives with it.
-        whole = {p for p, bits in taken.items() if bits & _WHOLE and not dirty.waits(p)} if self.left else set[bytes]()
+        whole = (
+            {p for p, bits in taken.items() if bits & _WHOLE and not dirty.waits(p)} if self.left else set[bytes]()
+        )
         if whole:
             self.left = {path for path in self.left if not self._arrived_with(path, whole, dirty)}
         return []

@@ -11,6 +11,7 @@ from clsync.options.values import written
 
 USAGE = "Usage: clsync -W SOURCE [-D DESTINATION] [OPTION]... [-- HANDLER-ARGUMENT...]"
 _CTL_USAGE = "       clsync ctl COMMAND                        ask a daemon that runs; see clsync ctl --help"
+_VERIFY_USAGE = "       clsync verify [OPTION]...                 tell what differs; see clsync verify --help"
 _EXAMPLES = """\
 Examples:
   clsync -W /srv/data -D /mnt/mirror             keep a directory equal, live
@@ -39,7 +40,7 @@ def default_text(option: Option) -> str:
 
 def help_text(columns: int = 80) -> str:
     """Return the help, wrapped to a width."""
-    return "\n".join([USAGE, _CTL_USAGE, "", *_groups(max(columns, 60)), _EXAMPLES])
+    return "\n".join([USAGE, _CTL_USAGE, _VERIFY_USAGE, "", *_groups(max(columns, 60)), _EXAMPLES])
 
 
 def _groups(columns: int) -> Iterator[str]:

@@ -22,7 +22,7 @@ from clsync.daemon.root import Directory
 from clsync.errors import OperatorError
 from clsync.handler.base import Handler
 from clsync.options import Settings
-from clsync.options.brake import USUAL, Brake
+from clsync.options.brake import Brake
 from clsync.options.expansion import expand
 from clsync.state.mark import Held, distrust
 from clsync.state.place import default_directory, directory_of
@@ -105,13 +105,13 @@ def _outlet(made: Plan, access: Access) -> Outlet:
 def _brake(made: Plan) -> Brake | None:
     """Return how much may be deleted unseen; None: anything. Raises OperatorError where that cannot be told."""
     s = made.settings
-    given = s.max_delete.of(s.destination_dir)
+    given = "max-delete" in s.given
     if not can_compare(made):
-        if given is not None or s.accept_target:
-            option = "--max-delete" if given is not None else "--accept-target"
+        if given or s.accept_target:
+            option = "--max-delete" if given else "--accept-target"
             raise OperatorError(f"{option}: the handler alone knows what it deletes", "leave it out")
         return None
-    return given if s.compat or s.arguments is not None else given or USUAL
+    return s.max_delete.of(s.destination_dir) if given or s.arguments is None else None
 
 
 def _compares(made: Plan) -> bool:

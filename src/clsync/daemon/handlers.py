@@ -58,7 +58,7 @@ def _copy_handler(made: Plan) -> CopyHandler:
         one_file_system=one_file_system_level(s),
         acls=s.acls > 0,
         xattrs=s.xattrs > 0,
-        compares=bool(s.modification_signature),
+        compares=True,
         timeout=s.timeout_sync,
         destination_check=_destination_check(made),
         show_progress=made.log.terminal and s.verbose >= 3,
@@ -162,7 +162,7 @@ def _rsync_parts(made: Plan) -> tuple[list[bytes], Target, Recipe]:
         xattrs=s.xattrs > 0 and found.xattrs,
         one_file_system=one_file_system_level(s),
         lacking=_lacking(found),
-        compares=bool(s.modification_signature),
+        compares=True,
         rate=-(-_rate(made) // 1024),
         # Where times are coarse, rsync's own comparison of whole seconds is all that can be had.
         modify_window=-1 if found.time_grain_ns <= 100 else found.time_grain_ns // 10**9,

@@ -25,7 +25,14 @@ class Brake(NamedTuple):
         """Return it as it could be written."""
         if self.entries >= UNLIMITED:
             return "none"
-        return f"{self.share * 100:g}%" if self.share and not self.entries else str(self.entries)
+        percent = f"{self.share * 100:g}%"
+        return (
+            percent
+            if not self.entries and self.share
+            else f"{self.entries} or {percent}"
+            if self.share
+            else str(self.entries)
+        )
 
 
 UNLIMITED: Final = 1 << 62

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Final
 
 from clsync.options import pertarget, values
+from clsync.options.brake import NO_BRAKE, USUAL
 from clsync.options.hours import Hours
 from clsync.options.pertarget import PerTarget
 from clsync.options.values import Parser
@@ -245,8 +246,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "fields of which one has to change",
         "FIELD[,FIELD...]",
         "What an event names is handed over only if one of these fields of lstat(2) differs from when it was handed over"
-        " because of an event last time, or something came, went or was replaced. `*`: all but nlink. rsync and the"
-        " copier compare content then before they write, so that two directories can be kept equal both ways.",
+        " because of an event last time, or something came, went or was replaced. `*`: all but nlink. Spares two"
+        " daemons that keep two directories equal both ways from comparing most of what the other one has written.",
         completes=" ".join(SIGNATURE_FIELDS),
     ),
     Option(
@@ -303,7 +304,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "",
         _V,
         pertarget.parser(values.brake),
-        PerTarget(),
+        PerTarget(USUAL),
         _HOW,
         "most entries that are deleted because they are not found",
         "[DEST=]N|N%|none",
@@ -314,6 +315,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         " held back. Without the option: 1000 entries, or half of what the destination holds if that is more; nothing is"
         " held back under --compat, nor where the handler's arguments are your own. With a destination before it, as"
         " --destination-dir names it, for that one alone. May be repeated.",
+        old_default=PerTarget(NO_BRAKE),
     ),
     _flag(
         "accept-target",

@@ -142,11 +142,29 @@ class BatchRun:
     async def _send_all(self, entries: Entries) -> Outcome | None:
         """Send entries in as many runs as it takes; an Outcome if the target cannot be used."""
         async for part in self._parts(entries):
-            for run, force in self._runs(self._unobstructed(part)):
+            for run, force in self._runs(self._unmistakable(self._unobstructed(part))):
                 wrong = await self._send(run, force)
                 if wrong is not None:
                     return wrong
         return None
+
+    def _unmistakable(self, entries: Entries) -> Entries:
+        """Return entries without FORCE where size or mtime alone shows at a local destination that content is to be sent.
+
+        To compare content, rsync reads all that is listed: also what is not there yet.
+        """
+        if self._local is None or self._recipe.modify_window >= 0 or not lists.flags_of(entries) & flag.FORCE:
+            return entries
+        told = dict(entries)
+        with suppress(OSError), opened(self._local) as root:
+            look = lstat_below(root)
+            for path, flags in entries.items():
+                if flags & flag.FORCE and not flags & (flag.RECURSIVE | flag.LINKED):
+                    with suppress(OSError):
+                        here, there = self._look(path), look(path)
+                        if there is None or (here is not None and _shape(here) != _shape(there)):
+                            told[path] = flags & ~flag.FORCE
+        return told
 
     def _calm(self, entries: Entries, shaken: Iterable[bytes]) -> Entries:
         """Return what is compared once more, because names of one file were sent while its attributes changed.
@@ -575,6 +593,11 @@ class BatchRun:
             if not self._program.done(result) and not (result.code == _CODE_PARTIAL and known):
                 raise DryRunFailed(result)
             return permitted.doomed(output, self._batch.root, self._rules)
+
+
+def _shape(found: os.stat_result) -> tuple[int, int, int]:
+    """Return what rsync goes by when it skips what looks the same."""
+    return stat.S_IFMT(found.st_mode), found.st_size, found.st_mtime_ns
 
 
 def _may_be_directory(look: Callable[[bytes], os.stat_result | None], path: bytes) -> bool:

@@ -175,7 +175,8 @@ def completed(*words: str, cwd: Path = TOP) -> set[str]:
 def test_bash_offers_options() -> None:
     assert completed("--watch") == {"--watch-dir="}
     found = {
-        f"--{name}=" for name in "mode monitor max-delete max-iterations max-parallel modification-signature mountpoints".split()
+        f"--{name}="
+        for name in "mode monitor max-delete max-iterations max-parallel modification-signature mountpoints".split()
     }
     assert found == completed("--m")
     assert "-W" in completed("-")

@@ -38,6 +38,11 @@ def verify_alone(settings: Settings, wish: Wish, tell: Tell) -> Mapping[str, obj
             "clsync verify cannot look into another root (--chroot, --mountpoints)",
             "ask the daemon that is there: give it --socket",
         )
+    if settings.sync_handler_uid is not None or settings.privileged_uid is not None:
+        raise OperatorError(
+            "clsync verify becomes nobody else (--sync-handler-uid, --privileged-uid)",
+            "ask the daemon, by --socket; or leave these out, and run it as the user that runs handlers",
+        )
     log = Log(settings.output, min(WARNING, 0 if settings.quiet else settings.verbose), settings.debug)
     settings = _still(settings)
     plans = make_plans(settings, log)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from clsync.core.changes import NAME
+from clsync.core.paths import shown
 from clsync.core.verification import Aspect, Difference, Moving, bits_to_mend
 from clsync.daemon.arrival import Arrival
 from clsync.daemon.delivery import Delivery
@@ -134,6 +135,9 @@ class Verification:
         found: dict[bytes, Difference] = {}
         wish, around, whole = self._wish, self._around, paths is None
         with self._root.opened() as root:
+            trouble = self._root.trouble_at(root)
+            if trouble is not None:
+                raise ComparisonFailed(f"{shown(self._root.path)}: {trouble}")
             rate, hold = (wish.rate, around.hold) if whole else (0, _at_once)
             question = Question(root, around.rules, paths, wish.content, rate, hold)
             async with aclosing(self._comparison.differences(question)) as parts:

@@ -43,7 +43,10 @@ _SECONDS: Final = 20
 """Of what the rate lets pass, so much is compared by one run."""
 _MOST_AT_ONCE: Final = 20_000
 _KEPT: Final = 200_000
-"""Differences of one run that are held against each other: what is below something missing is not told by itself."""
+"""Differences of one run that are held against each other: what is below something missing is not told by itself.
+
+If these are all apart, no more are told.
+"""
 _CHUNK: Final = 1 << 16
 
 
@@ -119,9 +122,9 @@ class DryRuns:
         try:
             async for line in _lines(outlet):
                 one = reading.read(line)
-                if one is not None:
+                if one is not None and len(found) < _KEPT:
                     found[one.path] = one
-                    if len(found) >= _KEPT:
+                    if len(found) == _KEPT:
                         found = topmost(found)
             result = await running
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import random
 import shutil
@@ -146,6 +147,26 @@ def test_by_the_daemon(world: World, mode: str) -> None:
         assert (repaired.code, told_by(repaired)) == (0, told | {"content": {"content"}}), repaired
         world.demand_equal()
         assert "asks for repair" in daemon.output
+
+
+def test_a_change_that_no_event_tells(world: World) -> None:
+    """A store through a mapping shows in the mtime alone: neither the destination nor the index agrees."""
+    file = world.write("mapped", "x" * 4096)
+    os.utime(file, (1, 1))
+    options = (*world.trees, f"--socket={world.top}/socket")
+    with running(world, f"--state-dir={world.top}/state"), file.open("r+b") as opened:
+        with mmap.mmap(opened.fileno(), 4096) as mapping:
+            mapping[0] = ord("y")
+            if file.stat().st_mtime == 1:
+                pytest.skip("this file system gives it no other mtime")
+            done = world.run("verify", *options)
+            assert (done.code, told_by(done)) == (
+                Exit.INCOMPLETE,
+                {"mapped": {"mtime"}, "index: mapped": {"not as it is noted"}},
+            ), done
+            repaired = world.run("verify", *options, "--repair")
+            assert (repaired.code, told_by(repaired)) == (0, {"mapped": {"mtime"}}), repaired
+            world.demand_equal()
 
 
 @pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")

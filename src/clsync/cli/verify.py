@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from clsync.control.client import Unknown, connected
 from clsync.errors import Exit, OperatorError
@@ -17,6 +17,8 @@ from clsync.options.values import shown
 from clsync.options.verify import VerifyLine, read_verify_line, verify_help
 
 Told = Mapping[str, Any]
+INDEX: Final = "index"
+"""In place of a destination: what is noted of the source itself."""
 
 
 def verify(arguments: Sequence[bytes], environ: Mapping[bytes, bytes], read_file: ReadFile) -> int:
@@ -88,7 +90,8 @@ class _Printer:
             if self._json:
                 print(json.dumps({"destination": what["destination"], **one}))
             else:
-                print(_line(one, f"{_printable(what['destination'])}: " if self._several else ""))
+                named = self._several or what["destination"] == INDEX
+                print(_line(one, f"{_printable(what['destination'])}: " if named else ""))
 
     def _progress(self, what: Told) -> None:
         if self._terminal:

@@ -2,7 +2,7 @@
 
 Standard input: what is to be compared (`Wish`), pickled, and one byte for each time that it may go on. Standard output:
 `D ASPECTS ENTRIES PATH NUL` for each difference, `P ENTRIES NUL` when it has looked at so many more and waits for that
-byte. It ends when its standard input does.
+byte, `F TEXT NUL` for what ends it. It ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Final
 from clsync.core.verification import Difference
 from clsync.handler.compare.tree import Comparing, Trees
 from clsync.handler.copy.settings import Settings
+from clsync.handler.copy.trouble import Refused
 
 _TICK: Final = 0.2
 """Seconds between two looks whether to go on."""
@@ -87,18 +88,29 @@ def main() -> None:
     os.nice(_ASIDE)
     with open(0, "rb", buffering=0, closefd=False) as told:  # not a byte more than the wish is read here
         wish: Wish = pickle.load(told)
+    with suppress(_Orphaned, BrokenPipeError):
+        try:
+            _compare(wish)
+        except (OSError, Refused) as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            _write(b"F %s\0" % str(error).encode("utf-8", "backslashreplace"))
+        sys.stdout.buffer.flush()
+        return
+    os._exit(1)  # nobody reads what is left in the buffer
+
+
+def _compare(wish: Wish) -> None:
+    """Do what is wished. Raises OSError, Refused, _Orphaned."""
     source = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     destination = os.open(wish.destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     pace = _Pace(wish.rate)
     comparing = Comparing(Trees(source, destination, wish.settings, wish.content), _tell, pace.spend)
-    with suppress(_Orphaned, BrokenPipeError):
-        if wish.paths is None:
-            comparing.everything()
-        else:
-            comparing.some(wish.paths)
-        pace.ask()
-        return
-    os._exit(1)  # nobody reads what is left in the buffer
+    if wish.paths is None:
+        comparing.everything()
+    else:
+        comparing.some(wish.paths)
+    pace.ask()
 
 
 if __name__ == "__main__":

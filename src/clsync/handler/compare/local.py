@@ -104,6 +104,8 @@ class LocalComparison:
                         _, aspects, entries, path = record.split(b" ", 3)
                         found.append(Difference(path, Aspect(int(aspects)), int(entries)))
                         continue
+                    if record.startswith(b"F"):
+                        raise ComparisonFailed(f"{shown(self._destination)}: {shown(record[2:])}")
                     yield Part(found, int(record.split(b" ")[1]))
                     found = []
                     await question.hold()

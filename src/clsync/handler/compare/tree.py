@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -64,7 +63,7 @@ class Comparing:
         """Count one entry, while entries are counted that are there alone."""
         self._pause(1)
 
-    def blame(self, path: bytes, error: OSError) -> None:
+    def blame(self, path: bytes, error: OSError | Refused) -> None:
         """Note that something cannot be looked at."""
         self._tell(Difference(path, Aspect.UNREADABLE))
 
@@ -79,7 +78,9 @@ class Comparing:
                 with self._opened(self._trees.source, path) as source:
                     if source is not None:
                         pending += self._directory(path, source)
-            except OSError as error:
+            except Vanished:
+                continue  # something else stands there by now
+            except (OSError, Refused) as error:
                 self.blame(path, error)
 
     @contextmanager
@@ -125,7 +126,9 @@ class Comparing:
             try:
                 if self._name(join(path, name), name, source, destination if name in there else None):
                     enter.append(join(path, name))
-            except OSError as error:
+            except Vanished:
+                continue  # something else stands there by now
+            except (OSError, Refused) as error:
                 self.blame(join(path, name), error)
         self._pause(len(here))
         if destination is not None:
@@ -227,12 +230,7 @@ class Comparing:
         """Tell whether two files hold the same. Raises OSError."""
         step = _BYTES // _STEP if size >= _BYTES else 0
         with _file(name, source) as one, _file(name, destination) as other:
-            try:
-                return same_content(one, other, lambda: self._pause(step))
-            except Vanished:
-                return True  # it is another one by now
-            except Refused as error:
-                raise OSError(errno.EIO, str(error)) from None
+            return same_content(one, other, lambda: self._pause(step))
 
     def _links(self, path: bytes, want: os.stat_result, have: os.stat_result) -> Aspect:
         """Note which inodes a name has at both sides; tell if that does not go with what was noted before."""
@@ -307,7 +305,9 @@ class Comparing:
         for path in sorted(paths):
             try:
                 self._one(path)
-            except OSError as error:
+            except Vanished:
+                continue  # something else stands there by now
+            except (OSError, Refused) as error:
                 self.blame(path, error)
             self._pause(1)
 

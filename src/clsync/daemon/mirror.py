@@ -149,7 +149,7 @@ class Mirror:
             lose_window=self._lose_window,
             wake=self._call,
         )
-        self._verifier = Verifier(self._source, self._arrival, lambda: self._rules or None, memory)
+        self._verifier = Verifier(self._source, self._arrival, lambda: self._rules or None, self._seen, memory)
         self._scrub = Scrub(self._deliveries, self._verifier, log, self._can_scrub)
         self._rules_asked = 0.0
         """When somebody wanted the rules to be read again last (monotonic seconds)."""
@@ -280,6 +280,8 @@ class Mirror:
         """
         chosen = [delivery for delivery in self._deliveries if not names or delivery.target.name in names]
         for delivery in chosen:
+            if self._standby.active:
+                raise OperatorError(self._standby.why or "nothing is synced now", "what is on its way never arrives")
             if delivery.paused or not self._serves(delivery):
                 raise OperatorError(
                     f"{delivery.target.called} is paused, or given up: what is on its way there never arrives",
@@ -288,6 +290,16 @@ class Mirror:
         reports = [await self._verifier.verify(delivery, wish, tell) for delivery in chosen]
         index = await self._verifier.index(chosen, wish.repair)
         return reports if index is None else [*reports, index]
+
+    async def _seen(self) -> Mapping[bytes, int]:
+        """Return what has changed and is not dirty yet; the root stands for what is not known."""
+        await self._collector.catch_up(fresh=True)
+        try:
+            seen = await self._collector.look()
+        except OSError:
+            self._lose_window()
+            return {b"": DOUBT}
+        return seen if self._collector.seen_whole else {**seen, b"": DOUBT}
 
     def _can_scrub(self, delivery: Delivery) -> bool:
         """Tell whether all that a comparison of a target finds could be handed over now."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from clsync.core.paths import shown
-from clsync.core.verification import Aspect
+from clsync.core.verification import Aspect, bits_to_mend
 from clsync.daemon.delivery import Delivery
 from clsync.daemon.log import Log
 from clsync.daemon.verify import Report, Verifier, Wish
@@ -103,7 +103,8 @@ class Scrub:
         prefix = f"{delivery.target.name}: " if delivery.target.name else ""
         fresh = [one for path, one in found.items() if path not in self._told.get(delivery, ())]
         for one in fresh[:_NAMED]:
-            self._log.warning(f"{prefix}scrub: {shown(one.path)} differs ({', '.join(one.words)}): handed over again")
+            then = ": handed over again" if bits_to_mend(one.aspects) else ""
+            self._log.warning(f"{prefix}scrub: {shown(one.path)} differs ({', '.join(one.words)}){then}")
         if len(fresh) > _NAMED:
             self._log.warning(f"{prefix}scrub: {len(fresh) - _NAMED} more paths differ: handed over again")
         self._told[delivery] = set(found)

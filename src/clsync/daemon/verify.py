@@ -73,6 +73,8 @@ class Report:
 
 Watching = Callable[[], Awaitable[Moving]]
 """Tells what may have been anything since it was begun."""
+Seen = Callable[[], Awaitable[Mapping[bytes, int]]]
+"""Tells what has changed, and is not dirty yet: path -> change bits (`core.changes`)."""
 
 
 class Around(Protocol):
@@ -116,6 +118,8 @@ class Verification:
         """`root`: the watched directory."""
         self._root, self._comparison, self._around, self._wish = root, comparison, around, wish
         self.report = Report(around.name)
+        self._moving: set[bytes] = set()
+        """Paths that were left alone because they change all the time."""
 
     async def run(self, tell: Callable[[Report], None] = lambda report: None) -> Report:
         """Compare everything, and mend it if that is wished; `tell` is told now and then how far it has come.
@@ -124,6 +128,7 @@ class Verification:
         """
         report = self.report
         report.differences = await self._proven(await self._compare(None, tell))
+        report.moving = len(self._moving)
         if self._wish.repair and report.differences:
             await self._mend(report)
         return report
@@ -168,7 +173,7 @@ class Verification:
                 moving = (await watching()).among(again)
             proven |= {path: one for path, one in again.items() if path not in moving}
             paths = moving
-        self.report.moving = len(paths)
+        self._moving = set(paths)
         return proven
 
     async def _mend(self, report: Report) -> None:
@@ -176,7 +181,7 @@ class Verification:
         found = report.differences
         self._around.mend(*_to_mend(found))
         left = await self._proven(found)
-        report.mended = found.keys() - left.keys()
+        report.mended = found.keys() - left.keys() - self._moving
         report.reasons = self._around.reasons()
 
 
@@ -196,15 +201,15 @@ class LiveTarget:
 
     def __init__(
         self,
-        source: Source,
         delivery: Delivery,
         arrival: Arrival,
         rules: Callable[[], PathRules | None],
+        seen: Seen,
         hold: Callable[[], Awaitable[None]],
     ) -> None:
-        """`rules`: those in force. `hold` returns when a comparison may go on."""
-        self._source, self._delivery, self._arrival = source, delivery, arrival
-        self._rules, self._hold = rules, hold
+        """`rules`: those in force; `seen` tells what has changed lately. `hold` returns when a comparison may go on."""
+        self._delivery, self._arrival = delivery, arrival
+        self._rules, self._seen, self._hold = rules, seen, hold
 
     @property
     def name(self) -> str:
@@ -227,24 +232,17 @@ class LiveTarget:
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[Watching]:
         """Notice what changes, and what is handed over."""
-        delivery, collector = self._delivery, self._source.collector
+        delivery = self._delivery
         handed: dict[bytes, int] = {}
         for flight in delivery.in_air.values():
             handed |= flight.entries
         delivery.watchers.append(handed)
 
         async def moving() -> Moving:
-            await collector.catch_up(fresh=True)
+            changed = dict(await self._seen())
             dirty = delivery.target.dirty
-            try:
-                seen = await collector.look()
-            except OSError:
-                return Moving([(b"", NAME)], ())  # what it held is lost: everything is compared
-            changed = dict(seen)
             for path in dirty.paths() - dirty.reasons.keys():
                 changed[path] = changed.get(path, 0) | dirty.bits_of(path)
-            if not collector.seen_whole:
-                changed[b""] = NAME
             return Moving(changed.items(), handed.items())
 
         try:
@@ -312,10 +310,12 @@ class Verifier:
         source: Source,
         arrival: Arrival,
         rules: Callable[[], PathRules | None],
+        seen: Seen,
         memory: Memory | None,
     ) -> None:
-        """`rules`: those in force. `memory`: what the targets hold."""
-        self._source, self._arrival, self._rules, self._memory = source, arrival, rules, memory
+        """`rules`: those in force; `seen` tells what has changed lately. `memory`: what the targets hold."""
+        self._source, self._arrival, self._rules, self._seen = source, arrival, rules, seen
+        self._memory = memory
 
     async def verify(
         self,
@@ -332,7 +332,7 @@ class Verifier:
                 " no rights here",
                 "only modes rsyncdirect (without list files) and copy can be verified, and not with --splitting",
             )
-        around = LiveTarget(self._source, delivery, self._arrival, self._rules, hold)
+        around = LiveTarget(delivery, self._arrival, self._rules, self._seen, hold)
         report = Report(around.name)
         try:
             comparison = await asyncio.to_thread(make)
@@ -368,6 +368,9 @@ class Verifier:
             again = await self._unknown(report) if first else {}
         except Unknown:
             return None
+        except OSError as error:
+            report.trouble = f"the source cannot be looked at: {error.strerror or error}"
+            return report
         report.differences = {
             path: Difference(path, Aspect(0)) for path in (first if repair else first.keys() & again)
         }
@@ -390,8 +393,7 @@ class Verifier:
                 found |= dict(part[: _MOST - len(found)])
         unlike = await self._memory.unlike(found)
         report.entries = looked
-        await self._source.collector.catch_up(fresh=True)
-        seen = await self._source.collector.look()
+        seen = await self._seen()
         dirty = {path for target in self._source.targets for path in target.dirty.paths()}
         moving = Moving([*seen.items(), *((path, NAME) for path in dirty)], ())
         return {path: bits for path, bits in found.items() if path in unlike and path not in moving}

@@ -436,3 +436,17 @@ def test_who_asks_may_go_away(world: World) -> None:
         daemon.wait_until(lambda: not daemon.descendants(), what="the end of the comparison")
         world.write("later")
         world.wait_for_copy(daemon, "later")
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+def test_with_fewer_rights(world: World, mode: str) -> None:
+    """Who runs handlers compares: a daemon that is nobody may neither read the one nor write the other."""
+    world.write("file").chmod(0o600)
+    with running(world, f"-M{mode}", NO_STATE, "--uid=nobody", "--scrub-rate=5000") as daemon:
+        (world.destination / "file").unlink()
+        world.wait_for_equal(daemon)
+        daemon.wait_for_log("scrub: file differs (missing): handed over again")
+        done = world.run("verify", *world.trees, f"--socket={world.top}/socket", "--checksum")
+        assert (done.code, told_by(done)) == (0, {}), done

@@ -9,7 +9,7 @@ from clsync.core.dirty import DirtySet
 from clsync.core.paths import ancestors
 
 _WHOLE = NAME | DOUBT
-"""A directory of which one of these is said stands for all below it."""
+"""With these a directory stands for all below it."""
 
 
 class Barrier:
@@ -55,11 +55,8 @@ class Barrier:
         unsettled = {path for path in mine if dirty.waits(path) or (path in again and path not in self._again)}
         self._again |= mine & set(again)
         self.left -= (mine - unsettled) | concerned.keys()
-        # What was dirty because of a directory above arrives with it.
-        whole = (
-            {p for p, bits in taken.items() if bits & _WHOLE and not dirty.waits(p)} if self.left else set[bytes]()
-        )
-        if whole:
+        if self.left:
+            whole = {path for path, bits in taken.items() if bits & _WHOLE and not dirty.waits(path)}
             self.left = {path for path in self.left if not self._arrived_with(path, whole, dirty)}
         return []
 

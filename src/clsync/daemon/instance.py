@@ -12,7 +12,7 @@ from clsync.daemon.access import Access
 from clsync.daemon.course import Leaving
 from clsync.daemon.mirror import Mirror, TargetHealth
 from clsync.daemon.plan import Plan
-from clsync.daemon.reports import differences, progress, summary, text
+from clsync.daemon.reports import differences, progress, summary
 from clsync.daemon.scrub import Passed
 from clsync.daemon.switch import Switch
 from clsync.daemon.verify import Report, Wish
@@ -50,10 +50,10 @@ class DaemonInstance:
             "version": __version__,
             "pid": self._pid,
             "started_at": self._started,
-            "config_block": text(block),
-            "label": text(label),
+            "config_block": _text(block),
+            "label": _text(label),
             "mode": plans[0].mode,
-            "source": text(plans[0].root),
+            "source": _text(plans[0].root),
             "destination": _destination(plans[0]),
             "monitor": health.monitor,
             "phase": health.phase,
@@ -68,7 +68,7 @@ class DaemonInstance:
             **_scrubbed([target.scrubbed for target in targets]),
             "failing": len(failing),
             "failures": [
-                {"path": text(path) or ".", "reason": f"{target.name}: {why}" if target.name else why}
+                {"path": _text(path) or ".", "reason": f"{target.name}: {why}" if target.name else why}
                 for target, path, why in failing[:_NAMED]
             ],
             "targets": [_target(*pair) for pair in zip(plans, targets, strict=True)] if len(plans) > 1 else [],
@@ -79,7 +79,7 @@ class DaemonInstance:
         failed = await self._mirror.arrival(self._named(targets), until_synced)
         return {
             "failed": [
-                {"target": target, "path": text(path) or ".", "reason": why}
+                {"target": target, "path": _text(path) or ".", "reason": why}
                 for target, paths in failed.items()
                 for path, why in islice(paths.items(), _WAIT_NAMED)
             ],
@@ -148,7 +148,7 @@ class DaemonInstance:
 
 
 def _destination(made: Plan) -> str | None:
-    return text(made.destination.text) if made.destination is not None else None
+    return _text(made.destination.text) if made.destination is not None else None
 
 
 def _target(made: Plan, health: TargetHealth) -> Mapping[str, object]:
@@ -174,3 +174,8 @@ def _scrubbed(passes: Sequence[Passed | None]) -> Mapping[str, object]:
         "scrubbed_at": min(one.ended for one in over) if over and len(over) == len(passes) else None,
         "scrub_found": sum(one.found for one in over),
     }
+
+
+def _text(raw: bytes) -> str:
+    """Return `raw` for JSON: bytes that are no text become lone surrogates (PEP 383), so nothing is lost."""
+    return raw.decode("utf-8", "surrogateescape")

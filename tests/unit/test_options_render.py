@@ -29,6 +29,7 @@ SECTIONS = (
     "RULES",
     "CONFIGURATION",
     "CONTROL",
+    "VERIFY",
     "PRIVILEGES",
     "SPLITTING",
     "SANDBOX",

@@ -9,7 +9,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -103,6 +103,26 @@ class Client:
             ) from None
         finally:
             self._timeout = usual
+
+    def verify(
+        self, targets: Sequence[str], content: bool, repair: bool, tell: Callable[[Mapping[str, object]], None]
+    ) -> Mapping[str, object]:
+        """Have some targets (none: all) compared with the source, however long that takes; return what came of it.
+
+        `tell` is told how far it is, and what was found. Raises Unknown where the daemon is an older one.
+        """
+        asked = json.dumps({"targets": targets, "content": content, "repair": repair}).encode()
+        number = self._next_number()
+        self._send(request(number, Id.VERIFY, asked))
+        while True:
+            answer = self._answer_to(number, time.monotonic() + _FOR_EVER)
+            if answer.id == Id.VERIFIED:
+                return self._object(self._checked(answer))
+            if answer.id == Id.UNKNOWN:
+                raise Unknown
+            if answer.id != Id.VERIFYING:
+                raise self._refusal(answer)
+            tell(self._object(self._checked(answer)))
 
     def pause(self, targets: Sequence[str], paused: bool) -> None:
         """Let nothing be handed over to some targets (none: to all), or let it go on.

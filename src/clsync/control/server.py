@@ -15,7 +15,7 @@ from array import array
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from clsync import __version__
 from clsync.control.listener import Listening
@@ -73,6 +73,14 @@ class Instance(Protocol):
 
     def accept(self, targets: Collection[str]) -> None:
         """Let what was held back be deleted at some targets (none: at all). Raises OperatorError."""
+
+    async def verify(
+        self, targets: Collection[str], content: bool, repair: bool, tell: Callable[[Mapping[str, object]], None]
+    ) -> Mapping[str, object]:
+        """Compare some targets (none: all) with the source; return what has come of it, for JSON. Raises OperatorError.
+
+        `content`: of files as well. `repair`: make equal what differs. `tell` is told how far it is, and what was found.
+        """
 
     async def dump(self, directory: bytes) -> None:
         """Write the queues to a new directory. Raises OSError."""
@@ -195,6 +203,8 @@ class _Clients:
                     return answer(line.number, Id.STATUS_IS, json.dumps(self._instance.status()).encode())
                 case Id.WAIT:
                     return await self._wait(line, writer)
+                case Id.VERIFY:
+                    return await self._verify(line, peer, writer)
                 case Id.PAUSE | Id.RESUME | Id.ACCEPT:
                     return self._of_targets(line, peer)
                 case Id.DUMP:
@@ -220,12 +230,36 @@ class _Clients:
         task = asyncio.ensure_future(self._instance.wait(targets, until_synced))
         try:
             while not task.done():
-                await asyncio.wait((task,), timeout=_GONE_CHECK)
-                if _has_left(writer) and not task.done():
-                    raise ConnectionResetError
+                await _waited(task, writer)
             return answer(line.number, Id.ARRIVED, json.dumps(task.result()).encode())
         except OperatorError as error:
             return _refused(line, b"wait", b"", error)
+        finally:
+            task.cancel()
+
+    async def _verify(self, line: Line, peer: _Peer, writer: asyncio.StreamWriter) -> bytes:
+        """Answer bit by bit while targets are compared, or be cancelled when the client has gone."""
+        asked = _object_in(line)
+        targets, _ = _asked(line)
+        content, repair = bool(asked.get("content", False)), bool(asked.get("repair", False))
+        self._log(f"control socket: {peer} asks for {'repair' if repair else 'verify'}")
+        told: list[bytes] = []
+
+        def tell(what: Mapping[str, object]) -> None:
+            told.append(answer(line.number, Id.VERIFYING, json.dumps(what).encode()))
+
+        task = asyncio.ensure_future(self._instance.verify(targets, content, repair, tell))
+        try:
+            while True:
+                await _waited(task, writer)
+                over = task.done()
+                while told:
+                    writer.write(told.pop(0))
+                    await writer.drain()
+                if over:
+                    return answer(line.number, Id.VERIFIED, json.dumps(task.result()).encode())
+        except OperatorError as error:
+            return _refused(line, b"verify", b"", error)
         finally:
             task.cancel()
 
@@ -273,11 +307,22 @@ def version(text: str) -> tuple[int, int, bytes]:
 
 def _asked(line: Line) -> tuple[list[str], bool]:
     """Return the targets that a client names, and whether it waits until all is synced. Raises Malformed."""
+    asked = _object_in(line)
+    try:
+        return [str(name) for name in asked["targets"]], bool(asked.get("until_synced", False))
+    except (TypeError, LookupError):
+        raise Malformed("No such JSON") from None
+
+
+def _object_in(line: Line) -> dict[str, Any]:
+    """Return what a client asks for. Raises Malformed."""
     try:
         asked = json.loads(line.strings()[0])
-        return [str(name) for name in asked["targets"]], bool(asked.get("until_synced", False))
-    except (ValueError, TypeError, LookupError, AttributeError):
+    except ValueError:
         raise Malformed("No such JSON") from None
+    if not isinstance(asked, dict):
+        raise Malformed("No such JSON")
+    return asked
 
 
 def _negotiated(line: Line) -> bytes:
@@ -305,6 +350,13 @@ async def _closed(writer: asyncio.StreamWriter) -> None:
             await writer.wait_closed()
     except (OSError, TimeoutError):
         pass
+
+
+async def _waited(task: asyncio.Future[Any], writer: asyncio.StreamWriter) -> None:
+    """Wait a moment for a task that works for a client. Raises ConnectionResetError where the client has gone."""
+    await asyncio.wait((task,), timeout=_GONE_CHECK)
+    if _has_left(writer) and not task.done():
+        raise ConnectionResetError
 
 
 def _has_left(writer: asyncio.StreamWriter) -> bool:

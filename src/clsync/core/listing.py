@@ -87,6 +87,13 @@ class Signature(NamedTuple):
         """Tell whether it is one of a directory."""
         return stat.S_ISDIR(self.mode)
 
+    def looks_like(self, other: Signature) -> bool:
+        """Tell whether another one differs in nothing that is copied: it may be a later one of the same."""
+        return self._copied() == other._copied()
+
+    def _copied(self) -> tuple[int, ...]:
+        return self.size, self.mtime_ns, self.mode, self.uid, self.gid
+
     def is_later_than(self, other: Signature) -> bool:
         """Tell whether it is surely one of the same thing, taken after it had changed."""
         return self.ino == other.ino and self.ctime_ns > other.ctime_ns != _YOUNG

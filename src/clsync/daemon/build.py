@@ -6,13 +6,14 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clsync.control.listener import Listener
 from clsync.core.signature import Signatures
 from clsync.daemon.access import Access
 from clsync.daemon.course import Course
-from clsync.daemon.handlers import is_exact
+from clsync.daemon.handlers import can_compare, is_exact, make_comparison
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
 from clsync.daemon.parts import Outlet, Parts
@@ -93,6 +94,9 @@ def _outlet(made: Plan, access: Access) -> Outlet:
         local=made.local,
         brake=_brake(made),
         trusted=s.accept_target > 0,
+        make_comparison=(lambda: make_comparison(replace(made))) if _compares(made) else None,
+        scrub_rate=_scrub_rate(made),
+        scrub_content=s.scrub_checksum > 0,
         # Two runs of our own at one path would delete each other's temporary files, and be repeated for that.
         overlap="safe" if s.threading == "full" and is_exact(made) else s.threading,
     )
@@ -102,12 +106,25 @@ def _brake(made: Plan) -> Brake | None:
     """Return how much may be deleted unseen; None: anything. Raises OperatorError where that cannot be told."""
     s = made.settings
     given = "max-delete" in s.given
-    if not (is_exact(made) and (made.mode == "copy" or os.path.basename(made.program) == b"rsync")):
+    if not can_compare(made):
         if given or s.accept_target:
             option = "--max-delete" if given else "--accept-target"
             raise OperatorError(f"{option}: the handler alone knows what it deletes", "leave it out")
         return None
     return s.max_delete.of(s.destination_dir) if given or s.arguments is None else None
+
+
+def _compares(made: Plan) -> bool:
+    """Tell whether this process can compare the destination with the source."""
+    return can_compare(made) and made.settings.splitting == "off"
+
+
+def _scrub_rate(made: Plan) -> int:
+    """Return how many entries a second are compared in the background. Raises OperatorError where that cannot be done."""
+    rate = made.settings.scrub_rate.of(made.settings.destination_dir) or 0
+    if rate and not can_compare(made):
+        raise OperatorError("--scrub-rate: the handler alone knows what is to be there", "leave it out")
+    return rate
 
 
 def _course(s: Settings) -> Course:
@@ -166,9 +183,7 @@ def make_memory(plans: Sequence[Plan], log: Log) -> Memory | None:
     why = next((why for one in plans if (why := _without_state(one))), "")
     if why and asked is not None:
         raise OperatorError(f"--state-dir: there can be no state {why}", "leave it out, or say --state-dir=none")
-    states = os.path.abspath(asked) if asked is not None else default_directory(os.geteuid() == 0, os.environb)
-    instance = b"\0".join(sorted(one.destination.text for one in plans if one.destination is not None))
-    directory = directory_of(states, made.root, instance)
+    directory = state_directory(plans)
     if not why and wanted not in (b"none", None):
         from clsync.daemon.memory import Memory, Place  # late: it needs a database
 
@@ -180,6 +195,15 @@ def make_memory(plans: Sequence[Plan], log: Log) -> Memory | None:
     with suppress(OSError, Held):
         distrust(directory)  # what this run does is not written there
     return None
+
+
+def state_directory(plans: Sequence[Plan]) -> bytes:
+    """Return where the state of these targets is, if there is any."""
+    wanted = plans[0].settings.state_dir
+    named = os.path.abspath(wanted) if wanted not in (b"none", b"auto", None) else None
+    states = named if named is not None else default_directory(os.geteuid() == 0, os.environb)
+    instance = b"\0".join(sorted(one.destination.text for one in plans if one.destination is not None))
+    return directory_of(states, plans[0].root, instance)
 
 
 def _without_state(made: Plan) -> str:

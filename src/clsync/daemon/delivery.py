@@ -115,6 +115,10 @@ class Delivery:
         """It was not known what the target holds when everything was compared."""
         self.inferred: set[bytes] = set()
         """What memory says is gone or new: nobody saw it happen."""
+        self.extra: dict[bytes, int] = {}
+        """What a comparison found at the target alone -> how many entries that is."""
+        self.watchers: list[dict[bytes, int]] = []
+        """Whom to tell what is handed over: path -> flags."""
         self.glues: bytes | None = None
         """A destination at which the initial sync may leave files hanging together (see `handler.base.Handler`)."""
         self.hurry = False
@@ -245,6 +249,19 @@ class Delivery:
         self.hurry = self.hurry or bool(changes)
         return bool(changes)
 
+    def mend(self, changes: Mapping[bytes, int], extra: Mapping[bytes, int]) -> None:
+        """Let paths be handed over that differ though nothing has changed (path -> change bits).
+
+        `extra`: those of them that are there alone -> how many entries that is.
+        """
+        if self.outlet.signatures is not None:
+            self.outlet.signatures.forget(changes)
+        self.extra |= extra
+        self.inferred.update(extra)
+        self.target.dirty.add(changes.items(), time.time())
+        self.hurry = True
+        self._wake()
+
     @property
     def _compares_all(self) -> bool:
         """Whether the next batch is to be everything."""
@@ -325,14 +342,18 @@ class Delivery:
         return resolved
 
     async def _withhold(self, resolved: Resolved) -> None:
-        """Leave out what memory says is gone, if it is too much for that."""
+        """Leave out what memory, or a comparison, says is gone, if it is too much for that."""
         entries, memory = resolved.entries, self.memory
         gone = [p for p, f in entries.items() if f & flag.MISSING and p in self.inferred] if self.inferred else []
-        self.withheld.seen(entries)
-        if not gone or memory is None:
+        self.withheld.seen(entries.keys() - gone)
+        if not gone:
             return
-        count = len(gone) + await memory.entries_below(gone)
-        if self.withheld.too_many(gone, count, await memory.known()):
+        count = sum(self.extra.pop(path, 1) for path in gone)
+        known = None
+        if memory is not None:
+            count += await memory.entries_below(gone)
+            known = await memory.known()
+        if self.withheld.too_many(gone, count, known):
             for path in gone:
                 del entries[path]
 
@@ -358,6 +379,8 @@ class Delivery:
         self.target.note_settled(flight.taken, resolved, outcome, flight.started)
         flight.landed(outcome)
         if outcome.verdict is not Verdict.UNWELL:
+            if self.extra:
+                self.extra = {path: count for path, count in self.extra.items() if path not in flight.taken}
             self.inferred.difference_update(flight.taken)
             if resolved.entries.get(b"", 0) & flag.RECURSIVE:
                 self.withheld.note_compared(outcome.spared)
@@ -426,6 +449,8 @@ class Delivery:
                 await room.enter_async_context(slots)
             if self._stopped():
                 return Outcome(Verdict.UNWELL, message="stopped")
+            for watcher in self.watchers:
+                watcher.update(batch.entries)
             self.in_air[batch.number] = FlightState(batch.number, flight.since, batch.entries)
             try:
                 outcome = await self._synced(batch, flight)

@@ -14,10 +14,15 @@ from clsync.errors import Exit, OperatorError
 from clsync.handler import command
 from clsync.handler.base import Handler
 from clsync.handler.command import CommandHandler, CommandStyle
+from clsync.handler.compare.base import Comparison
+from clsync.handler.compare.local import LocalComparison
 from clsync.handler.copy.handler import CopyHandler
+from clsync.handler.copy.settings import Settings as CopySettings
 from clsync.handler.plugin.handler import PluginHandler, PluginStyle, PythonValues
 from clsync.handler.plugin.values import values_of
 from clsync.handler.rsync import RsyncHandler, Target
+from clsync.handler.rsync.dryrun import DryRuns
+from clsync.handler.rsync.program import Program
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
 from clsync.kernel import places, roles
 from clsync.kernel.capabilities import Capabilities, probe_for_programs
@@ -129,6 +134,27 @@ def _lacking(found: Capabilities) -> tuple[bytes, ...]:
 
 def _rsync_handler(made: Plan) -> RsyncHandler:
     s = made.settings
+    arguments, target, recipe = _rsync_parts(made)
+    return RsyncHandler(
+        arguments,
+        target=target,
+        recipe=recipe,
+        program=made.program,
+        rules=made.rules if made.rules else None,
+        full_initial=s.full_initialsync > 0,
+        timeout=s.timeout_sync,
+        codes_done=s.ignore_exitcode,
+        destination_check=_destination_check(made),
+        show_progress=made.log.terminal and os.path.basename(made.program) == b"rsync" and s.verbose >= 3,
+        priority=_priority(made),
+        sandbox=sandbox_of(made, target),
+        log=made.log.info,
+    )
+
+
+def _rsync_parts(made: Plan) -> tuple[list[bytes], Target, Recipe]:
+    """Return arguments, target and recipe; note what the arguments say of the target. Raises OperatorError."""
+    s = made.settings
     arguments = _own_arguments(made)
     if s.arguments is not None:
         made.destination = _target_in(arguments, made)
@@ -138,9 +164,6 @@ def _rsync_handler(made: Plan) -> RsyncHandler:
             made.local = local_destination(there, made, "the destination in the arguments,")
             arguments = [made.local + b"/" if a == made.destination.text else a for a in arguments]
             made.destination = Target(made.local)
-    target = made.destination or Target(b"")
-    check = _destination_check(made)
-    sandbox = sandbox_of(made, target)
     probed = made.local is not None and os.path.basename(made.program) == b"rsync"
     found = _capabilities(made, made.local) if probed and made.local is not None else Capabilities()
     recipe = Recipe(
@@ -153,20 +176,46 @@ def _rsync_handler(made: Plan) -> RsyncHandler:
         # Where times are coarse, rsync's own comparison of whole seconds is all that can be had.
         modify_window=-1 if found.time_grain_ns <= 100 else found.time_grain_ns // 10**9,
     )
-    return RsyncHandler(
+    return arguments, made.destination or Target(b""), recipe
+
+
+def can_compare(made: Plan) -> bool:
+    """Tell whether it can be told what differs at the destination; otherwise the handler alone knows."""
+    return made.mode == "copy" or (is_exact(made) and os.path.basename(made.program) == b"rsync")
+
+
+def make_comparison(made: Plan) -> Comparison:
+    """Make what compares the destination of a plan. Raises OperatorError."""
+    s = made.settings
+    if made.local is not None and s.arguments is None:
+        return LocalComparison(made.local, _comparison_settings(made, made.local), _destination_check(made))
+    # Arguments of the operator's own may leave something out: rsync alone knows.
+    arguments, target, recipe = _rsync_parts(made)
+    program = Program(
         arguments,
         target=target,
         recipe=recipe,
-        program=made.program,
-        rules=made.rules if made.rules else None,
-        full_initial=s.full_initialsync > 0,
+        name=made.program,
         timeout=s.timeout_sync,
         codes_done=s.ignore_exitcode,
-        destination_check=check,
-        show_progress=made.log.terminal and os.path.basename(made.program) == b"rsync" and s.verbose >= 3,
+        environment=os.environb,
+        show_progress=False,
         priority=_priority(made),
-        sandbox=sandbox,
-        log=made.log.info,
+        sandbox=sandbox_of(made, target),
+    )
+    return DryRuns(program, one_file_system_level(s))
+
+
+def _comparison_settings(made: Plan, local: bytes) -> CopySettings:
+    s = made.settings
+    return CopySettings(
+        capabilities=_capabilities(made, local),
+        rules=None,
+        one_file_system=one_file_system_level(s),
+        acls=s.acls > 0,
+        xattrs=s.xattrs > 0,
+        compares=False,
+        groups=frozenset(),
     )
 
 

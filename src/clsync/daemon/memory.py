@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, NamedTuple
 
@@ -219,6 +219,21 @@ class Memory:
             self._log.warning(f"the source cannot be compared with the state: {error}")
             raise Unknown from None
 
+    async def unlike(self, paths: Collection[bytes]) -> set[bytes]:
+        """Return those of some paths that look otherwise than the index says; a later ctime alone is no such thing."""
+        store = self.kept
+        return set() if store is None else await asyncio.to_thread(self._unlike, store, paths)
+
+    def _unlike(self, store: Store, paths: Collection[bytes]) -> set[bytes]:
+        noted = store.noted(paths)
+        with self.root.opened() as root:
+            look, found = lstat_below(root), set[bytes]()
+            for path in paths:
+                seen, known = look(path), noted.get(path)
+                if seen is None or known is None or not signature_of(seen, _FAR).looks_like(known):
+                    found.add(path)
+        return found
+
     async def _begin_record(self, store: Store, top: bytes, since: float) -> None:
         old = self._recordings.pop(top, None)
         if old is not None:
@@ -234,6 +249,17 @@ class Memory:
             await asyncio.to_thread(store.give_up, str(error))
         except OSError as error:
             await asyncio.to_thread(store.give_up, f"the source cannot be looked at: {error}")
+
+    async def settled(self) -> None:
+        """Wait until all that has arrived by now is noted."""
+        await self.recorded()
+        waiting = [handed for target in self.targets for handed in target.flying] + [one for _, one in self._landed]
+        while self.kept is not None and any(
+            handed in target.flying or any(one is handed for _, one in self._landed)
+            for target in self.targets
+            for handed in waiting
+        ):
+            await asyncio.sleep(_AGE)
 
     async def recorded(self) -> None:
         """Wait until no scan is at work."""

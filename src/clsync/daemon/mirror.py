@@ -24,8 +24,10 @@ from clsync.daemon.log import Log
 from clsync.daemon.parts import Parts
 from clsync.daemon.question import Terminal
 from clsync.daemon.root import Directory
+from clsync.daemon.scrub import Passed, Scrub
 from clsync.daemon.source import Source
 from clsync.daemon.standby import Standby
+from clsync.daemon.verify import Report, Verifier, Wish
 from clsync.daemon.warmstart import WarmStart
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
@@ -63,6 +65,8 @@ class TargetHealth(NamedTuple):
     """Entries that are to be deleted when somebody accepts it."""
     failing: Mapping[bytes, str]
     """Path -> why it failed last."""
+    scrubbed: Passed | None = None
+    """What the last pass of the scrub has brought."""
 
 
 class Health(NamedTuple):
@@ -149,6 +153,8 @@ class Mirror:
             lose_window=self._lose_window,
             wake=self._call,
         )
+        self._verifier = Verifier(self._source, self._arrival, lambda: self._rules or None, self._seen, memory)
+        self._scrub = Scrub(self._deliveries, self._verifier, log, self._can_scrub)
         self._rules_asked = 0.0
         """When somebody wanted the rules to be read again last (monotonic seconds)."""
         self._parts_wanted: tuple[Parts, Handlers] | None = None
@@ -253,6 +259,7 @@ class Mirror:
             paused=delivery.paused,
             held_back=delivery.withheld.count,
             failing=target.dirty.failing(),
+            scrubbed=self._scrub.passed.get(delivery),
         )
 
     async def states(self) -> list[State]:
@@ -269,6 +276,42 @@ class Mirror:
         if self._warm is not None:
             await self._warm.compared.wait()
         return await self._arrival.of(names, until_synced)
+
+    async def verify(
+        self, names: Collection[str], wish: Wish, tell: Callable[[Report], None] = lambda report: None
+    ) -> list[Report]:
+        """Compare some targets (`names`; none: all) with the source, and the source with what is kept of it.
+
+        `tell` is told now and then how far that is. Raises OperatorError where a target cannot be compared.
+        """
+        chosen = [delivery for delivery in self._deliveries if not names or delivery.target.name in names]
+        for delivery in chosen:
+            if self._standby.active:
+                raise OperatorError(self._standby.why or "nothing is synced now", "what is on its way never arrives")
+            if delivery.paused or not self._serves(delivery):
+                raise OperatorError(
+                    f"{delivery.target.called} is paused, or given up: what is on its way there never arrives",
+                    "let it go on: clsync ctl resume",
+                )
+        reports = [await self._verifier.verify(delivery, wish, tell) for delivery in chosen]
+        index = await self._verifier.index(chosen, wish.repair)
+        return reports if index is None else [*reports, index]
+
+    async def _seen(self) -> Mapping[bytes, int]:
+        """Return what has changed and is not dirty yet; the root stands for what is not known."""
+        await self._collector.catch_up(fresh=True)
+        try:
+            seen = await self._collector.look()
+        except OSError:
+            self._lose_window()
+            return {b"": DOUBT}
+        return seen if self._collector.seen_whole else {**seen, b"": DOUBT}
+
+    def _can_scrub(self, delivery: Delivery) -> bool:
+        """Tell whether all that a comparison of a target finds could be handed over now."""
+        away = self._hold_until is not None or self._standby.active
+        busy = not delivery.initial_over or delivery.warm or delivery.paused
+        return not away and not busy and delivery.target.trouble() is None and self._serves(delivery)
 
     def pause(self, names: Collection[str], paused: bool) -> None:
         """Hand over nothing to some targets (`names`; none: all), or go on; what is on its way arrives."""
@@ -301,6 +344,7 @@ class Mirror:
             else:
                 await self._begin_initial()
             self._arrival.following.set()
+            self._scrub.begin()
             while self._leaving is None:
                 await self._step()
             return await self._end()
@@ -506,6 +550,7 @@ class Mirror:
         return max(delivery.number for delivery in self._deliveries)
 
     async def _close(self) -> None:
+        await self._scrub.stop()
         if self._warm is not None:
             await self._warm.stop()
         if self._memory is not None:

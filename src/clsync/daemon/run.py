@@ -84,10 +84,11 @@ def _look_for_python(made: Plan, confinement: Confinement) -> None:
     """See that all processes that this mode needs can be started in the new root. Raises OperatorError."""
     here = made.destination is None or not made.destination.remote
     ours = made.mode == "copy" or (here and bool(made.rules) and is_exact(made))
-    needed = made.mode in MODULE_MODES or (ours and confinement.plan.roles.others)
+    scrubs = here and made.settings.scrub_rate.of(made.settings.destination_dir)
+    needed = made.mode in MODULE_MODES or (ours and confinement.plan.roles.others) or scrubs
     if needed and confinement.without_python:
         raise OperatorError(
-            f"mode {made.mode} needs Python in the new root: {sys.executable}",
+            f"{'--scrub-rate' if scrubs else f'mode {made.mode}'} needs Python in the new root: {sys.executable}",
             "let it be seen there, with clsync itself; or use another mode, or do without --uid",
             Exit.PRIVILEGE,
         )

@@ -56,10 +56,11 @@ class Withheld:
 
     def too_many(self, gone: Sequence[bytes], count: int, known: int | None) -> bool:
         """Tell whether some paths may not go, `count` entries with what is below them; if so, they are left there."""
-        most = self.most(known)
+        most, before = self.most(known), self.count
+        for path in gone:
+            self._named.pop(path, None)
         if most is None or count + sum(self._named.values()) <= most:
             return False
-        before = self.count
         self._named |= dict.fromkeys(gone, 1)
         self._named[gone[0]] += count - len(gone)
         self._tell(before)
@@ -70,6 +71,10 @@ class Withheld:
         if self._named:
             for path in paths:
                 self._named.pop(path, None)
+
+    def holds(self, path: bytes) -> bool:
+        """Tell whether a path is left there by its own name, or everything that is too much."""
+        return bool(self._everything) or path in self._named
 
     def accept(self) -> list[tuple[bytes, int]]:
         """Let it go; return what is dirty by that."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from clsync import __version__
 from clsync.errors import Exit
-from clsync.options import ctl, roff
+from clsync.options import ctl, roff, verify
 from clsync.options.help import spelled
 from clsync.options.reference import NO_DEFAULT, default_cell, old_default_cell
 from clsync.options.settings import CONFIG_FILES
@@ -19,8 +19,10 @@ EXIT_TEXTS: Final = {
     Exit.SOURCE: "The watch directory is missing, cannot be read, or is no directory.",
     Exit.INCOMPLETE: "A run that was meant to end has left paths unsynced; they are named. When --retries is given,"
     " the exit code of the last handler run that failed is returned instead, if it is known. Also: INT or TERM has"
-    " interrupted a handler, or a run that was meant to end; the next start makes it equal.",
-    Exit.DESTINATION: "The destination is missing, cannot be used, or overlaps with the watch directory.",
+    " interrupted a handler, or a run that was meant to end; the next start makes it equal. clsync verify: something"
+    " differs.",
+    Exit.DESTINATION: "The destination is missing, cannot be used, or overlaps with the watch directory. clsync verify: it"
+    " could not be compared.",
     Exit.HANDLER: "The sync handler is missing or cannot be executed.",
     Exit.MONITOR: "The monitor that was asked for cannot watch this tree.",
     Exit.FILES: "The configuration file, pid file, status file, control socket, list directory or state cannot be used.",
@@ -197,7 +199,9 @@ def manual() -> str:
                 "\\fBclsync\\fR \\fB\\-W\\fR \\fISOURCE\\fR [\\fB\\-D\\fR \\fIDESTINATION\\fR] [\\fIOPTION\\fR]..."
                 " [\\fB\\-\\-\\fR \\fIHANDLER-ARGUMENT\\fR...]\n.br\n"
                 "\\fBclsync ctl\\fR [\\fIOPTION\\fR]... \\fICOMMAND\\fR [\\fIARGUMENT\\fR]...\n.br\n"
-                "\\fBclsync doctor\\fR [\\fIOPTION\\fR]...\n",
+                "\\fBclsync doctor\\fR [\\fIOPTION\\fR]...\n.br\n"
+                "\\fBclsync verify\\fR [\\fB\\-\\-checksum\\fR] [\\fB\\-\\-repair\\fR] [\\fB\\-\\-json\\fR]"
+                " [\\fIOPTION\\fR]...\n",
             ),
             roff.section("DESCRIPTION", *map(roff.paragraph, _DESCRIPTION)),
             roff.section("OPTIONS", *_options()),
@@ -206,6 +210,7 @@ def manual() -> str:
             _rules(),
             _configuration(),
             _control(),
+            _verify(),
             _privileges(),
             _splitting(),
             _sandbox(),
@@ -318,8 +323,10 @@ STATUS_TEXTS: Final = {
     " file system.",
     "`pending`, `in_flight`": "How many paths are not known to be equal, and how many of them are being handed over.",
     "`targets`": "Where there are several destinations: an object for each, with `destination`, `mode`, `iteration`,"
-    " `last_sync_at`, `pending`, `in_flight`, `failing`, `paused`, `held_back` and `trouble`. The numbers beside it are"
-    " those of all of them.",
+    " `last_sync_at`, `pending`, `in_flight`, `failing`, `paused`, `held_back`, `scrubbed_at`, `scrub_found` and `trouble`."
+    " The numbers beside it are those of all of them.",
+    "`scrubbed_at`, `scrub_found`": "When the last pass of --scrub-rate ended, in seconds since 1970 (null: none has), and"
+    " how many paths differed.",
     "`state_dir`, `state_dirty`, `unflushed`, `state_lost`": "Where the state is (see STATE), null where there is"
     " none; how many paths it has that a destination may not hold, and how many that a loss of power may undo; why the"
     " next start compares everything, or null.",
@@ -359,6 +366,44 @@ def _control() -> str:
             " everything. The protocol is the text protocol of clsync 0.4, so its library talks to this"
             " daemon, and `clsync ctl` to that of clsync 0.4. At most 64 clients are connected; one more sends away the"
             " one that has rested longest."
+        ),
+    )
+
+
+def _verify() -> str:
+    options = ((f"`--{o.name}`", f"{o.help[:1].upper()}{o.help[1:]}. {o.details}".strip()) for o in verify.OPTIONS)
+    return roff.section(
+        "VERIFY",
+        roff.paragraph(
+            "`clsync verify`, where `verify` is the first word of the command line, compares each destination with"
+            " the watched directory and prints a line for each path that differs: what is missing or extra there, or"
+            " which of type, content, size, mtime, mode, owner, group, xattrs and hard links. It takes the options of"
+            " the daemon, so that both speak of the same, and these, which are not abbreviated:"
+        ),
+        roff.items(options),
+        roff.paragraph(
+            "If a daemon answers at --socket, it does the work: what differs is told only if it differs still when"
+            " everything that was on its way has arrived, and nothing has happened to it while it was looked at again."
+            " A path that changes all the time is left alone, and counted. The source is compared with the state as"
+            " well, in lines of `index`; what is to be handed over goes through the daemon. Without a daemon a repair"
+            " hands over nothing but what differs, and what changes meanwhile; a daemon that runs without a socket,"
+            " and has a state, is noticed and left in peace."
+        ),
+        roff.paragraph(
+            "What the rules reject does not count, nor what the destination cannot hold. A repair deletes no more"
+            " than --max-delete allows. A local destination is compared by a process of low priority, any other one,"
+            " or one for which the handler's arguments are your own, by dry runs of rsync: these do not see files that"
+            " have become one at the destination and look alike, and with a rate no hard links across directories."
+            " Exit code 0: all agree, or do so by now; 3: something differs; 4: a destination could not be compared."
+        ),
+        roff.paragraph(
+            "--scrub-rate lets the daemon do the same all the time, slowly. `clsync ctl status` tells when the last"
+            " pass ended, and how much it found."
+        ),
+        roff.example(
+            "clsync verify -W /srv/data -D /mnt/mirror\n"
+            "clsync verify -K www --checksum --repair\n"
+            "clsync -W /srv/data -D /mnt/mirror --scrub-rate=500"
         ),
     )
 

@@ -74,6 +74,8 @@ class Settings:
     max_parallel: int
     max_delete: PerTarget[Brake]
     accept_target: int
+    scrub_rate: PerTarget[int]
+    scrub_checksum: int
     bwlimit: PerTarget[int]
     nice: PerTarget[int]
     io_class: PerTarget[str]
@@ -523,12 +525,17 @@ def check(settings: Settings) -> None:
         raise OperatorError(
             f"--sync-handler {shown(s.sync_handler)} without a mode", "add --mode=direct, simple, shell or rsyncshell"
         )
-    for name in ("max-delete", "bwlimit", "nice", "io-class"):
+    for name in ("max-delete", "scrub-rate", "bwlimit", "nice", "io-class"):
         for destination, _ in getattr(s, BY_NAME[name].key).some:
             if destination not in s.destinations:
                 raise OperatorError(
                     f"--{name}: {shown(destination)} is no destination", "name it as --destination-dir does"
                 )
+    if s.scrub_rate and s.splitting != "off":
+        raise OperatorError(
+            "--scrub-rate and --splitting exclude each other",
+            "the part that compares would need the rights of the other one: leave one of them out",
+        )
     if s.bwlimit and s.mode in ("direct", *PROGRAM_MODES):
         raise OperatorError(f"--bwlimit has no meaning in mode {s.mode}", "the handler has to limit itself")
     if s.mode == "copy" and (s.sync_handler is not None or s.arguments is not None):

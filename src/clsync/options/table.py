@@ -326,6 +326,29 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "However much --max-delete says.",
     ),
     Option(
+        "scrub-rate",
+        "",
+        _V,
+        pertarget.parser(values.entries),
+        PerTarget(),
+        _HOW,
+        "entries a second that are compared in the background",
+        "[DEST=]N",
+        "All of the destination is compared with the watched directory, one pass after the other, by a process of low"
+        " priority. What differs, though nothing has changed, is handed over again, and named in a warning; what it would"
+        " delete is held back as --max-delete says. The start of a process counts as 5000 entries. 0 or nothing: off. It"
+        " rests while nothing can be handed over. May be repeated, as --bwlimit. In modes rsyncdirect (without list files)"
+        " and copy; not with --splitting. See VERIFY.",
+    ),
+    _flag(
+        "scrub-checksum",
+        "",
+        _HOW,
+        "compare content in the background, too",
+        "Of files of equal size and mtime. 64 KiB of it count as one entry of --scrub-rate; over a network rsync reads"
+        " as fast as it can.",
+    ),
+    Option(
         "bwlimit",
         "",
         _V,
@@ -1006,7 +1029,7 @@ FIXED: Final = frozenset(
     " socket-own socket-auth uid gid preserve-capabilities inherit-capabilities privileged-uid privileged-gid"
     " sync-handler-uid sync-handler-gid chroot pivot-root mountpoints detach-network detach-ipc detach-miscellanea"
     " seccomp-filter forbid-devices cgroup-group-name cgroup-memory cgroup-pids cgroup-cpu sandbox dry-run splitting"
-    " secure-splitting check-execvp-arguments add-permitted-hook-files state-dir".split()
+    " secure-splitting check-execvp-arguments add-permitted-hook-files state-dir scrub-rate scrub-checksum".split()
 )
 """What cannot be changed while clsync runs."""
 

@@ -310,6 +310,13 @@ def rate(text: bytes) -> int:
     return number * (unit or 1 << 10)
 
 
+def entries(text: bytes) -> int:
+    """Parse a number of entries a second; 0: none."""
+    number = strtol(text)
+    _within(number, 0, _OFF_T_MAX >> 30)
+    return number
+
+
 def brake(text: bytes) -> Brake:
     """Parse how much may be deleted: a number of entries, a percentage, or `none`."""
     if text == b"none":

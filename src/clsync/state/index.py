@@ -156,6 +156,19 @@ def superseded(rows: sqlite3.Connection, signatures: Mapping[bytes, Signature | 
     return found
 
 
+def noted(rows: sqlite3.Connection, paths: Iterable[bytes]) -> dict[bytes, Signature]:
+    """Return what the index says of some paths, of those it knows. Raises sqlite3.Error or DamagedListing."""
+    found = {}
+    for path in paths:
+        for directory, name in ((path, SELF), (parent(path), path.rpartition(b"/")[2])):
+            part = rows.execute(_PART, (directory, name)).fetchone()
+            record = unpack_part(directory, part[2]).get(name) if part is not None else None
+            if record is not None:
+                found[path] = unpacked(record)
+                break
+    return found
+
+
 def graft(rows: sqlite3.Connection, top: bytes, listings: Iterable[tuple[bytes, Parts]]) -> None:
     """Replace all that is known at and below a directory. Raises sqlite3.Error or DamagedListing."""
     forget(rows, top)

@@ -367,6 +367,10 @@ class Store:
         """Return how many entries the index has below some directories, none of which lies below another."""
         return self._try(lambda: index.objects(self._rows, tops), 0)
 
+    def noted(self, paths: Collection[bytes]) -> dict[bytes, Signature]:
+        """Return what the index says of some paths, nothing of those it does not know."""
+        return self._try(lambda: index.noted(self._rows, paths), {})
+
     def give_up(self, why: str) -> None:
         """Keep the state no longer, because a scan has found it damaged or could not write it."""
         with self._turn:

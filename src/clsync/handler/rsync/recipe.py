@@ -62,6 +62,16 @@ class Recipe:
         """Return the arguments that print what a list would delete, and change nothing."""
         return [b"-n", b"-i", b"-8", *self.listed(), b"--ignore-errors"]
 
+    def differences(self, *, listed: bool, content: bool) -> list[bytes]:
+        """Return the arguments that print in what the target differs, and change nothing.
+
+        `listed`: in the content of the directories of a list; otherwise in everything. `content`: files of equal size
+        and mtime are read as well.
+        """
+        what = self.flat().listed() if listed else self.whole_tree()
+        by = [b"--checksum"] if content else []
+        return [b"-n", b"-8", b"--out-format=%i %n", *what, *by, b"--ignore-errors"]
+
     def bounded(self) -> Recipe:
         """Return the recipe for lists in which nothing is recursive: rules decide on every path."""
         return replace(self, flat_lists=True)

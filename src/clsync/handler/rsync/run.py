@@ -500,7 +500,26 @@ class BatchRun:
         if self._rules is not None:
             goes = lists.flags_of(entries) & flag.MISSING or not self._giving_way.isdisjoint(entries)
             recipe = replace(recipe, makes_way=bool(goes))
+        if force and recipe.compares and self._any_glued(entries):
+            recipe = replace(recipe, compares=False)
         return [*recipe.listed(force=force), *guard], self._batch, self._records(entries)
+
+    def _any_glued(self, entries: Entries) -> bool:
+        """Tell whether a file that may be another one than before hangs on more names at a local destination than here.
+
+        Where content is compared, and is the same, rsync would leave it so.
+        """
+        if self._local is None:
+            return False
+        with suppress(OSError), opened(self._local) as root:
+            look = lstat_below(root)
+            for path, flags in entries.items():
+                if flags & flag.FORCE and not flags & flag.DIRECTORY and flags >> CHANGE_SHIFT & NAME:
+                    with suppress(OSError):
+                        here, there = self._look(path), look(path)
+                        if here is not None and there is not None and there.st_nlink > max(here.st_nlink, 1):
+                            return True
+        return False
 
     def _records(self, entries: Mapping[bytes, int]) -> Iterator[bytes]:
         if self._recipe.missing_args:

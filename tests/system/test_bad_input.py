@@ -186,8 +186,8 @@ def test_options(world: World) -> None:
     message, hint = refused(world, Exit.USAGE, *world.trees, "-Q")
     assert message == "unknown option -Q"
     assert "--help" in hint
-    message, _ = refused(world, Exit.USAGE, *world.trees, "--splitting=1")
-    assert "--splitting is not available in this version" in message
+    message, _ = refused(world, Exit.USAGE, *world.trees, "--cluster-iface=eth0")
+    assert "--cluster-iface is not available in this version" in message
 
 
 def test_values(world: World) -> None:

@@ -23,6 +23,9 @@ OF_DIRECTORY: Final = 16
 MOVED: Final = 32
 """Beside NAME: by a rename, perhaps in another way as well. For handlers that are told."""
 
+CARRIED: Final = 64
+"""Beside NAME: what was renamed here was written before under another name, in the same window."""
+
 DOUBT: Final = 8
 """Nothing is known below this directory (queue overflow, folded siblings, initial sync): compare everything by
 metadata, and whatever changed its ctime since the doubt began by content."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from clsync.core.changes import ATTRIB, CONTENT, DOUBT, MOVED, NAME, OF_DIRECTORY
+from clsync.core.changes import ATTRIB, CARRIED, CONTENT, DOUBT, MOVED, NAME, OF_DIRECTORY
 from clsync.core.classify import Classifier, Freshness
 from clsync.core.dirty import DirtySet
 from clsync.core.moves import Kind, Move, Plan, Step
@@ -149,7 +149,8 @@ async def carry_out(
     compared |= {move.new: move.is_dir for move in arrived if move.new is not None}
     for path, is_dir in compared.items():
         changed = taken.get(path, 0)
-        taken[path] = changed & ~(NAME | MOVED | OF_DIRECTORY) | DOUBT if is_dir else changed & CONTENT | ATTRIB
+        written = CONTENT if changed & (CONTENT | CARRIED) else 0
+        taken[path] = changed & ~(NAME | MOVED | OF_DIRECTORY) | DOUBT if is_dir else written | ATTRIB
     left = [*plan.aside(result.steps), *result.left]
     for path in left:
         taken[path] = NAME

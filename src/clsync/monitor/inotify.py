@@ -17,7 +17,7 @@ from collections.abc import Container, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 
-from clsync.core.changes import ATTRIB, CONTENT, DOUBT, MOVED, NAME, OF_DIRECTORY
+from clsync.core.changes import ATTRIB, CARRIED, CONTENT, DOUBT, MOVED, NAME, OF_DIRECTORY
 from clsync.core.classify import LinkedFile
 from clsync.core.moves import Move, Trace, moves_of
 from clsync.core.paths import is_below, join
@@ -51,6 +51,8 @@ _LENGTH = (12, 13, 14, 15)
 _WRITTEN = _CONTENT | kernel.ATTRIB
 _RENAMED = kernel.MOVED_FROM | kernel.MOVED_TO
 _NAME = kernel.CREATE | kernel.DELETE | _RENAMED
+_CARRIED = 1 << 41
+"""Mask bit of our own: what came here by a rename was written before."""
 _FOLDED = 1 << 40
 """Mask bit of our own: nothing is known below this directory."""
 _LINKED_LIMIT = 100_000
@@ -252,13 +254,14 @@ class InotifyMonitor:
         """Note that a file has left its name, or got another one; what was written to it goes with it."""
         if mask & kernel.MOVED_FROM:
             rewritten = key[:4] + _MODIFIED + bytes(4) + (len(key) - 4).to_bytes(4, sys.byteorder) + key[4:]
-            written = self._window[key] & _WRITTEN | (_CONTENT if rewritten in self._rewritten else 0)
+            written = self._window[key] & _CONTENT | (_CONTENT if rewritten in self._rewritten else 0)
+            written |= _CONTENT if self._window[key] & _CARRIED else 0
             if not mask & kernel.ISDIR:
                 self._file_moves.leaves(
                     cookie, key, written, bool(self._window[key] & kernel.CREATE), self._tree.clock
                 )
-        elif not mask & kernel.ISDIR:
-            self._window[key] |= self._file_moves.comes(cookie, key)
+        elif not mask & kernel.ISDIR and self._file_moves.comes(cookie, key) & _CONTENT:
+            self._window[key] |= _CARRIED
 
     def _look_at_new(self, watch: int, key: bytes) -> None:
         """Remember which file a new name stands for, if it has others: it may be written and removed unseen."""
@@ -723,4 +726,5 @@ def _bits(mask: int) -> int:
         bits |= ATTRIB
     if mask & _NAME:
         bits |= NAME | (OF_DIRECTORY if mask & kernel.ISDIR else 0) | (MOVED if mask & _RENAMED else 0)
+        bits |= CARRIED if mask & _CARRIED else 0
     return bits or ATTRIB

@@ -16,7 +16,7 @@ from clsync.daemon import collector as module
 from clsync.daemon.collector import Collector
 from clsync.daemon.log import Log
 from clsync.kernel import slices
-from clsync.monitor import TreeMonitor
+from clsync.monitor import TreeMonitor, composite
 
 
 def run(top: Path, story: Callable[[Collector], Awaitable[None]]) -> None:
@@ -132,3 +132,39 @@ def test_a_look_while_the_tree_is_watched_anew(tmp_path: Path, monkeypatch: pyte
         assert await taken(collector) == [{b"new"}]
 
     run(tmp_path, story)
+
+
+def test_a_rest_ends_when_its_window_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changes then is not to wait for the end of a rest that was for others."""
+    monkeypatch.setattr(composite, "_SHORT_REST", 3600.0)
+
+    async def story(collector: Collector) -> None:
+        collector.window.collect = 3600.0
+        write(tmp_path, "first")
+        assert collector.drain()
+        assert b"first" in (await part(collector)).ready
+        assert collector.due() is None
+        write(tmp_path, "second")
+        async with asyncio.timeout(60):
+            while collector.due() is None:
+                await asyncio.sleep(0.01)
+
+    run(tmp_path, story)
+
+
+def test_a_short_queue_is_read_soon_and_so_is_one_that_has_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor = TreeMonitor(
+        bytes(tmp_path), kind="inotify", rules=Rules(), follow_mounts=False, poll_interval=1.0, log=lambda text: None
+    )
+    assert monitor.rest() == composite._LONG_REST  # nothing is watched by inotify yet
+    monkeypatch.setattr(composite, "_BUSY", -1.0)
+    monitor.drain()
+    assert monitor.rest() == composite._SHORT_REST
+    monkeypatch.setattr(composite, "_BUSY", 3600.0)
+    assert monitor.rest() == composite._LONG_REST
+    for _ in monitor.arm():
+        pass
+    assert monitor.rest() == composite._SHORT_REST
+    monitor.close()

@@ -9,7 +9,7 @@ from hypothesis import given, note
 
 from clsync.core.batch import DIRECTORY, FORCE, LINKED, MISSING, RECURSIVE, REGULAR
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
-from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
+from clsync.core.classify import CHANGE_SHIFT, NOT_PLAIN, Classifier, Freshness, LinkedFile, Plain, plain
 from clsync.core.paths import ancestors, is_below, join, parent
 from tests.support.proofs import Choices, choices, examples
 
@@ -61,6 +61,11 @@ class Tree:
         """Return the first ancestor that is no directory, else the path."""
         return next((up for up in ancestors(path) if up not in self.nodes or not self.nodes[up].is_dir), path)
 
+    def plain(self, path: bytes) -> Plain:
+        """Tell what counts of a regular file with one name, below directories alone."""
+        node = self.nodes.get(path) if self.reduced(path) == path else None
+        return plain(node) if node is not None else NOT_PLAIN
+
 
 def any_tree(c: Choices) -> Tree:
     tree = Tree()
@@ -87,21 +92,26 @@ def permits(path: bytes, is_dir: bool) -> bool:
     return b"no" not in path.split(b"/")
 
 
-def classified(tree: Tree, changes: dict[bytes, int], parts: int, rules: bool, ripe: frozenset[bytes]) -> Classifier:
+def classified(
+    tree: Tree, changes: dict[bytes, int], parts: int, rules: bool, ripe: frozenset[bytes], short: bool
+) -> Classifier:
     classifier = Classifier(tree.lstat, FRESH, permits if rules else None, big=BIG, ripe=ripe)
     items = list(changes.items())
     for at in range(parts):
-        classifier.add(items[at::parts])
+        part = items[at::parts]
+        if short:
+            part = classifier.add_plain(part, [tree.plain(path) for path, _ in part])
+        classifier.add(part)
     return classifier
 
 
 @examples(20)
-@given(choices(110))
+@given(choices(111))
 def test_everything_dirty_is_covered_and_batches_keep_their_promises(drawn: Choices) -> None:
     tree, changes, rules = any_tree(drawn), any_changes(drawn), drawn.number(2) == 1
     ripe = frozenset(path for path in changes if drawn.number(2))
     note(f"{tree}\n{changes} rules: {rules}")
-    classifier = classified(tree, changes, 1 + drawn.number(3), rules, ripe)
+    classifier = classified(tree, changes, 1 + drawn.number(3), rules, ripe, drawn.number(2) == 1)
     entries = classifier.finish()
     for path, bits in changes.items():
         real = tree.reduced(path)
@@ -161,7 +171,8 @@ def check_batch(tree: Tree, entries: dict[bytes, int]) -> None:
 @given(choices(110))
 def test_slices_make_no_difference(drawn: Choices) -> None:
     tree, changes = any_tree(drawn), any_changes(drawn)
-    whole, sliced = classified(tree, changes, 1, True, frozenset()), classified(tree, changes, 3, True, frozenset())
+    whole = classified(tree, changes, 1, True, frozenset(), short=False)
+    sliced = classified(tree, changes, 3, True, frozenset(), short=True)
     assert whole.finish() == sliced.finish()
     assert (whole.postponed.keys(), whole.linked) == (sliced.postponed.keys(), sliced.linked)
 
@@ -170,7 +181,7 @@ def test_slices_make_no_difference(drawn: Choices) -> None:
 @given(choices(110))
 def test_every_name_seen_of_a_linked_file_is_noted(drawn: Choices) -> None:
     tree, changes = any_tree(drawn), any_changes(drawn)
-    classifier = classified(tree, changes, 1, False, frozenset(changes))
+    classifier = classified(tree, changes, 1, False, frozenset(changes), short=False)
     for path in changes:
         real = tree.reduced(path)
         node = tree.nodes.get(real)

@@ -24,7 +24,7 @@ from clsync.daemon.prepare import DirectPreparation, Prepared
 from clsync.errors import OperatorError
 from clsync.kernel.credentials import Ids
 from clsync.options import load
-from clsync.privilege.looks import unpacked
+from clsync.privilege.looks import unpacked, unpacked_plain
 from clsync.privilege.port import Caller, raise_error, socket_pair
 from clsync.privilege.wire import (
     FRAME_LIMIT,
@@ -170,6 +170,9 @@ def test_behind_a_symlink_there_is_nothing_to_be_seen(asked: Asked) -> None:
     (records,) = asked.caller.call(Op.LOOK, root, [b"way", b"way/secret", b"way/source/file"])
     assert [seen.errno for seen in unpacked(records, 3)] == [0, 2, 2]
     assert not asked.listed(root, b"way")
+    asked.source.joinpath("file").write_bytes(b"123")
+    (records,) = asked.caller.call(Op.LOOK_PLAIN, root, [b"way", b"way/source/file", b"file", b"nothing"])
+    assert [size for size, _, _ in unpacked_plain(records, 4)] == [-1, -1, 3, -1]
 
 
 def test_a_long_directory_is_listed_in_turns(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clsync.privilege.looks import ABSENT, packed, packed_error, unpacked
+from clsync.core.classify import NOT_PLAIN
+from clsync.privilege.looks import packed, packed_plain, unpacked, unpacked_plain
 from clsync.privilege.wire import (
     FRAME_LIMIT,
     PATHS_AT_ONCE,
@@ -116,12 +118,22 @@ def test_paths_go_in_frames_and_none_is_left_out(paths: list[bytes]) -> None:
 
 def test_looks_come_through() -> None:
     here = os.lstat(__file__)
-    found, absent, unknown = unpacked(packed(here) + ABSENT + packed_error(PermissionError(13, "no")), 3)
+    found, absent, unknown = unpacked(b"".join(map(packed, (here, None, PermissionError(13, "no")))), 3)
     for name in found._fields[1:]:
         assert getattr(found, name) == getattr(here, name)
     assert (found.errno, absent.errno, unknown.errno) == (0, 2, 13)
     with pytest.raises(Refused):
-        unpacked(ABSENT, 2)
+        unpacked(packed(None), 2)
+
+
+def test_what_is_plain_comes_through(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("file")
+    here = [os.lstat(tmp_path / name) for name in ("file", "link", ".")]
+    records = packed_plain([*here, None, PermissionError(13, "no")])
+    assert list(unpacked_plain(records, 5)) == [(5, here[0].st_mtime_ns, here[0].st_ctime_ns), *[NOT_PLAIN] * 4]
+    with pytest.raises(Refused):
+        unpacked_plain(records, 4)
 
 
 def test_long_texts_go_in_frames_as_well() -> None:

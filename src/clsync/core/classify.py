@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from clsync.core import batch as flag
@@ -41,9 +41,21 @@ class Stat(Protocol):
 Lstat = Callable[[bytes], Stat | None]
 """Answers None where nothing stands; raises OSError only for what is neither present nor absent (EIO, EACCES)."""
 
+Plain = tuple[int, int, int]
+"""Size, mtime and ctime (ns) of a regular file with one name; what nearly all changes are."""
+NOT_PLAIN: Plain = (-1, 0, 0)
+"""Anything else, or nothing, or not known."""
+
 _REGULAR = stat.S_IFREG >> 12
 CHANGE_SHIFT = 8
 """The change bits of an entry are kept above its flags, for handlers that report them."""
+
+
+def plain(found: Stat) -> Plain:
+    """Return what counts of a regular file with one name."""
+    if found.st_nlink != 1 or found.st_mode >> 12 != _REGULAR:
+        return NOT_PLAIN
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class Freshness(NamedTuple):
@@ -80,12 +92,9 @@ class Classifier:
         device: int | None = None,
         mount_points: bool = True,
         reaches: Callable[[bytes], bool] | None = None,
-        quick: Callable[[bytes], Stat] | None = None,
         signatures: Signatures | None = None,
     ) -> None:
         """`permits` and `reaches`: the rules, if there are any.
-
-        `quick`: as `lstat`, but raises OSError for anything out of the ordinary; `lstat` is asked then.
 
         `device`: what lies on another one is left out (None: on any); directories in which one begins are entered for
         themselves alone, if at all (`mount_points`).
@@ -107,14 +116,11 @@ class Classifier:
         self._lstat, self._permits, self._reaches = lstat, permits, reaches
         self._big, self._ripe = big, ripe
         self._fresh_after, self._fresh_until = freshness
-        self._directories: set[bytes] = set()
-        self._quick = quick
+        self.directories: set[bytes] = set()
+        """Those that are known to be real, and lie below real ones alone."""
 
     def add(self, changes: Iterable[tuple[bytes, int]]) -> None:
         """Classify changed paths by what stands there now."""
-        short = self._permits is None and self._device is None and self._signatures is None
-        if short and self._quick is not None:
-            changes = self._add_files(changes, self._quick)
         for path, bits in changes:
             try:
                 path, bits = self._reduce(path, bits)
@@ -122,39 +128,34 @@ class Classifier:
             except OSError as error:
                 self.unreadable[path] = error.strerror or str(error)
 
-    def _add_files(
-        self, changes: Iterable[tuple[bytes, int]], quick: Callable[[bytes], Stat]
-    ) -> Iterator[tuple[bytes, int]]:
-        """Classify what nearly all changes are, files with one name, by a short way; yield the others."""
-        directories, entries = self._directories, self.entries
-        regular, here, alike = _REGULAR, b"", -1
-        plain = forced = 0
+    @property
+    def takes_plain(self) -> bool:
+        """Whether size and times are all that has to be known of regular files with one name."""
+        return self._device is None and self._signatures is None
+
+    def add_plain(self, changes: Sequence[tuple[bytes, int]], found: Iterable[Plain]) -> list[tuple[bytes, int]]:
+        """Classify regular files with one name by a short way (see `takes_plain`); return all other changes.
+
+        `found`: what stands at each path, below real directories alone.
+        """
+        entries, permits, others = self.entries, self._permits, list[tuple[bytes, int]]()
+        alike, plain, forced = -1, 0, 0
         after, until, big = self._fresh_after, self._fresh_until, self._big or sys.maxsize
-        for path, bits in changes:
-            cut = path.rfind(b"/")
-            directory = path[:cut] if cut > 0 else b""
-            if directory != here:
-                if directory and directory not in directories:
-                    yield path, bits
-                    continue
-                here = directory
+        for change, (size, mtime, ctime) in zip(changes, found, strict=True):
+            path, bits = change
+            if not 0 <= size <= big or path in entries or (permits is not None and not permits(path, False)):
+                others.append(change)
+                continue
             if bits != alike:
                 alike = bits
                 plain = flag.REGULAR | bits << CHANGE_SHIFT
                 forced = plain | flag.FORCE if bits & (CONTENT | NAME) else 0
-            try:
-                found = quick(path)
-            except OSError:
-                yield path, bits
-                continue
-            if found.st_nlink != 1 or found.st_size > big or found.st_mode >> 12 != regular or path in entries:
-                yield path, bits
-            elif not forced:
-                self.attribute_bytes += found.st_size
+            if not forced:
+                self.attribute_bytes += size
                 entries[path] = plain
             else:
-                mtime = found.st_mtime_ns
-                entries[path] = plain if after < mtime <= until and mtime == found.st_ctime_ns else forced
+                entries[path] = plain if after < mtime <= until and mtime == ctime else forced
+        return others
 
     def stands(self, path: bytes) -> Stat | None:
         """Return what stands at a path below real directories only; None where nothing does, or where none can look."""
@@ -165,17 +166,17 @@ class Classifier:
 
     def _reduce(self, path: bytes, bits: int) -> tuple[bytes, int]:
         """Replace a path below something that is no directory by that something."""
-        if parent(path) in self._directories:
+        if parent(path) in self.directories:
             return path, bits
         for up in ancestors(path):
-            if up in self._directories:
+            if up in self.directories:
                 continue
             found = self._lstat(up)
             if found is None or not stat.S_ISDIR(found.st_mode):
                 return up, NAME | OF_DIRECTORY
             if self._elsewhere(found):
                 return up, ATTRIB
-            self._directories.add(up)
+            self.directories.add(up)
         return path, bits
 
     def _elsewhere(self, found: Stat | None) -> bool:

@@ -38,7 +38,7 @@ from clsync.kernel.mounts import devices_shown_twice
 from clsync.kernel.ops import Scan
 from clsync.monitor.base import Changed, Monitor, Unnamed
 from clsync.options import Assignment, Block, Change
-from clsync.privilege.looks import ABSENT, packed, packed_error
+from clsync.privilege.looks import packed, packed_plain
 from clsync.privilege.moves import packed_moves, unpacked_steps
 from clsync.privilege.port import Port, error_frame
 from clsync.privilege.wire import (
@@ -335,7 +335,10 @@ class Broker:
         return (*self._access.ops.identity(directory), found.st_dev, found.st_nlink)
 
     def _look(self, number: int, paths: list[bytes]) -> Sequence[Any]:
-        return (b"".join(_looked_at(_known(self._directories, number), paths)),)
+        return (b"".join(map(packed, _looked_at(_known(self._directories, number), paths))),)
+
+    def _look_plain(self, number: int, paths: list[bytes]) -> Sequence[Any]:
+        return (packed_plain(_looked_at(_known(self._directories, number), paths)),)
 
     def _list(self, number: int, paths: list[bytes]) -> Sequence[Any]:
         directory = _known(self._directories, number)
@@ -425,7 +428,7 @@ class Broker:
     def _monitor_drain(self, number: int) -> Sequence[Any]:
         monitor = _known(self._watching, number).monitor
         filled, due = monitor.drain(), monitor.due()
-        return filled, monitor.root_gone(), monitor.looking(), -1.0 if due is None else due
+        return filled, monitor.root_gone(), monitor.looking(), -1.0 if due is None else due, monitor.rest()
 
     def _monitor_look(self, number: int) -> Sequence[Any]:
         _known(self._watching, number).monitor.begin_look()
@@ -515,7 +518,7 @@ class Broker:
         monitor = _known(self._watching, number).monitor
         try:
             with opened(self._made.root) as root:
-                stands = next(_looked_at(root, paths)) != ABSENT
+                stands = next(_looked_at(root, paths)) is not None
         except OSError:
             stands = False  # it is the monitor that tells of a root that is gone
         return (monitor.watch_file(paths[0], LinkedFile(*file)) if stands else 0,)
@@ -794,6 +797,7 @@ class Broker:
         Op.CLOSE_ROOT: _close_root,
         Op.IDENTITY: _identity,
         Op.LOOK: _look,
+        Op.LOOK_PLAIN: _look_plain,
         Op.LIST: _list,
         Op.LIST_NEXT: _list_next,
         Op.SHOWN_TWICE: _shown_twice,
@@ -900,12 +904,12 @@ def _change(key: str, text: str) -> Change:
     return Assignment(key, value) if key else Block(value)
 
 
-def _looked_at(root: int, paths: list[bytes]) -> Iterator[bytes]:
-    """Yield what stands at paths below a directory; behind a symlink stands nothing."""
+def _looked_at(root: int, paths: list[bytes]) -> Iterator[os.stat_result | OSError | None]:
+    """Yield what stands at paths below a directory, or why nobody can tell; behind a symlink stands nothing."""
     lstat = os.lstat
     above, here, closing = b"", root, -1
-    missing: bytes | None = None
-    """The answer for everything in `above`, where that is no directory."""
+    missing: OSError | None = None
+    """The answer for everything in `above`, where it has no descriptor."""
     try:
         for path in paths:
             directory, _, name = path.rpartition(b"/")
@@ -918,16 +922,16 @@ def _looked_at(root: int, paths: list[bytes]) -> Iterator[bytes]:
                     try:
                         here = closing = open_beneath(root, directory, _WHERE)
                     except OSError as error:
-                        missing = ABSENT if error.errno in GONE else packed_error(error)
-            if missing is not None:
+                        here, missing = -1, error if error.errno not in GONE else None
+            if here < 0:
                 yield missing
                 continue
             try:
-                yield packed(lstat(name or b".", dir_fd=here))
+                yield lstat(name or b".", dir_fd=here)
             except (FileNotFoundError, NotADirectoryError):
-                yield ABSENT
+                yield None
             except OSError as error:
-                yield packed_error(error)
+                yield error
     finally:
         if closing >= 0:
             os.close(closing)
@@ -944,7 +948,7 @@ def _listed(root: int, paths: list[bytes]) -> Generator[Sequence[Any], None, Non
         try:
             with os.scandir(directory) as entries:
                 while names := [os.fsencode(entry.name) for entry in islice(entries, _AT_ONCE)]:
-                    yield number, 0, names, b"".join(_looked_at(directory, names))
+                    yield number, 0, names, b"".join(map(packed, _looked_at(directory, names)))
         except OSError as error:
             yield number, error.errno or 0, [], b""
         finally:

@@ -22,8 +22,8 @@ PART = 65_536
 _ARM_TURN = 0.02
 _CATCHING_UP = 10.0
 """Seconds after which a queue that never gets empty is taken for read, as a rule."""
-_REST = 0.01
-"""Seconds between two reads while a window is open; the queue of inotify holds more than comes in that time."""
+_LEAST_REST = 0.001
+"""Seconds between two reads that are worth the while."""
 
 
 class Taking(NamedTuple):
@@ -110,8 +110,8 @@ class Collector:
             window.open(now)
             self._wake()
         due = window.due()
-        if filled and due is not None and abs(due - now) > 2 * _REST:
-            self._rest(monitor)  # it is not due yet, or waits for a handler
+        if filled and due is not None:
+            self._rest(monitor, min(abs(due - now), monitor.rest()))  # it is not due yet, or waits for a handler
         if monitor.root_gone():
             self._root_gone()
         wanted = monitor.due()
@@ -141,13 +141,16 @@ class Collector:
             self.drain()
             await asyncio.sleep(0)
 
-    def _rest(self, monitor: Monitor) -> None:
+    def _rest(self, monitor: Monitor, seconds: float) -> None:
         """Let events gather in the kernel, which folds some of them: reading each as it comes costs far more."""
         loop = asyncio.get_running_loop()
-        if self._resting is None and loop.remove_reader(monitor.fileno()):
-            self._resting = loop.call_later(_REST, self._rested)
+        if self._resting is None and seconds > _LEAST_REST and loop.remove_reader(monitor.fileno()):
+            self._resting = loop.call_later(seconds, self._end_rest)
 
-    def _rested(self) -> None:
+    def _end_rest(self) -> None:
+        if self._resting is None:
+            return
+        self._resting.cancel()
         self._resting = None
         if self.monitor is not None:
             asyncio.get_running_loop().add_reader(self.monitor.fileno(), self.drain)
@@ -193,6 +196,7 @@ class Collector:
                 return
             if self._taking is None:
                 self.window.close(now)
+                self._end_rest()  # what comes now opens the next one
                 since, self._last_take = self._last_take, time.time()
                 # The monitor may have ended a window for somebody's look: what was moved in that one is not told now.
                 looked_at = self._unseen is not None or bool(self._seen)

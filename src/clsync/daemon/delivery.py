@@ -514,9 +514,10 @@ class _WrittenDown:
 def _written(looks: Looks, path: bytes) -> float | None:
     """Return when a file was written last (wall clock); None where that cannot be told."""
     try:
-        return looks.quick(path).st_mtime_ns / 1e9
+        found = looks.lstat(path)
     except OSError:
         return None
+    return found.st_mtime_ns / 1e9 if found is not None else None
 
 
 def _named(entries: dict[bytes, int]) -> str:

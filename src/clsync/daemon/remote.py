@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.classify import LinkedFile, Stat
+from clsync.core.classify import LinkedFile, Plain, Stat
 from clsync.core.moves import Move, Step
 from clsync.core.paths import ancestors, join
 from clsync.core.rules import Rules
@@ -31,7 +31,7 @@ from clsync.kernel.ops import Identity, KernelOps, Looks, Scan
 from clsync.kernel.slices import in_steps
 from clsync.monitor.base import Changed, Monitor, Unnamed
 from clsync.options import Assignment, Change, Settings
-from clsync.privilege.looks import Seen, unpacked
+from clsync.privilege.looks import Seen, unpacked, unpacked_plain
 from clsync.privilege.moves import packed_steps, unpacked_moves
 from clsync.privilege.port import Caller, Port, raise_error
 from clsync.privilege.wire import SIGNATURES, STEPS_LIMIT, Frame, Kind, Op, Refused, framed, in_frames, pack, unpack
@@ -169,10 +169,10 @@ class RemoteOps:
 class _RemoteLooks(Looks):
     """lstat of the broker, for many paths at once where they are known before."""
 
-    at_once = 1024
+    at_once = 4096
 
     def __init__(self, caller: Caller, directory: int) -> None:
-        super().__init__(self._lstat, self._quick)
+        super().__init__(self._lstat, self._plain)
         self._caller, self._directory = caller, directory
         self._seen: dict[bytes, Seen] = {}
         """What will be asked for."""
@@ -203,11 +203,11 @@ class _RemoteLooks(Looks):
         seen = self._seen.get(path) or self._above.get(path)
         return seen if seen is not None else self._look([path])[path]
 
-    def _quick(self, path: bytes) -> Seen:
-        seen = self._seen.get(path) or self._found(path)
-        if seen.errno:
-            raise OSError(seen.errno, os.strerror(seen.errno), path)
-        return seen
+    def _plain(self, paths: Sequence[bytes], real: set[bytes]) -> Iterator[Plain]:
+        for part in in_frames(paths):
+            these = paths[part]
+            (records,) = self._caller.call(Op.LOOK_PLAIN, self._directory, these)
+            yield from unpacked_plain(records, len(these))
 
     def _lstat(self, path: bytes) -> Seen | None:
         seen = self._found(path)
@@ -255,7 +255,7 @@ class RemoteMonitor:
         self._caller = caller
         (self._number,) = caller.call(Op.MONITOR_OPEN, digest_of(rules))
         (self._descriptor,) = caller.descriptors
-        self._root_gone, self._looking, self._due = False, False, -1.0
+        self._root_gone, self._looking, self._due, self._rest = False, False, -1.0, 0.0
 
     def arm(self) -> Iterator[None]:
         """Start watching (see `Monitor`)."""
@@ -287,9 +287,13 @@ class RemoteMonitor:
         """Tell whether that look went on when `drain` was called last."""
         return self._looking
 
+    def rest(self) -> float:
+        """Return for how long events may gather in the kernel, as things were when `drain` was called last."""
+        return self._rest
+
     def drain(self) -> bool:
         """Fold what the kernel has (see `Monitor`)."""
-        filled, self._root_gone, self._looking, self._due = self._call(Op.MONITOR_DRAIN)
+        filled, self._root_gone, self._looking, self._due, self._rest = self._call(Op.MONITOR_DRAIN)
         return bool(filled)
 
     def take(self) -> Iterator[Changed]:

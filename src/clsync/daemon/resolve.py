@@ -121,10 +121,11 @@ class Resolver:
             device,
             mount_points,
             rules.reaches if rules is not None else None,
-            looks.quick,
             self.signatures,
         )
         async for part in in_parts(changes.items(), looks.at_once):
+            if classifier.takes_plain:
+                part = classifier.add_plain(part, looks.plain([path for path, _ in part], classifier.directories))
             looks.expect([path for path, _ in part])
             classifier.add(part)
         survivors = self._survivors(changes, classifier)

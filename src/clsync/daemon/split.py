@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -80,6 +81,7 @@ def run_as_process(worker: Worker, make_broker: Callable[[], Broker]) -> int:
     preload()
     # Until they are passed on, signals wait: they would end this part alone.
     signal.pthread_sigmask(signal.SIG_BLOCK, _passed_on(worker))
+    gc.freeze()  # what both have is looked through by neither: that would copy it
     pid = os.fork()
     if not pid:
         for end in (looks[0], runs[0]):

@@ -10,16 +10,16 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from clsync.core.classify import Stat
+from clsync.core.classify import Plain, Stat
 from clsync.kernel import linkscan
 from clsync.kernel.fanotify import handle_of
 from clsync.kernel.mounts import devices_shown_twice
 from clsync.kernel.process import spawn
-from clsync.kernel.walk import lstat_below, walk
+from clsync.kernel.walk import lstat_below, plain_below, walk
 
 
 class Identity(NamedTuple):
@@ -38,12 +38,17 @@ class Looks:
     at_once = 64
     """Paths that `expect` is told of at a time."""
 
-    def __init__(self, lstat: Callable[[bytes], Stat | None], quick: Callable[[bytes], Stat]) -> None:
+    def __init__(
+        self,
+        lstat: Callable[[bytes], Stat | None],
+        plain: Callable[[Sequence[bytes], set[bytes]], Iterable[Plain]],
+    ) -> None:
         """`lstat` answers None where nothing stands, and raises OSError for what is neither present nor absent.
 
-        `quick` raises OSError for anything out of the ordinary; `lstat` is asked then.
+        `plain` tells of paths, in their order, which are regular files with one name below real directories alone. It is
+        given directories that are known to be real, and may add others to them.
         """
-        self.lstat, self.quick = lstat, quick
+        self.lstat, self.plain = lstat, plain
 
     def expect(self, paths: Collection[bytes]) -> None:
         """Be told which paths are looked at next."""
@@ -142,7 +147,7 @@ class DirectOps:
 
     def looks(self, directory: int) -> Looks:
         """Return lstat for paths relative to it."""
-        return Looks(lstat_below(directory), partial(os.lstat, dir_fd=directory))
+        return Looks(lstat_below(directory), partial(plain_below, directory))
 
     def walk(
         self, directory: int, top: bytes, enter: Callable[[bytes], bool], one_file_system: bool

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from clsync.core.classify import Stat
+from clsync.core.classify import NOT_PLAIN, Plain, Stat, plain
 from clsync.core.paths import ancestors, join
 
 S = TypeVar("S", bound=Stat)
@@ -33,6 +33,40 @@ def lstat_below(root: int) -> Callable[[bytes], os.stat_result | None]:
             return _lstat_deep(root, path)
 
     return look
+
+
+def plain_below(root: int, paths: Sequence[bytes], real: set[bytes]) -> Iterator[Plain]:
+    """Yield what stands at paths relative to the descriptor `root`, as far as it is plain.
+
+    `real`: directories that are known to be no symlinks, nor to lie behind one; others that are met are added.
+    """
+    lstat, here, stands = os.lstat, b"", True
+    for path in paths:
+        cut = path.rfind(b"/")
+        directory = path[:cut] if cut > 0 else b""
+        if directory != here:
+            here, stands = directory, not directory or directory in real or _is_real(root, directory, real)
+        if not stands:
+            yield NOT_PLAIN
+            continue
+        try:
+            found = lstat(path, dir_fd=root)
+        except OSError:
+            yield NOT_PLAIN
+        else:
+            yield plain(found)
+
+
+def _is_real(root: int, directory: bytes, real: set[bytes]) -> bool:
+    for up in (*ancestors(directory), directory):
+        if up not in real:
+            try:
+                if not stat.S_ISDIR(os.lstat(up, dir_fd=root).st_mode):
+                    return False
+            except OSError:
+                return False
+            real.add(up)
+    return True
 
 
 def lstat_straight(root: int) -> Callable[[bytes], os.stat_result | None]:

@@ -63,6 +63,10 @@ class Monitor(Protocol):
         """Tell whether a look that was begun this way goes on."""
         ...
 
+    def rest(self) -> float:
+        """Return the seconds for which events may gather in the kernel, by what the last `drain` has found there."""
+        ...
+
     def drain(self) -> bool:
         """Fold what the kernel has into the window, about 10 ms of work at most; True if the window is not empty."""
         ...

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from operator import attrgetter
 from typing import Final, NamedTuple
 
+from clsync.core.classify import NOT_PLAIN, Plain
 from clsync.privilege.wire import Refused
 
 _RECORD: Final = struct.Struct("<iIQQQIIQqQQqqq")
+_PLAIN: Final = struct.Struct("<qqq")
 
 
 class Seen(NamedTuple):
@@ -41,17 +44,38 @@ _seen = partial(tuple.__new__, Seen)
 """`Seen._make`, four times as fast."""
 
 
-def packed(found: os.stat_result) -> bytes:
-    """Return the record of what stands at a path."""
+def packed(found: os.stat_result | OSError | None) -> bytes:
+    """Return the record of what stands at a path, if anything does, or of why nobody can tell."""
+    if found is None:
+        return _ABSENT
+    if isinstance(found, OSError):
+        return _pack(found.errno or errno.EIO, *[0] * 13)
     return _pack(0, *_fields(found))
 
 
-def packed_error(error: OSError) -> bytes:
-    """Return the record that says why nobody can tell."""
-    return _pack(error.errno or errno.EIO, *[0] * 13)
+_ABSENT: Final = _pack(errno.ENOENT, *[0] * 13)
 
 
-ABSENT: Final = _pack(errno.ENOENT, *[0] * 13)
+def packed_plain(found: Iterable[os.stat_result | OSError | None]) -> bytes:
+    """Return the records of what stands at paths, if it is plain (`core.classify`)."""
+    pack, stands, regular = _PLAIN.pack, os.stat_result, stat.S_IFREG >> 12
+    records = [  # as `plain` does, of which nothing is called here: this is done for each path that changes
+        pack(one.st_size, one.st_mtime_ns, one.st_ctime_ns)
+        if isinstance(one, stands) and one.st_nlink == 1 and one.st_mode >> 12 == regular
+        else _NOT_PLAIN
+        for one in found
+    ]
+    return b"".join(records)
+
+
+_NOT_PLAIN: Final = _PLAIN.pack(*NOT_PLAIN)
+
+
+def unpacked_plain(data: bytes, count: int) -> Iterator[Plain]:
+    """Yield what these records say. Raises Refused if there are not as many."""
+    if len(data) != count * _PLAIN.size:
+        raise Refused("an answer of the wrong length")
+    return _PLAIN.iter_unpack(data)
 
 
 def unpacked(data: bytes, count: int) -> Iterator[Seen]:

@@ -190,8 +190,8 @@ class Port:
         except OSError:
             self.close()
             return
-        self._loop.remove_writer(self._socket.fileno())
         if not self._drained.is_set():
+            self._loop.remove_writer(self._socket.fileno())
             self._drained.set()
             self._go_on()
 
@@ -210,6 +210,8 @@ class Port:
                 return
             self._frames.feed(data)
             self._dispatch()
+            if len(data) < _CHUNK:
+                return  # that was all
 
     def _dispatch(self) -> None:
         try:

@@ -54,6 +54,7 @@ class Op(IntEnum):
     STATUS = 11
     STANDBY = 12
     DUMP = 13
+    LOOK_PLAIN = 14
     MONITOR_OPEN = 20
     MONITOR_ARM = 21
     MONITOR_DRAIN = 22
@@ -99,6 +100,7 @@ SIGNATURES: Final = {
     Op.CLOSE_ROOT: Signature("u"),
     Op.IDENTITY: Signature("u", "uuyuu"),
     Op.LOOK: Signature("uP", "y"),
+    Op.LOOK_PLAIN: Signature("uP", "y"),
     Op.LIST: Signature("uP", "u"),
     Op.LIST_NEXT: Signature("u", "b", "uuPy"),
     Op.SHOWN_TWICE: Signature("u", "U"),
@@ -111,7 +113,7 @@ SIGNATURES: Final = {
     Op.MONITOR_OPEN: Signature("y", "u"),
     Op.MONITOR_ARM: Signature("u", "b"),
     Op.MONITOR_LOOK: Signature("u"),
-    Op.MONITOR_DRAIN: Signature("u", "bbbd"),
+    Op.MONITOR_DRAIN: Signature("u", "bbbdd"),
     Op.MONITOR_DESCRIBE: Signature("u", "s"),
     Op.MONITOR_TAKE: Signature("u"),
     Op.MONITOR_NEXT: Signature("u", "b", "uP"),
@@ -210,20 +212,18 @@ def unpack(signature: str, body: bytes) -> list[Any]:
 
 def in_frames(paths: Sequence[bytes], texts: Sequence[str] = ()) -> Iterator[slice]:
     """Cut paths into parts that go into one frame each; `texts`: one for each path, if there are any."""
-    lengths = list(map(len, paths))
-    if texts:
-        lengths = [length + 4 * len(text) for length, text in zip(lengths, texts, strict=True)]
     for first in range(0, len(paths), PATHS_AT_ONCE):
-        yield from _halved(lengths, first, min(first + PATHS_AT_ONCE, len(paths)))
+        yield from _halved(paths, texts, first, min(first + PATHS_AT_ONCE, len(paths)))
 
 
-def _halved(lengths: Sequence[int], first: int, end: int) -> Iterator[slice]:
-    if sum(lengths[first:end]) <= BYTES_AT_ONCE or end - first == 1:
-        yield slice(first, end)
+def _halved(paths: Sequence[bytes], texts: Sequence[str], first: int, end: int) -> Iterator[slice]:
+    part = slice(first, end)
+    if len(b"".join(paths[part])) + 4 * len("".join(texts[part])) <= BYTES_AT_ONCE or end - first == 1:
+        yield part
         return
     middle = (first + end) // 2
-    yield from _halved(lengths, first, middle)
-    yield from _halved(lengths, middle, end)
+    yield from _halved(paths, texts, first, middle)
+    yield from _halved(paths, texts, middle, end)
 
 
 def _pack_bytes(value: bytes) -> bytes:
@@ -282,9 +282,11 @@ def _unpack_paths(body: bytes, at: int) -> tuple[list[bytes], int]:
 def _leads_out(joined: bytes) -> bool:
     """Tell whether one of some paths, with NUL between them, is absolute, or has an empty, `.` or `..` component."""
     framed_in = b"\0%b\0" % joined
+    components = framed_in.replace(b"\0", b"/")
+    if b"//" not in components and b"/." not in components:
+        return False  # nearly always, and quickly found
     if b"\0/" in framed_in or b"//" in framed_in or b"/\0" in framed_in:
         return True
-    components = framed_in.replace(b"\0", b"/")
     return b"/./" in components or b"/../" in components
 
 

@@ -254,14 +254,12 @@ class InotifyMonitor:
         """Note that a file has left its name, or got another one; what was written to it goes with it."""
         if mask & kernel.MOVED_FROM:
             rewritten = key[:4] + _MODIFIED + bytes(4) + (len(key) - 4).to_bytes(4, sys.byteorder) + key[4:]
-            written = self._window[key] & _CONTENT | (_CONTENT if rewritten in self._rewritten else 0)
-            written |= _CONTENT if self._window[key] & _CARRIED else 0
+            known = self._window.get(key, 0)
+            written = _CONTENT if known & (_CONTENT | _CARRIED) or rewritten in self._rewritten else 0
             if not mask & kernel.ISDIR:
-                self._file_moves.leaves(
-                    cookie, key, written, bool(self._window[key] & kernel.CREATE), self._tree.clock
-                )
+                self._file_moves.leaves(cookie, key, written, bool(known & kernel.CREATE), self._tree.clock)
         elif not mask & kernel.ISDIR and self._file_moves.comes(cookie, key) & _CONTENT:
-            self._window[key] |= _CARRIED
+            self._window[key] = self._window.get(key, 0) | _CARRIED
 
     def _look_at_new(self, watch: int, key: bytes) -> None:
         """Remember which file a new name stands for, if it has others: it may be written and removed unseen."""

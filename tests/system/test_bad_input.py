@@ -418,7 +418,7 @@ def test_deletions_make_room(world: World, old: str, new: str) -> None:
     world.write(old, "o" * 2_800_000)
     coming = world.file("coming", "n" * 1_500_000)
     with mounted("tmpfs", world.destination, "size=4m"):
-        with world.daemon("-Mcopy", delays=("-t0.2", "-w0")) as daemon:
+        with world.daemon("-Mcopy", delays=("-t1", "-w0")) as daemon:
             daemon.wait_for_log(SYNCED)
             (world.source / old).unlink()
             coming.rename(world.source / new)

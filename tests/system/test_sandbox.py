@@ -623,15 +623,15 @@ def test_over_ssh(world: World) -> None:
             assert kept
             assert {status(pid)["Seccomp"] for pid in kept} == {"2"}
             daemon.stop()
+        with listening(world) as port:
+            text = OVER_SSH.replace("{ssh}", str(world.top / "ssh")).replace("{port}", str(port))
+            world.file("bin/rsync", text, 0o755)
+            env["PATH"] = f"{world.top}/bin:{env['PATH']}"
+            done = world.run(*said[:2], "--only-initialsync", "--retries=1", head=head, env=env)
+            assert done.code != 0
+            assert "can: +source+key+known-hosts+network+control " in done.err
     finally:
         host.stop()
-    with listening(world) as port:
-        text = OVER_SSH.replace("{ssh}", str(world.top / "ssh")).replace("{port}", str(port))
-        world.file("bin/rsync", text, 0o755)
-        env["PATH"] = f"{world.top}/bin:{env['PATH']}"
-        done = world.run(*said[:2], "--only-initialsync", "--retries=1", head=head, env=env)
-        assert done.code != 0
-        assert "can: +source+key+known-hosts+network+control " in done.err
 
 
 def connected(port: int) -> list[int]:

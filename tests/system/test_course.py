@@ -112,7 +112,8 @@ def test_what_has_to_wait_is_no_iteration(world: World) -> None:
     options = ("-Mcopy", "-B1000", "-T0.4", "--max-iterations=2")
     with world.daemon(*options, delays=AT_ONCE) as daemon:
         daemon.wait_for_log(SYNCED)
-        world.write("file", "b" * 1001)
+        # At once: written in place it would be an empty file for a moment, and that is an iteration.
+        world.file("coming", "b" * 1001).rename(world.source / "file")
         daemon.wait()
     assert world.copied("file") == "b" * 1001
 

@@ -55,7 +55,9 @@ async def taken(collector: Collector) -> list[set[bytes]]:
 async def part(collector: Collector) -> DirtySet:
     """Take as much of the window as goes into one batch."""
     dirty = DirtySet()
-    await collector.take(0.0, lambda moves, since: None, dirty.add_all, lambda: len(dirty.ready) >= module.PART, nothing)
+    await collector.take(
+        0.0, lambda moves, since: None, dirty.add_all, lambda: len(dirty.ready) >= module.PART, nothing
+    )
     return dirty
 
 

@@ -280,6 +280,28 @@ def test_parents_in_the_way_are_replaced(mirror: Mirror, tmp_path: Path) -> None
     assert not (tmp_path / "outside/b/file").exists()
 
 
+@pytest.mark.parametrize("entry", [b"a", b"a/file"])
+def test_another_process_is_faster_to_replace_a_parent(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, entry: bytes
+) -> None:
+    (mirror.source / "a").mkdir()
+    (mirror.source / "a/file").write_bytes(b"x")
+    in_the_way = mirror.destination / "a"
+    in_the_way.touch()
+    look = Place.standing
+
+    def overtaken(place: Place, name: bytes) -> os.stat_result | None:
+        found = look(place, name)
+        if in_the_way.is_file():
+            in_the_way.unlink()
+            in_the_way.mkdir()
+        return found
+
+    monkeypatch.setattr(Place, "standing", overtaken)
+    mirror.sync({entry: DIRECTORY | RECURSIVE if entry == b"a" else REGULAR})
+    mirror.check()
+
+
 def test_what_is_missing_is_removed_and_parents_keep_their_times(both: Mirror) -> None:
     (both.source / "a").mkdir()
     (both.destination / "a/b/c").mkdir(parents=True)

@@ -346,7 +346,7 @@ def test_big_files_at_the_end(world: World) -> None:
     """A run that ends does not leave them behind."""
     with world.daemon("-Mcopy", "-B1000", "-T600", delays=AT_ONCE) as daemon:
         daemon.wait_for_log(SYNCED)
-        world.write("big", "b" * 1001)
+        world.file("coming", "b" * 1001).rename(world.source / "big")
         world.write("small")
         world.wait_for_copy(daemon, "small")
         assert world.copied("big") is None

@@ -619,21 +619,25 @@ def test_secure_splitting_that_is_set_otherwise(world: World) -> None:
         assert not daemon.descendants() or status_of(Path(f"/proc/{daemon.pid}"))["NoNewPrivs"] == "0"
 
 
+def sockets_of_stopped_worker(daemon: Daemon) -> Iterator[socket.socket]:
+    """Stop the process without rights; yield its sockets, each open until the next."""
+    worker = worker_of(daemon)
+    taken = _taken_sockets(worker)
+    os.kill(worker, signal.SIGSTOP)
+    for descriptor in taken:
+        with socket.socket(fileno=descriptor) as end:
+            yield end
+
+
 @ROOT
 def test_who_has_taken_the_worker_is_refused(closed: World) -> None:
     """Bytes that are no question, written into the worker's own socket, end both."""
     with closed.daemon(SPLIT, "-Mcopy", "-z", closed.top / "pid") as daemon:
         daemon.wait_for_log(SYNCED)
-        worker = worker_of(daemon)
-        taken = _taken_sockets(worker)
-        os.kill(worker, signal.SIGSTOP)
-        for descriptor in taken:
-            with socket.socket(fileno=descriptor) as end:
-                end.setblocking(False)
-                try:
-                    end.send(b"\xff" * 64)
-                except OSError:
-                    continue  # the listening one, or closed by now
+        for end in sockets_of_stopped_worker(daemon):
+            end.setblocking(False)
+            with suppress(OSError):  # the listening one, or closed by now
+                end.send(b"\xff" * 64)
         daemon.wait(code=1)
         assert "the worker was ended" in daemon.output
     assert not (closed.top / "pid").exists()
@@ -643,15 +647,9 @@ def test_who_has_taken_the_worker_is_refused(closed: World) -> None:
 def test_a_worker_that_has_left_but_does_not_end_is_ended(closed: World) -> None:
     with closed.daemon(SPLIT, "-Mcopy", "-z", closed.top / "pid") as daemon:
         daemon.wait_for_log(SYNCED)
-        worker = worker_of(daemon)
-        taken = _taken_sockets(worker)
-        os.kill(worker, signal.SIGSTOP)
-        for descriptor in taken:
-            with socket.socket(fileno=descriptor) as end:
-                try:
-                    end.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    continue  # of no connection
+        for end in sockets_of_stopped_worker(daemon):
+            with suppress(OSError):  # of no connection
+                end.shutdown(socket.SHUT_RDWR)
         daemon.wait(code=1, timeout=20)
         assert "the worker has ended (killed by SIGKILL)" in daemon.output
     assert not (closed.top / "pid").exists()

@@ -15,7 +15,7 @@ from clsync.core.moves import Kind, Step
 from clsync.core.paths import parent
 from clsync.handler.base import Renamed
 from clsync.kernel import roles
-from clsync.kernel.files import DIRECTORY_FLAGS, open_beneath
+from clsync.kernel.files import DIRECTORY_FLAGS, open_beneath, open_straight
 from clsync.kernel.process import spawn
 from clsync.kernel.rename import exchange, rename_free
 
@@ -29,7 +29,7 @@ def rename_local(destination: bytes, steps: Sequence[Step]) -> Renamed:
     """Carry out steps below a directory, as the user who runs handlers, until one of them cannot be done."""
     try:
         with roles.as_programs():
-            root = os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            root = open_straight(destination, DIRECTORY_FLAGS)
     except OSError:
         return Renamed(0)
     try:

@@ -212,7 +212,8 @@ class Place:
                 return False
             if self._roots.context.rejects(join(self.path, name), False):
                 raise Refused("what stands there at the destination is protected by the rules")
-            with suppress(FileNotFoundError):
+            # Another process of ours may have been faster, with the removal or with the directory.
+            with suppress(FileNotFoundError, IsADirectoryError):
                 os.unlink(name, dir_fd=self.destination)
         try:
             os.mkdir(name, 0o700, dir_fd=self.destination)

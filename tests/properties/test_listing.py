@@ -122,6 +122,17 @@ def read(rows: sqlite3.Connection) -> dict[bytes, dict[bytes, bytes]]:
     return found
 
 
+def test_nothing_is_known_below_what_has_become_another_file() -> None:
+    """A listing may be known whose directory was a file when that was looked at."""
+    rows = sqlite3.connect(":memory:", isolation_level=None)
+    rows.executescript(schema.TABLES)
+    directory, file = Signature(1, 0, 0, 0, 0o40755, 0, 0, 0), Signature(2, 0, 0, 0, 0o100644, 1, 0, 0)
+    index.graft(rows, b"", [(b"", [(SELF, part_of(b"", {SELF: packed(directory), b"d": packed(file)}))])])
+    index.graft(rows, b"d/e", [(b"d/e", [(SELF, part_of(b"d/e", {SELF: packed(directory)}))])])
+    index.confirm(rows, {b"d": file._replace(ino=3)})
+    assert read(rows).keys() == {b""}
+
+
 @examples(3)
 @given(choices(200), st.sampled_from([1, 2, 3, 100]))
 def test_the_index_says_what_a_dictionary_says(drawn: Choices, size: int) -> None:

@@ -133,13 +133,22 @@ def confirm(
             wanted.setdefault(path, {})[SELF] = packed(signature)
     changed: dict[bytes, int] = {}
     for directory, names in wanted.items():
-        for name, old in update(rows, directory, names).items():
+        before = update(rows, directory, names)
+        # Also below what was no directory: a listing may be known whose directory is not.
+        holds = any(before.values()) and _holds_listings(rows, directory)
+        for name, old in before.items():
             path = join(directory, name)
             if tell:
                 changed[path] = changed.get(path, 0) | change(old, names[name])
-            if name != SELF and old == A_DIRECTORY:
+            if holds and name != SELF and old is not None:
                 forget(rows, path)
     return changed
+
+
+def _holds_listings(rows: sqlite3.Connection, directory: bytes) -> bool:
+    """Tell whether anything below a directory has a listing: in most directories there are files alone."""
+    where, keys = ("path >= ? AND path < ?", below(directory)) if directory else ("path > ?", (b"",))
+    return rows.execute(f"SELECT 1 FROM listing WHERE {where} LIMIT 1", keys).fetchone() is not None
 
 
 def superseded(rows: sqlite3.Connection, signatures: Mapping[bytes, Signature | None]) -> set[bytes]:

@@ -14,7 +14,7 @@ import pytest
 
 from clsync.errors import Exit
 from tests.support.daemon import Daemon, installed
-from tests.system.world import MODES, SYNCED, World
+from tests.system.world import MODES, ROOT, SYNCED, World, mounted
 
 HELD = "entries that the source does not have are left there: more than --max-delete allows"
 FEW = "--max-delete=3"
@@ -57,6 +57,26 @@ def test_they_wait_and_all_else_is_synced(world: World, mode: str, rules: bool) 
         os.kill(daemon.pid, signal.SIGUSR2)
         world.wait_for_equal(daemon)
         assert daemon.output.count(HELD) == 1
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("rules", [False, True], ids=["", "rules"])
+def test_they_wait_where_there_is_no_room(world: World, mode: str, rules: bool) -> None:
+    """Nothing goes before it is counted, though nothing can be written as long as it is there."""
+    world.write("m/file", "f" * 500_000)
+    options = ("-R", world.file("rules", "-f\\.bak$\n")) if rules else ()
+    with mounted("tmpfs", world.destination, "size=1m"):
+        fill(world)
+        full = os.statvfs(world.destination)
+        (world.destination / "z").write_bytes(bytes(full.f_bavail * full.f_bsize))
+        with world.daemon(f"-M{mode}", FEW, NO_STATE, *options) as daemon:
+            daemon.wait_for_log(HELD)
+            assert spared(world)
+            os.kill(daemon.pid, signal.SIGRTMIN)
+            world.wait_for_equal(daemon)
+            assert daemon.output.count(HELD) == 1
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -69,4 +69,7 @@ class Outcome:
     code: int = 0
     """Exit code of the handler program, 0 where there is none."""
     spared: int = 0
-    """What was not deleted, because it is more than `Batch.most_deletions`. All else is as `verdict` says."""
+    """What was not deleted, because it is more than `Batch.most_deletions`. All else is as `verdict` says.
+
+    Where the target is unwell, it has no room for the rest as long as that stands there.
+    """

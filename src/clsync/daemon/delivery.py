@@ -382,8 +382,10 @@ class Delivery:
             if self.extra:
                 self.extra = {path: count for path, count in self.extra.items() if path not in flight.taken}
             self.inferred.difference_update(flight.taken)
-            if resolved.entries.get(b"", 0) & flag.RECURSIVE:
-                self.withheld.note_compared(outcome.spared)
+        if resolved.entries.get(b"", 0) & flag.RECURSIVE and (
+            outcome.verdict is not Verdict.UNWELL or outcome.spared
+        ):
+            self.withheld.note_compared(outcome.spared)
         self._source.search.want(resolved.wanted, resolved.changed)
         if outcome.verdict is Verdict.UNWELL:
             self._arrived(self, outcome)

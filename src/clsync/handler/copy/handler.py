@@ -80,10 +80,18 @@ class CopyHandler:
         settings, most = self._settings(batch), batch.most_deletions
         if most is not None:
             run, outcome = await self._run(batch, replace(settings, spares=True))
-            if outcome.verdict is Verdict.UNWELL or not run.spared:
+            full = run.full
+            if full:
+                # What is to be deleted may be what there is no room for; it is counted before any of it goes.
+                run, counted = await self._run(batch, replace(settings, spares=True, clears=True))
+                if counted.verdict is Verdict.UNWELL:
+                    return outcome
+            if (outcome.verdict is Verdict.UNWELL and not full) or not run.spared:
                 return outcome
             if run.spared > most:
                 return replace(outcome, spared=run.spared)
+            if full:
+                await self._run(batch, replace(settings, clears=True))
         return (await self._run(batch, settings))[1]
 
     async def _run(self, batch: Batch, settings: Settings) -> tuple[Run, Outcome]:

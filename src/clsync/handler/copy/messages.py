@@ -58,10 +58,11 @@ class Report(NamedTuple):
 
 
 class Broken(NamedTuple):
-    """From a worker: it cannot go on. `unwell`: because of the destination."""
+    """From a worker: it cannot go on. `unwell`: because of the destination; `full`: which has no room."""
 
     text: str
     unwell: bool
+    full: bool = False
 
 
 Message = First | Work | Share | Given | Report | Broken

@@ -187,4 +187,5 @@ class Pool:
         elif isinstance(message, Broken):
             if self._control.reason:
                 raise Stopped
-            raise Unwell(message.text if message.unwell else f"a copy worker has failed: {message.text}")
+            text = message.text if message.unwell else f"a copy worker has failed: {message.text}"
+            raise Unwell(text, full=message.full)

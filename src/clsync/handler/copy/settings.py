@@ -34,6 +34,8 @@ class Settings:
     """Bytes a second that all processes may copy, 0 for any."""
     spares: bool = False
     """What recursive entries would delete is counted, and stays."""
+    clears: bool = False
+    """Recursive entries delete, or count that, and do nothing else."""
     exact_modes: bool = False
     """The umask of this process is 0."""
     sandbox: Sandbox | None = None

@@ -114,7 +114,7 @@ def main() -> None:
         try:
             Worker(parent).run(source, destination)
         except Unwell as trouble:
-            send(parent, Broken(str(trouble), unwell=True))
+            send(parent, Broken(str(trouble), unwell=True, full=trouble.full))
         except (EOFError, Stopped):
             pass
         except Exception:  # noqa: BLE001 - whatever it is, the parent has to know

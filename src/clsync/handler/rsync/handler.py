@@ -110,10 +110,13 @@ class RsyncHandler:
         if batch.most_deletions is not None:
             run = BatchRun(self._program, batch, rules, spares=True)
             outcome = await run.outcome()
-            if outcome.verdict is Verdict.UNWELL or not run.spared:
+            # What is to be deleted may be what there is no room for; it is counted before any of it goes.
+            count = await BatchRun(self._program, batch, rules).doomed() if run.full else run.spared
+            if (outcome.verdict is Verdict.UNWELL and not run.full) or not count:
                 return outcome
-            if run.spared > batch.most_deletions:
-                return replace(outcome, spared=run.spared)
+            if count > batch.most_deletions:
+                return replace(outcome, spared=count)
+            return await BatchRun(self._program, batch, rules, clears=run.full).outcome()
         return await BatchRun(self._program, batch, rules).outcome()
 
     async def _probe(self, batch: Batch) -> Outcome | None:

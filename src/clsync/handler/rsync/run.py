@@ -73,10 +73,14 @@ class DryRunFailed(Exception):
 class BatchRun:
     """One batch on its way."""
 
-    def __init__(self, program: Program, batch: Batch, rules: PathRules | None, spares: bool = False) -> None:
-        """`spares`: what recursive entries would delete is counted, and stays."""
+    def __init__(
+        self, program: Program, batch: Batch, rules: PathRules | None, *, spares: bool = False, clears: bool = False
+    ) -> None:
+        """`spares`: what recursive entries would delete is counted, and stays; `clears`: it goes before all else."""
         self.spared = 0
-        self._spares = spares
+        self.full = False
+        """The target has no room."""
+        self._spares, self._clears = spares, clears
         self._program, self._batch, self._rules = program, batch, rules
         self._recipe = program.recipe if rules is None else program.recipe.bounded()
         self._recipe = replace(self._recipe, spares=spares)
@@ -109,6 +113,16 @@ class BatchRun:
                 if name is not None:
                     permitted.remove_file(name)
 
+    async def doomed(self) -> int | None:
+        """Return how many entries recursive entries would delete; None where that cannot be told."""
+        try:
+            return (await self._doomed(self._recursive())).entries
+        except DryRunFailed:
+            return None
+
+    def _recursive(self) -> Entries:
+        return {path: flags for path, flags in self._batch.entries.items() if flags & flag.RECURSIVE}
+
     def _protect(self, paths: list[bytes]) -> None:
         """Let no run delete these paths at the destination, and none that has to be left alone anyway."""
         if self._filter is not None:
@@ -119,6 +133,8 @@ class BatchRun:
     async def _outcome(self) -> Outcome:
         if self._program.littered:
             await self._clean()
+        if self._clears and self._rules is None:  # with rules this comes first in any case
+            await self._delete(await self._doomed(self._recursive()))
         await self._part_links(self._batch.entries)
         before = self._prints()
         entries = self._sendable()
@@ -377,12 +393,16 @@ class BatchRun:
                 or result.stood_still
                 or result.code not in (_CODE_PARTIAL, _CODE_FILE_IO)
             ):
-                return unwell(result, self._program.target)
+                return self._unwell(result)
             again = await self._blamed(part, result)
             if again is None:
-                return unwell(result, self._program.target)
+                return self._unwell(result)
             pending += again
         return None
+
+    def _unwell(self, result: Result) -> Outcome:
+        self.full = _is_full(result)
+        return unwell(result, self._program.target)
 
     async def _part_links(self, entries: Mapping[bytes, int]) -> None:
         """Remove what rsync would leave as it is at a local destination, though it has to be made anew.
@@ -538,7 +558,7 @@ class BatchRun:
     async def _blamed(self, part: Entries, result: Result) -> list[Entries] | None:
         """Note what failed in a run; return the parts that are to be sent again, None if the target is at fault."""
         found = self._blame(result, part)
-        full = b"No space left" in result.messages or b"quota" in result.messages
+        full = _is_full(result)
         if full and (b" mkstemp " in result.messages or b"mkdir " in result.messages):
             return None  # no room for names: it fails them all
         if result.code == _CODE_FILE_IO:
@@ -613,6 +633,11 @@ class BatchRun:
             if not self._program.done(result) and not (result.code == _CODE_PARTIAL and known):
                 raise DryRunFailed(result)
             return permitted.doomed(output, self._batch.root, self._rules)
+
+
+def _is_full(result: Result) -> bool:
+    """Tell whether there was no room for something."""
+    return b"No space left" in result.messages or b"quota" in result.messages
 
 
 def _shape(found: os.stat_result) -> tuple[int, int, int]:

@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 async def _measured(source: Path, copy: Path, disk: Path, shape: trees.Shape) -> dict[str, float]:
     place = os.fsencode(disk / "state")
     store = Store.open(place, b"benchmark", [_TARGET], boot_id())
-    tree = scan.Source(lambda: os.open(source, os.O_RDONLY | os.O_DIRECTORY), Scope(Rules()), store.path)
+    tree = scan.here(lambda: os.open(source, os.O_RDONLY | os.O_DIRECTORY), Scope(Rules()), store.path)
 
     async def record() -> None:
         store.begin_record(b"", 0.0)

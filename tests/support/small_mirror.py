@@ -22,7 +22,7 @@ from clsync.core.paths import ancestors, is_below, join, parent
 from clsync.core.rules import Rules
 from clsync.state import schema
 from clsync.state.difference import compare
-from clsync.state.scan import Source, listings, record
+from clsync.state.scan import here, listings, record
 from clsync.state.store import Confirmed, Store
 from clsync.state.walker import Scope, Walker
 from tests.support.trees import compare_trees, report
@@ -151,7 +151,7 @@ class Mirror:
         trees = {}
         for path, bits in entries.items():
             if self.is_directory(path) and bits & EVERYTHING:
-                listed = listings(self.root, SCOPE, path, 10_000)
+                listed = listings(Walker(self.root, SCOPE), path, 10_000)
                 assert listed is not None
                 trees[path] = listed
             else:
@@ -174,7 +174,7 @@ class Mirror:
         self.store.begin_record(b"", 0.0)
         self.age()
         self.events = self.recent = {}
-        source = Source(lambda: os.dup(self.root), SCOPE, self.store.path)
+        source = here(lambda: os.dup(self.root), SCOPE, self.store.path)
         works = [lambda: self.carry(b"", True), lambda: asyncio.run(record(source))]
         self.random.shuffle(works)
         for work in works:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.classify import LinkedFile
@@ -26,7 +26,7 @@ from clsync.daemon.hooks import Hook
 from clsync.daemon.log import Log
 from clsync.daemon.parts import MOST_IN_FLIGHT
 from clsync.daemon.permission import demand_free
-from clsync.daemon.plan import Plan
+from clsync.daemon.plan import Plan, one_file_system_level
 from clsync.daemon.prepare import DirectPreparation, Prepared, recording
 from clsync.daemon.renames import demanded, visible
 from clsync.errors import OperatorError
@@ -55,6 +55,10 @@ from clsync.privilege.wire import (
     unpack,
 )
 
+if TYPE_CHECKING:
+    from clsync.daemon.stateaccess import StateAccess
+    from clsync.state.scan import Running
+
 _TURN: Final = 0.01
 """Seconds of work for one question, where it can be cut in parts."""
 _ARM_TURN: Final = 0.02
@@ -64,6 +68,8 @@ _MOST_HANDLERS: Final = 4 * MOST_IN_FLIGHT
 _MOST_TASKS: Final = 2 * _MOST_HANDLERS
 _MOST_MONITORS: Final = 3
 _MOST_SCANS: Final = 4
+_MOST_SCANNERS: Final = 4
+"""Of the whole state (`state.scan.MOST`)."""
 _MOST_ENTRIES: Final = 4_000_000
 """In one batch."""
 _MOST_BYTES: Final = 1 << 30
@@ -158,10 +164,11 @@ class Broker:
         worker: Ids,
         log: Log,
         ready: Callable[[], None],
+        state: StateAccess | None = None,
     ) -> None:
-        """`first`: what was made before the worker was. `worker`: who that is."""
+        """`first`: what was made before the worker was. `worker`: who that is. `state`: if he keeps one."""
         self._access, self._preparation, self._log, self._ready = access, preparation, log, ready
-        self._worker = worker
+        self._worker, self._state = worker, state
         self._generations = {0: first}
         self._current = self._newest = 0
         self._rules: dict[bytes, Rules] = {}
@@ -172,9 +179,11 @@ class Broker:
         """Those of the watched directory: nothing else is handed over."""
         self._watching: dict[int, _Watching] = {}
         self._listings: dict[int, _Listing] = {}
-        self._scans: dict[int, Scan] = {}
+        self._scans: dict[int, Scan | Running] = {}
         self._ending: set[int] = set()
         """Scans that are waited for."""
+        self._scanners: set[int] = set()
+        """Those of the scans that look at the tree for the state."""
         self._hired: dict[int, _Hired] = {}
         self._hook: Hook | None = None
         """The one that runs."""
@@ -388,10 +397,69 @@ class Broker:
                 code = await scan.end(kill)
             finally:
                 self._ending.discard(number)
+                self._scanners.discard(number)
                 del self._scans[number]
             yield _Last((code,))
 
         return _Later(ended(), alone=False)
+
+    # -- the state of the worker -------------------------------------------------------------------------------
+
+    def _state_scan(self, record: bool, digest: bytes) -> _WithDescriptors:
+        """Start a scanner by our own rules; the worker is only told what it finds, and says where it goes on."""
+        from clsync.state.messages import COMPARE, RECORD
+        from clsync.state.walker import Scope
+
+        rules, state = _known(self._rules, digest), self._demand_state()
+        if len(self._scanners) >= _MOST_SCANNERS:
+            raise Refused("more scanners than there can be")
+        scope = Scope(rules, one_file_system_level(self._made.settings))
+        scanner, number = state.start(RECORD if record else COMPARE, scope), self._number()
+        self._scans[number] = scanner
+        self._scanners.add(number)
+        return _WithDescriptors((number,), (scanner.connection.detach(),))
+
+    def _demand_state(self) -> StateAccess:
+        """Return what the state needs. Raises Refused where there is none."""
+        if self._state is None:
+            raise Refused("something for a state that there is not")
+        self._state.follow([plan.local for plan in self._generations[self._current].plans])
+        return self._state
+
+    def _target_empty(self, target: int) -> _Later:
+        state = self._demand_state()
+        self._demand_target(target)
+
+        async def told() -> AsyncGenerator[Sequence[Any], None]:
+            yield _Last((await state.is_empty(target),))
+
+        return _Later(told(), alone=False)
+
+    def _target_only_there(self, target: int, directories: list[bytes]) -> _Later:
+        state = self._demand_state()
+        self._demand_target(target)
+
+        async def told() -> AsyncGenerator[Sequence[Any], None]:
+            found = await state.only_there(target, directories)
+            for part in in_frames(found):
+                yield (found[part],)
+
+        return _Later(told(), alone=False)
+
+    def _flush(self, target: int) -> _Later:
+        """Flush the file system of a target, from 1 on, or the watched one (0)."""
+        state = self._demand_state()
+        if target:
+            self._demand_target(target - 1)
+
+        async def flushed() -> AsyncGenerator[Sequence[Any], None]:
+            yield _Last((await state.flush(target - 1 if target else None),))
+
+        return _Later(flushed(), alone=False)
+
+    def _demand_target(self, target: int) -> None:
+        if target >= len(self._generations[self._current].plans):
+            raise Refused("a target that there is not")
 
     # -- monitors ----------------------------------------------------------------------------------------------
 
@@ -802,6 +870,7 @@ class Broker:
         Op.LIST_NEXT: _list_next,
         Op.SHOWN_TWICE: _shown_twice,
         Op.SCAN: _scan,
+        Op.STATE_SCAN: _state_scan,
         Op.RULES: _read_rules,
         Op.STATUS: _status,
         Op.STANDBY: _standby,
@@ -828,6 +897,9 @@ class Broker:
     """What is answered at once, one question after the other."""
     _slow: Final[dict[Op, Callable[..., Any]]] = {
         Op.SCAN_END: _scan_end,
+        Op.TARGET_EMPTY: _target_empty,
+        Op.TARGET_ONLY_THERE: _target_only_there,
+        Op.FLUSH: _flush,
         Op.HANDLER_OPEN: _handler_open,
         Op.HANDLER_BATCH: _handler_batch,
         Op.HANDLER_ENTRIES: _handler_entries,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clsync.control.listener import Listener
+from clsync.core.paths import shown
 from clsync.core.signature import Signatures
 from clsync.daemon.access import Access
 from clsync.daemon.course import Course
@@ -21,11 +22,15 @@ from clsync.daemon.plan import Plan, lookup_of, one_file_system_level
 from clsync.daemon.root import Directory
 from clsync.errors import OperatorError
 from clsync.handler.base import Handler
+from clsync.kernel import roles
+from clsync.kernel.durable import boot_id
 from clsync.options import Settings
 from clsync.options.brake import Brake
 from clsync.options.expansion import expand
+from clsync.state import room
 from clsync.state.mark import Held, distrust
 from clsync.state.place import default_directory, directory_of
+from clsync.state.room import Place
 
 if TYPE_CHECKING:
     from clsync.daemon.memory import Memory
@@ -175,8 +180,8 @@ def _target_key(made: Plan) -> bytes:
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
 
 
-def make_memory(plans: Sequence[Plan], log: Log) -> Memory | None:
-    """Return what is to keep on disk what the targets hold; None where nothing is. Raises OperatorError."""
+def make_room(plans: Sequence[Plan], log: Log) -> Place | None:
+    """Return where it is to be kept what the targets hold, made for who keeps it; None: nowhere. Raises OperatorError."""
     made = plans[0]
     wanted = made.settings.state_dir
     asked = wanted if wanted not in (b"auto", b"none", None) else None
@@ -185,16 +190,25 @@ def make_memory(plans: Sequence[Plan], log: Log) -> Memory | None:
         raise OperatorError(f"--state-dir: there can be no state {why}", "leave it out, or say --state-dir=none")
     directory = state_directory(plans)
     if not why and wanted not in (b"none", None):
-        from clsync.daemon.memory import Memory, Place  # late: it needs a database
-
-        return Memory(
-            Directory(made.root), Place(directory, asked is not None), one_file_system_level(made.settings), log
-        )
+        with suppress(OSError):  # it shows when the state is opened, by who keeps it
+            if room.make_room(directory, roles.keeper_ids()):
+                log.warning(f"the state in {shown(directory)} was kept by another user: everything is compared")
+        return Place(directory, asked is not None, boot_id())
     if why:
         log.debug(1, f"there is no state {why}")
     with suppress(OSError, Held):
         distrust(directory)  # what this run does is not written there
     return None
+
+
+def make_memory(plans: Sequence[Plan], place: Place | None, access: Access, log: Log) -> Memory | None:
+    """Return what keeps on disk, at that place, what the targets hold."""
+    if place is None:
+        return None
+    from clsync.daemon.memory import Memory  # late: it needs a database
+
+    root = Directory(plans[0].root, access.ops)
+    return Memory(root, place, access.for_state(plans[0]), one_file_system_level(plans[0].settings), log)
 
 
 def state_directory(plans: Sequence[Plan]) -> bytes:
@@ -217,8 +231,6 @@ def _without_state(made: Plan) -> str:
         return "with --skip-initialsync: nobody has looked at the destination"
     if s.full_initialsync and made.rules:
         return "with --full-initialsync: everything is to be handed over at each start"
-    if s.splitting != "off":
-        return "with --splitting: the part that decides has no files"
     if s.chroot is not None or s.mountpoints:
         return "with --chroot or --mountpoints: it would be out of sight"
     return ""

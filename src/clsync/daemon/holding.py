@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import aclosing
@@ -14,11 +12,10 @@ from clsync.core.batch import Batch, Outcome
 from clsync.core.changes import ATTRIB, DOUBT, NAME
 from clsync.core.listing import Signature
 from clsync.core.moves import Step
-from clsync.core.paths import ancestors, is_below, join, parent
+from clsync.core.paths import ancestors, is_below, parent
 from clsync.daemon.log import Log
 from clsync.daemon.resolve import FORCED_LIMIT
 from clsync.daemon.target import Target
-from clsync.kernel import roles
 from clsync.state import index, scan
 from clsync.state.store import Dirty
 
@@ -56,11 +53,10 @@ class Handed:
 class TargetMemory:
     """What one target holds."""
 
-    def __init__(self, memory: Memory, target: Target) -> None:
-        """Be asked for a target of the memory."""
-        self._memory, self.target = memory, target
+    def __init__(self, memory: Memory, target: Target, number: int) -> None:
+        """Be asked for a target of the memory; `number`: which one it is."""
+        self._memory, self.target, self.number = memory, target, number
         self.key = b""
-        self.local: bytes | None = None
         self.flying: list[Handed] = []
 
     async def rows(self) -> list[Dirty]:
@@ -68,17 +64,14 @@ class TargetMemory:
         store = self._memory.kept
         if store is None:
             return [Dirty(b"", DOUBT, 0.0)]
-        return await asyncio.to_thread(store.dirty, self.key)
+        return await self._memory.access.apart(store.dirty, self.key)
 
     async def left_over(self, rows: Iterable[Dirty]) -> list[bytes]:
         """Return what stands only at the target beside paths that it may not hold: what was cut off leaves files behind.
 
         At a remote one, who receives removes them.
         """
-        if self.local is None:
-            return []
-        directories = {parent(row.path) for row in rows}
-        return await asyncio.to_thread(_only_there, self._memory.root.path, self.local, directories)
+        return await self._memory.access.only_there(self.number, {parent(row.path) for row in rows})
 
     async def is_warm(self) -> bool:
         """Tell whether it is known what the target holds, but for some paths."""
@@ -89,12 +82,12 @@ class TargetMemory:
         store = self._memory.kept
         if store is None or not await self.is_warm():
             return None
-        return await asyncio.to_thread(store.objects, (b"",))
+        return await self._memory.access.apart(store.objects, (b"",))
 
     async def entries_below(self, directories: Collection[bytes]) -> int:
         """Return how many entries the target holds below some directories, none of which lies below another."""
         store = self._memory.kept
-        return 0 if store is None else await asyncio.to_thread(store.objects, directories)
+        return 0 if store is None else await self._memory.access.apart(store.objects, directories)
 
     async def before(self, batch: Batch, taken: Mapping[bytes, int], since: float) -> Handed | None:
         """Write down what a handler is about to be given; None where there is no state.
@@ -111,7 +104,7 @@ class TargetMemory:
         if store is not None:
             places = {path for step in steps for path in (step.source, step.target) if path}
             changes = dict.fromkeys(map(parent, places), ATTRIB) | dict.fromkeys(places, _WIDE)
-            await asyncio.to_thread(store.hand_over, self.key, changes, time.time())
+            await self._memory.access.apart(store.hand_over, self.key, changes, time.time())
 
     def after(self, handed: Handed, outcome: Outcome) -> None:
         """Take note of what became of it."""
@@ -193,20 +186,6 @@ def _above(paths: Iterable[bytes]) -> set[bytes]:
             if path in found:
                 break
             found.add(path)
-    return found
-
-
-def _only_there(source: bytes, target: bytes, directories: Iterable[bytes]) -> list[bytes]:
-    """Return the paths in some directories that stand only at the target."""
-    found = []
-    for directory in directories:
-        try:
-            here = {*os.listdir(os.path.join(source, directory))}
-            with roles.as_programs():
-                there = os.listdir(os.path.join(target, directory))
-        except OSError:
-            continue
-        found += [join(directory, name) for name in there if name not in here]
     return found
 
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from itertools import islice
 from typing import Final, NamedTuple
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
-from clsync.core.classify import CHANGE_SHIFT
+from clsync.core.classify import CHANGE_SHIFT, Stat
 from clsync.core.listing import YOUNG_NS, signature_of
 from clsync.core.paths import ancestors, parent, shown
 from clsync.core.rules import Rules
@@ -25,12 +23,11 @@ from clsync.daemon.log import Log
 from clsync.daemon.resolve import bits_of
 from clsync.daemon.root import Directory
 from clsync.daemon.source import Source
+from clsync.daemon.stateaccess import SOURCE, StateAccess
 from clsync.errors import Exit, OperatorError
-from clsync.kernel import roles
-from clsync.kernel.durable import boot_id
-from clsync.kernel.process import spawn
-from clsync.kernel.walk import lstat_below
+from clsync.kernel.ops import Looks
 from clsync.state import scan
+from clsync.state.room import Place
 from clsync.state.store import Confirmed, Store
 from clsync.state.walker import Scope
 
@@ -48,16 +45,8 @@ _NAME_BYTES: Final = 60
 _FLUSH_EVERY: Final = 30.0
 _FIRST_FLUSH: Final = 10.0
 """Seconds from the start: the end of a run does not wait for a flush, the next run makes up for it."""
-_FLUSH_LOOK: Final = 0.2
 _FAR: Final = 1 << 62
-
-
-class Place(NamedTuple):
-    """Where a state is kept."""
-
-    directory: bytes
-    asked: bool
-    """Somebody has named it: there is no run without."""
+Look = Callable[[bytes], Stat | None]
 
 
 class Kept(NamedTuple):
@@ -75,9 +64,12 @@ class Kept(NamedTuple):
 class Memory:
     """The state of one source with its targets."""
 
-    def __init__(self, root: Directory, place: Place, one_file_system: int, log: Log) -> None:
+    def __init__(self, root: Directory, place: Place, access: StateAccess, one_file_system: int, log: Log) -> None:
         """`one_file_system`: see `state.walker.Scope`."""
         self.root, self._place, self._level, self._log = root, place, one_file_system, log
+        self.access = access
+        """For what may take rights, or time."""
+        self._room = asyncio.Semaphore(scan.MOST)
         self._scope = Scope(Rules(), one_file_system)
         self._store: Store | None = None
         self._identity = b""
@@ -96,7 +88,7 @@ class Memory:
         `watched`: they are named as they come.
         """
         self._source, self._lose_window, self._watched = source, lose_window, watched
-        self.targets = [TargetMemory(self, target) for target in source.targets]
+        self.targets = [TargetMemory(self, target, number) for number, target in enumerate(source.targets)]
 
     # -- opening and closing -----------------------------------------------------------------------------------
 
@@ -116,10 +108,12 @@ class Memory:
         again = self._store is not None
         await self.close()
         self._identity, self._scope = identity, Scope(rules, self._level)
-        for target, (key, local) in zip(self.targets, keys, strict=True):
-            target.key, target.local = key, local
+        for target, (key, _) in zip(self.targets, keys, strict=True):
+            target.key = key
+        self.access.follow([local for _, local in keys])
+        empty = [target.key for target in self.targets if await self.access.is_empty(target.number)]
         try:
-            self._store = await asyncio.to_thread(self._opened)
+            self._store = await self.access.apart(self._opened, empty)
         except OperatorError as error:
             if self._place.asked and not again:
                 raise
@@ -129,31 +123,20 @@ class Memory:
         if self._watched:
             self._at_work += [asyncio.create_task(self._work(work)) for work in (self._confirm_all, self._flush_all)]
 
-    def _opened(self) -> Store:
-        """Return the state. Raises OperatorError."""
-        where = f"the state in {shown(self._place.directory)}"
+    def _opened(self, empty: Iterable[bytes]) -> Store:
+        """Return the state; `empty`: targets that hold nothing. Raises OperatorError."""
+        where, keys = f"the state in {shown(self._place.directory)}", [target.key for target in self.targets]
         try:
-            store = Store.open(self._place.directory, self._identity, [t.key for t in self.targets], boot_id())
+            store = Store.open(self._place.directory, self._identity, keys, self._place.boot)
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from None
         if store.found:
             self._log.warning(f"{where} is set aside: {store.found}; everything is compared")
         hint = "the next start compares everything"
         store.on_lost = lambda why: self._log.error(f"{where} is no longer kept: {why}", hint)
-        for target in self.targets:
-            if target.local is not None and not _holds_anything(target.local):
-                store.hand_over(target.key, {b"": DOUBT}, time.time())
+        for key in empty:
+            store.hand_over(key, {b"": DOUBT}, time.time())
         return store
-
-    def make_room(self) -> None:
-        """Make the directory, for who clsync is about to become. Raises OperatorError."""
-        try:
-            os.makedirs(self._place.directory, 0o700, exist_ok=True)
-            own = roles.own_ids()
-            os.chown(self._place.directory, own.uid, own.gid)
-        except OSError as error:
-            if self._place.asked:
-                raise self._unusable(error) from None
 
     def _unusable(self, error: Exception) -> OperatorError:
         return OperatorError(
@@ -182,7 +165,7 @@ class Memory:
         self._landed.clear()
         self.complete = False
         if self._store is not None:
-            await asyncio.to_thread(self._store.close)
+            await self.access.apart(self._store.close)
             self._store = None
 
     def health(self) -> Kept | None:
@@ -195,8 +178,9 @@ class Memory:
 
     # -- scans -------------------------------------------------------------------------------------------------
 
-    def _scanned(self, store: Store) -> scan.Source:
-        return scan.Source(self.root.open, self._scope, store.path)
+    def _scanned(self) -> scan.Source:
+        scope = self._scope
+        return scan.Source(lambda mode: self.access.start(mode, scope), self._room)
 
     async def differences(
         self, tops: Iterable[bytes], over: Callable[[scan.Scanned], None] = lambda seen: None
@@ -209,11 +193,11 @@ class Memory:
         if store is None or not self.complete:
             raise Unknown
         try:
-            async with aclosing(scan.compare(self._scanned(store), tops, over=over)) as found:
+            async with aclosing(scan.compare(self._scanned(), tops, over=over)) as found:
                 async for part in found:
                     yield part
         except scan.ScanFailed as error:
-            await asyncio.to_thread(store.give_up, str(error))
+            await self.access.apart(store.give_up, str(error))
             raise Unknown from None
         except OSError as error:
             self._log.warning(f"the source cannot be compared with the state: {error}")
@@ -222,13 +206,13 @@ class Memory:
     async def unlike(self, paths: Collection[bytes]) -> set[bytes]:
         """Return those of some paths that look otherwise than the index says; a later ctime alone is no such thing."""
         store = self.kept
-        return set() if store is None else await asyncio.to_thread(self._unlike, store, paths)
+        return set() if store is None else await self.access.apart(self._unlike, store, paths)
 
     def _unlike(self, store: Store, paths: Collection[bytes]) -> set[bytes]:
         noted = store.noted(paths)
         with self.root.opened() as root:
-            look, found = lstat_below(root), set[bytes]()
-            for path in paths:
+            found = set[bytes]()
+            for path, look in looked_for(self.root.ops.looks(root), paths):
                 seen, known = look(path), noted.get(path)
                 if seen is None or known is None or not signature_of(seen, _FAR).looks_like(known):
                     found.add(path)
@@ -239,16 +223,16 @@ class Memory:
         if old is not None:
             old.cancel()
             await asyncio.gather(old, return_exceptions=True)
-        await asyncio.to_thread(store.begin_record, top, since)
+        await self.access.apart(store.begin_record, top, since)
         self._recordings[top] = asyncio.create_task(self._record(store, top))
 
     async def _record(self, store: Store, top: bytes) -> None:
         try:
-            await scan.record(self._scanned(store), (top,))
+            await scan.record(self._scanned(), (top,))
         except scan.ScanFailed as error:
-            await asyncio.to_thread(store.give_up, str(error))
+            await self.access.apart(store.give_up, str(error))
         except OSError as error:
-            await asyncio.to_thread(store.give_up, f"the source cannot be looked at: {error}")
+            await self.access.apart(store.give_up, f"the source cannot be looked at: {error}")
 
     async def settled(self) -> None:
         """Wait until all that has arrived by now is noted."""
@@ -274,7 +258,7 @@ class Memory:
         store = self.kept
         if store is None:
             return None
-        handed = await asyncio.to_thread(self._noted, store, target.key, batch, taken, since)
+        handed = await self.access.apart(self._noted, store, target.key, batch, taken, since)
         target.target.distrusted.difference_update(batch.entries)
         if batch.entries.get(b"", 0) & flag.RECURSIVE:
             handed.recorded.append(b"")
@@ -301,6 +285,7 @@ class Memory:
 
     def _noted(self, store: Store, key: bytes, batch: Batch, taken: Mapping[bytes, int], since: float) -> Handed:
         entries, root = batch.entries, batch.root
+        walker = self.access.walker(root, self._scope)
         changes = {path: _unsure(flags) for path, flags in entries.items()}
         handed = Handed(changes, since)
         for path in taken.keys() - entries.keys():
@@ -313,7 +298,7 @@ class Memory:
             if not flags & flag.RECURSIVE:
                 continue
             tops.add(path)
-            found = scan.listings(root, self._scope, path, left) if path and left > 0 else None
+            found = scan.listings(walker, path, left) if path and left > 0 else None
             if found is not None:
                 handed.trees[path] = found
                 left -= sum(len(part) for _, parts in found for _, part in parts) // _NAME_BYTES
@@ -322,12 +307,12 @@ class Memory:
 
     def _sign(self, handed: Handed, entries: Mapping[bytes, int], tops: set[bytes], root: int) -> None:
         """Look at what is handed over by its own name, and at the directories in which names come or go."""
-        look, rules = lstat_below(root), self._scope.rules
+        rules = self._scope.rules
         above: set[bytes] = set()
         signatures, young = handed.signatures, handed.young
         young_ns = time.time_ns() - YOUNG_NS
 
-        def sign(path: bytes) -> None:
+        def sign(path: bytes, look: Look) -> None:
             try:
                 found = look(path)
             except OSError:
@@ -341,19 +326,21 @@ class Memory:
             if signature.is_dir and rules and not rules.sync(path, True):
                 del signatures[path]
 
-        for path, flags in entries.items():
-            if tops and not tops.isdisjoint((path, *ancestors(path))):
-                continue
-            sign(path)
+        named = [path for path in entries if not tops or tops.isdisjoint((path, *ancestors(path)))]
+        looks = self.root.ops.looks(root)
+        for path, look in looked_for(looks, named):
+            sign(path, look)
+        for path in named:
+            flags = entries[path]
             if path and (flags & flag.MISSING or flags >> CHANGE_SHIFT & _WIDE):
                 above.add(parent(path))
-        for path in above - entries.keys():
-            sign(path)
+        for path, look in looked_for(looks, above - entries.keys()):
+            sign(path, look)
             if signatures.get(path) is None or not signatures[path].is_dir:  # type: ignore[union-attr]
                 signatures.pop(path, None)
-        for path in tops:
-            if path and parent(path) not in signatures and parent(path) not in tops:
-                sign(parent(path))
+        holding = {parent(path) for path in tops if path} - signatures.keys() - tops
+        for path, look in looked_for(looks, holding):
+            sign(path, look)
 
     def after(self, target: TargetMemory, handed: Handed, outcome: Outcome) -> None:
         """Take note of what became of it."""
@@ -424,7 +411,7 @@ class Memory:
             for top in finished:
                 self._recordings.pop(top).result()
             self.complete = self.complete or b"" in finished
-            await asyncio.to_thread(self._write, store, works, before_ns)
+            await self.access.apart(self._write, store, works, before_ns)
 
     async def _doubt_unseen(self) -> None:
         """Confirm what has landed where nothing was watched meanwhile: what has changed since may be there as it was."""
@@ -433,7 +420,7 @@ class Memory:
             return
         warm = [target for target in self.targets if await target.is_warm()]
         for target in warm:
-            await asyncio.to_thread(store.hand_over, target.key, {b"": DOUBT}, time.time())
+            await self.access.apart(store.hand_over, target.key, {b"": DOUBT}, time.time())
         await self._confirm(patient=False)
         found: dict[bytes, int] = {}
         try:
@@ -446,7 +433,7 @@ class Memory:
             rows = await target.rows()
             if target in warm or not holds_top(rows):
                 again = found | {row.path: row.bits for row in rows if row.path or not row.bits & DOUBT}
-                await asyncio.to_thread(store.end_record, target.key, b"", again, time.time())
+                await self.access.apart(store.end_record, target.key, b"", again, time.time())
 
     def _judged(self, seen: Mapping[bytes, int]) -> list[tuple[TargetMemory, Handed]]:
         """Note of everything that has landed what has changed again since; return it, the oldest one first."""
@@ -469,7 +456,7 @@ class Memory:
             for target, handed in works:
                 for top in handed.recorded:
                     store.end_record(target.key, top, handed.again, handed.since)
-                _ripen(handed, lstat_below(root), before_ns - YOUNG_NS)
+                _ripen(handed, self.root.ops.looks(root), before_ns - YOUNG_NS)
                 _confirm(store, target.key, handed)
         finally:
             self.root.close(root)
@@ -481,45 +468,30 @@ class Memory:
         store = self.kept
         if store is None or not store.awaiting_flush():
             return
-        number = await asyncio.to_thread(store.begin_flush)
-        safe = {path: await self._is_flushed(path) for path in {self.root.path, *(t.local for t in self.targets)}}
-        for target in self.targets if safe[self.root.path] else ():
-            if safe[target.local]:
-                await asyncio.to_thread(store.flushed, target.key, number)
-
-    async def _is_flushed(self, path: bytes | None) -> bool:
-        """Flush the file system of a directory; tell whether that was done. Of a remote one nothing is known.
-
-        A process of its own does it: who ends is not to wait for a disk.
-        """
-        if path is None:
-            return True
-        try:
-            with self.root.opened() as here:
-                argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.kernel.durable", path]
-                child = spawn(argv, cwd=here, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        except OSError:
-            return False
-        try:
-            while child.poll() is None:
-                await asyncio.sleep(_FLUSH_LOOK)
-        finally:
-            if child.poll() is None:
-                child.kill()
-        return child.returncode == 0
+        number = await self.access.apart(store.begin_flush)
+        for target in self.targets if await self.access.flush(SOURCE) else ():
+            if await self.access.flush(target.number):
+                await self.access.apart(store.flushed, target.key, number)
 
 
-def _ripen(handed: Handed, look: Callable[[bytes], os.stat_result | None], young_ns: int) -> None:
+def looked_for(looks: Looks, paths: Iterable[bytes]) -> Iterator[tuple[bytes, Look]]:
+    """Yield paths with what looks at them; who looks is told in good time what is asked for."""
+    left = iter(paths)
+    while part := list(islice(left, looks.at_once)):
+        looks.expect(part)
+        for path in part:
+            yield path, looks.lstat
+
+
+def _ripen(handed: Handed, looks: Looks, young_ns: int) -> None:
     """Take for known what had changed a moment before it was handed over, and has not since."""
-    for path, signature in handed.young.items():
-        if path not in handed.signatures:
-            continue
+    for path, look in looked_for(looks, handed.young.keys() & handed.signatures.keys()):
         try:
             found = look(path)
         except OSError:
             continue
-        if found is not None and signature_of(found, young_ns) == signature:
-            handed.signatures[path] = signature
+        if found is not None and signature_of(found, young_ns) == handed.young[path]:
+            handed.signatures[path] = handed.young[path]
 
 
 def _confirm(store: Store, key: bytes, handed: Handed) -> None:
@@ -529,15 +501,6 @@ def _confirm(store: Store, key: bytes, handed: Handed) -> None:
         part = {path: handed.signatures[path] for path in paths[at : at + _AT_ONCE]}
         store.confirm(key, Confirmed(part, trees, again))
         trees, again = {}, {}
-
-
-def _holds_anything(directory: bytes) -> bool:
-    """Tell whether a directory has entries; True where it cannot be read now."""
-    try:
-        with os.scandir(directory) as entries:
-            return next(entries, None) is not None
-    except OSError:
-        return True
 
 
 def _digest(*parts: object) -> bytes:

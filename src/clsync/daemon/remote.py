@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.classify import LinkedFile, Plain, Stat
@@ -35,6 +35,10 @@ from clsync.privilege.looks import Seen, unpacked, unpacked_plain
 from clsync.privilege.moves import packed_steps, unpacked_moves
 from clsync.privilege.port import Caller, Port, raise_error
 from clsync.privilege.wire import SIGNATURES, STEPS_LIMIT, Frame, Kind, Op, Refused, framed, in_frames, pack, unpack
+
+if TYPE_CHECKING:
+    from clsync.daemon.remotestate import OneThread
+    from clsync.daemon.stateaccess import StateAccess
 
 _LISTED_AT_ONCE: Final = 32
 _REMEMBERED: Final = 65_536
@@ -145,6 +149,21 @@ class RemoteOps:
                 if stat.S_ISDIR(seen.st_mode) and (device is None or seen.st_dev == device) and enter(path):
                     pending.append(path)
 
+    def entries(self, directory: int, path: bytes) -> dict[bytes, Seen]:
+        """Return what stands in one directory, as far as it stands there still. Raises OSError."""
+        found: dict[bytes, Seen] = {}
+        (listing,) = self._caller.call(Op.LIST, directory, [path])
+        done = False
+        while not done:
+            parts, (done,) = self._caller.collect(Op.LIST_NEXT, listing)
+            for _, trouble, names, records in parts:
+                _raise_for(trouble, path)
+                for name, seen in zip(names, unpacked(records, len(names)), strict=True):
+                    if seen.errno != errno.ENOENT:
+                        _raise_for(seen.errno, join(path, name))
+                        found[name] = seen
+        return found
+
     def _listed(self, directory: int, tops: list[bytes]) -> Iterator[tuple[int, bytes, Seen]]:
         """Yield what stands in directories: the number of the directory, the name, its lstat."""
         (listing,) = self._caller.call(Op.LIST, directory, tops)
@@ -164,6 +183,12 @@ class RemoteOps:
         """Have a search started. Raises OSError."""
         (number,) = self._caller.call(Op.SCAN, directory, list(options))
         return _RemoteScan(self._calls, number, *self._caller.descriptors)
+
+
+def _raise_for(number: int, path: bytes) -> None:
+    """Raise the OSError of an error number, if it is one."""
+    if number:
+        raise OSError(number, os.strerror(number), path)
 
 
 class _RemoteLooks(Looks):
@@ -213,8 +238,7 @@ class _RemoteLooks(Looks):
         seen = self._found(path)
         if seen.errno == errno.ENOENT:
             return None
-        if seen.errno:
-            raise OSError(seen.errno, os.strerror(seen.errno), path)
+        _raise_for(seen.errno, path)
         return seen
 
 
@@ -461,11 +485,23 @@ class RemoteAccess:
     """Asks the broker (see `Access`, `Preparation`)."""
 
     def __init__(
-        self, caller: Caller, calls: Calls, settings: Settings, plans: Sequence[Plan], reload: Reload, log: Log
+        self,
+        caller: Caller,
+        calls: Calls,
+        settings: Settings,
+        plans: Sequence[Plan],
+        reload: Reload,
+        log: Log,
+        thread: OneThread | None,
     ) -> None:
-        """`settings`, `plans`: those that broker and worker have in common from the beginning."""
-        self.ops: KernelOps = RemoteOps(caller, calls)
+        """`settings`, `plans`: those that broker and worker have in common from the beginning.
+
+        `thread`: for what the state has to wait for, if there is one.
+        """
+        self._ops = RemoteOps(caller, calls)
+        self.ops: KernelOps = self._ops
         self._caller, self._calls, self._reload, self._log = caller, calls, reload, log
+        self._thread = thread
         self._handlers = itertools.count(1)
         self._generations = [(plans, 0)]
         self._settings, self._current = settings, 0
@@ -518,6 +554,13 @@ class RemoteAccess:
             await in_steps(fill_dump(made, states))
         finally:
             os.close(made)
+
+    def for_state(self, made: Plan) -> StateAccess:
+        """Return what the state of a source needs."""
+        from clsync.daemon.remotestate import RemoteStateAccess  # late: it needs a database
+
+        assert self._thread is not None
+        return RemoteStateAccess(self._caller, self._calls, self._ops, self._thread)
 
     async def prepare(
         self, changes: Sequence[Change], settings: Settings, plans: Sequence[Plan], parts: Parts

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clsync.control.listener import Listener, Listening
 from clsync.core.paths import printable, shown
@@ -29,9 +29,7 @@ from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
 from clsync.options import MODULE_MODES, Settings
 from clsync.privilege.carry import Confinement
-
-if TYPE_CHECKING:
-    from clsync.daemon.memory import Memory
+from clsync.state.room import Place
 
 _SIGNAL_HAND_OVER = 16
 """SIGSTKFLT on Linux; clsync 0.4 wakes its blocking calls with it."""
@@ -124,11 +122,9 @@ def _run(
     try:
         status_file.write("starting")
         pid_file.write(str(os.getpid()))
-        access = DirectAccess(status_file, log)
+        place = build.make_room(plans, log)
+        access = DirectAccess(status_file, log, place.directory if place is not None else b"")
         parts = build.make_parts(plans, access)
-        memory = build.make_memory(plans, log)
-        if memory is not None and confinement.plan.identity is not None:
-            memory.make_room()
         if confinement.plan.identity is not None and settings.splitting == "off":
             for file in (status_file, pid_file):
                 file.give_away()
@@ -138,20 +134,21 @@ def _run(
             background.let_go = lambda: _let_go_of_terminal(log)
         ready = background.ready if background is not None else lambda: None
         preparation = DirectPreparation(access, reload, log)
-        mirrored = partial(_mirrored, settings, plans, log, listening, os.getpid())
+        mirrored = partial(_mirrored, settings, plans, place, log, listening, os.getpid())
         if settings.splitting == "off":
-            return mirrored(handlers, parts, access, preparation, ready, memory)
+            return mirrored(handlers, parts, access, preparation, ready)
         from clsync.daemon.broker import Broker  # late: most runs need none of it
         from clsync.daemon.split import Worker, run_as_process, run_as_thread
 
-        worker = Worker(settings, plans, mirrored, reload, confinement)
+        worker = Worker(settings, plans, mirrored, reload, confinement, place)
         if background is not None and settings.splitting == "process":
             worker = worker._replace(begin=background.leave_to_other, let_go=background.let_go)
 
         def make_broker() -> Broker:
             assert confinement.plan.worker is not None
             first = Prepared(settings, plans, parts, handlers)
-            return Broker(first, access, preparation, confinement.plan.worker.ids, log, ready)
+            state = access.for_state(plans[0]) if place is not None else None
+            return Broker(first, access, preparation, confinement.plan.worker.ids, log, ready, state)
 
         if settings.splitting == "process":
             return run_as_process(worker, make_broker)
@@ -163,6 +160,7 @@ def _run(
 def _mirrored(
     settings: Settings,
     plans: Sequence[Plan],
+    place: Place | None,
     log: Log,
     listening: Listening | None,
     pid: int,
@@ -171,12 +169,12 @@ def _mirrored(
     access: Access,
     preparation: Preparation,
     ready: Callable[[], None],
-    memory: Memory | None = None,
 ) -> int:
     """Run a mirror, whatever its rights are; return the exit code. Raises OperatorError.
 
-    `listening`: the control socket. `pid`: the process that is sent signals.
+    `place`: that of the state. `listening`: the control socket. `pid`: the process that is sent signals.
     """
+    memory = build.make_memory(plans, place, access, log)
     mirror = build.make_mirror(plans, handlers, parts, access, _Status(access.write_status, log).set, ready, memory)
     switch = Switch(settings, plans, parts, preparation, mirror, log)
     control = _control(listening, mirror, switch, access, pid, log)

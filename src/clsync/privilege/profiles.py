@@ -49,6 +49,8 @@ KEPT: Final = mask(
 """What making files equal takes."""
 KEPT_FOR_NAMES: Final = mask(("CAP_SYS_ADMIN",))
 """For attributes whose names begin with `trusted.` (xattr(7))."""
+_LISTING: Final = mask(("CAP_DAC_READ_SEARCH",))
+"""What listing closed directories takes."""
 _NEEDED_BY_RSYNC: Final = frozenset(
     "execve execveat mknod mknodat setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset"
     " chroot personality".split()
@@ -126,6 +128,15 @@ def copy_sandbox() -> Sandbox | None:
     layers = sandbox.usable() - {"mounts"} | {"capabilities"}
     calls = _filter(layers, network=False, without=frozenset(("mknod", "mknodat")))
     return Sandbox(layers, _BASICS, (), None, network=False, capabilities=KEPT | KEPT_FOR_NAMES, filter=calls)
+
+
+def scan_sandbox() -> Sandbox | None:
+    """Return what a process that lists the watched tree can do, besides that; None where there are no sandboxes."""
+    if not sandbox.usable():
+        return None
+    layers = sandbox.usable() - {"mounts"} | {"capabilities"}
+    calls = _filter(layers, network=False, without=frozenset())
+    return Sandbox(layers, (), (), None, network=False, capabilities=_LISTING, filter=calls)
 
 
 def _filter(layers: frozenset[str], *, network: bool, without: frozenset[str]) -> bytes:

@@ -55,6 +55,10 @@ class Op(IntEnum):
     STANDBY = 12
     DUMP = 13
     LOOK_PLAIN = 14
+    STATE_SCAN = 15
+    TARGET_EMPTY = 16
+    TARGET_ONLY_THERE = 17
+    FLUSH = 18
     MONITOR_OPEN = 20
     MONITOR_ARM = 21
     MONITOR_DRAIN = 22
@@ -110,6 +114,10 @@ SIGNATURES: Final = {
     Op.STATUS: Signature("s"),
     Op.STANDBY: Signature("", "b"),
     Op.DUMP: Signature(""),
+    Op.STATE_SCAN: Signature("by", "u"),
+    Op.TARGET_EMPTY: Signature("u", "b"),
+    Op.TARGET_ONLY_THERE: Signature("uP", "", "P"),
+    Op.FLUSH: Signature("u", "b"),
     Op.MONITOR_OPEN: Signature("y", "u"),
     Op.MONITOR_ARM: Signature("u", "b"),
     Op.MONITOR_LOOK: Signature("u"),

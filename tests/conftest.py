@@ -33,6 +33,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 def states() -> Iterator[None]:
     """Let programs that are run keep their states in a place of these tests."""
     with tempfile.TemporaryDirectory(prefix="clsync-states-") as place, pytest.MonkeyPatch.context() as patch:
+        os.chmod(place, 0o711)  # who keeps it may be nobody
         patch.setenv("STATE_DIRECTORY", place)
         yield
 

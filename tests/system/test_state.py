@@ -13,9 +13,14 @@ import pytest
 
 from tests.support.churn_run import Settings, _short_queue, run_seed
 from tests.support.daemon import Argument, Daemon
-from tests.system.world import MODES, ROOT, SYNCED, World, memory_directory, mounted
+from tests.system.test_splitting import NOBODY, worker_of
+from tests.system.world import MODES, ROOT, SYNCED, World, let_pass, memory_directory, mounted
 
 MONITORS = ("fanotify", "inotify")
+SPLIT = "--splitting=process"
+WAYS = pytest.mark.parametrize("how", ["off", "process", "thread"])
+"""Of splitting: who keeps the state."""
+BOTH = pytest.mark.parametrize("how", ["off", "process"])
 WARM = "Info: warm start: "
 KEPT_AT = 1_000_000_000
 
@@ -32,7 +37,8 @@ def database(world: World) -> Path:
 
 
 def kept(world: World, *args: Argument) -> Daemon:
-    """Return a daemon with a state."""
+    """Return a daemon with a state, which nobody can get at."""
+    let_pass(world.top)
     return world.daemon(f"--state-dir={states(world)}", *args)
 
 
@@ -90,11 +96,12 @@ def restart(world: World, daemon: Daemon) -> None:
     daemon.stop()
 
 
+@BOTH
 @pytest.mark.parametrize("monitor", MONITORS)
 @pytest.mark.parametrize("mode", MODES)
-def test_only_what_differs_is_handed_over(world: World, mode: str, monitor: str) -> None:
+def test_only_what_differs_is_handed_over(world: World, mode: str, monitor: str, how: str) -> None:
     old(world, "a/same", "a/gone", "a/changed", "b/moved", "c/below/it")
-    options = (f"-M{mode}", f"--monitor={monitor}")
+    options = (f"-M{mode}", f"--monitor={monitor}", f"--splitting={how}")
     with kept(world, *options) as daemon:
         restart(world, daemon)
     tamper(world, "a/same")
@@ -112,17 +119,19 @@ def test_only_what_differs_is_handed_over(world: World, mode: str, monitor: str)
         world.wait_for_equal(daemon)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_nothing_is_handed_over_where_nothing_differs(world: World, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "how"), [("rsyncdirect", "off"), ("copy", "off"), ("copy", "process"), ("rsyncdirect", "thread")]
+)
+def test_nothing_is_handed_over_where_nothing_differs(world: World, mode: str, how: str) -> None:
     old(world, "a/one", "two")
-    with kept(world, f"-M{mode}") as daemon:
+    with kept(world, f"-M{mode}", f"--splitting={how}") as daemon:
         learn(world, daemon)
         world.write("a/three")
         os.utime(world.source / "two", ns=(1, 1))
         world.wait_for_equal(daemon)
         daemon.wait_until(lambda: is_complete(world), what="a complete state")
         daemon.stop()
-    with kept(world, f"-M{mode}", "-v4") as daemon:
+    with kept(world, f"-M{mode}", "-v4", f"--splitting={how}") as daemon:
         assert differs(daemon) == 0
         daemon.wait_for_log(SYNCED)
         assert "batch" not in daemon.output
@@ -130,11 +139,13 @@ def test_nothing_is_handed_over_where_nothing_differs(world: World, mode: str) -
         world.wait_for_copy(daemon, "a/four")
 
 
-def test_bounded_runs_count_a_start_without_differences(world: World) -> None:
+@BOTH
+def test_bounded_runs_count_a_start_without_differences(world: World, how: str) -> None:
     old(world, "a/one")
+    let_pass(world.top)
     state = f"--state-dir={states(world)}"
     for bound in ("--only-initialsync", "--max-iterations=1", "--only-initialsync"):
-        ended = world.run(*world.trees, state, bound)
+        ended = world.run(*world.trees, state, bound, f"--splitting={how}")
         assert (ended.code, ended.troubles) == (0, []), ended.err
         assert (WARM in ended.err) == (bound != "--only-initialsync" or is_tampered(world, "a/one")), ended.err
         if bound == "--only-initialsync":
@@ -142,31 +153,35 @@ def test_bounded_runs_count_a_start_without_differences(world: World) -> None:
     assert is_tampered(world, "a/one")
 
 
-def test_what_a_run_without_a_monitor_may_have_missed_is_looked_at_again(world: World) -> None:
+@BOTH
+def test_what_a_run_without_a_monitor_may_have_missed_is_looked_at_again(world: World, how: str) -> None:
     """Between its looks something may have come and gone, and still be there: such directories are compared."""
     old(world, "a/one", "b/two")
     slow = world.file(
         "rsync", '#!/bin/sh\nrsync=$(PATH=/usr/bin:/bin command -v rsync)\n"$rsync" "$@"\ntouch "$TOUCHED"\n', 0o755
     )
+    let_pass(world.top)
     state = f"--state-dir={states(world)}"
     environment = {"TOUCHED": str(world.source / "a/during")}
-    ended = world.run(*world.trees, state, "-Mrsyncdirect", f"-S{slow}", "--only-initialsync", env=environment)
+    options = ("-Mrsyncdirect", f"-S{slow}", "--only-initialsync", f"--splitting={how}")
+    ended = world.run(*world.trees, state, *options, env=environment)
     assert ended.code == 0, ended.err
     assert b"a" in journal(world)
     assert b"b" not in journal(world)
 
 
+@BOTH
 @pytest.mark.parametrize(
     "damage", [lambda path: path.write_bytes(b"no database" * 1000), lambda path: os.truncate(path, 8000)]
 )
-def test_a_state_that_is_damaged_is_set_aside(world: World, damage: object) -> None:
+def test_a_state_that_is_damaged_is_set_aside(world: World, damage: object, how: str) -> None:
     old(world, "a/one")
-    with kept(world) as daemon:
+    with kept(world, f"--splitting={how}") as daemon:
         restart(world, daemon)
     (world.destination / "a/one").unlink()
     assert callable(damage)
     damage(database(world))
-    with kept(world) as daemon:
+    with kept(world, f"--splitting={how}") as daemon:
         daemon.wait_for_log("is set aside: ")
         learn(world, daemon)
         world.demand_equal()
@@ -174,14 +189,16 @@ def test_a_state_that_is_damaged_is_set_aside(world: World, damage: object) -> N
     assert database(world).with_name("state.db.aside").exists()
 
 
-def test_other_rules_make_it_void(world: World) -> None:
+@WAYS
+def test_other_rules_make_it_void(world: World, how: str) -> None:
     old(world, "a/one", "a/two")
     rules = world.file("rules", "-f^a/two$\n+*.*\n")
-    with kept(world) as daemon:
+    split = f"--splitting={how}"
+    with kept(world, split) as daemon:
         restart(world, daemon)
     tampered = world.destination / "a/one"
     tampered.unlink()
-    with kept(world, f"-R{rules}") as daemon:
+    with kept(world, split, f"-R{rules}") as daemon:
         daemon.wait_for_log("made with other rules")
         learn(world, daemon)
         world.wait_for_copy(daemon, "a/one")
@@ -190,7 +207,7 @@ def test_other_rules_make_it_void(world: World) -> None:
         daemon.wait_for_log("rules: read again")
         daemon.wait_until(lambda: is_complete(world), what="a complete state by the new rules")
         daemon.stop()
-    with kept(world, f"-R{rules}") as daemon:
+    with kept(world, split, f"-R{rules}") as daemon:
         assert differs(daemon) == 0
 
 
@@ -209,22 +226,24 @@ def test_each_destination_has_its_own(world: World) -> None:
         assert differs(daemon) == 0
 
 
-def test_an_empty_destination_is_another_one(world: World) -> None:
+@BOTH
+def test_an_empty_destination_is_another_one(world: World, how: str) -> None:
     old(world, "a/one")
-    with kept(world) as daemon:
+    with kept(world, f"--splitting={how}") as daemon:
         restart(world, daemon)
     (world.destination / "a/one").unlink()
     (world.destination / "a").rmdir()
-    with kept(world) as daemon:
+    with kept(world, f"--splitting={how}") as daemon:
         world.wait_for_copy(daemon, "a/one")
 
 
-def test_two_destinations_one_of_them_away(world: World) -> None:
+@BOTH
+def test_two_destinations_one_of_them_away(world: World, how: str) -> None:
     """The state is one; what is dirty is known of each."""
     old(world, "a/one")
     second = world.top / "second"
     with mounted("tmpfs", second):
-        both = (f"-D{second}",)
+        both = (f"-D{second}", f"--splitting={how}")
         with kept(world, *both) as daemon:
             daemon.wait_until(lambda: daemon.output.count("initial sync done") == 2, what="both")
             restart(world, daemon)
@@ -236,12 +255,13 @@ def test_two_destinations_one_of_them_away(world: World) -> None:
             world.demand_equal()
 
 
+@BOTH
 @pytest.mark.parametrize("mode", MODES)
-def test_events_that_were_lost_are_found_without_a_look_at_the_destination(mode: str) -> None:
+def test_events_that_were_lost_are_found_without_a_look_at_the_destination(mode: str, how: str) -> None:
     with memory_directory() as top, _short_queue(True):
         world = World(top)
         old(world, *(f"d{number}/same" for number in range(50)))
-        with kept(world, f"-M{mode}", "--monitor=inotify") as daemon:
+        with kept(world, f"-M{mode}", "--monitor=inotify", f"--splitting={how}") as daemon:
             learn(world, daemon)
             tamper(world, "d7/same")
             family = daemon.family()
@@ -308,7 +328,7 @@ def test_a_state_that_cannot_be_written_ends_nothing(world: World) -> None:
 def test_where_there_can_be_none(world: World) -> None:
     handler = world.file("handler", "#!/bin/sh\n", 0o755)
     state = f"--state-dir={states(world)}"
-    for options in (("-Msimple", f"-S{handler}"), ("--skip-initialsync",), ("--splitting=process",)):
+    for options in (("-Msimple", f"-S{handler}"), ("--skip-initialsync",)):
         message, hint = world.run(*world.trees, state, *options).complaint(22)
         assert message.startswith("--state-dir: there can be no state "), message
         assert "--state-dir=none" in hint
@@ -340,6 +360,38 @@ def test_one_at_a_time(world: World) -> None:
         assert differs(daemon) == 0
 
 
+def test_a_killed_worker_leaves_what_the_next_start_goes_on_with(world: World) -> None:
+    old(world, "a/one")
+    with kept(world, SPLIT) as daemon:
+        learn(world, daemon)
+        os.kill(worker_of(daemon), signal.SIGKILL)
+        daemon.wait_for_log("the worker has ended")
+        assert daemon.wait() == 1
+    world.write("a/two")
+    with kept(world, SPLIT) as daemon:
+        assert 1 <= differs(daemon) <= 2
+        world.wait_for_copy(daemon, "a/two")
+
+
+def test_a_state_changes_hands(world: World) -> None:
+    """To who has no rights it is given; what he has written is not read with rights."""
+    old(world, "a/one")
+    with kept(world) as daemon:
+        restart(world, daemon)
+    with kept(world, SPLIT) as daemon:
+        assert differs(daemon) == 0
+        restart(world, daemon)
+        owners = {path.stat().st_uid for path in (database(world).parent, *database(world).parent.iterdir())}
+        assert owners == {NOBODY}
+    with kept(world) as daemon:
+        daemon.wait_for_log("was kept by another user")
+        restart(world, daemon)
+        assert WARM not in daemon.output
+    assert database(world).stat().st_uid == 0
+    with kept(world, SPLIT) as daemon:
+        assert differs(daemon) == 0
+
+
 def test_another_user(world: World) -> None:
     world.top.chmod(0o755)
     old(world, "a/one")
@@ -365,9 +417,18 @@ def test_it_is_seen_from_outside(world: World) -> None:
 
 @pytest.mark.churn
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize(("mode", "monitor", "seed"), [("rsyncdirect", "fanotify", 6), ("copy", "inotify", 3)])
-def test_killed_at_any_moment(mode: str, monitor: str, seed: int) -> None:
-    result = run_seed(seed, Settings(mode=mode, monitor=monitor, crash=True, seconds=4, operations=800))
+@pytest.mark.parametrize(
+    ("mode", "monitor", "seed", "how"),
+    [
+        ("rsyncdirect", "fanotify", 6, "off"),
+        ("copy", "inotify", 3, "off"),
+        ("copy", "fanotify", 6, "process"),
+        ("rsyncdirect", "inotify", 3, "process"),
+    ],
+)
+def test_killed_at_any_moment(mode: str, monitor: str, seed: int, how: str) -> None:
+    extra = (f"--splitting={how}",)
+    result = run_seed(seed, Settings(mode=mode, monitor=monitor, crash=True, seconds=4, operations=800, extra=extra))
     assert not result.failed, result.details
     assert result.kills
     assert result.warm

@@ -20,7 +20,7 @@ from clsync.daemon.mirror import Mirror
 from clsync.daemon.parts import Outlet, Parts
 from clsync.daemon.plan import Plan, lookup_of, one_file_system_level
 from clsync.daemon.root import Directory
-from clsync.errors import OperatorError
+from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
 from clsync.kernel import roles
 from clsync.kernel.durable import boot_id
@@ -190,14 +190,30 @@ def make_room(plans: Sequence[Plan], log: Log) -> Place | None:
         raise OperatorError(f"--state-dir: there can be no state {why}", "leave it out, or say --state-dir=none")
     directory = state_directory(plans)
     if not why and wanted not in (b"none", None):
-        with suppress(OSError):  # it shows when the state is opened, by who keeps it
-            if room.make_room(directory, roles.keeper_ids()):
-                log.warning(f"the state in {shown(directory)} was kept by another user: everything is compared")
-        return Place(directory, asked is not None, boot_id())
+        if not (shut := _made_room(directory, log)):
+            return Place(directory, asked is not None, boot_id())
+        if asked is not None:
+            raise shut
+        log.warning(f"{shut.message}: this run keeps no state")
     if why:
         log.debug(1, f"there is no state {why}")
     with suppress(OSError, Held):
         distrust(directory)  # what this run does is not written there
+    return None
+
+
+def _made_room(directory: bytes, log: Log) -> OperatorError | None:
+    """Make the directory of a state for who keeps it; return why it would be out of his reach."""
+    keeper = roles.keeper_ids()
+    with suppress(OSError):  # it shows when the state is opened
+        if room.make_room(directory, keeper):
+            log.warning(f"the state in {shown(directory)} was kept by another user: everything is compared")
+        if room.is_shut(directory, keeper):
+            return OperatorError(
+                f"--state-dir: user {keeper.uid}, who is to keep it, cannot get to {shown(directory)}",
+                "let others pass through the directories above (chmod o+x), name another one, or none",
+                Exit.FILES,
+            )
     return None
 
 

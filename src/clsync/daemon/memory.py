@@ -7,7 +7,7 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -27,6 +27,7 @@ from clsync.daemon.stateaccess import SOURCE, StateAccess
 from clsync.errors import Exit, OperatorError
 from clsync.kernel.ops import Looks
 from clsync.state import scan
+from clsync.state.mark import Held, distrust
 from clsync.state.room import Place
 from clsync.state.store import Confirmed, Store
 from clsync.state.walker import Scope
@@ -118,6 +119,7 @@ class Memory:
             if self._place.asked and not again:
                 raise
             self._log.warning(f"{error.message}: this run keeps no state")
+            await self.access.apart(self._distrust)
             return
         self.complete = any(not holds_top(rows) for rows in [await target.rows() for target in self.targets])
         if self._watched:
@@ -137,6 +139,11 @@ class Memory:
         for key in empty:
             store.hand_over(key, {b"": DOUBT}, time.time())
         return store
+
+    def _distrust(self) -> None:
+        """Let nobody trust a state that does not know what this run does."""
+        with suppress(OSError, Held):
+            distrust(self._place.directory)
 
     def _unusable(self, error: Exception) -> OperatorError:
         return OperatorError(

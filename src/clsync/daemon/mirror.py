@@ -751,7 +751,7 @@ class Mirror:
     def _arrived(self, delivery: Delivery, outcome: Outcome) -> None:
         """Follow a target that has answered; end the run where it has gone well often enough, or failed too often."""
         if not delivery.initial_over and not delivery.warm and outcome.verdict is not Verdict.UNWELL:
-            since = int((delivery.compared_since - _SLACK) * 1e9)
+            since = int(max(delivery.compared_since - _SLACK, 0.0) * 1e9)
             self._end_initial(delivery, outcome.verdict is Verdict.DONE, min(self._started_ns, since))
         if outcome.spared:
             self._ask(delivery)

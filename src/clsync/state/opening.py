@@ -17,6 +17,8 @@ from clsync.state.meta import Meta, Unusable, checksum
 FILE: Final = b"state.db"
 _NEW: Final = b"state.db.new"
 _ASIDE: Final = b"state.db.aside"
+_PATIENCE: Final = 3.0
+"""Seconds to wait for one who holds the state: a part of a daemon that was killed may be on its way out."""
 _OF_THE_PLACE: Final = frozenset(
     (
         sqlite3.SQLITE_BUSY,
@@ -49,7 +51,7 @@ def lock(directory: bytes) -> Mark:
             Exit.FILES,
         ) from None
     try:
-        return Mark(os.path.join(directory, MARK))
+        return Mark(os.path.join(directory, MARK), _PATIENCE)
     except Held:
         raise OperatorError(
             f"another process uses the state in {shown(directory)}",

@@ -6,7 +6,7 @@ import os
 import stat
 from typing import Final, NamedTuple
 
-from clsync.kernel import places
+from clsync.kernel import credentials, places
 from clsync.kernel.credentials import Ids
 
 _OURS: Final = b"state."
@@ -52,6 +52,16 @@ def make_room(directory: bytes, keeper: Ids) -> bool:
         return taken and bool(found)
     finally:
         os.close(room)
+
+
+def is_shut(directory: bytes, keeper: Ids) -> bool:
+    """Tell whether who is to keep a state cannot get at its directory. Raises OSError."""
+    with credentials.assumed(keeper):
+        try:
+            os.close(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        except PermissionError:
+            return True
+    return False
 
 
 def _give(room: int, name: bytes, keeper: Ids) -> None:

@@ -943,8 +943,11 @@ class _WithDescriptors(tuple[Any, ...]):
 
 
 def digest_of(rules: Rules) -> bytes:
-    """Return what rules are known by: the worker can only choose among those that the broker has read."""
-    return hashlib.sha256(rules.source_text).digest()
+    """Return what rules are known by: the worker can only choose among those that the broker has read.
+
+    Those that let everything through are as good as none.
+    """
+    return hashlib.sha256(rules.source_text if rules else b"").digest()
 
 
 def _known(among: dict[Any, Any], number: Any) -> Any:

@@ -143,6 +143,7 @@ class World:
         self.places = places[seed % len(places)]
         self.tops = [_directory(place, seed) for place in self.places]
         self.scratch = _directory("/tmp", seed)
+        self.scratch.chmod(0o711)  # who keeps the state may be nobody
         area = self.tops[0]
         self.source, self.outside, self.destination = area / "source", area / "outside", self.tops[1] / "destination"
         self.neighbour = area / "neighbour"

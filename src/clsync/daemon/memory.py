@@ -16,7 +16,7 @@ from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Stat
 from clsync.core.listing import YOUNG_NS, signature_of
-from clsync.core.paths import ancestors, parent, shown
+from clsync.core.paths import ancestors, leads_out, parent, shown
 from clsync.core.rules import Rules
 from clsync.daemon.holding import Handed, TargetMemory, Unknown, holds_top
 from clsync.daemon.log import Log
@@ -138,6 +138,8 @@ class Memory:
         store.on_lost = lambda why: self._log.error(f"{where} is no longer kept: {why}", hint)
         for key in empty:
             store.hand_over(key, {b"": DOUBT}, time.time())
+        if any(leads_out(row.path) for key in keys for row in store.dirty(key)):
+            store.give_up("it names what does not lie in the watched directory")
         return store
 
     def _distrust(self) -> None:

@@ -140,27 +140,33 @@ class Journal:
         owners.clear()
         self.add(target, folded.ready, since)
 
-    def settle(self, target: int, paths: Mapping[bytes, int], below: Collection[bytes], flush: int) -> None:
-        """Let paths be clean, and all that is `below` some; `paths`: with what is dirty if it is lost before a flush."""
+    def settle(self, target: int, paths: Collection[bytes], below: Collection[bytes], flush: int) -> list[bytes]:
+        """Let paths be clean, and all that is `below` some; return those of the paths that no row names."""
         owners = self._owners.setdefault(target, {})
-        gone = [*paths]
-        if below and owners:
-            tops = {*below}
-            gone += [p for p in owners if not tops.isdisjoint((b"", *ancestors(p)) if p else ())]
-        touched, others = set[_Row](), dict[bytes, int]()
-        for path in gone:
+        touched, others = set[_Row](), []
+        for path in paths:
             row = owners.pop(path, None)
-            if row is not None:
+            if row is None:
+                others.append(path)
+            else:
                 del row.live[path]
                 touched.add(row)
-            elif path in paths:
-                others[path] = paths[path]
+        if below and owners:
+            tops = {*below}
+            for path in [p for p in owners if p in tops or not tops.isdisjoint((b"", *ancestors(p)) if p else ())]:
+                row = owners.pop(path)
+                del row.live[path]
+                touched.add(row)
         for row in touched:
             if len(row.live) * _FEW <= row.count:
                 self._let_wait(target, row, flush)
-        if others:
-            number, _ = self._insert(target, flush, 0.0, others)
-            self._settled[number] = target, flush, len(others)
+        return others
+
+    def add_lost(self, target: int, changes: Mapping[bytes, int], flush: int) -> None:
+        """Note what is dirty if a target loses what it was given before a flush."""
+        if changes:
+            number, _ = self._insert(target, flush, 0.0, changes)
+            self._settled[number] = target, flush, len(changes)
 
     def _let_wait(self, target: int, row: _Row, flush: int) -> None:
         """Let a row wait for a flush; what is left of it gets another one."""

@@ -15,12 +15,12 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
-from clsync.core.listing import DamagedListing, Signature
+from clsync.core.listing import DamagedListing, Signature, is_directory
 from clsync.core.paths import is_below, parent
 from clsync.kernel.durable import flush_directory
 from clsync.state import index, opening
@@ -45,15 +45,14 @@ class Dirty(NamedTuple):
     """No change is older (wall clock, seconds)."""
 
 
-@dataclass(frozen=True)
-class Confirmed:
+class Confirmed(NamedTuple):
     """What a target holds now. All of it was looked at before the handler began to read it."""
 
-    signatures: Mapping[bytes, Signature | None]
-    """Path -> what it was; None: nothing stood there. Not those that have changed again."""
-    trees: Mapping[bytes, Collection[tuple[bytes, index.Parts]]] = field(default_factory=dict)
+    seen: Mapping[bytes, bytes | None]
+    """Path -> its record (`core.listing`); None: nothing stood there. Not those that have changed again."""
+    trees: Mapping[bytes, Collection[tuple[bytes, index.Parts]]] = MappingProxyType({})
     """Directory that was handed over with everything below -> all listings at and below it (`state.scan`)."""
-    again: Mapping[bytes, int] = field(default_factory=dict)
+    again: Mapping[bytes, int] = MappingProxyType({})
     """What has changed again, at or below something confirmed, by all that the monitor has said after the handler
     had ended: path -> change bits."""
 
@@ -171,30 +170,42 @@ class Store:
 
     def confirm(self, target: bytes, confirmed: Confirmed) -> None:
         """Note what a target holds; a crash may undo this."""
-        self._write(lambda: self._confirm(self._targets[target], confirmed), None)
+        self.confirm_all([(target, confirmed)])
+
+    def confirm_all(self, works: Sequence[tuple[bytes, Confirmed]]) -> None:
+        """Note what targets hold, the oldest first, in one transaction; a crash may undo this."""
+        self._write(lambda: self._confirm_all(works), None)
+
+    def _confirm_all(self, works: Iterable[tuple[bytes, Confirmed]]) -> None:
+        for target, confirmed in works:
+            self._confirm(self._targets[target], confirmed)
 
     def _confirm(self, number: int, confirmed: Confirmed) -> None:
-        # What the monitor has named again may have reached the target, and never been in the index.
-        signatures = {p: s for p, s in confirmed.signatures.items() if p not in confirmed.again}
+        seen, again = confirmed.seen, confirmed.again
+        if again:
+            # What the monitor has named again may have reached the target, and never been in the index.
+            seen = {path: record for path, record in seen.items() if path not in again}
         others = [other for other in self._targets.values() if other != number]
         if others:
             # Another target was faster: this one does not hold what the index says.
-            for path in index.superseded(self._rows, signatures):
-                del signatures[path]
-        changed = index.confirm(self._rows, signatures, tell=bool(others))
+            late = index.superseded(self._rows, seen)
+            seen = {path: record for path, record in seen.items() if path not in late}
+        changed = index.confirm(self._rows, seen, tell=bool(others))
         for top, listings in confirmed.trees.items():
             if others:
                 changed |= index.differences(self._rows, top, listings)
             index.graft(self._rows, top, listings)
         for other in others:
             self._note(other, changed, time.time())
-        self._settle(number, {path: _bits_of(signature) for path, signature in signatures.items()}, confirmed.trees)
-        self._note(number, confirmed.again, time.time())
+        self._settle(number, seen, confirmed.trees)
+        self._note(number, again, time.time())
 
-    def _settle(self, number: int, paths: Mapping[bytes, int], trees: Collection[bytes]) -> None:
+    def _settle(self, number: int, seen: Mapping[bytes, bytes | None], trees: Collection[bytes]) -> None:
         """Let paths and trees be clean, until something is lost before a flush."""
-        below = [*trees, *(path for path, bits in paths.items() if bits == _ABSENT)]
-        self._journal.settle(number, {**paths, **dict.fromkeys(trees, _TREE)}, below, self._meta.flush)
+        below = [*trees, *(path for path, record in seen.items() if record is None)]
+        flush = self._meta.flush
+        others = {path: _bits_of(seen[path]) for path in self._journal.settle(number, seen, below, flush)}
+        self._journal.add_lost(number, others | dict.fromkeys(trees, _TREE), flush)
 
     def _note(self, number: int, changes: Mapping[bytes, int], since: float) -> None:
         self._journal.add(number, changes, since)
@@ -346,8 +357,8 @@ class Store:
             pass
 
 
-def _bits_of(signature: Signature | None) -> int:
+def _bits_of(record: bytes | None) -> int:
     """Return the change bits with which something confirmed is dirty again."""
-    if signature is None:
+    if record is None:
         return _ABSENT
-    return ATTRIB if signature.is_dir else ATTRIB | CONTENT
+    return ATTRIB if is_directory(record) else ATTRIB | CONTENT

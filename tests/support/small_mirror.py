@@ -120,7 +120,7 @@ class Mirror:
             os.rename(self.at(old), self.at(new))
             self.note(old, NAME | OF_DIRECTORY)
             self.note(new, NAME | OF_DIRECTORY)
-        elif kind == 5:
+        elif kind == 5 and not os.path.islink(self.at(old)):  # through one it would be that of another name
             os.chmod(self.at(old), self.random.choice([0o700, 0o750]))
             self.note(old, ATTRIB)
         elif kind == 6:

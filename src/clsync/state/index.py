@@ -124,14 +124,14 @@ def confirm(rows: sqlite3.Connection, seen: Mapping[bytes, bytes | None], *, tel
     wanted: dict[bytes, dict[bytes, bytes | None]] = {}
     for path, record in seen.items():
         up, _, name = path.rpartition(b"/")
-        if record is not None and is_directory(record):
-            wanted.setdefault(path, {})[SELF] = record
-            record = A_DIRECTORY
+        is_dir = record is not None and is_directory(record)
         if path:
             names = wanted.get(up)
             if names is None:
                 names = wanted[up] = {}
-            names[name] = record
+            names[name] = A_DIRECTORY if is_dir else record
+        if is_dir:
+            wanted.setdefault(path, {})[SELF] = record
     changed: dict[bytes, int] = {}
     for directory, names in wanted.items():
         before = update(rows, directory, names)

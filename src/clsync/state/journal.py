@@ -58,6 +58,8 @@ class _Row:
     """Paths that it names on disk."""
     live: dict[bytes, int]
     """Path -> change bits."""
+    settled: int = 0
+    """Paths of it that wait for a flush."""
 
 
 class Journal:
@@ -72,6 +74,7 @@ class Journal:
         """Target -> path -> the row by which it is dirty."""
         self._settled: dict[int, tuple[int, int, int]] = {}
         """Rows that wait for a flush -> target, number of the flush, paths."""
+        read: list[_Row] = []
         query = "SELECT id, target, flush, since, content, checksum FROM journal ORDER BY id"
         for number, target, flush, since, content, written in rows.execute(query):
             if not isinstance(content, bytes) or checksum(target, flush, since, zlib.crc32(content)) != written:
@@ -81,7 +84,14 @@ class Journal:
             if flush:
                 self._settled[number] = target, flush, len(changes)
             else:
-                self._own(target, _Row(number, since, zlib.crc32(content), len(changes), changes))
+                row = _Row(number, since, zlib.crc32(content), len(changes), changes)
+                owners = self._owners.get(target, {})
+                for path in owners.keys() & changes.keys():
+                    del owners[path].live[path]  # as it was before a crash: the later row says all of it
+                self._own(target, row)
+                read.append(row)
+        self._void = [row for row in read if not row.live]
+        """Rows that a crash has left behind: later ones name all of it."""
 
     def __len__(self) -> int:
         return sum(map(len, self._owners.values()))
@@ -112,8 +122,8 @@ class Journal:
         self._rows.execute(_DELETE, (row.number,))
         self.count -= 1
 
-    def add(self, target: int, changes: Mapping[bytes, int], since: float) -> None:
-        """Note what may be different at a target from now on, beside what is."""
+    def add(self, target: int, changes: Mapping[bytes, int], since: float, flush: int) -> None:
+        """Note what may be different at a target from now on, beside what is; `flush`: the next one."""
         if not changes:
             return
         live, since = dict(changes), float(since)
@@ -123,11 +133,11 @@ class Journal:
             live[path] |= row.live.pop(path)
             since = min(since, row.since)
             if not row.live:
-                self._delete(row)
+                self._end(target, row, flush)
         number, crc = self._insert(target, 0, since, live)
         self._own(target, _Row(number, since, crc, len(live), live))
 
-    def fold(self, target: int, limit: int) -> None:
+    def fold(self, target: int, limit: int, flush: int) -> None:
         """Let directories stand for what is in them, where a target has too many paths."""
         owners = self._owners.get(target, {})
         if len(owners) <= limit:
@@ -136,9 +146,10 @@ class Journal:
         folded = DirtySet(limit)
         folded.add(((path, row.live[path]) for path, row in owners.items()), since)
         for row in {*owners.values()}:
-            self._delete(row)
+            row.live.clear()
+            self._end(target, row, flush)
         owners.clear()
-        self.add(target, folded.ready, since)
+        self.add(target, folded.ready, since, flush)
 
     def settle(self, target: int, paths: Collection[bytes], below: Collection[bytes], flush: int) -> list[bytes]:
         """Let paths be clean, and all that is `below` some; return those of the paths that no row names."""
@@ -149,17 +160,17 @@ class Journal:
             if row is None:
                 others.append(path)
             else:
-                del row.live[path]
+                self._settle(row, path)
                 touched.add(row)
         if below and owners:
             tops = {*below}
             for path in [p for p in owners if p in tops or not tops.isdisjoint((b"", *ancestors(p)) if p else ())]:
                 row = owners.pop(path)
-                del row.live[path]
+                self._settle(row, path)
                 touched.add(row)
         for row in touched:
             if len(row.live) * _FEW <= row.count:
-                self._let_wait(target, row, flush)
+                self._end(target, row, flush)
         return others
 
     def add_lost(self, target: int, changes: Mapping[bytes, int], flush: int) -> None:
@@ -168,20 +179,31 @@ class Journal:
             number, _ = self._insert(target, flush, 0.0, changes)
             self._settled[number] = target, flush, len(changes)
 
-    def _let_wait(self, target: int, row: _Row, flush: int) -> None:
-        """Let a row wait for a flush; what is left of it gets another one."""
-        self._rows.execute(_SETTLED, (flush, checksum(target, flush, row.since, row.sum), row.number))
-        self._settled[row.number] = target, flush, row.count - len(row.live)
+    @staticmethod
+    def _settle(row: _Row, path: bytes) -> None:
+        del row.live[path]
+        row.settled += 1
+
+    def _end(self, target: int, row: _Row, flush: int) -> None:
+        """Let a row wait for a flush if anything of it does; what is dirty of it gets another one."""
+        if row.settled:
+            self._rows.execute(_SETTLED, (flush, checksum(target, flush, row.since, row.sum), row.number))
+            self._settled[row.number] = target, flush, row.settled
+        else:
+            self._delete(row)
         if row.live:
             number, crc = self._insert(target, 0, row.since, row.live)
             self._own(target, _Row(number, row.since, crc, len(row.live), row.live))
 
     def tidy(self, flush: int) -> None:
         """Let no row name more than is dirty: nobody goes on with it in this run."""
+        for row in self._void:
+            self._delete(row)
+        self._void.clear()
         for target, owners in self._owners.items():
             for row in {*owners.values()}:
                 if len(row.live) < row.count:
-                    self._let_wait(target, row, flush)
+                    self._end(target, row, flush)
 
     def flushed(self, target: int, flush: int) -> None:
         """Note that a target was flushed since some rows were settled: those of this flush and of earlier ones."""
@@ -190,14 +212,14 @@ class Journal:
             del self._settled[number]
             self.count -= 1
 
-    def doubt(self, target: int) -> set[bytes]:
+    def doubt(self, target: int, flush: int) -> set[bytes]:
         """Let all that waits for a flush be dirty; return those paths."""
         found: dict[bytes, int] = {}
         query = "SELECT content FROM journal WHERE id = ?"
         for number in [n for n, (whose, _, _) in self._settled.items() if whose == target]:
             for path, bits in unpacked(self._rows.execute(query, (number,)).fetchone()[0]).items():
                 found[path] = found.get(path, 0) | bits | CONTENT | (0 if bits & NAME else ATTRIB)
-        self.add(target, found, 0.0)
+        self.add(target, found, 0.0, flush)
         self.flushed(target, max((flush for _, flush, _ in self._settled.values()), default=0))
         return {*found}
 

@@ -208,8 +208,8 @@ class Store:
         self._journal.add_lost(number, others | dict.fromkeys(trees, _TREE), flush)
 
     def _note(self, number: int, changes: Mapping[bytes, int], since: float) -> None:
-        self._journal.add(number, changes, since)
-        self._journal.fold(number, self.limit)
+        self._journal.add(number, changes, since, self._meta.flush)
+        self._journal.fold(number, self.limit, self._meta.flush)
 
     def journalled(self) -> int:
         """Return how many paths the journals have, of all targets."""
@@ -248,7 +248,7 @@ class Store:
         return self._doubt(number)
 
     def _doubt(self, number: int) -> list[Dirty]:
-        lost = self._journal.doubt(number)
+        lost = self._journal.doubt(number, self._meta.flush)
         return [dirty for dirty in self._dirty(number) if dirty.path in lost]
 
     # -- whole trees -------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from clsync.state.journal import unpacked
 from tests.support.churn_run import Settings, _short_queue, run_seed
 from tests.support.daemon import Argument, Daemon
 from tests.system.test_splitting import NOBODY, worker_of
@@ -51,14 +52,20 @@ def old(world: World, *names: str) -> None:
 
 def journal(world: World) -> list[bytes]:
     """Return what a destination may not hold as the index says."""
-    with closing(sqlite3.connect(f"file:{database(world)}?mode=ro", uri=True)) as rows:
-        return [path for (path,) in rows.execute("SELECT path FROM dirty")]
+    return named(world, "flush = 0")
 
 
 def unflushed(world: World) -> list[bytes]:
     """Return what was confirmed, and may be lost with the power."""
+    return named(world, "flush > 0")
+
+
+def named(world: World, which: str) -> list[bytes]:
+    """Return what rows of the journal name."""
     with closing(sqlite3.connect(f"file:{database(world)}?mode=ro", uri=True)) as rows:
-        return [path for (path,) in rows.execute("SELECT path FROM unflushed")]
+        return [
+            path for (row,) in rows.execute(f"SELECT content FROM journal WHERE {which}") for path in unpacked(row)
+        ]
 
 
 def is_complete(world: World) -> bool:

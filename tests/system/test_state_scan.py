@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
-from clsync.core.listing import YOUNG_NS, record_of, signature_of, unpacked
+from clsync.core.listing import YOUNG_NS, record_of, unpacked
 from clsync.core.paths import ancestors, join, parent
 from clsync.core.rules import Rules
 from clsync.state import scan
@@ -210,10 +210,10 @@ def test_what_was_young_when_it_was_recorded_is_compared_by_content(tree: Tree) 
     seen = (tree.root / "young").lstat()
     assert unpacked(record_of(seen, seen.st_ctime_ns)).ctime_ns != seen.st_ctime_ns
     assert unpacked(record_of(seen, seen.st_ctime_ns + 1)).ctime_ns == seen.st_ctime_ns
-    tree.store.confirm(TARGET, Confirmed({b"young": signature_of(seen, seen.st_ctime_ns)}))
+    tree.store.confirm(TARGET, Confirmed({b"young": record_of(seen, seen.st_ctime_ns)}))
     age()
     assert tree.compare() == {b"": ATTRIB, b"young": ATTRIB | CONTENT}
-    tree.store.confirm(TARGET, Confirmed({b"young": signature_of(seen, seen.st_ctime_ns + 1)}))
+    tree.store.confirm(TARGET, Confirmed({b"young": record_of(seen, seen.st_ctime_ns + 1)}))
     assert tree.compare() == {b"": ATTRIB}
 
 

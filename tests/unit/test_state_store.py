@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
-from clsync.core.listing import Signature, pack_part, packed
+from clsync.core.listing import Signature, pack_part, packed, unpacked
 from clsync.errors import Exit, OperatorError
 from clsync.kernel.durable import boot_id, flush_file_system
 from clsync.state.place import default_directory, directory_of
@@ -23,9 +23,10 @@ from tests.system.world import mounted
 A, B = b"target a", b"target b"
 BOOT, LATER = b"0" * 16, b"1" * 16
 EVERYTHING = {b"": DOUBT}
-FILE = Signature(7, 3, 10**18, 10**18, 0o100644, 1, 0, 0)
-DIRECTORY = Signature(1, 0, 0, 0, 0o040755, 0, 0, 0)
-NEWER = FILE._replace(ctime_ns=2 * 10**18)
+FILE = packed(Signature(7, 3, 10**18, 10**18, 0o100644, 1, 0, 0))
+DIRECTORY = packed(Signature(1, 0, 0, 0, 0o040755, 0, 0, 0))
+NEWER = packed(unpacked(FILE)._replace(ctime_ns=2 * 10**18))
+NEWEST = packed(unpacked(FILE)._replace(ctime_ns=3 * 10**18))
 
 
 def opened(place: Path, *targets: bytes, boot: bytes = BOOT, identity: bytes = b"source") -> Store:
@@ -181,10 +182,10 @@ def test_a_slower_target_does_not_set_the_index_back(place: Path) -> None:
     for target in (A, B):
         store.confirm(target, Confirmed({}, {b"": listing(DIRECTORY, f=FILE)}))
     store.hand_over(B, {b"f": CONTENT}, 0)
-    store.confirm(A, Confirmed({b"f": NEWER._replace(ctime_ns=3 * 10**18)}))
+    store.confirm(A, Confirmed({b"f": NEWEST}))
     store.confirm(B, Confirmed({b"f": NEWER}))
     assert (store.dirty(A), paths(store.dirty(B)).keys()) == ([], {b"", b"f"})
-    store.confirm(B, Confirmed({b"f": NEWER._replace(ctime_ns=3 * 10**18)}))
+    store.confirm(B, Confirmed({b"f": NEWEST}))
     assert (store.dirty(A), store.dirty(B)) == ([], [])
     store.close()
 
@@ -206,9 +207,9 @@ def test_a_long_journal_folds_into_directories(place: Path) -> None:
     assert b"kept" in paths(again(store, place, A, B).dirty(B))
 
 
-def listing(root: Signature, **files: Signature) -> list[tuple[bytes, list[tuple[bytes, bytes]]]]:
+def listing(root: bytes, **files: bytes) -> list[tuple[bytes, list[tuple[bytes, bytes]]]]:
     names = [b"", *map(str.encode, sorted(files))]
-    return [(b"", [(b"", pack_part(b"", names, [packed(root), *(packed(files[n]) for n in sorted(files))]))])]
+    return [(b"", [(b"", pack_part(b"", names, [root, *(files[n] for n in sorted(files))]))])]
 
 
 # -- files that cannot be used -----------------------------------------------------------------------------------
@@ -230,10 +231,10 @@ def test_a_second_process_is_refused(store: Store, place: Path) -> None:
         (lambda p: (p / "state.mark").unlink(), "mark"),
         (lambda p: execute(p, "PRAGMA user_version = 99"), "another version"),
         (lambda p: execute(p, "PRAGMA application_id = 99"), "another program"),
-        (lambda p: execute(p, "DELETE FROM dirty"), "damaged"),
-        (lambda p: execute(p, "UPDATE dirty SET bits = 1"), "damaged"),
+        (lambda p: execute(p, "DELETE FROM journal WHERE flush = 0"), "damaged"),
+        (lambda p: execute(p, "UPDATE journal SET flush = 1"), "damaged"),
         (lambda p: execute(p, "UPDATE target SET key = x'00'"), "damaged"),
-        (lambda p: execute(p, "DELETE FROM unflushed"), "damaged"),
+        (lambda p: execute(p, "DELETE FROM journal WHERE flush > 0"), "damaged"),
         (lambda p: execute(p, "DELETE FROM meta"), "damaged"),
         (lambda p: execute(p, "DROP TABLE meta"), "damaged"),
     ],

@@ -11,6 +11,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from clsync.core.changes import ATTRIB, CONTENT, NAME, OF_DIRECTORY
@@ -24,10 +25,15 @@ YOUNG_NS: Final = 20_000_000
 _HEAD: Final = struct.Struct("<II")
 _COUNT: Final = struct.Struct("<I")
 _RECORD: Final = struct.Struct("<QQqqIIII")
+RECORD_SIZE: Final = _RECORD.size
 A_DIRECTORY: Final = _RECORD.pack(0, 0, 0, 0, stat.S_IFDIR, 0, 0, 0)
 """The record with which a directory stands in the one that holds it."""
 _YOUNG: Final = -1
 """In place of a ctime that a later change may have as well: no file has it."""
+_CTIME: Final = slice(24, 32)
+_KIND: Final = 33
+"""Where these are in a record."""
+_YOUNG_CTIME: Final = struct.pack("<q", _YOUNG)
 
 
 class DamagedListing(Exception):
@@ -125,20 +131,7 @@ def record_of(found: Looked, young_ns: int) -> bytes:
 
 def signature_of(found: Looked, young_ns: int) -> Signature:
     """Return the signature of what lstat found; for `young_ns` see `record_of`."""
-    mode = found.st_mode
-    if mode & 0o170000 != 0o100000:
-        return Signature._make(_RECORD.unpack(record_of(found, young_ns)))
-    ctime = found.st_ctime_ns
-    return Signature(
-        found.st_ino,
-        found.st_size,
-        found.st_mtime_ns,
-        ctime if ctime < young_ns else _YOUNG,
-        mode,
-        found.st_nlink,
-        found.st_uid,
-        found.st_gid,
-    )
+    return unpacked(record_of(found, young_ns))
 
 
 def packed(signature: Signature) -> bytes:
@@ -151,9 +144,40 @@ def unpacked(record: bytes) -> Signature:
     return Signature._make(_RECORD.unpack(record))
 
 
-def present(signature: Signature) -> bytes:
+def is_directory(record: bytes) -> bool:
+    """Tell whether a record is one of a directory."""
+    return record[_KIND] & 0xF0 == stat.S_IFDIR >> 8
+
+
+def present(record: bytes) -> bytes:
     """Return the record with which something stands in the directory that holds it."""
-    return A_DIRECTORY if signature.is_dir else packed(signature)
+    return A_DIRECTORY if is_directory(record) else record
+
+
+def as_young(record: bytes) -> bytes:
+    """Return a record of something that may change without another stamp."""
+    return record[: _CTIME.start] + _YOUNG_CTIME + record[_CTIME.stop :]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What was seen, of regular files with one name while somebody looked for something else."""
+
+    settled: dict[bytes, bytes | None] = field(default_factory=dict)
+    """Path -> record; None: nothing stood there."""
+    young: dict[bytes, bytes] = field(default_factory=dict)
+    """The same of those that had changed a moment before, with the time at which they did."""
+
+    def note(self, path: bytes, found: Looked, young_ns: int) -> None:
+        """Note a file; for `young_ns` see `record_of`."""
+        ctime = found.st_ctime_ns
+        record = _RECORD.pack(
+            found.st_ino, found.st_size, found.st_mtime_ns, ctime, found.st_mode, 1, found.st_uid, found.st_gid
+        )
+        if ctime < young_ns:
+            self.settled[path] = record
+        else:
+            self.young[path] = record
 
 
 class Observed(NamedTuple):

@@ -38,7 +38,7 @@ from clsync.kernel.mounts import devices_shown_twice
 from clsync.kernel.ops import Scan
 from clsync.monitor.base import Changed, Monitor, Unnamed
 from clsync.options import Assignment, Block, Change
-from clsync.privilege.looks import packed, packed_plain
+from clsync.privilege.looks import packed, packed_plain, packed_records
 from clsync.privilege.moves import packed_moves, unpacked_steps
 from clsync.privilege.port import Port, error_frame
 from clsync.privilege.wire import (
@@ -348,6 +348,9 @@ class Broker:
 
     def _look_plain(self, number: int, paths: list[bytes]) -> Sequence[Any]:
         return (packed_plain(_looked_at(_known(self._directories, number), paths)),)
+
+    def _look_records(self, number: int, paths: list[bytes]) -> Sequence[Any]:
+        return (packed_records(_looked_at(_known(self._directories, number), paths)),)
 
     def _list(self, number: int, paths: list[bytes]) -> Sequence[Any]:
         directory = _known(self._directories, number)
@@ -866,6 +869,7 @@ class Broker:
         Op.IDENTITY: _identity,
         Op.LOOK: _look,
         Op.LOOK_PLAIN: _look_plain,
+        Op.LOOK_RECORDS: _look_records,
         Op.LIST: _list,
         Op.LIST_NEXT: _list_next,
         Op.SHOWN_TWICE: _shown_twice,

@@ -14,6 +14,7 @@ from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Freshness
+from clsync.core.listing import Records
 from clsync.core.moves import Move, Step
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
@@ -328,8 +329,9 @@ class Delivery:
         changes = taken if self.memory is None else await self.memory.narrowed(taken, self._log)
         if changes is not taken:
             self.inferred.update(path for path, bits in changes.items() if bits & NAME and path not in taken)
+        records = None if self.memory is None else Records()
         resolved = await self._resolver.resolve(
-            changes, root=root, freshness=freshness, doubts=doubts, ripe=ripe, renamed=renamed
+            changes, root=root, freshness=freshness, doubts=doubts, ripe=ripe, renamed=renamed, records=records
         )
         await self._withhold(resolved)
         if any(bits & (NAME | DOUBT) for bits in set(taken.values())):
@@ -467,7 +469,7 @@ class Delivery:
         """Let a handler do it; what it is about to touch is written down before, and what it has done afterwards."""
         if self.memory is None:
             return await self.crew.sync(batch)
-        handed = await self.memory.before(batch, flight.taken, flight.since)
+        handed = await self.memory.before(batch, flight.taken, flight.since, flight.resolved.records)
         outcome = await self.crew.sync(batch)
         if handed is not None:
             flight.landed = partial(self.memory.after, handed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from clsync.core.batch import Batch, Outcome
 from clsync.core.changes import ATTRIB, DOUBT, NAME
-from clsync.core.listing import Signature
+from clsync.core.listing import Records
 from clsync.core.moves import Step
 from clsync.core.paths import ancestors, is_below, parent
 from clsync.daemon.log import Log
@@ -36,9 +36,10 @@ class Handed:
     changes: dict[bytes, int]
     """Path -> change bits, as the journal has them."""
     since: float
-    signatures: dict[bytes, Signature | None] = field(default_factory=dict)
-    young: dict[bytes, Signature] = field(default_factory=dict)
-    """Those of the paths that had changed a moment ago -> the signature they have if nothing happens since."""
+    seen: dict[bytes, bytes | None] = field(default_factory=dict)
+    """Path -> its record (`core.listing`), None where nothing stood."""
+    young: dict[bytes, bytes] = field(default_factory=dict)
+    """Those of the paths that had changed a moment ago -> the record they have if nothing happens since."""
     trees: dict[bytes, list[tuple[bytes, index.Parts]]] = field(default_factory=dict)
     recorded: list[bytes] = field(default_factory=list)
     """Directories that scans record."""
@@ -48,6 +49,11 @@ class Handed:
     """What is to be handed over once more, by its own name."""
     landed: float = 0.0
     """Monotonic seconds."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether there is anything to be confirmed."""
+        return bool(self.seen or self.trees or self.again or self.recorded)
 
 
 class TargetMemory:
@@ -89,14 +95,17 @@ class TargetMemory:
         store = self._memory.kept
         return 0 if store is None else await self._memory.access.apart(store.objects, directories)
 
-    async def before(self, batch: Batch, taken: Mapping[bytes, int], since: float) -> Handed | None:
+    async def before(
+        self, batch: Batch, taken: Mapping[bytes, int], since: float, records: Records | None
+    ) -> Handed | None:
         """Write down what a handler is about to be given; None where there is no state.
 
-        `taken`: what the batch was made of (path -> change bits); `since`: when that was (wall-clock seconds).
+        `taken`: what the batch was made of (path -> change bits); `since`: when that was (wall-clock seconds); `records`:
+        what was seen of it since.
         """
         doubts = self.target.dirty.doubts
         oldest = min((doubts[path] for path in doubts.keys() & batch.entries.keys()), default=since)
-        return await self._memory.before(self, batch, taken, min(oldest, since))
+        return await self._memory.before(self, batch, taken, min(oldest, since), records or Records())
 
     async def before_renames(self, steps: Iterable[Step]) -> None:
         """Write down the places of what is about to be renamed at the target."""
@@ -159,19 +168,19 @@ class TargetMemory:
             return dirty.bits_of(path) | seen.get(path, 0) | later.get(path, 0) or ATTRIB
 
         again = handed.again
-        for path in handed.signatures.keys() & busy:
-            del handed.signatures[path]  # its row in the journal stays
+        for path in handed.seen.keys() & busy:
+            del handed.seen[path]  # its row in the journal stays
         tops = {*handed.recorded, *handed.trees}
         if tops:
             for path in busy:
                 if b"" in tops or not tops.isdisjoint((path, *ancestors(path))):
                     again[path] = again.get(path, 0) | bits(path)
-        above = _above({*handed.signatures, *tops})
+        above = _above({*handed.seen, *tops})
         wide = {path for path in above & busy if bits(path) & _WIDE}
         if wide:
             # Below something that may have changed as a whole nothing is sure: what was handed over stays dirty.
-            for path in [path for path in handed.signatures if not wide.isdisjoint((b"", *ancestors(path)))]:
-                del handed.signatures[path]
+            for path in [path for path in handed.seen if not wide.isdisjoint((b"", *ancestors(path)))]:
+                del handed.seen[path]
             for path in [path for path in handed.trees if not wide.isdisjoint((b"", *ancestors(path)))]:
                 del handed.trees[path]
             handed.recorded = [p for p in handed.recorded if not p or wide.isdisjoint((b"", *ancestors(p)))]

@@ -15,7 +15,7 @@ from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Stat
-from clsync.core.listing import YOUNG_NS, signature_of
+from clsync.core.listing import YOUNG_NS, Records, as_young, is_directory, record_of, signature_of
 from clsync.core.paths import ancestors, leads_out, parent, shown
 from clsync.core.rules import Rules
 from clsync.daemon.holding import Handed, TargetMemory, Unknown, holds_top
@@ -261,13 +261,13 @@ class Memory:
     # -- handing over ------------------------------------------------------------------------------------------
 
     async def before(
-        self, target: TargetMemory, batch: Batch, taken: Mapping[bytes, int], since: float
+        self, target: TargetMemory, batch: Batch, taken: Mapping[bytes, int], since: float, records: Records
     ) -> Handed | None:
         """Write down what a handler is about to be given, and what it is now; None where there is no state."""
         store = self.kept
         if store is None:
             return None
-        handed = await self.access.apart(self._noted, store, target.key, batch, taken, since)
+        handed = await self.access.apart(self._noted, store, target.key, batch, taken, since, records)
         target.target.distrusted.difference_update(batch.entries)
         if batch.entries.get(b"", 0) & flag.RECURSIVE:
             handed.recorded.append(b"")
@@ -292,34 +292,46 @@ class Memory:
             await self._recordings[b""]  # what changes later shows (see `_doubt_unseen`)
         return True
 
-    def _noted(self, store: Store, key: bytes, batch: Batch, taken: Mapping[bytes, int], since: float) -> Handed:
+    def _noted(
+        self,
+        store: Store,
+        key: bytes,
+        batch: Batch,
+        taken: Mapping[bytes, int],
+        since: float,
+        records: Records,
+    ) -> Handed:
         entries, root = batch.entries, batch.root
         walker = self.access.walker(root, self._scope)
-        changes = {path: _unsure(flags) for path, flags in entries.items()}
+        unsure = {flags: _unsure(flags) for flags in {*entries.values()}}
+        changes = dict(zip(entries, map(unsure.__getitem__, entries.values()), strict=True))
         handed = Handed(changes, since)
-        for path in taken.keys() - entries.keys():
-            # Nothing stands below what is no directory, and its row of the journal is to go.
-            if any(not entries.get(up, flag.DIRECTORY) & (flag.DIRECTORY | flag.MISSING) for up in ancestors(path)):
-                handed.signatures[path] = None
         store.hand_over(key, changes, since)
-        left, tops = _LISTED, set[bytes]()
-        for path, flags in entries.items():
-            if not flags & flag.RECURSIVE:
-                continue
-            tops.add(path)
+        left, deep = _LISTED, any(flags & flag.RECURSIVE for flags in unsure)
+        tops = {path for path, flags in entries.items() if flags & flag.RECURSIVE} if deep else set[bytes]()
+        for path in sorted(tops):
             found = scan.listings(walker, path, left) if path and left > 0 else None
             if found is not None:
                 handed.trees[path] = found
                 left -= sum(len(part) for _, parts in found for _, part in parts) // _NAME_BYTES
-        self._sign(handed, entries, tops, root)
+        self._sign(handed, entries, tops, root, records)
+        for path in taken.keys() - entries.keys():
+            # Nothing stands below what is no directory, and its row of the journal is to go.
+            if any(not entries.get(up, flag.DIRECTORY) & (flag.DIRECTORY | flag.MISSING) for up in ancestors(path)):
+                handed.seen[path] = None
         return handed
 
-    def _sign(self, handed: Handed, entries: Mapping[bytes, int], tops: set[bytes], root: int) -> None:
+    def _sign(
+        self, handed: Handed, entries: Mapping[bytes, int], tops: set[bytes], root: int, records: Records
+    ) -> None:
         """Look at what is handed over by its own name, and at the directories in which names come or go."""
-        rules = self._scope.rules
-        above: set[bytes] = set()
-        signatures, young = handed.signatures, handed.young
+        rules, looks = self._scope.rules, self.root.ops.looks(root)
         young_ns = time.time_ns() - YOUNG_NS
+        seen, young = handed.seen, handed.young = records.settled, records.young
+        for path in seen.keys() - entries.keys():
+            del seen[path]
+        for path in young.keys() - entries.keys():
+            del young[path]
 
         def sign(path: bytes, look: Look) -> None:
             try:
@@ -327,29 +339,34 @@ class Memory:
             except OSError:
                 return
             if found is None:
-                signatures[path] = None
+                seen[path] = None
                 return
-            signature = signatures[path] = signature_of(found, young_ns)
-            if found.st_ctime_ns >= young_ns:
-                young[path] = signature_of(found, _FAR)
-            if signature.is_dir and rules and not rules.sync(path, True):
-                del signatures[path]
+            record = record_of(found, _FAR)
+            if is_directory(record) and rules and not rules.sync(path, True):
+                return
+            if found.st_ctime_ns < young_ns:
+                seen[path] = record
+            else:
+                young[path] = record
 
-        named = [path for path in entries if not tops or tops.isdisjoint((path, *ancestors(path)))]
-        looks = self.root.ops.looks(root)
-        for path, look in looked_for(looks, named):
+        for path, look in looked_for(looks, entries.keys() - seen.keys() - young.keys()):
             sign(path, look)
-        for path in named:
-            flags = entries[path]
-            if path and (flags & flag.MISSING or flags >> CHANGE_SHIFT & _WIDE):
-                above.add(parent(path))
-        for path, look in looked_for(looks, above - entries.keys()):
+        if tops:
+            for path in [p for p in (*seen, *young) if not tops.isdisjoint((p, *ancestors(p)))]:
+                seen.pop(path, None)
+                young.pop(path, None)
+        comes = {flags for flags in {*entries.values()} if flags & flag.MISSING or flags >> CHANGE_SHIFT & _WIDE}
+        above = (
+            {parent(path) for path, flags in entries.items() if flags in comes and path} if comes else set[bytes]()
+        )
+        above = {path for path in above - entries.keys() if tops.isdisjoint((path, *ancestors(path)))}
+        for path, look in looked_for(looks, above):
             sign(path, look)
-            if signatures.get(path) is None or not signatures[path].is_dir:  # type: ignore[union-attr]
-                signatures.pop(path, None)
-        holding = {parent(path) for path in tops if path} - signatures.keys() - tops
-        for path, look in looked_for(looks, holding):
-            sign(path, look)
+            record = seen.get(path) or young.get(path)
+            if record is None or not is_directory(record):
+                seen.pop(path, None)
+                young.pop(path, None)
+        seen |= {path: as_young(record) for path, record in young.items()}
 
     def after(self, target: TargetMemory, handed: Handed, outcome: Outcome) -> None:
         """Take note of what became of it."""
@@ -359,7 +376,7 @@ class Memory:
         if outcome.spared:
             handed.recorded = [top for top in handed.recorded if top]  # the next start has to compare everything
         for path in (*outcome.failed, *outcome.again):
-            handed.signatures.pop(path, None)
+            handed.seen.pop(path, None)
             handed.again[path] = handed.changes.get(path, 0) | ATTRIB | NAME
         handed.again |= handed.repeated
         target.target.dirty.add(((path, ATTRIB) for path in handed.repeated), handed.since)
@@ -414,7 +431,7 @@ class Memory:
             if not collector.seen_whole:
                 return
             # Nothing may happen until it is known what has changed again.
-            works = self._judged(seen)
+            works = [work for work in self._judged(seen) if work[1].counts]
             self._landed.clear()
             finished = [top for top, task in self._recordings.items() if task.done()]
             for top in finished:
@@ -462,11 +479,15 @@ class Memory:
         except OSError:
             return
         try:
+            waiting: list[tuple[bytes, Confirmed]] = []
             for target, handed in works:
-                for top in handed.recorded:
-                    store.end_record(target.key, top, handed.again, handed.since)
+                if handed.recorded:
+                    _confirm(store, waiting)
+                    for top in handed.recorded:
+                        store.end_record(target.key, top, handed.again, handed.since)
                 _ripen(handed, self.root.ops.looks(root), before_ns - YOUNG_NS)
-                _confirm(store, target.key, handed)
+                waiting.append((target.key, Confirmed(handed.seen, handed.trees, handed.again)))
+            _confirm(store, waiting)
         finally:
             self.root.close(root)
 
@@ -494,22 +515,30 @@ def looked_for(looks: Looks, paths: Iterable[bytes]) -> Iterator[tuple[bytes, Lo
 
 def _ripen(handed: Handed, looks: Looks, young_ns: int) -> None:
     """Take for known what had changed a moment before it was handed over, and has not since."""
-    for path, look in looked_for(looks, handed.young.keys() & handed.signatures.keys()):
+    for path, look in looked_for(looks, handed.young.keys() & handed.seen.keys()):
         try:
             found = look(path)
         except OSError:
             continue
-        if found is not None and signature_of(found, young_ns) == handed.young[path]:
-            handed.signatures[path] = handed.young[path]
+        if found is not None and record_of(found, young_ns) == handed.young[path]:
+            handed.seen[path] = handed.young[path]
 
 
-def _confirm(store: Store, key: bytes, handed: Handed) -> None:
-    trees, again = handed.trees, handed.again
-    paths = [*handed.signatures]
-    for at in range(0, max(len(paths), 1), _AT_ONCE):
-        part = {path: handed.signatures[path] for path in paths[at : at + _AT_ONCE]}
-        store.confirm(key, Confirmed(part, trees, again))
-        trees, again = {}, {}
+def _confirm(store: Store, works: list[tuple[bytes, Confirmed]]) -> None:
+    """Confirm everything, so much at once that nobody waits for long; leave nothing to be confirmed."""
+    part, count = list[tuple[bytes, Confirmed]](), 0
+    for key, (seen, trees, again) in works:
+        paths = [*seen]
+        for at in range(0, max(len(paths), 1), _AT_ONCE):
+            chosen = seen if len(paths) <= _AT_ONCE else {path: seen[path] for path in paths[at : at + _AT_ONCE]}
+            part.append((key, Confirmed(chosen, trees, again)))
+            trees, again, count = {}, {}, count + len(chosen)
+            if count >= _AT_ONCE:
+                store.confirm_all(part)
+                part, count = [], 0
+    if part:
+        store.confirm_all(part)
+    works.clear()
 
 
 def _digest(*parts: object) -> bytes:

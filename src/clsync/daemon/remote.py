@@ -7,12 +7,14 @@ import errno
 import itertools
 import os
 import stat
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.classify import LinkedFile, Plain, Stat
+from clsync.core.listing import YOUNG_NS, Records
 from clsync.core.moves import Move, Step
 from clsync.core.paths import ancestors, join
 from clsync.core.rules import Rules
@@ -31,7 +33,7 @@ from clsync.kernel.ops import Identity, KernelOps, Looks, Scan
 from clsync.kernel.slices import in_steps
 from clsync.monitor.base import Changed, Monitor, Unnamed
 from clsync.options import Assignment, Change, Settings
-from clsync.privilege.looks import Seen, unpacked, unpacked_plain
+from clsync.privilege.looks import Seen, unpacked, unpacked_plain, unpacked_records
 from clsync.privilege.moves import packed_steps, unpacked_moves
 from clsync.privilege.port import Caller, Port, raise_error
 from clsync.privilege.wire import SIGNATURES, STEPS_LIMIT, Frame, Kind, Op, Refused, framed, in_frames, pack, unpack
@@ -199,6 +201,7 @@ class _RemoteLooks(Looks):
     def __init__(self, caller: Caller, directory: int) -> None:
         super().__init__(self._lstat, self._plain)
         self._caller, self._directory = caller, directory
+        self._records: Records | None = None
         self._seen: dict[bytes, Seen] = {}
         """What will be asked for."""
         self._above: dict[bytes, Seen] = {}
@@ -231,8 +234,17 @@ class _RemoteLooks(Looks):
     def _plain(self, paths: Sequence[bytes], real: set[bytes]) -> Iterator[Plain]:
         for part in in_frames(paths):
             these = paths[part]
-            (records,) = self._caller.call(Op.LOOK_PLAIN, self._directory, these)
-            yield from unpacked_plain(records, len(these))
+            if self._records is None:
+                (records,) = self._caller.call(Op.LOOK_PLAIN, self._directory, these)
+                yield from unpacked_plain(records, len(these))
+            else:
+                young_ns = time.time_ns() - YOUNG_NS
+                (records,) = self._caller.call(Op.LOOK_RECORDS, self._directory, these)
+                yield from unpacked_records(records, these, young_ns, self._records)
+
+    def note(self, records: Records) -> None:
+        """Be told where to note what `plain` sees."""
+        self._records = records
 
     def _lstat(self, path: bytes) -> Seen | None:
         seen = self._found(path)

@@ -59,6 +59,7 @@ class Op(IntEnum):
     TARGET_EMPTY = 16
     TARGET_ONLY_THERE = 17
     FLUSH = 18
+    LOOK_RECORDS = 19
     MONITOR_OPEN = 20
     MONITOR_ARM = 21
     MONITOR_DRAIN = 22
@@ -105,6 +106,7 @@ SIGNATURES: Final = {
     Op.IDENTITY: Signature("u", "uuyuu"),
     Op.LOOK: Signature("uP", "y"),
     Op.LOOK_PLAIN: Signature("uP", "y"),
+    Op.LOOK_RECORDS: Signature("uP", "y"),
     Op.LIST: Signature("uP", "u"),
     Op.LIST_NEXT: Signature("u", "b", "uuPy"),
     Op.SHOWN_TWICE: Signature("u", "U"),

@@ -15,9 +15,8 @@ from clsync.core.listing import (
     change,
     changes,
     entries_in,
+    is_directory,
     pack_part,
-    packed,
-    present,
     unpack_part,
     unpacked,
 )
@@ -116,21 +115,23 @@ def _write_part(
         rows.execute(_PUT, (path, cut[0], pack_part(path, cut, [entries[name] for name in cut])))
 
 
-def confirm(
-    rows: sqlite3.Connection, signatures: Mapping[bytes, Signature | None], *, tell: bool = True
-) -> dict[bytes, int]:
-    """Let the index say of some paths what they are; None: nothing stands there.
+def confirm(rows: sqlite3.Connection, seen: Mapping[bytes, bytes | None], *, tell: bool = True) -> dict[bytes, int]:
+    """Let the index say of some paths what they are, by their records; None: nothing stands there.
 
     Return the paths that it said else of, with what has changed (`core.changes`), if somebody is to be told. Raises
     sqlite3.Error or DamagedListing.
     """
     wanted: dict[bytes, dict[bytes, bytes | None]] = {}
-    for path, signature in signatures.items():
+    for path, record in seen.items():
+        up, _, name = path.rpartition(b"/")
+        is_dir = record is not None and is_directory(record)
         if path:
-            names = wanted.setdefault(parent(path), {})
-            names[path.rpartition(b"/")[2]] = None if signature is None else present(signature)
-        if signature is not None and signature.is_dir:
-            wanted.setdefault(path, {})[SELF] = packed(signature)
+            names = wanted.get(up)
+            if names is None:
+                names = wanted[up] = {}
+            names[name] = A_DIRECTORY if is_dir else record
+        if is_dir:
+            wanted.setdefault(path, {})[SELF] = record
     changed: dict[bytes, int] = {}
     for directory, names in wanted.items():
         before = update(rows, directory, names)
@@ -151,16 +152,16 @@ def _holds_listings(rows: sqlite3.Connection, directory: bytes) -> bool:
     return rows.execute(f"SELECT 1 FROM listing WHERE {where} LIMIT 1", keys).fetchone() is not None
 
 
-def superseded(rows: sqlite3.Connection, signatures: Mapping[bytes, Signature | None]) -> set[bytes]:
-    """Return the paths of which the index has a later signature than these. Raises sqlite3.Error or DamagedListing."""
+def superseded(rows: sqlite3.Connection, seen: Mapping[bytes, bytes | None]) -> set[bytes]:
+    """Return the paths of which the index has a later record than these. Raises sqlite3.Error or DamagedListing."""
     found = set()
-    for path, signature in signatures.items():
-        if signature is None:
+    for path, record in seen.items():
+        if record is None:
             continue
-        directory, name = (path, SELF) if signature.is_dir else (parent(path), path.rpartition(b"/")[2])
+        directory, name = (path, SELF) if is_directory(record) else (parent(path), path.rpartition(b"/")[2])
         part = rows.execute(_PART, (directory, name)).fetchone()
         known = unpack_part(directory, part[2]).get(name) if part is not None else None
-        if known is not None and unpacked(known).is_later_than(signature):
+        if known is not None and unpacked(known).is_later_than(unpacked(record)):
             found.add(path)
     return found
 

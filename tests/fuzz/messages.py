@@ -138,7 +138,7 @@ def broker_requests(data: bytes) -> None:
             pass  # it has ended
         finally:
             asked.close()
-        outside = {path.name for path in Path(top).iterdir()} - {"source", "destination", "log"}
+        outside = {path.name for path in Path(top).iterdir()} - {"source", "destination", "log", "states"}
         assert outside == {"secret"}
         assert Path(top, "secret").read_text() == "secret"
         for path in Path(top, "destination").rglob("*"):

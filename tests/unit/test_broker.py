@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,18 +14,21 @@ from typing import Any, NoReturn
 
 import pytest
 
+from clsync.core.listing import Records
 from clsync.daemon.access import DirectAccess
 from clsync.daemon.broker import Broker, Ended, digest_of
-from clsync.daemon.build import make_parts
+from clsync.daemon.build import make_parts, make_room
 from clsync.daemon.files import SmallFile
 from clsync.daemon.handlers import make_handler
 from clsync.daemon.log import Log
 from clsync.daemon.plan import make_plans
 from clsync.daemon.prepare import DirectPreparation, Prepared
 from clsync.errors import OperatorError
+from clsync.kernel import sandbox
 from clsync.kernel.credentials import Ids
+from clsync.kernel.sandbox import trouble_with
 from clsync.options import load
-from clsync.privilege.looks import unpacked, unpacked_plain
+from clsync.privilege.looks import unpacked, unpacked_plain, unpacked_records
 from clsync.privilege.port import Caller, raise_error, socket_pair
 from clsync.privilege.wire import (
     FRAME_LIMIT,
@@ -38,6 +42,8 @@ from clsync.privilege.wire import (
     pack,
     unpack,
 )
+from clsync.state import messages as scanning
+from clsync.state.store import Store
 
 
 class _Over(Exception):
@@ -59,14 +65,18 @@ class Asked:
         (top / "secret").write_text("secret")
         (self.source / "file").write_text("file")
         (self.source / "way").symlink_to(top)
-        arguments = [f"-W{self.source}", f"-D{self.destination}", "-Mcopy", "--monitor=inotify", "-q", *more]
+        arguments = [f"-W{self.source}", f"-D{self.destination}", "-Mcopy", "--monitor=inotify", "-q"]
+        arguments += [f"--state-dir={top / 'states'}", *more]
 
         def reload(changes: Any, through: Any = lambda read: read) -> Any:
             return load([os.fsencode(a) for a in arguments], {}, through(lambda name: None), 1, changes)
 
         log, settings = Log(level=0), reload(())
         plans = make_plans(settings, log)
-        access = DirectAccess(SmallFile(None, "status-file"), log)
+        place = make_room(plans, log)
+        self.room = place.directory if place is not None else b""
+        access = DirectAccess(SmallFile(None, "status-file"), log, self.room)
+        state = access.for_state(plans[0]) if place is not None else None
         preparation = DirectPreparation(access, reload, log)
         first = Prepared(settings, plans, make_parts(plans, access), list(map(make_handler, plans)))
         self.digest = digest_of(plans[0].rules)
@@ -77,7 +87,7 @@ class Asked:
         """Descriptors that were given out, and are open until the worker is dismissed."""
 
         async def served() -> Ended:
-            broker = Broker(first, access, preparation, Ids(65534, 65534, ()), log, lambda: None)
+            broker = Broker(first, access, preparation, Ids(65534, 65534, ()), log, lambda: None, state)
             return await broker.serve(looks, runs, self._dismissed)
 
         def run() -> None:
@@ -116,8 +126,8 @@ class Asked:
             found += [name for _, _, names, _ in parts for name in names]
         return found
 
-    def ask(self, op: Op, *values: Any) -> list[Any]:
-        """Ask what takes time; return the end of the answer."""
+    def ask(self, op: Op, *values: Any, parts: list[list[Any]] | None = None) -> list[Any]:
+        """Ask what takes time; return the end of the answer, and take its `parts`."""
         self.runs.sendall(framed(op, Kind.REQUEST, 9, pack(SIGNATURES[op].request, *values)))
         frames = Frames()
         self.runs.settimeout(10)
@@ -132,6 +142,8 @@ class Asked:
                 raise_error(frame)
             if frame.kind == Kind.END:
                 return unpack(SIGNATURES[op].end, frame.body)
+            if parts is not None:
+                parts.append(unpack(SIGNATURES[op].more, frame.body))
 
 
 @pytest.fixture
@@ -255,6 +267,7 @@ def test_directories_that_are_not_ours(asked: Asked, path: bytes) -> None:
         (Op.MONITOR_MOVES, (1,)),
         (Op.STATUS, ("owned",)),
         (Op.SCAN, (5, [])),
+        (Op.STATE_SCAN, (False, b"rules of my own")),
         (Op.ADOPT, (5,)),
     ],
 )
@@ -404,7 +417,7 @@ def test_names_are_changed_at_the_destination(asked: Asked) -> None:
     steps = (MAKE_DIRECTORY, b"", b"b"), (MOVE_FILE, b"a/file", b"b/file"), (MOVE_DIRECTORY, b"a", b"b/a")
     assert rename(asked, *steps) == 3
     assert sorted(path.name for path in (asked.destination / "b").iterdir()) == ["a", "file"]
-    assert [path.name for path in asked.source.parent.glob("s*")] == ["source", "secret"]
+    assert [path.name for path in asked.source.parent.glob("s[eo]*")] == ["source", "secret"]
 
 
 def test_names_behind_a_symlink_stay(asked: Asked) -> None:
@@ -501,6 +514,149 @@ def test_a_macro_makes_no_other_hook_out_of_a_permitted_one(tmp_path: Path) -> N
     finally:
         asked.close()
     assert mark.read_text() == str(permitted)
+
+
+# -- what the state needs --------------------------------------------------------------------------------------
+
+
+class Scanning:
+    """A scanner that a worker drives."""
+
+    def __init__(self, asked: Asked, record: bool) -> None:
+        """Have it started."""
+        (self._number,) = asked.caller.call(Op.STATE_SCAN, record, asked.digest)
+        self._asked, self._inbox = asked, scanning.Inbox()
+        self._socket = socket.socket(fileno=asked.caller.descriptors[0])
+        self._socket.settimeout(20)
+
+    def told(self, *tops: bytes, before: bytes = b"") -> list[tuple[bytes, list[bytes]]]:
+        """Give it directories; return what it says until it has nothing to do. Raises ConnectionError."""
+        self._socket.sendall(before + scanning.message(scanning.WORK, tops))
+        said: list[tuple[bytes, list[bytes]]] = []
+        while not said or said[-1][0] not in (scanning.IDLE, scanning.FAILED):
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionError
+            said += self._inbox.feed(data)
+        return said
+
+    def found(self, *tops: bytes, before: bytes = b"") -> list[bytes]:
+        """Give it directories; return what differs there."""
+        told = self.told(*tops, before=before)
+        assert told[-1][0] == scanning.IDLE, told
+        return sorted(part.partition(b" ")[2] for letter, parts in told if letter == scanning.FOUND for part in parts)
+
+    def close(self) -> None:
+        """Let it end."""
+        self._socket.close()
+        assert self._asked.ask(Op.SCAN_END, self._number, False) == [0]
+
+
+def recorded(asked: Asked) -> None:
+    """Have the tree recorded, as a worker does it."""
+    store = Store.open(asked.room, b"identity", [b"target"], b"boot" * 4)
+    store.begin_record(b"", 0.0)
+    scan = Scanning(asked, record=True)
+    assert not scan.found(b"")
+    scan.close()
+    store.end_record(b"target", b"", {}, 0.0)
+    store.close()
+
+
+def test_what_scanners_find_is_for_the_worker(asked: Asked) -> None:
+    recorded(asked)
+    (asked.source / "new").write_text("new")
+    scan = Scanning(asked, record=False)
+    assert b"new" in scan.found(b"")
+    scan.close()
+    (records,) = asked.caller.call(Op.LOOK_RECORDS, asked.root(), [b"file", b"way", b"nothing"])
+    noted = Records()
+    assert [size for size, _, _ in unpacked_records(records, [b"file", b"way", b"nothing"], 1 << 62, noted)] == [
+        4,
+        -1,
+        -1,
+    ]
+    assert noted.settled.keys() == {b"file"}
+
+
+def test_a_scanner_looks_nowhere_else(asked: Asked) -> None:
+    """Not by paths that lead out, nor by other settings than those of who has started it."""
+    recorded(asked)
+    scan = Scanning(asked, record=False)
+    hostile = scanning.message(b"S", [b"record", b"0", b"/etc/passwd", b""])
+    outside = [b"..", b"/etc", b"way", b"way/destination", b"../destination", b"a/../.."]
+    assert set(scan.found(*outside, before=hostile)) <= {*outside}
+    scan.close()
+
+
+def test_scanners_go_by_the_rules_that_the_broker_has_read(tmp_path: Path) -> None:
+    (work := tmp_path / "work").mkdir()
+    (rules := tmp_path / "rules").write_text("-f^secret$\n+*.*\n")
+    asked = Asked(work, f"-R{rules}")
+    try:
+        recorded(asked)
+        for name in ("secret", "told"):
+            (asked.source / name).write_text(name)
+        scan = Scanning(asked, record=False)
+        found = scan.found(b"")
+        assert b"told" in found
+        assert b"secret" not in found
+        scan.close()
+    finally:
+        asked.close()
+
+
+def test_more_scanners_than_there_can_be(asked: Asked) -> None:
+    recorded(asked)
+    for _ in range(4):
+        asked.caller.call(Op.STATE_SCAN, False, asked.digest)
+        asked.held += asked.caller.descriptors
+    with end_of(asked, "more scanners"):
+        asked.caller.call(Op.STATE_SCAN, False, asked.digest)
+
+
+@pytest.mark.skipif(bool(trouble_with("landlock")), reason="needs Landlock")
+def test_a_scanner_can_write_nothing_but_the_state(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the worker puts into the place of the state."""
+    recorded(asked)
+    victim = asked.source.parent / "secret"
+    for name in (b"state.db", b"state.db-wal", b"state.db-shm"):
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(asked.room, name))
+    os.symlink(victim, os.path.join(asked.room, b"state.db"))
+    monkeypatch.setattr(sandbox._Layers, "usable", frozenset(("landlock", "capabilities")))
+    for record in (True, False):
+        with suppress(ConnectionError):
+            assert Scanning(asked, record).told(b"")[-1][0] == scanning.FAILED
+    assert victim.read_text() == "secret"
+
+
+def test_what_stands_only_at_a_destination(asked: Asked) -> None:
+    assert asked.ask(Op.TARGET_EMPTY, 0) == [True]
+    (asked.destination / "left").write_text("x")
+    (asked.destination / "file").write_text("x")
+    (asked.destination / "outside").symlink_to("/etc")
+    assert asked.ask(Op.TARGET_EMPTY, 0) == [False]
+    parts: list[list[Any]] = []
+    asked.ask(Op.TARGET_ONLY_THERE, 0, [b"", b"nothing", b"outside", b"way"], parts=parts)
+    assert sorted(path for (paths,) in parts for path in paths) == [b"left", b"outside"]
+    assert asked.ask(Op.FLUSH, 0) == asked.ask(Op.FLUSH, 1) == [True]
+
+
+@pytest.mark.parametrize(
+    ("op", "values"), [(Op.TARGET_EMPTY, (1,)), (Op.TARGET_ONLY_THERE, (7, [b"a"])), (Op.FLUSH, (2,))]
+)
+def test_targets_that_there_are_not(asked: Asked, op: Op, values: tuple[Any, ...]) -> None:
+    with pytest.raises(_Over):
+        asked.ask(op, *values)
+    assert "a target that there is not" in asked.wait().trouble
+
+
+def test_no_state_no_scanners(tmp_path: Path) -> None:
+    (work := tmp_path / "work").mkdir()
+    asked = Asked(work, "--state-dir=none")
+    with end_of(asked, "a state that there is not"):
+        asked.caller.call(Op.STATE_SCAN, True, asked.digest)
 
 
 def test_the_worker_goes_without_a_word(asked: Asked) -> None:

@@ -6,12 +6,19 @@ import json
 import os
 import signal
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from clsync.core.changes import CONTENT, DOUBT, NAME
+from clsync.core.listing import pack_part, record_of
+from clsync.kernel.durable import boot_id
+from clsync.state import index, schema
 from clsync.state.journal import unpacked
+from clsync.state.meta import Meta
+from clsync.state.store import Store
 from tests.support.churn_run import Settings, _short_queue, run_seed
 from tests.support.daemon import Argument, Daemon
 from tests.system.test_splitting import NOBODY, worker_of
@@ -395,6 +402,49 @@ def test_a_state_changes_hands(world: World) -> None:
     assert database(world).stat().st_uid == 0
     with kept(world, SPLIT) as daemon:
         assert differs(daemon) == 0
+
+
+def forge_journal(rows: sqlite3.Connection, place: bytes) -> None:
+    """Let the journal name what lies outside."""
+    keys = [key for (key,) in rows.execute("SELECT key FROM target")]
+    store = Store.open(place, Meta.read(rows).identity, keys, boot_id())
+    store.hand_over(keys[0], {b"../victim": NAME, b"a/../../victim": NAME | CONTENT, b"/etc/victim": DOUBT}, 0.0)
+    store.close()
+
+
+def forge_listing(rows: sqlite3.Connection, place: bytes) -> None:
+    """Let the index know names that lead out."""
+    record = record_of(os.stat(place), 1 << 62)
+    index.put(rows, [(b"a", [(b"", pack_part(b"a", [b"", b"..", b"../../victim"], [record] * 3))])])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("forge", "told"),
+    [(forge_journal, "names what does not lie in the watched"), (forge_listing, "it is damaged at a")],
+)
+def test_a_forged_state_leads_nowhere(
+    world: World, forge: Callable[[sqlite3.Connection, bytes], None], told: str, how: str
+) -> None:
+    """Whoever may write it can have everything compared, and nothing else."""
+    victims = [world.top / "victim", world.destination.parent / "victim.txt"]
+    for victim in victims:
+        victim.write_text("victim")
+    old(world, "a/one")
+    with kept(world, f"--splitting={how}") as daemon:
+        restart(world, daemon)
+    place = database(world).parent
+    owner = place.stat().st_uid
+    os.chown(place, 0, 0)
+    with closing(schema.connect(bytes(database(world)), write=True)) as rows:
+        forge(rows, bytes(place))
+    for path in (*place.iterdir(), place):
+        os.chown(path, owner, owner)
+    world.write("a/two")
+    with kept(world, f"--splitting={how}") as daemon:
+        daemon.wait_for_log(told)
+        world.wait_for_equal(daemon)
+    assert {victim.read_text() for victim in victims} == {"victim"}
 
 
 def test_another_user(world: World) -> None:

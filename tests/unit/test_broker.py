@@ -24,8 +24,8 @@ from clsync.daemon.log import Log
 from clsync.daemon.plan import make_plans
 from clsync.daemon.prepare import DirectPreparation, Prepared
 from clsync.errors import OperatorError
-from clsync.kernel import sandbox
-from clsync.kernel.credentials import Ids
+from clsync.kernel import roles, sandbox
+from clsync.kernel.credentials import Ids, mask
 from clsync.kernel.sandbox import trouble_with
 from clsync.options import load
 from clsync.privilege.looks import unpacked, unpacked_plain, unpacked_records
@@ -629,6 +629,30 @@ def test_a_scanner_can_write_nothing_but_the_state(asked: Asked, monkeypatch: py
         with suppress(ConnectionError):
             assert Scanning(asked, record).told(b"")[-1][0] == scanning.FAILED
     assert victim.read_text() == "secret"
+
+
+@pytest.mark.root
+def test_who_a_scanner_is(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded(asked)
+    for name in (b".", *os.listdir(asked.room)):
+        os.chown(os.path.join(asked.room, name), 65534, 65534)
+    monkeypatch.setattr(roles._Assigned, "keeper", Ids(65534, 65534, ()))
+    monkeypatch.setattr(roles._Assigned, "keeping", mask(("CAP_DAC_READ_SEARCH",)))
+    asked.source.chmod(0o700)
+    scan = Scanning(asked, record=False)
+    assert b"new" not in scan.found(b"")
+    fields = [
+        dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
+        for children in Path("/proc/self/task").glob("*/children")
+        for pid in children.read_text().split()
+        for task in (Path("/proc", pid),)
+        if b"clsync.state.scanner" in (task / "cmdline").read_bytes()
+    ]
+    assert [field["Uid"].split() for field in fields] == [["65534"] * 4]
+    assert {int(fields[0][f"Cap{which}"], 16) for which in ("Eff", "Prm")} == {mask(("CAP_DAC_READ_SEARCH",))}
+    (asked.source / "new").write_text("new")
+    assert b"new" in scan.found(b"")
+    scan.close()
 
 
 def test_what_stands_only_at_a_destination(asked: Asked) -> None:

@@ -529,8 +529,13 @@ def _state() -> str:
         roff.paragraph(
             "There is a state by default where clsync itself makes the destination equal: in mode copy, and in mode"
             " rsyncdirect with rsync and the lists of clsync. There is none with --compat, --ignore-exitcode,"
-            " --skip-initialsync, --splitting, --chroot, --mountpoints, nor with --full-initialsync beside rules: to ask"
+            " --skip-initialsync, --chroot, --mountpoints, nor with --full-initialsync beside rules: to ask"
             " for one there is an error. Such a run lets the next one with a state compare everything."
+        ),
+        roff.paragraph(
+            "With --splitting the part without rights keeps the state, and its directory belongs to that user. The"
+            " directories above must let others pass (mode 0711). When clsync is started without --splitting again, such a"
+            " state is removed, and everything is compared."
         ),
         roff.paragraph(
             "The state survives being killed at any instant. Another source, destination, file of rules or handler makes"

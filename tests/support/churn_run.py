@@ -373,7 +373,7 @@ class Run:
 
     def _crash(self, daemon: Daemon) -> None:
         """Kill the program at a random moment, with all it has started or without, and start it again."""
-        if time.monotonic() < self._next_trouble or not [*self.world.scratch.glob("state/*/state.db")]:
+        if time.monotonic() < self._next_trouble or not self._has_begun():
             return  # what changed before the very first start is not known to anybody
         assert daemon.running, f"the program has ended\n{daemon.tail}"
         os.kill(daemon.pid, signal.SIGKILL)
@@ -389,6 +389,10 @@ class Run:
         self._start_again(daemon)
         self.result.kills += 1
         self._next_trouble = time.monotonic() + self.random.random() * self.random.choice((0.5, 3))
+
+    def _has_begun(self) -> bool:
+        """Tell whether a state says since when there is one."""
+        return any(any(mark.read_bytes()) for mark in self.world.scratch.glob("state/*/state.mark"))
 
     def _start_again(self, daemon: Daemon) -> None:
         self._said_before = len(daemon.output)

@@ -277,7 +277,8 @@ class Memory:
 
     async def recorded(self) -> None:
         """Wait until no scan is at work."""
-        await asyncio.gather(*self._recordings.values())
+        if self._recordings:
+            await asyncio.wait({*self._recordings.values()})  # who ends one of them does not end us
 
     # -- handing over ------------------------------------------------------------------------------------------
 
@@ -315,8 +316,8 @@ class Memory:
             if self.complete or (at_work is not None and (initial or not at_work.done())):
                 return False
             await self._begin_record(store, b"", since)
-        if self._source.collector.monitor is None and b"" in self._recordings:
-            await self._recordings[b""]  # what changes later shows (see `_doubt_unseen`)
+        if self._source.collector.monitor is None:
+            await self.recorded()  # what changes later shows (see `_doubt_unseen`)
         return True
 
     def _noted(

@@ -484,18 +484,35 @@ class Memory:
         for target in warm:
             await asyncio.to_thread(store.hand_over, target.key, {b"": DOUBT}, time.time(), deep=(b"",))
         await self._confirm(patient=False)
-        found: dict[bytes, int] = {}
-        try:
-            async with aclosing(self.differences((b"",))) as parts:
-                async for part in parts:
-                    found |= {path: bits | DOUBT for path, bits in part}
-        except Unknown:
+        if not self.complete:
             return
+        try:
+            altered = await asyncio.to_thread(self._altered, store)
+        except OSError:
+            return  # the next start compares everything
+        found = dict.fromkeys(altered, ATTRIB | DOUBT)
         for target in self.targets:
             rows = await target.rows()
             if target in warm or not holds_top(rows):
                 again = found | {row.path: row.bits for row in rows if row.path or not row.bits & DOUBT}
                 await asyncio.to_thread(store.end_record, target.key, b"", again, time.time())
+
+    def _altered(self, store: Store) -> list[bytes]:
+        """Return the directories in which names came or went since they were recorded. Raises OSError.
+
+        Another file, or a file that is another one, shows by itself at the next start.
+        """
+        with self.root.opened() as root:
+            look = lstat_below(root)
+
+            def record(path: bytes) -> bytes | None:
+                try:
+                    found = look(path)
+                except OSError:
+                    return None
+                return None if found is None else record_of(found, time.time_ns() - YOUNG_NS)
+
+            return store.altered(record)
 
     def _judged(self, seen: Mapping[bytes, int]) -> list[tuple[TargetMemory, Handed]]:
         """Note of everything that has landed what has changed again since; return it, the oldest one first."""

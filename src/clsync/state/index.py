@@ -16,6 +16,7 @@ from clsync.core.listing import (
     changes,
     entries_in,
     is_directory,
+    own_record,
     pack_part,
     unpack_part,
     unpacked,
@@ -57,6 +58,12 @@ def objects(rows: sqlite3.Connection, tops: Iterable[bytes]) -> int:
         for first, head in rows.execute(f"SELECT first, substr(entries, 1, 8) FROM listing WHERE {where}", keys):
             count += entries_in(head) - (first == SELF)
     return count
+
+
+def directories(rows: sqlite3.Connection) -> Iterator[tuple[bytes, bytes]]:
+    """Yield all directories with their own records. Raises sqlite3.Error."""
+    for path, part in rows.execute("SELECT path, entries FROM listing WHERE first = ?", (SELF,)):
+        yield path, own_record(part)
 
 
 def forget(rows: sqlite3.Connection, path: bytes) -> None:

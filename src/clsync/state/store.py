@@ -28,6 +28,7 @@ from clsync.state import index, opening
 from clsync.state.journal import Journal
 from clsync.state.mark import Mark, Marked
 from clsync.state.meta import Meta, checksum
+from clsync.state.walker import NOT_SYNCED
 
 T = TypeVar("T")
 _LOG_CHANGES: Final = 2000
@@ -361,6 +362,15 @@ class Store:
     def noted(self, paths: Collection[bytes]) -> dict[bytes, Signature]:
         """Return what the index says of some paths, nothing of those it does not know."""
         return self._try(lambda: index.noted(self._rows, paths), {})
+
+    def altered(self, look: Callable[[bytes], bytes | None]) -> list[bytes]:
+        """Return the directories whose records are not what `look` returns: other names, or attributes.
+
+        Of those that are only walked nothing is known.
+        """
+        return self._try(
+            lambda: [p for p, own in index.directories(self._rows) if own != NOT_SYNCED and own != look(p)], [b""]
+        )
 
     def give_up(self, why: str) -> None:
         """Keep the state no longer, because a scan has found it damaged or could not write it."""

@@ -45,7 +45,7 @@ _PATIENCE: Final = 2.0
 """Seconds that this waits for a moment at which nothing is collected."""
 _FEW: Final = 200
 """Paths that are written down without a thread."""
-_AT_ONCE: Final = 4096
+_AT_ONCE: Final = 16_384
 """Paths confirmed in one transaction: who is about to hand over waits for it."""
 _LISTED: Final = 50_000
 """Names below a directory that are looked at here; more of them by processes of their own."""

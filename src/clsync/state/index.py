@@ -129,13 +129,13 @@ def confirm(rows: sqlite3.Connection, seen: Mapping[bytes, bytes | None], *, tel
     sqlite3.Error or DamagedListing.
     """
     wanted: dict[bytes, dict[bytes, bytes | None]] = {}
+    here, names = b"", dict[bytes, bytes | None]()
     for path, record in seen.items():
         up, _, name = path.rpartition(b"/")
         is_dir = record is not None and is_directory(record)
         if path:
-            names = wanted.get(up)
-            if names is None:
-                names = wanted[up] = {}
+            if up != here or not names:  # neighbours mostly
+                here, names = up, wanted.setdefault(up, {})
             names[name] = A_DIRECTORY if is_dir else record
         if is_dir:
             wanted.setdefault(path, {})[SELF] = record

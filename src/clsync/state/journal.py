@@ -177,18 +177,23 @@ class Journal:
         """Let paths be clean, and all that is `below` some; return those of the paths that no row names."""
         owners = self._owners.setdefault(target, {})
         touched, others = set[_Row](), []
+        last: _Row | None = None
         for path in paths:
             row = owners.pop(path, None)
             if row is None:
                 others.append(path)
-            else:
-                self._settle(row, path)
+                continue
+            del row.live[path]
+            row.settled += 1
+            if row is not last:
                 touched.add(row)
+                last = row
         if below and owners:
             tops = {*below}
             for path in [p for p in owners if p in tops or not tops.isdisjoint((b"", *ancestors(p)) if p else ())]:
                 row = owners.pop(path)
-                self._settle(row, path)
+                del row.live[path]
+                row.settled += 1
                 touched.add(row)
         for row in touched:
             if len(row.live) * _FEW <= row.count:
@@ -200,11 +205,6 @@ class Journal:
         if changes:
             number, _ = self._insert(target, flush, since, changes)
             self._settled[number] = target, flush, len(changes)
-
-    @staticmethod
-    def _settle(row: _Row, path: bytes) -> None:
-        del row.live[path]
-        row.settled += 1
 
     def _end(self, target: int, row: _Row, flush: int) -> None:
         """Let a row wait for a flush if anything of it does; what is dirty of it gets another one."""

@@ -46,11 +46,8 @@ def inodes(top: Path) -> dict[str, int]:
 
 
 def follow(world: World, *args: str, env: dict[str, str] | None = None) -> Daemon:
-    """Return the program with what the tests need, not started.
-
-    Who keeps a state looks at what waits for long: what was moved is not told then.
-    """
-    return world.daemon("-d1", f"--socket={world.top}/socket", NO_STATE, *args, env=env, delays=DELAYS)
+    """Return the program with what the tests need, not started."""
+    return world.daemon("-d1", f"--socket={world.top}/socket", *args, env=env, delays=DELAYS)
 
 
 @contextmanager

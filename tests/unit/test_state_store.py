@@ -23,6 +23,7 @@ from tests.system.world import mounted
 A, B = b"target a", b"target b"
 BOOT, LATER = b"0" * 16, b"1" * 16
 EVERYTHING = {b"": DOUBT}
+PLACE = ATTRIB | CONTENT | DOUBT
 FILE = packed(Signature(7, 3, 10**18, 10**18, 0o100644, 1, 0, 0))
 DIRECTORY = packed(Signature(1, 0, 0, 0, 0o040755, 0, 0, 0))
 NEWER = packed(unpacked(FILE)._replace(ctime_ns=2 * 10**18))
@@ -113,7 +114,7 @@ def test_without_a_flush_what_was_confirmed_is_dirty_after_another_boot(
     store.confirm(A, Confirmed({b"f": FILE, b"gone": None}))
     if flushed:
         store.flushed(A, store.begin_flush())
-    expected = {b"": ATTRIB, b"f": ATTRIB | CONTENT, b"gone": NAME | CONTENT} if lost else {}
+    expected = {b"": ATTRIB, b"f": PLACE, b"gone": NAME | PLACE} if lost else {}
     assert paths(again(store, place, boot=boot).dirty(A)) == expected
 
 
@@ -134,10 +135,10 @@ def test_a_target_that_has_booted_may_have_lost_what_was_not_flushed(store: Stor
     store.confirm(A, Confirmed({b"f": FILE}))
     store = again(store, place)
     assert (store.note_boot(A, b"its first"), store.dirty(A)) == ([], [])
-    lost = [Dirty(b"f", ATTRIB | CONTENT, 0.0)]
-    assert store.note_boot(A, b"its second") == lost
+    lost = {b"f": ATTRIB | CONTENT}
+    assert paths(store.note_boot(A, b"its second")) == lost
     store = again(store, place)
-    assert store.dirty(A)[1:] == lost
+    assert paths(store.dirty(A)) == {b"": ATTRIB, **lost}
     assert store.note_boot(A, b"its second") == []
     store.close()
 
@@ -316,6 +317,44 @@ def test_unflushed_transactions_may_be_gone_after_another_boot(store: Store, pla
     assert not later.found
     assert b"f" in paths(later.dirty(A))
     later.close()
+
+
+def test_what_was_handed_over_since_the_last_flush_is_in_doubt_after_a_loss_of_power(
+    store: Store, place: Path, tmp_path: Path
+) -> None:
+    """Whatever of it is on disk: the directories are there."""
+    store.hand_over(A, {b"d/f": CONTENT, b"top": CONTENT}, 5.0)
+    copy = tmp_path / "copy"
+    shutil.copytree(place, copy)
+    store.hand_over(A, {b"d/g": NAME, b"top": CONTENT}, 6.0)  # nobody waits for the disk
+    store.confirm(A, Confirmed({b"d/g": None}))
+    shutil.copy(place / "state.mark", copy / "state.mark")
+    later = opened(copy, boot=LATER)
+    assert not later.found
+    found = paths(later.dirty(A))
+    assert found[b"d"] & DOUBT
+    assert found[b"top"] & CONTENT
+    assert b"e" not in found
+    later.close()
+
+
+def test_a_directory_is_durable_before_anything_in_it_is_handed_over(
+    store: Store, place: Path, tmp_path: Path
+) -> None:
+    """And again once what was handed over before was flushed."""
+    for changes in ({b"d/f": CONTENT}, {b"e/f": CONTENT}, {b"d/f": CONTENT}):
+        copy = tmp_path / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(place, copy)
+        store.hand_over(A, changes, 5.0)
+        assert not store.is_prompt(A, [b"x/f"], 5.0)
+        assert store.is_prompt(A, changes, 5.0)
+        shutil.copy(place / "state.mark", copy / "state.mark")
+        later = opened(copy, boot=LATER)
+        assert later.found == "its last changes are lost"
+        later.close()
+        if b"e/f" in changes:
+            store.flushed(A, store.begin_flush())
 
 
 # -- places that fail --------------------------------------------------------------------------------------------

@@ -247,6 +247,11 @@ def entries_in(head: bytes) -> int:
     return int(_HEAD.unpack(head)[1]) if len(head) == _HEAD.size else 0
 
 
+def own_record(part: bytes) -> bytes:
+    """Return the record of the directory itself, by the first part of its listing; what is damaged is not noticed here."""
+    return part[_HEAD.size : _HEAD.size + _RECORD.size]
+
+
 def unpack_part(path: bytes, part: bytes) -> dict[bytes, bytes]:
     """Return name -> record of a part of the listing of `path`, sorted. Raises DamagedListing."""
     if not isinstance(part, bytes) or len(part) < _HEAD.size:  # where it is kept, it may have become anything

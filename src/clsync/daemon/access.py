@@ -23,7 +23,7 @@ from clsync.monitor.base import Monitor
 from clsync.privilege import trust
 
 if TYPE_CHECKING:
-    from clsync.daemon.stateaccess import StateAccess
+    from clsync.daemon.stateaccess import DirectStateAccess, StateAccess
 
 
 class Access(Protocol):
@@ -119,7 +119,7 @@ class DirectAccess:
 
         await asyncio.to_thread(write if asked else lambda: roles.by_somebody(write))
 
-    def for_state(self, made: Plan) -> StateAccess:
+    def for_state(self, made: Plan) -> DirectStateAccess:
         """Return what the state of a source needs."""
         from clsync.daemon.stateaccess import DirectStateAccess  # late: it needs a database
         from clsync.state.opening import FILE

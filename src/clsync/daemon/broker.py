@@ -56,7 +56,7 @@ from clsync.privilege.wire import (
 )
 
 if TYPE_CHECKING:
-    from clsync.daemon.stateaccess import StateAccess
+    from clsync.daemon.stateaccess import DirectStateAccess
     from clsync.state.scan import Running
 
 _TURN: Final = 0.01
@@ -164,7 +164,7 @@ class Broker:
         worker: Ids,
         log: Log,
         ready: Callable[[], None],
-        state: StateAccess | None = None,
+        state: DirectStateAccess | None = None,
     ) -> None:
         """`first`: what was made before the worker was. `worker`: who that is. `state`: if he keeps one."""
         self._access, self._preparation, self._log, self._ready = access, preparation, log, ready
@@ -222,6 +222,8 @@ class Broker:
             if hired.handler is not None:
                 hired.handler.stop()
         self._hook_stop()
+        if self._state is not None:
+            self._state.stop()
         if self._tasks:
             await asyncio.wait(self._tasks)
         for scan in self._scans.values():
@@ -422,7 +424,7 @@ class Broker:
         self._scanners.add(number)
         return _WithDescriptors((number,), (scanner.connection.detach(),))
 
-    def _demand_state(self) -> StateAccess:
+    def _demand_state(self) -> DirectStateAccess:
         """Return what the state needs. Raises Refused where there is none."""
         if self._state is None:
             raise Refused("something for a state that there is not")

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -35,9 +36,14 @@ from clsync.state.walker import Scope
 _WIDE: Final = NAME | DOUBT
 _AGE: Final = 0.05
 """Seconds after which what has landed is confirmed: no change of before carries the time of one since."""
-_PATIENCE: Final = 0.5
+_GATHER: Final = 1.0
+_MANY: Final = 20_000
+"""Seconds, or paths, that are gathered before they are confirmed."""
+_PATIENCE: Final = 2.0
 """Seconds that this waits for a moment at which nothing is collected."""
-_AT_ONCE: Final = 4096
+_FEW: Final = 200
+"""Paths that are written down without a thread."""
+_AT_ONCE: Final = 16_384
 """Paths confirmed in one transaction: who is about to hand over waits for it."""
 _LISTED: Final = 50_000
 """Names below a directory that are looked at here; more of them by processes of their own."""
@@ -45,7 +51,9 @@ _NAME_BYTES: Final = 60
 """Of a listing, about."""
 _FLUSH_EVERY: Final = 30.0
 _FIRST_FLUSH: Final = 10.0
-"""Seconds from the start: the end of a run does not wait for a flush, the next run makes up for it."""
+"""Seconds from the start."""
+_LAST_FLUSH: Final = 5.0
+"""Seconds that the end of a run waits for a flush at most."""
 _FAR: Final = 1 << 62
 Look = Callable[[bytes], Stat | None]
 
@@ -79,7 +87,7 @@ class Memory:
         """The index knows the whole tree."""
         self._landed: list[tuple[TargetMemory, Handed]] = []
         self._recordings: dict[bytes, asyncio.Task[None]] = {}
-        self._something = asyncio.Event()
+        self._something, self._hurry = asyncio.Event(), asyncio.Event()
         self._at_work: list[asyncio.Task[None]] = []
         self._turn, self._one_record = asyncio.Lock(), asyncio.Lock()
 
@@ -137,7 +145,7 @@ class Memory:
         hint = "the next start compares everything"
         store.on_lost = lambda why: self._log.error(f"{where} is no longer kept: {why}", hint)
         for key in empty:
-            store.hand_over(key, {b"": DOUBT}, time.time())
+            store.hand_over(key, {b"": DOUBT}, time.time(), deep=(b"",))
         if any(leads_out(row.path) for key in keys for row in store.dirty(key)):
             store.give_up("it names what does not lie in the watched directory")
         return store
@@ -167,15 +175,18 @@ class Memory:
                 await self._doubt_unseen()
             else:
                 await self._confirm(patient=False)
-        for task in self._recordings.values():
-            task.cancel()
-        await asyncio.gather(*self._recordings.values(), return_exceptions=True)
-        self._recordings.clear()
+            if well:
+                await self._flush_in_time()
+        async with self._one_record:
+            for task in self._recordings.values():
+                task.cancel()
+            await asyncio.gather(*self._recordings.values(), return_exceptions=True)
+            self._recordings.clear()
+            store, self._store = self._store, None  # whoever waits begins no other one
         self._landed.clear()
         self.complete = False
-        if self._store is not None:
-            await self.access.apart(self._store.close)
-            self._store = None
+        if store is not None:
+            await self.access.apart(store.close)
 
     def health(self) -> Kept | None:
         """Return how things stand; None where there is no state."""
@@ -228,12 +239,14 @@ class Memory:
         return found
 
     async def _begin_record(self, store: Store, top: bytes, since: float) -> None:
+        """Begin a scan, for one at a time who has `_one_record`; none where the state is kept no longer."""
         old = self._recordings.pop(top, None)
         if old is not None:
             old.cancel()
             await asyncio.gather(old, return_exceptions=True)
-        await self.access.apart(store.begin_record, top, since)
-        self._recordings[top] = asyncio.create_task(self._record(store, top))
+        if self._store is store:
+            await self.access.apart(store.begin_record, top, since)
+            self._recordings[top] = asyncio.create_task(self._record(store, top))
 
     async def _record(self, store: Store, top: bytes) -> None:
         try:
@@ -252,11 +265,13 @@ class Memory:
             for target in self.targets
             for handed in waiting
         ):
+            self._hurry.set()
             await asyncio.sleep(_AGE)
 
     async def recorded(self) -> None:
         """Wait until no scan is at work."""
-        await asyncio.gather(*self._recordings.values())
+        if self._recordings:
+            await asyncio.wait({*self._recordings.values()})  # who ends one of them does not end us
 
     # -- handing over ------------------------------------------------------------------------------------------
 
@@ -267,7 +282,12 @@ class Memory:
         store = self.kept
         if store is None:
             return None
-        handed = await self.access.apart(self._noted, store, target.key, batch, taken, since, records)
+        noted = partial(self._noted, store, target.key, batch, taken, since, records)
+        few = len(batch.entries) <= _FEW and not any(f & flag.RECURSIVE for f in batch.entries.values())
+        calm = few and all(task.done() for task in self._recordings.values())
+        # A thread costs more than a few paths do; here nothing may wait for a disk, or for others.
+        prompt = calm and store.is_prompt(target.key, batch.entries, since)
+        handed = noted() if prompt else await self.access.apart(noted)
         target.target.distrusted.difference_update(batch.entries)
         if batch.entries.get(b"", 0) & flag.RECURSIVE:
             handed.recorded.append(b"")
@@ -277,7 +297,8 @@ class Memory:
         elif len(self.targets) == 1:
             for top in [p for p, f in batch.entries.items() if f & flag.RECURSIVE and p not in handed.trees]:
                 handed.recorded.append(top)
-                await self._begin_record(store, top, since)
+                async with self._one_record:
+                    await self._begin_record(store, top, since)
         target.flying.append(handed)
         return handed
 
@@ -289,7 +310,7 @@ class Memory:
                 return False
             await self._begin_record(store, b"", since)
         if self._source.collector.monitor is None:
-            await self._recordings[b""]  # what changes later shows (see `_doubt_unseen`)
+            await self.recorded()  # what changes later shows (see `_doubt_unseen`)
         return True
 
     def _noted(
@@ -306,9 +327,10 @@ class Memory:
         unsure = {flags: _unsure(flags) for flags in {*entries.values()}}
         changes = dict(zip(entries, map(unsure.__getitem__, entries.values()), strict=True))
         handed = Handed(changes, since)
-        store.hand_over(key, changes, since)
-        left, deep = _LISTED, any(flags & flag.RECURSIVE for flags in unsure)
+        deep = any(flags & flag.RECURSIVE for flags in unsure)
         tops = {path for path, flags in entries.items() if flags & flag.RECURSIVE} if deep else set[bytes]()
+        store.hand_over(key, changes, since, deep=tops)
+        left = _LISTED
         for path in sorted(tops):
             found = scan.listings(walker, path, left) if path and left > 0 else None
             if found is not None:
@@ -383,6 +405,8 @@ class Memory:
         handed.landed = time.monotonic()
         self._landed.append((target, handed))
         self._something.set()
+        if sum(len(one.seen) for _, one in self._landed) > _MANY:
+            self._hurry.set()
 
     # -- confirming --------------------------------------------------------------------------------------------
 
@@ -396,8 +420,12 @@ class Memory:
     async def _confirm_all(self) -> None:
         while True:
             await self._something.wait()
+            # What is written again and again costs one record, not one each time.
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), _GATHER)
             await asyncio.sleep(_AGE)
             await self._confirm(patient=True)
+            self._hurry.clear()
             if not self._landed:
                 self._something.clear()
 
@@ -405,6 +433,8 @@ class Memory:
         await asyncio.sleep(_FIRST_FLUSH)
         while True:
             await self._flush()
+            if self.kept is not None:
+                await self.access.apart(self.kept.shorten_log)
             await asyncio.sleep(_FLUSH_EVERY)
 
     async def _confirm(self, *, patient: bool) -> None:
@@ -446,20 +476,38 @@ class Memory:
             return
         warm = [target for target in self.targets if await target.is_warm()]
         for target in warm:
-            await self.access.apart(store.hand_over, target.key, {b"": DOUBT}, time.time())
+            await self.access.apart(partial(store.hand_over, target.key, {b"": DOUBT}, time.time(), deep=(b"",)))
         await self._confirm(patient=False)
-        found: dict[bytes, int] = {}
-        try:
-            async with aclosing(self.differences((b"",))) as parts:
-                async for part in parts:
-                    found |= {path: bits | DOUBT for path, bits in part}
-        except Unknown:
+        if not self.complete:
             return
+        try:
+            altered = await self.access.apart(self._altered, store)
+        except OSError:
+            return  # the next start compares everything
+        found = dict.fromkeys(altered, ATTRIB | DOUBT)
         for target in self.targets:
             rows = await target.rows()
             if target in warm or not holds_top(rows):
                 again = found | {row.path: row.bits for row in rows if row.path or not row.bits & DOUBT}
                 await self.access.apart(store.end_record, target.key, b"", again, time.time())
+
+    def _altered(self, store: Store) -> list[bytes]:
+        """Return the directories in which names came or went since they were recorded. Raises OSError.
+
+        Another file, or a file that is another one, shows by itself at the next start.
+        """
+        with self.root.opened() as root:
+            looks, young_ns = self.root.ops.looks(root), time.time_ns() - YOUNG_NS
+
+            def record(paths: Sequence[bytes]) -> Iterator[bytes | None]:
+                for path, look in looked_for(looks, paths):
+                    try:
+                        found = look(path)
+                    except OSError:
+                        found = None
+                    yield None if found is None else record_of(found, young_ns)
+
+            return store.altered(record)
 
     def _judged(self, seen: Mapping[bytes, int]) -> list[tuple[TargetMemory, Handed]]:
         """Note of everything that has landed what has changed again since; return it, the oldest one first."""
@@ -492,6 +540,11 @@ class Memory:
             self.root.close(root)
 
     # -- flushing ----------------------------------------------------------------------------------------------
+
+    async def _flush_in_time(self) -> None:
+        """Flush at the end of a run, unless that takes long: then the next run of this boot makes up for it."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._flush(), _LAST_FLUSH)
 
     async def _flush(self) -> None:
         """Let everything that is confirmed survive a loss of power, as far as we can see to that."""

@@ -21,7 +21,7 @@ from clsync.state.walker import Scope, Visits, Walker
 T = TypeVar("T")
 SOURCE: Final = None
 """In place of the number of a target: the watched tree."""
-_FLUSH_LOOK: Final = 0.2
+_FLUSH_LOOK: Final = 0.02
 
 
 class StateAccess(Protocol):
@@ -63,6 +63,7 @@ class DirectStateAccess:
         """`root`: the watched directory; `state`: the file."""
         self._root, self._state = root, state
         self._local: Sequence[bytes | None] = ()
+        self._stopped = False
 
     def follow(self, local: Sequence[bytes | None]) -> None:
         """Be told where the targets are."""
@@ -108,12 +109,16 @@ class DirectStateAccess:
         except OSError:
             return False
         try:
-            while child.poll() is None:
+            while child.poll() is None and not self._stopped:
                 await asyncio.sleep(_FLUSH_LOOK)
         finally:
             if child.poll() is None:
                 child.kill()
         return child.returncode == 0
+
+    def stop(self) -> None:
+        """Wait for no flush any more."""
+        self._stopped = True
 
 
 def _is_empty(directory: bytes) -> bool:

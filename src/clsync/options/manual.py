@@ -328,8 +328,8 @@ STATUS_TEXTS: Final = {
     "`scrubbed_at`, `scrub_found`": "When the last pass of --scrub-rate ended, in seconds since 1970 (null: none has), and"
     " how many paths differed.",
     "`state_dir`, `state_dirty`, `unflushed`, `state_lost`": "Where the state is (see STATE), null where there is"
-    " none; how many paths it has that a destination may not hold, and how many that a loss of power may undo; why the"
-    " next start compares everything, or null.",
+    " none; how many paths it has that a destination may not hold, and how many, with the directories that hold them, a"
+    " loss of power may undo; why the next start compares everything, or null.",
     "`paused`": "Whether nothing is handed over, because of `clsync ctl pause`.",
     "`held_back`": "How many entries are left at the destination though the source does not have them (--max-delete).",
     "`trouble`": "Why nothing at all can be synced now, or null.",

@@ -16,6 +16,7 @@ from clsync.core.listing import (
     changes,
     entries_in,
     is_directory,
+    own_record,
     pack_part,
     unpack_part,
     unpacked,
@@ -57,6 +58,12 @@ def objects(rows: sqlite3.Connection, tops: Iterable[bytes]) -> int:
         for first, head in rows.execute(f"SELECT first, substr(entries, 1, 8) FROM listing WHERE {where}", keys):
             count += entries_in(head) - (first == SELF)
     return count
+
+
+def directories(rows: sqlite3.Connection) -> Iterator[tuple[bytes, bytes]]:
+    """Yield all directories with their own records. Raises sqlite3.Error."""
+    for path, part in rows.execute("SELECT path, entries FROM listing WHERE first = ?", (SELF,)):
+        yield path, own_record(part)
 
 
 def forget(rows: sqlite3.Connection, path: bytes) -> None:
@@ -122,13 +129,13 @@ def confirm(rows: sqlite3.Connection, seen: Mapping[bytes, bytes | None], *, tel
     sqlite3.Error or DamagedListing.
     """
     wanted: dict[bytes, dict[bytes, bytes | None]] = {}
+    here, names = b"", dict[bytes, bytes | None]()
     for path, record in seen.items():
         up, _, name = path.rpartition(b"/")
         is_dir = record is not None and is_directory(record)
         if path:
-            names = wanted.get(up)
-            if names is None:
-                names = wanted[up] = {}
+            if up != here or not names:  # neighbours mostly
+                here, names = up, wanted.setdefault(up, {})
             names[name] = A_DIRECTORY if is_dir else record
         if is_dir:
             wanted.setdefault(path, {})[SELF] = record

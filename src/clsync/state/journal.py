@@ -2,6 +2,9 @@
 
 A row stays as it was written until all of it is settled; then it waits for a flush. After a crash it may name more than
 is dirty, which costs another transfer, and never less.
+
+Rows may be lost with the power. Therefore the places in which something is handed over are named by a row that is durable
+before, and waits for a flush from the start: one for many batches.
 """
 
 from __future__ import annotations
@@ -9,17 +12,19 @@ from __future__ import annotations
 import sqlite3
 import struct
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from clsync.core.changes import ATTRIB, CONTENT, NAME
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.dirty import DirtySet
-from clsync.core.paths import ancestors
+from clsync.core.paths import ancestors, parent
 from clsync.state.meta import Unusable, checksum
 
 _COUNT: Final = struct.Struct("<I")
 _BITS: Final = 4
+_PLACE: Final = DOUBT | CONTENT | ATTRIB
+"""Change bits of a place in which something may have been lost: a file, or a directory with all that is in it."""
 _FEW: Final = 8
 """Of a row of which less than this part is left, that is written anew."""
 _INSERT: Final = "INSERT INTO journal (target, flush, since, content, checksum) VALUES (?, ?, ?, ?, ?)"
@@ -90,6 +95,10 @@ class Journal:
                     del owners[path].live[path]  # as it was before a crash: the later row says all of it
                 self._own(target, row)
                 read.append(row)
+        self._hot: dict[int, dict[bytes, tuple[int, float]]] = {}
+        """Target -> place that is named by a durable row -> number of the flush it waits for, since when."""
+        self.written = 0
+        """Bytes."""
         self._void = [row for row in read if not row.live]
         """Rows that a crash has left behind: later ones name all of it."""
 
@@ -110,12 +119,13 @@ class Journal:
 
     def _insert(self, target: int, flush: int, since: float, changes: Mapping[bytes, int]) -> tuple[int, int]:
         """Write a row; return its number and the checksum of its content."""
-        content = packed(changes)
+        content, since = packed(changes), float(since)
         crc = zlib.crc32(content)
         written = checksum(target, flush, since, crc)
         number = self._rows.execute(_INSERT, (target, flush, since, content, written)).lastrowid
         assert number is not None
         self.count += 1
+        self.written += len(content)
         return number, crc
 
     def _delete(self, row: _Row) -> None:
@@ -137,6 +147,18 @@ class Journal:
         number, crc = self._insert(target, 0, since, live)
         self._own(target, _Row(number, since, crc, len(live), live))
 
+    def cold(self, target: int, paths: Iterable[bytes], since: float) -> set[bytes]:
+        """Return the places of paths that no durable row names, as changed `since` then."""
+        hot = self._hot.get(target, {})
+        places = {parent(path) or path for path in paths}
+        return {place for place in places if place not in hot or hot[place][1] > since}
+
+    def heat(self, target: int, places: Iterable[bytes], since: float, flush: int) -> None:
+        """Name places by a row; who calls sees to it that it is durable."""
+        # Of the directory that is the root its attributes alone: what is in it is named by itself.
+        self.add_lost(target, {place: _PLACE if place else ATTRIB for place in places}, since, flush)
+        self._hot.setdefault(target, {}).update(dict.fromkeys(places, (flush, since)))
+
     def fold(self, target: int, limit: int, flush: int) -> None:
         """Let directories stand for what is in them, where a target has too many paths."""
         owners = self._owners.get(target, {})
@@ -155,34 +177,34 @@ class Journal:
         """Let paths be clean, and all that is `below` some; return those of the paths that no row names."""
         owners = self._owners.setdefault(target, {})
         touched, others = set[_Row](), []
+        last: _Row | None = None
         for path in paths:
             row = owners.pop(path, None)
             if row is None:
                 others.append(path)
-            else:
-                self._settle(row, path)
+                continue
+            del row.live[path]
+            row.settled += 1
+            if row is not last:
                 touched.add(row)
+                last = row
         if below and owners:
             tops = {*below}
             for path in [p for p in owners if p in tops or not tops.isdisjoint((b"", *ancestors(p)) if p else ())]:
                 row = owners.pop(path)
-                self._settle(row, path)
+                del row.live[path]
+                row.settled += 1
                 touched.add(row)
         for row in touched:
             if len(row.live) * _FEW <= row.count:
                 self._end(target, row, flush)
         return others
 
-    def add_lost(self, target: int, changes: Mapping[bytes, int], flush: int) -> None:
+    def add_lost(self, target: int, changes: Mapping[bytes, int], since: float, flush: int) -> None:
         """Note what is dirty if a target loses what it was given before a flush."""
         if changes:
-            number, _ = self._insert(target, flush, 0.0, changes)
+            number, _ = self._insert(target, flush, since, changes)
             self._settled[number] = target, flush, len(changes)
-
-    @staticmethod
-    def _settle(row: _Row, path: bytes) -> None:
-        del row.live[path]
-        row.settled += 1
 
     def _end(self, target: int, row: _Row, flush: int) -> None:
         """Let a row wait for a flush if anything of it does; what is dirty of it gets another one."""
@@ -211,20 +233,24 @@ class Journal:
             self._rows.execute(_DELETE, (number,))
             del self._settled[number]
             self.count -= 1
+        hot = self._hot.get(target, {})
+        self._hot[target] = {place: (when, since) for place, (when, since) in hot.items() if when > flush}
 
     def doubt(self, target: int, flush: int) -> set[bytes]:
         """Let all that waits for a flush be dirty; return those paths."""
-        found: dict[bytes, int] = {}
-        query = "SELECT content FROM journal WHERE id = ?"
+        found = set[bytes]()
+        query = "SELECT since, content FROM journal WHERE id = ?"
         for number in [n for n, (whose, _, _) in self._settled.items() if whose == target]:
-            for path, bits in unpacked(self._rows.execute(query, (number,)).fetchone()[0]).items():
-                found[path] = found.get(path, 0) | bits | CONTENT | (0 if bits & NAME else ATTRIB)
-        self.add(target, found, 0.0, flush)
-        self.flushed(target, max((flush for _, flush, _ in self._settled.values()), default=0))
-        return {*found}
+            since, content = self._rows.execute(query, (number,)).fetchone()
+            lost = {p: bits | CONTENT | (0 if bits & NAME else ATTRIB) for p, bits in unpacked(content).items()}
+            self.add(target, lost, since, flush)
+            found |= lost.keys()
+        self.flushed(target, max((when for _, when, _ in self._settled.values()), default=0))
+        return found
 
     def drop(self, target: int) -> None:
         """Forget a target."""
         self.count -= self._rows.execute("DELETE FROM journal WHERE target = ?", (target,)).rowcount
         self._owners.pop(target, None)
+        self._hot.pop(target, None)
         self._settled = {n: settled for n, settled in self._settled.items() if settled[0] != target}

@@ -16,6 +16,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
@@ -27,8 +29,14 @@ from clsync.state import index, opening
 from clsync.state.journal import Journal
 from clsync.state.mark import Mark, Marked
 from clsync.state.meta import Meta, checksum
+from clsync.state.walker import NOT_SYNCED
 
 T = TypeVar("T")
+_LOG_CHANGES: Final = 2000
+_LOG_BYTES: Final = 16 << 20
+"""Rows, or bytes in the journal, that were written since the log was shortened."""
+_LOOKED_AT: Final = 4096
+"""Directories at once."""
 _TROUBLE: Final = (sqlite3.Error, OSError, DamagedListing)
 _TREE: Final = NAME | OF_DIRECTORY
 _ABSENT: Final = NAME
@@ -74,7 +82,9 @@ class Store:
         self.limit = 200_000
         """Paths in the journal of a target, about; above it, names fold into their directory."""
         self._mark, self._rows, self._meta, self._journal = mark, rows, meta, journal
-        self._durable = 0
+        self._durable = self._changes = 0
+        self._full = False
+        rows.execute("PRAGMA wal_autocheckpoint = 0")  # see `shorten_log`
         self._targets: dict[bytes, int] = {}
         self._turn = threading.RLock()
         self._disowned = self._closed = False
@@ -161,12 +171,33 @@ class Store:
             found.setdefault(parent(path), Dirty(parent(path), ATTRIB, since))
         return sorted(found.values())
 
-    def hand_over(self, target: bytes, changes: Mapping[bytes, int], since: float) -> None:
-        """Note that a handler is about to touch some paths (the entries of its batch); durable when this returns.
+    def hand_over(
+        self, target: bytes, changes: Mapping[bytes, int], since: float, *, deep: Collection[bytes] = ()
+    ) -> None:
+        """Note that a handler is about to touch some paths (the entries of its batch).
 
-        `since`: no change among them is older (wall clock, seconds).
+        When this returns it survives a crash of this program; a loss of power survives that something may have happened
+        to the directories that hold them. `since`: no change among them is older (wall clock, seconds). `deep`: those
+        that stand for all that is below them.
         """
-        self._write(lambda: self._note(self._targets[target], changes, since), None, durable=True)
+        with self._turn:
+            cold = self._journal.cold(self._targets[target], changes, since)
+            work = partial(self._hand_over, self._targets[target], changes, since, cold)
+            self._write(work, None, durable=bool(cold or deep))
+
+    def _hand_over(self, number: int, changes: Mapping[bytes, int], since: float, cold: Collection[bytes]) -> None:
+        if cold:
+            self._journal.heat(number, cold, since, self._meta.flush)
+        self._note(number, changes, since)
+
+    def is_prompt(self, target: bytes, paths: Collection[bytes], since: float) -> bool:
+        """Tell whether `hand_over` waits for nobody, and for no disk."""
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            return self._closed or bool(self.lost) or not self._journal.cold(self._targets[target], paths, since)
+        finally:
+            self._turn.release()
 
     def confirm(self, target: bytes, confirmed: Confirmed) -> None:
         """Note what a target holds; a crash may undo this."""
@@ -175,6 +206,7 @@ class Store:
     def confirm_all(self, works: Sequence[tuple[bytes, Confirmed]]) -> None:
         """Note what targets hold, the oldest first, in one transaction; a crash may undo this."""
         self._write(lambda: self._confirm_all(works), None)
+        self.shorten_log()
 
     def _confirm_all(self, works: Iterable[tuple[bytes, Confirmed]]) -> None:
         for target, confirmed in works:
@@ -205,11 +237,19 @@ class Store:
         below = [*trees, *(path for path, record in seen.items() if record is None)]
         flush = self._meta.flush
         others = {path: _bits_of(seen[path]) for path in self._journal.settle(number, seen, below, flush)}
-        self._journal.add_lost(number, others | dict.fromkeys(trees, _TREE), flush)
+        self._journal.add_lost(number, others | dict.fromkeys(trees, _TREE), time.time(), flush)
 
     def _note(self, number: int, changes: Mapping[bytes, int], since: float) -> None:
         self._journal.add(number, changes, since, self._meta.flush)
         self._journal.fold(number, self.limit, self._meta.flush)
+
+    def shorten_log(self) -> None:
+        """Let the log of SQLite begin anew if it is long: that waits for the disk."""
+        with self._turn:
+            changes = self._rows.total_changes if not (self._closed or self.lost) else 0
+            if changes - self._changes > _LOG_CHANGES or self._journal.written > _LOG_BYTES:
+                self._changes, self._journal.written = changes, 0
+                self._try(lambda: self._rows.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone(), None)
 
     def journalled(self) -> int:
         """Return how many paths the journals have, of all targets."""
@@ -299,7 +339,9 @@ class Store:
 
     def _commit(self, work: Callable[[], T], durable: bool) -> T:
         """Do something in one transaction that counts."""
-        self._rows.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        if durable != self._full:
+            self._rows.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._full = durable
         self._rows.execute("BEGIN IMMEDIATE")
         try:
             answer = work()
@@ -323,6 +365,21 @@ class Store:
     def noted(self, paths: Collection[bytes]) -> dict[bytes, Signature]:
         """Return what the index says of some paths, nothing of those it does not know."""
         return self._try(lambda: index.noted(self._rows, paths), {})
+
+    def altered(self, look: Callable[[Sequence[bytes]], Iterable[bytes | None]]) -> list[bytes]:
+        """Return the directories whose records are not what `look` returns of paths: other names, or attributes.
+
+        Of those that are only walked nothing is known.
+        """
+        return self._try(lambda: self._altered(look), [b""])
+
+    def _altered(self, look: Callable[[Sequence[bytes]], Iterable[bytes | None]]) -> list[bytes]:
+        found = list[bytes]()
+        known = ((path, own) for path, own in index.directories(self._rows) if own != NOT_SYNCED)
+        while part := list(islice(known, _LOOKED_AT)):
+            seen = look([path for path, _ in part])
+            found += [path for (path, own), now in zip(part, seen, strict=True) if own != now]
+        return found
 
     def give_up(self, why: str) -> None:
         """Keep the state no longer, because a scan has found it damaged or could not write it."""

@@ -15,7 +15,7 @@ from clsync.core.paths import join
 from clsync.core.rules import Rules
 from clsync.kernel.files import DIRECTORY_FLAGS, open_beneath
 
-_NOT_SYNCED = bytes(48)
+NOT_SYNCED = bytes(48)
 """The record of a directory that is only walked."""
 
 
@@ -78,7 +78,7 @@ class View:
         `found`: its lstat, looked at `YOUNG_NS` after `young` or later; `names`: returns those in it, and what looks at
         them. Raises the OSError of that.
         """
-        own = record_of(found, young) if self._rules.sync(path, True) else _NOT_SYNCED
+        own = record_of(found, young) if self._rules.sync(path, True) else NOT_SYNCED
         elsewhere = self._device is not None and found.st_dev != self._device
         if elsewhere or (self._rules and not self._rules.reaches(path)):
             return Directory(path, found.st_dev, [], own, os.lstat)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from benchmarks import measure, trees
 from benchmarks.scratch import require_memory, scratch
 from clsync.core.changes import CONTENT
-from clsync.core.listing import YOUNG_NS, signature_of
+from clsync.core.listing import YOUNG_NS, record_of
 from clsync.core.rules import Rules
 from clsync.kernel.durable import boot_id
 from clsync.state import scan
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 async def _measured(source: Path, copy: Path, disk: Path, shape: trees.Shape) -> dict[str, float]:
     place = os.fsencode(disk / "state")
     store = Store.open(place, b"benchmark", [_TARGET], boot_id())
-    tree = scan.Source(lambda: os.open(source, os.O_RDONLY | os.O_DIRECTORY), Scope(Rules()), store.path)
+    tree = scan.here(lambda: os.open(source, os.O_RDONLY | os.O_DIRECTORY), Scope(Rules()), store.path)
 
     async def record() -> None:
         store.begin_record(b"", 0.0)
@@ -148,11 +148,13 @@ def _steady(store: Store, source: Path, shape: trees.Shape) -> dict[str, float]:
             os.chmod(source / path, 0o600)
         paths = sorted(map(os.fsencode, chosen))
         young = time.time_ns() - YOUNG_NS
-        signatures = {path: signature_of(os.lstat(os.fsencode(source) + b"/" + path), young) for path in paths}
+        seen: dict[bytes, bytes | None] = {
+            path: record_of(os.lstat(os.fsencode(source) + b"/" + path), young) for path in paths
+        }
         began = time.monotonic()
         with _cpu() as used:
             store.hand_over(_TARGET, dict.fromkeys(paths, CONTENT), 0.0)
-            store.confirm(_TARGET, Confirmed(dict(signatures)))
+            store.confirm(_TARGET, Confirmed(seen))
             store.flushed(_TARGET, store.begin_flush())
         cpu += used()
         longest = max(longest, time.monotonic() - began)

@@ -26,9 +26,9 @@ _clsync() {
             --timeout) return ;;
             --target) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
             dump) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
-            set) mapfile -t COMPREPLY < <(compgen -W 'destination-dir mode sync-handler rules-file acls xattrs delay-collect delay-sync delay-collect-bigfile threshold-bigfile modification-signature cancel-syscalls timeout-sync bwlimit nice io-class retries ignore-failures ignore-exitcode lists-dir dont-unlink-lists rsync-inclimit rsync-prefer-include synclist-simplify have-recursive-sync full-initialsync exit-on-no-events max-iterations sync-on-quit pre-exit-hook exit-hook standby-file sync-hours label verbose debug quiet dump-dir config-block config-block-inherits' -- "$cur"); return ;;
+            set) mapfile -t COMPREPLY < <(compgen -W 'destination-dir mode sync-handler rules-file acls xattrs delay-collect delay-sync delay-collect-bigfile threshold-bigfile modification-signature cancel-syscalls timeout-sync max-delete accept-target bwlimit nice io-class retries ignore-failures ignore-exitcode lists-dir dont-unlink-lists rsync-inclimit rsync-prefer-include synclist-simplify have-recursive-sync full-initialsync exit-on-no-events max-iterations sync-on-quit pre-exit-hook exit-hook standby-file sync-hours label verbose debug quiet dump-dir config-block config-block-inherits' -- "$cur"); return ;;
         esac
-        mapfile -t COMPREPLY < <(compgen -W 'status info version dump set wait pause resume stop die --socket --config-file --config-block --json --timeout --target --until-synced --help' -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W 'status info version dump set wait pause resume accept stop die --socket --config-file --config-block --json --timeout --target --until-synced --help' -- "$cur")
         return
     fi
     case $prev in
@@ -48,6 +48,8 @@ _clsync() {
         --timeout-sync|-k) return ;;
         --threading|-p) mapfile -t COMPREPLY < <(compgen -W 'off safe full' -- "$cur"); return ;;
         --max-parallel) return ;;
+        --max-delete) return ;;
+        --scrub-rate) return ;;
         --bwlimit) return ;;
         --nice) return ;;
         --io-class) mapfile -t COMPREPLY < <(compgen -W 'idle best-effort realtime' -- "$cur"); return ;;
@@ -88,14 +90,16 @@ _clsync() {
         --socket-own) return ;;
         --socket-auth) mapfile -t COMPREPLY < <(compgen -W 'null' -- "$cur"); return ;;
         --dump-dir) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+        --state-dir) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
         --config-file|-H) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
         --config-block|-K) return ;;
         --custom-signals) return ;;
         --config-block-inherits) return ;;
         --compat) mapfile -t COMPREPLY < <(compgen -W '0.4 off' -- "$cur"); return ;;
     esac
-    [[ $COMP_CWORD -eq 1 ]] && word='ctl doctor' || word=
-    mapfile -t COMPREPLY < <(compgen -W "--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --modification-signature= --cancel-syscalls= --timeout-sync= -k --threading= -p --max-parallel= --bwlimit= --nice= --io-class= --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --synclist-simplify --have-recursive-sync --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --sync-on-quit --pre-exit-hook= --exit-hook= --standby-file= --sync-hours= --background -b --uid= -u --gid= -g --preserve-capabilities= -C --inherit-capabilities --privileged-uid= --privileged-gid= --sync-handler-uid= --sync-handler-gid= --sandbox= --chroot= --pivot-root= --mountpoints= --detach-network= --detach-ipc= --detach-miscellanea --seccomp-filter --forbid-devices --cgroup-group-name= --cgroup-memory= --cgroup-pids= --cgroup-cpu= --splitting= --secure-splitting --check-execvp-arguments --add-permitted-hook-files= --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --socket= -s --socket-mod= --socket-own= --socket-auth= --dump-dir= --config-file= -H --config-block= -K --custom-signals= --config-block-inherits= --compat= --dry-run --help -h --version -V $word" -- "$cur")
+    [[ $COMP_CWORD -eq 1 ]] && word='ctl doctor verify wait' || word=
+    [[ ${COMP_WORDS[1]} == verify ]] && word='--checksum --repair --json'
+    mapfile -t COMPREPLY < <(compgen -W "--watch-dir= -W --destination-dir= -D --mode= -M --sync-handler= -S --rules-file= -R --one-file-system --exclude-mount-points -X --acls --xattrs --delay-collect= -t --delay-sync= -w --delay-collect-bigfile= -T --threshold-bigfile= -B --poll-interval= --monitor= --modification-signature= --cancel-syscalls= --timeout-sync= -k --threading= -p --max-parallel= --max-delete= --accept-target --scrub-rate= --scrub-checksum --bwlimit= --nice= --io-class= --retries= -r --ignore-failures --ignore-exitcode= -x --lists-dir= -L --dont-unlink-lists -U --rsync-inclimit= --rsync-prefer-include --synclist-simplify --have-recursive-sync --skip-initialsync --only-initialsync --full-initialsync -F --exit-on-no-events --max-iterations= --sync-on-quit --pre-exit-hook= --exit-hook= --standby-file= --sync-hours= --background -b --uid= -u --gid= -g --preserve-capabilities= -C --inherit-capabilities --privileged-uid= --privileged-gid= --sync-handler-uid= --sync-handler-gid= --sandbox= --chroot= --pivot-root= --mountpoints= --detach-network= --detach-ipc= --detach-miscellanea --seccomp-filter --forbid-devices --cgroup-group-name= --cgroup-memory= --cgroup-pids= --cgroup-cpu= --splitting= --secure-splitting --check-execvp-arguments --add-permitted-hook-files= --label= -l --output= -Y --verbose -v --debug -d --quiet -q --pid-file= -z --status-file= --socket= -s --socket-mod= --socket-own= --socket-auth= --dump-dir= --state-dir= --config-file= -H --config-block= -K --custom-signals= --config-block-inherits= --compat= --dry-run --help -h --version -V $word" -- "$cur")
     if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]]; then
         compopt -o nospace 2>/dev/null
     fi

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +27,15 @@ settings.register_profile(
 )
 settings.register_profile("long", settings.get_profile("default"), max_examples=5000, stateful_step_count=100)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def states() -> Iterator[None]:
+    """Let programs that are run keep their states in a place of these tests."""
+    with tempfile.TemporaryDirectory(prefix="clsync-states-") as place, pytest.MonkeyPatch.context() as patch:
+        os.chmod(place, 0o711)  # who keeps it may be nobody
+        patch.setenv("STATE_DIRECTORY", place)
+        yield
 
 
 @pytest.fixture(autouse=True)

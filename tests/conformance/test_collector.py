@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from clsync.core.changes import NAME
 from clsync.core.dirty import DirtySet
+from clsync.core.moves import Move
 from clsync.core.rules import Rules
 from clsync.core.windows import Window
 from clsync.daemon import collector as module
@@ -85,6 +86,56 @@ def test_what_was_looked_at_is_handed_over_with_what_came_later(tmp_path: Path) 
         assert await taken(collector) == [{b"a", b"b", b"c"}]
         assert not collector.drain()
         assert await collector.look() == {}
+
+    run(tmp_path, story)
+
+
+async def moved(collector: Collector) -> tuple[list[tuple[bytes | None, bytes | None]], set[bytes]]:
+    """Take the window; return what was moved in it, and what was known to be dirty when that was told."""
+    dirty, told, known = DirtySet(), [], set[bytes]()
+
+    def note(moves: Sequence[Move], since: float) -> None:
+        told.extend((move.old, move.new) for move in moves)
+        known.update(dirty.paths())
+
+    await collector.take(0.0, note, dirty.add_all, lambda: False, nothing)
+    return told, known
+
+
+def test_what_was_moved_in_a_window_that_was_looked_at_is_told(tmp_path: Path) -> None:
+    """With what was seen before it: the destination may not have that."""
+    (tmp_path / "a").mkdir()
+
+    async def story(collector: Collector) -> None:
+        write(tmp_path, "before")
+        collector.drain()
+        await collector.look()
+        (tmp_path / "a").rename(tmp_path / "b")
+        await collector.catch_up()
+        assert b"b" in await collector.look()
+        write(tmp_path, "after")
+        await collector.catch_up()
+        told, known = await moved(collector)
+        assert told == [(b"a", b"b")]
+        assert b"before" in known
+        assert not {b"a", b"b", b"after"} & known
+        assert await moved(collector) == ([], set())
+
+    run(tmp_path, story)
+
+
+def test_what_was_moved_in_several_windows_is_not_told(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+
+    async def story(collector: Collector) -> None:
+        for old, new in ("ab", "bc", "cd"):
+            (tmp_path / old).rename(tmp_path / new)
+            await collector.catch_up()
+            assert new.encode() in await collector.look()
+        assert (await moved(collector))[0] == []
+        (tmp_path / "d").rename(tmp_path / "e")
+        await collector.catch_up()
+        assert (await moved(collector))[0] == [(b"d", b"e")]
 
     run(tmp_path, story)
 

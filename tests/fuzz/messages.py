@@ -138,7 +138,7 @@ def broker_requests(data: bytes) -> None:
             pass  # it has ended
         finally:
             asked.close()
-        outside = {path.name for path in Path(top).iterdir()} - {"source", "destination", "log"}
+        outside = {path.name for path in Path(top).iterdir()} - {"source", "destination", "log", "states"}
         assert outside == {"secret"}
         assert Path(top, "secret").read_text() == "secret"
         for path in Path(top, "destination").rglob("*"):
@@ -231,7 +231,7 @@ def scanner_noise(data: bytes) -> None:
         pass
 
 
-_REPORT = copying.Report({b"a": "why"}, [], 1, 2, True)
+_REPORT = copying.Report({b"a": "why"}, [], 1, 2, 3, True)
 _GIVEN = copying.Given([Listed(b"x", [(b"y", 1)])])
 
 

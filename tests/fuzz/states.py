@@ -93,8 +93,7 @@ def damaged_states(data: bytes) -> None:
 _COLUMNS = {
     "meta": ("content", "checksum"),
     "target": ("id", "key", "boot", "checksum"),
-    "dirty": ("target", "path", "bits", "since", "checksum"),
-    "unflushed": ("target", "path", "bits", "flush", "checksum"),
+    "journal": ("target", "flush", "since", "content", "checksum"),
     "listing": ("path", "first", "entries"),
 }
 

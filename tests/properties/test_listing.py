@@ -105,7 +105,7 @@ class Model:
         news = False
         if path:
             old = self.listings.get(parent(path), {}).get(name)
-            news = self.set(parent(path), name, None if signature is None else packing.present(signature))
+            news = self.set(parent(path), name, None if signature is None else packing.present(packed(signature)))
             if news and old is not None:
                 self.forget(path)
         if signature is not None and signature.is_dir:
@@ -120,6 +120,17 @@ def read(rows: sqlite3.Connection) -> dict[bytes, dict[bytes, bytes]]:
         assert first == SELF or (min(entries) >= first and first > max(found[path]))
         found.setdefault(path, {}).update(entries)
     return found
+
+
+def test_nothing_is_known_below_what_has_become_another_file() -> None:
+    """A listing may be known whose directory was a file when that was looked at."""
+    rows = sqlite3.connect(":memory:", isolation_level=None)
+    rows.executescript(schema.TABLES)
+    directory, file = Signature(1, 0, 0, 0, 0o40755, 0, 0, 0), Signature(2, 0, 0, 0, 0o100644, 1, 0, 0)
+    index.graft(rows, b"", [(b"", [(SELF, part_of(b"", {SELF: packed(directory), b"d": packed(file)}))])])
+    index.graft(rows, b"d/e", [(b"d/e", [(SELF, part_of(b"d/e", {SELF: packed(directory)}))])])
+    index.confirm(rows, {b"d": packed(file._replace(ino=3))})
+    assert read(rows).keys() == {b""}
 
 
 @examples(3)
@@ -145,7 +156,8 @@ def test_the_index_says_what_a_dictionary_says(drawn: Choices, size: int) -> Non
             else:
                 path = join(drawn.one(DIRECTORIES), drawn.one(LEAVES)) if drawn.number(4) else drawn.one(DIRECTORIES)
                 signature = any_signature(drawn) if drawn.number(3) or not path else None
-                assert (path in index.confirm(rows, {path: signature})) == model.confirm(path, signature)
+                record = None if signature is None else packed(signature)
+                assert (path in index.confirm(rows, {path: record})) == model.confirm(path, signature)
             assert read(rows) == model.listings
     finally:
         index.PART = before

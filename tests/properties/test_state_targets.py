@@ -19,6 +19,10 @@ MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 ROOT = Signature(1, 0, 0, 0, 0o040755, 0, 0, 0)
 
 
+def recorded(signatures: dict[bytes, Signature | None]) -> dict[bytes, bytes | None]:
+    return {path: None if one is None else packed(one) for path, one in signatures.items()}
+
+
 @dataclass
 class Flight:
     """What a handler has been given."""
@@ -68,7 +72,7 @@ class World:
                     self.held[target].pop(name, None)
                     self.held[target] |= {name: self.source[name]} if name in self.source else {}
             again = dict.fromkeys(flight.again, CONTENT | NAME)
-            self.store.confirm(target, Confirmed(flight.signatures, {}, again))
+            self.store.confirm(target, Confirmed(recorded(flight.signatures), {}, again))
 
     def check(self) -> None:
         part = self.store._rows.execute("SELECT entries FROM listing").fetchone()[0]

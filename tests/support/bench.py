@@ -98,12 +98,15 @@ class Bench:
         *,
         initial: bool = False,
         attribute_bytes: int = 0,
+        most_deletions: int | None = None,
         meanwhile: Callable[[], bool] | None = None,
     ) -> Outcome:
         """Hand over entries. `meanwhile` is called again and again while that goes on, until it answers True."""
         root = os.open(self.source, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            batch = Batch(1, entries, root, initial=initial, attribute_bytes=attribute_bytes)
+            batch = Batch(
+                1, entries, root, initial=initial, attribute_bytes=attribute_bytes, most_deletions=most_deletions
+            )
             return asyncio.run(self._hand_over(batch, meanwhile))
         finally:
             os.close(root)

@@ -73,6 +73,8 @@ class Settings:
     places: str = "any"
     overflow: bool = False
     kill_handler: bool = False
+    crash: bool = False
+    """Kill the program itself now and then, and start it again: it has a state."""
     xattrs: bool = False
     patience: float = 0
     """A difference is final after this time (s) without any progress; 0: 10, 30 when handlers are killed."""
@@ -95,7 +97,7 @@ class Settings:
         words += ["--ops", str(self.operations)] if self.operations != default.operations else []
         words += ["--targets", str(self.targets)] if self.targets > 1 else []
         words += [f"--{self.places}"] if self.places != "any" else []
-        for name in ("rules", "overflow", "kill_handler", "xattrs"):
+        for name in ("rules", "overflow", "kill_handler", "crash", "xattrs"):
             words += [f"--{name.replace('_', '-')}"] if getattr(self, name) else []
         if self.program != default.program and not self.peer:
             words += ["--clsync", self.program]
@@ -113,6 +115,8 @@ class Result:
     operations: int = 0
     kills: int = 0
     overflowed: bool = False
+    warm: bool = False
+    """The last start knew what the destinations hold."""
     settled: float = 0.0
     """Time (s) from the last operation until the trees were equal."""
     seconds: float = 0.0
@@ -139,6 +143,7 @@ class World:
         self.places = places[seed % len(places)]
         self.tops = [_directory(place, seed) for place in self.places]
         self.scratch = _directory("/tmp", seed)
+        self.scratch.chmod(0o711)  # who keeps the state may be nobody
         area = self.tops[0]
         self.source, self.outside, self.destination = area / "source", area / "outside", self.tops[1] / "destination"
         self.neighbour = area / "neighbour"
@@ -273,6 +278,7 @@ class Run:
         self.writers: list[Writer] = []
         self.journal: list[str] = []
         self._next_trouble = 0.0
+        self._said_before = 0
 
     def run(self) -> Result:
         """Do it. Raises nothing for what the program does."""
@@ -307,6 +313,7 @@ class Run:
         arguments = [f"-W{world.source}", *targets, f"-M{settings.mode}"]
         arguments += [f"--monitor={settings.monitor}", f"-t{collect:g}", f"-w{sync:g}"]
         arguments += [f"--status-file={world.scratch}/status", *(["--xattrs"] if settings.xattrs else [])]
+        arguments.append(f"--state-dir={world.scratch}/state" if settings.crash else "--state-dir=none")
         if world.rules is not None:
             rules = world.scratch / "rules"
             rules.write_bytes(world.rules.text)
@@ -346,6 +353,8 @@ class Run:
                 self._kill_a_handler(daemon)
             if self.settings.overflow:
                 self._let_it_overflow(daemon)
+            if self.settings.crash:
+                self._crash(daemon)
             time.sleep(0.002)
         for writer in self.writers:
             assert not writer.failed, f"a writer failed:\n{writer.trouble()}"
@@ -361,6 +370,41 @@ class Run:
             return
         self.result.kills += 1
         self._next_trouble = time.monotonic() + self.random.random() * 0.4
+
+    def _crash(self, daemon: Daemon) -> None:
+        """Kill the program at a random moment, with all it has started or without, and start it again."""
+        if time.monotonic() < self._next_trouble or not self._has_begun():
+            return  # what changed before the very first start is not known to anybody
+        assert daemon.running, f"the program has ended\n{daemon.tail}"
+        os.kill(daemon.pid, signal.SIGKILL)
+        if self.random.random() < 0.5:
+            daemon.kill()
+        assert daemon.process is not None
+        daemon.process.wait()
+        deadline = time.monotonic() + 20
+        while daemon.family():  # a handler of before may still be at work
+            assert time.monotonic() < deadline, f"what was started does not end\n{daemon.tail}"
+            time.sleep(0.002)
+        time.sleep(self.random.choice((0, 0, 0.1)))
+        self._start_again(daemon)
+        self.result.kills += 1
+        self._next_trouble = time.monotonic() + self.random.random() * self.random.choice((0.5, 3))
+
+    def _has_begun(self) -> bool:
+        """Tell whether a state says since when there is one."""
+        return any(any(mark.read_bytes()) for mark in self.world.scratch.glob("state/*/state.mark"))
+
+    def _start_again(self, daemon: Daemon) -> None:
+        self._said_before = len(daemon.output)
+        (self.world.scratch / "status").unlink(missing_ok=True)
+        daemon.start()
+
+    def _wait_for_initial(self, daemon: Daemon) -> str:
+        """Wait until the last start has synced everything; return what it has said."""
+        status = self.world.scratch / "status"
+        followed = ("running", "synchandler error")
+        daemon.wait_until(lambda: status.exists() and status.read_text() in followed, 60, "an initial sync")
+        return daemon.output[self._said_before :]
 
     def _let_it_overflow(self, daemon: Daemon) -> None:
         """Hold the whole program while the writers go on."""
@@ -382,6 +426,8 @@ class Run:
         wanted = world.snapshot(world.source)
         around = snapshot(bytes(world.outside))
         result.entries = len(wanted)
+        if self.settings.crash:
+            self._wait_for_initial(daemon)
         self._settle(daemon, wanted)
         if not result.differences:
             time.sleep(0.1)  # what is still on its way may spoil it
@@ -389,10 +435,19 @@ class Run:
         if self.settings.peer:
             return
         daemon.stop(signal.SIGQUIT, timeout=40, code=0 if world.rules is None else None)
+        if self.settings.crash:
+            self._demand_warm_start(daemon, wanted)
         if not result.differences:
             result.differences = world.differences(wanted)
         self._demand_untouched("source", compare(wanted, world.snapshot(world.source)))
         self._demand_untouched("outside", compare(around, snapshot(bytes(world.outside))))
+
+    def _demand_warm_start(self, daemon: Daemon, wanted: Snapshot) -> None:
+        """Start once more: it is known what the destinations hold."""
+        self._start_again(daemon)
+        self.result.warm = "warm start: " in self._wait_for_initial(daemon)
+        self._settle(daemon, wanted)
+        daemon.stop(signal.SIGQUIT, timeout=40, code=0 if self.world.rules is None else None)
 
     def _settle(self, daemon: Daemon, wanted: Snapshot) -> None:
         """Compare until equal, or until nothing has changed for a while."""
@@ -528,6 +583,10 @@ def summary(settings: Settings, results: list[Result]) -> str:
         parts.append(f"{min(worst)}-{max(worst)} paths a seed")
     if settings.kill_handler:
         parts.append(f"{sum(result.kills for result in results)} handlers killed")
+    if settings.crash:
+        parts.append(
+            f"killed {sum(result.kills for result in results)} times, {sum(r.warm for r in results)} warm at last"
+        )
     if settings.overflow:
         parts.append(f"overflow reported in {sum(result.overflowed for result in results)} seeds")
     return f"{settings.title()}: " + ", ".join(parts)
@@ -550,6 +609,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--xattrs", action="store_true", help="compare extended attributes, too")
     parser.add_argument("--overflow", action="store_true", help="make the kernel's inotify queue overflow (root)")
     parser.add_argument("--kill-handler", action="store_true", help="kill what the program starts, now and then")
+    parser.add_argument(
+        "--crash", action="store_true", help="kill the program itself, and start it again with its state"
+    )
     places = parser.add_mutually_exclusive_group()
     places.add_argument("--same-fs", action="store_true", help="source and destination on one file system")
     places.add_argument("--tmpfs", action="store_true", help="both in memory")
@@ -585,6 +647,7 @@ def main() -> int:
         places="same-fs" if options.same_fs else "tmpfs" if options.tmpfs else "any",
         overflow=options.overflow,
         kill_handler=options.kill_handler,
+        crash=options.crash,
         xattrs=options.xattrs,
         patience=options.patience,
         keep=options.keep,

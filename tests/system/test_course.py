@@ -397,7 +397,7 @@ def test_int_and_term_end_at_once(world: World, number: int) -> None:
 def interrupted(daemon: Daemon) -> bool:
     """Tell whether it is said that the run was interrupted, and nothing worse."""
     troubles = [line.partition(": ")[2] for line in daemon.output.splitlines() if not line.startswith("Info: ")]
-    return troubles == ["interrupted: the destination may differ; the next start compares everything"]
+    return troubles == ["interrupted: the destination may differ; the next start makes it equal"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

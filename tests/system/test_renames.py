@@ -22,6 +22,7 @@ from tests.support.shuffle import Shuffler, play
 from tests.system.world import MODES, SYNCED, World
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+NO_STATE = "--state-dir=none"
 DELAYS = ("-t0.1", "-w0.05")
 MONITORS = [pytest.param("fanotify", marks=needs_root), "inotify"]
 
@@ -471,21 +472,33 @@ def test_what_was_renamed_while_a_batch_dealt_with_it(world: World, monitor: str
         world.wait_for_equal(daemon)
 
 
-def test_killed_between_the_rename_and_the_batch(tree: World) -> None:
-    """The next start makes all of it right."""
+def all_is_written_down(world: World) -> bool:
+    """Tell whether the state knows what the destination holds."""
+    with connected(bytes(world.top / "socket"), timeout=20) as client:
+        return client.status()["state_dirty"] == 0
+
+
+@pytest.mark.parametrize("state", [NO_STATE, "--state-dir=auto"])
+def test_killed_between_the_rename_and_the_batch(tree: World, state: str) -> None:
+    """The next start makes all of it right, also by what was written down before."""
     hold, held, path_to_it = holding_rsync(tree)
-    with follow(tree, "--mode=rsyncdirect", "--sandbox=off", env=path_to_it) as daemon:
+    with follow(tree, "--mode=rsyncdirect", "--sandbox=off", state, env=path_to_it) as daemon:
         be_ready(tree, daemon)
+        if state != NO_STATE:
+            daemon.wait_until(lambda: all_is_written_down(tree), what="the state of all that was handed over")
         here, there = inodes(tree.source), inodes(tree.destination)
         with held_up(tree, daemon):
             ring(tree.source)
             (tree.source / "other").unlink()
             hold.touch()
         daemon.wait_until(held.exists, what="the handler")
-        demand_kept(tree, {path: here[path] for path in here if path != "other"}, there)
+        if state == NO_STATE:
+            demand_kept(tree, {path: here[path] for path in here if path != "other"}, there)
         daemon.kill()
     hold.unlink()
-    with tree.daemon("--mode=rsyncdirect") as daemon:
+    with tree.daemon("--mode=rsyncdirect", "--sandbox=off", state, env=path_to_it) as daemon:
+        if state != NO_STATE:
+            daemon.wait_for_log("warm start: ")
         tree.wait_for_equal(daemon)
         demand_no_litter(tree)
 

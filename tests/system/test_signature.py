@@ -114,14 +114,15 @@ def times(*trees: Path) -> dict[Path, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_two_directories_are_kept_equal_both_ways(world: World, mode: str) -> None:
+@pytest.mark.parametrize("signature", ["", "*"])
+def test_two_directories_are_kept_equal_both_ways(world: World, mode: str, signature: str) -> None:
     """What one daemon writes is an event for the other: it must come to rest."""
     a, b = world.source, world.destination
     world.write("d/both", "text")
     shutil.copytree(a, b, dirs_exist_ok=True)
     for tree in (a, b):
         os.link(tree / "d/both", tree / "linked")
-    options = (f"-M{mode}", "-t0.1", "-w0", "--modification-signature=*", "--skip-initialsync")
+    options = (f"-M{mode}", "-t0.1", "-w0", f"--modification-signature={signature}", "--skip-initialsync")
     # What is on its way into a directory has a name of its own there, which is nobody's business.
     rules = world.file("rules", "-f(^|/)\\.[^/]*\\.(clsync-[0-9a-f]{6}|[A-Za-z0-9]{6})$\n")
     forth = world.bare(f"-W{a}", f"-D{b}", *options, f"-R{rules}")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from clsync.kernel.cgroups import hierarchies
+from clsync.kernel.sandbox import trouble_with
 from tests.support.churn_run import Settings, run_seed
 from tests.support.daemon import Daemon
 from tests.support.recorder import Recorder
@@ -156,6 +157,45 @@ def test_who_has_given_up_all_cannot_read_nor_start_anything(closed: World) -> N
         "send PermissionError",
         "be local done",
     ]
+
+
+_LISTS = """
+import os, socket, sys
+from clsync.kernel import sandbox
+from clsync.kernel.landlock import READ_DIR, WRITE, Allowed
+from clsync.privilege.profiles import scan_sandbox
+source, state = map(os.fsencode, sys.argv[1:])
+sandbox.use(frozenset(("landlock", "seccomp", "capabilities")))
+sandbox.stay_within(scan_sandbox(), (Allowed(source, READ_DIR), Allowed(state, WRITE)))
+print(sorted(os.listdir(source)), os.lstat(source + b"/file").st_size)
+os.close(os.open(state + b"/written", os.O_CREAT | os.O_RDWR))
+for what, attempt in (
+    ("read a file", lambda: os.open(source + b"/file", os.O_RDONLY)),
+    ("write one", lambda: os.open(source + b"/new", os.O_CREAT | os.O_WRONLY)),
+    ("remove one", lambda: os.unlink(source + b"/file")),
+    ("list elsewhere", lambda: os.listdir("/etc")),
+    ("start a program", lambda: os.execv("/bin/true", ["true"])),
+    ("be connected", lambda: socket.socket(socket.AF_INET)),
+    ("be root again", lambda: os.setuid(0)),
+):
+    try:
+        attempt()
+    except PermissionError:
+        pass
+    else:
+        print(what)
+"""
+
+
+@ROOT
+@pytest.mark.skipif(any(map(trouble_with, ("landlock", "seccomp"))), reason="needs Landlock and filters")
+def test_a_scanner_may_list_and_nothing_else(closed: World) -> None:
+    closed.write("file", "text")
+    state = closed.top / "state"
+    state.mkdir()
+    words = [sys.executable, "-c", _LISTS, closed.source, state]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == "[b'file'] 4\n"
 
 
 @ROOT

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
-from clsync.core.listing import YOUNG_NS, record_of, signature_of, unpacked
+from clsync.core.listing import YOUNG_NS, record_of, unpacked
 from clsync.core.paths import ancestors, join, parent
 from clsync.core.rules import Rules
 from clsync.state import scan
-from clsync.state.scan import ScanFailed, Scanned, Source
+from clsync.state.scan import ScanFailed, Scanned, Source, here
 from clsync.state.store import Confirmed, Store
-from clsync.state.walker import Scope
+from clsync.state.walker import Scope, Walker
 from tests.support import rulesets
 from tests.support.trees import walk
 from tests.system.world import mounted
@@ -41,7 +41,7 @@ class Tree:
 
     def source(self, rules: bytes = b"", one_file_system: int = 0) -> Source:
         scope = Scope(Rules.parse(rules), one_file_system)
-        return Source(lambda: os.open(self.at, os.O_RDONLY | os.O_DIRECTORY), scope, self.store.path)
+        return here(lambda: os.open(self.at, os.O_RDONLY | os.O_DIRECTORY), scope, self.store.path)
 
     def record(self, rules: bytes = b"", one_file_system: int = 0) -> Scanned:
         """Make the index, when nothing in the tree is young."""
@@ -210,10 +210,10 @@ def test_what_was_young_when_it_was_recorded_is_compared_by_content(tree: Tree) 
     seen = (tree.root / "young").lstat()
     assert unpacked(record_of(seen, seen.st_ctime_ns)).ctime_ns != seen.st_ctime_ns
     assert unpacked(record_of(seen, seen.st_ctime_ns + 1)).ctime_ns == seen.st_ctime_ns
-    tree.store.confirm(TARGET, Confirmed({b"young": signature_of(seen, seen.st_ctime_ns)}))
+    tree.store.confirm(TARGET, Confirmed({b"young": record_of(seen, seen.st_ctime_ns)}))
     age()
     assert tree.compare() == {b"": ATTRIB, b"young": ATTRIB | CONTENT}
-    tree.store.confirm(TARGET, Confirmed({b"young": signature_of(seen, seen.st_ctime_ns + 1)}))
+    tree.store.confirm(TARGET, Confirmed({b"young": record_of(seen, seen.st_ctime_ns + 1)}))
     assert tree.compare() == {b"": ATTRIB}
 
 
@@ -394,8 +394,8 @@ def test_small_trees_are_listed_at_once(tree: Tree) -> None:
     age()
     root = os.open(tree.at, os.O_RDONLY)
     many = len(tree.snapshot()) * 2
-    assert scan.listings(root, tree.source().scope, b"new", 50) is None
-    listed = scan.listings(root, tree.source().scope, b"new", many)
+    assert scan.listings(Walker(root, Scope(Rules())), b"new", 50) is None
+    listed = scan.listings(Walker(root, Scope(Rules())), b"new", many)
     os.close(root)
     assert listed is not None
     tree.store.confirm(TARGET, Confirmed({}, {b"new": listed}))
@@ -468,7 +468,7 @@ def test_scanners_end_with_who_has_started_them(tree: Tree) -> None:
         "from clsync.state import scan\n"
         "from clsync.state.walker import Scope\n"
         "async def main():\n"
-        "    source = scan.Source(lambda: os.open(sys.argv[1], os.O_RDONLY), Scope(Rules()), os.fsencode(sys.argv[2]))\n"
+        "    source = scan.here(lambda: os.open(sys.argv[1], os.O_RDONLY), Scope(Rules()), os.fsencode(sys.argv[2]))\n"
         "    async for changes in scan.compare(source):\n"
         "        print('found', flush=True)\n"
         "        await asyncio.sleep(3600)\n"

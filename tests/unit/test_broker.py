@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,9 +20,10 @@ from typing import Any, BinaryIO, NoReturn, cast
 import pytest
 
 from clsync.control.listener import Listening
+from clsync.core.listing import Records
 from clsync.daemon.access import DirectAccess
 from clsync.daemon.broker import Broker, Ended, digest_of
-from clsync.daemon.build import make_parts
+from clsync.daemon.build import make_parts, make_room
 from clsync.daemon.files import SmallFile
 from clsync.daemon.handlers import make_handler
 from clsync.daemon.log import Log
@@ -29,9 +31,11 @@ from clsync.daemon.plan import make_plans
 from clsync.daemon.prepare import DirectPreparation, Prepared
 from clsync.daemon.witness import Witness
 from clsync.errors import OperatorError
-from clsync.kernel.credentials import Ids
+from clsync.kernel import roles, sandbox
+from clsync.kernel.credentials import Ids, mask
+from clsync.kernel.sandbox import trouble_with
 from clsync.options import load
-from clsync.privilege.looks import unpacked, unpacked_plain
+from clsync.privilege.looks import unpacked, unpacked_plain, unpacked_records
 from clsync.privilege.port import Caller, raise_error, socket_pair
 from clsync.privilege.wire import (
     FRAME_LIMIT,
@@ -45,6 +49,8 @@ from clsync.privilege.wire import (
     pack,
     unpack,
 )
+from clsync.state import messages as scanning
+from clsync.state.store import Store
 
 
 class _Over(Exception):
@@ -66,14 +72,18 @@ class Asked:
         (top / "secret").write_text("secret")
         (self.source / "file").write_text("file")
         (self.source / "way").symlink_to(top)
-        arguments = [f"-W{self.source}", f"-D{self.destination}", "-Mcopy", "--monitor=inotify", "-q", *more]
+        arguments = [f"-W{self.source}", f"-D{self.destination}", "-Mcopy", "--monitor=inotify", "-q"]
+        arguments += [f"--state-dir={top / 'states'}", *more]
 
         def reload(changes: Any, through: Any = lambda read: read) -> Any:
             return load([os.fsencode(a) for a in arguments], {}, through(lambda name: None), 1, changes)
 
         log, settings = Log(level=0), reload(())
         plans = make_plans(settings, log)
-        access = DirectAccess(SmallFile(None, "status-file"), log)
+        place = make_room(plans, log)
+        self.room = place.directory if place is not None else b""
+        access = DirectAccess(SmallFile(None, "status-file"), log, self.room)
+        state = access.for_state(plans[0]) if place is not None else None
         preparation = DirectPreparation(access, reload, log)
         first = Prepared(settings, plans, make_parts(plans, access), list(map(make_handler, plans)))
         self.digest = digest_of(plans[0].rules)
@@ -87,7 +97,7 @@ class Asked:
 
         async def served() -> Ended:
             witness = Witness(listening) if listening is not None else None
-            broker = Broker(first, access, preparation, Ids(65534, 65534, ()), log, lambda: None, witness)
+            broker = Broker(first, access, preparation, Ids(65534, 65534, ()), log, lambda: None, state, witness)
             loop = asyncio.get_running_loop()
             self.expect_end = lambda: loop.call_soon_threadsafe(broker.expect_end)
             return await broker.serve(looks, runs, self._dismissed)
@@ -128,8 +138,8 @@ class Asked:
             found += [name for _, _, names, _ in parts for name in names]
         return found
 
-    def ask(self, op: Op, *values: Any) -> list[Any]:
-        """Ask what takes time; return the end of the answer."""
+    def ask(self, op: Op, *values: Any, parts: list[list[Any]] | None = None) -> list[Any]:
+        """Ask what takes time; return the end of the answer, and take its `parts`."""
         self.runs.sendall(framed(op, Kind.REQUEST, 9, pack(SIGNATURES[op].request, *values)))
         frames = Frames()
         self.runs.settimeout(10)
@@ -144,6 +154,8 @@ class Asked:
                 raise_error(frame)
             if frame.kind == Kind.END:
                 return unpack(SIGNATURES[op].end, frame.body)
+            if parts is not None:
+                parts.append(unpack(SIGNATURES[op].more, frame.body))
 
 
 @pytest.fixture
@@ -219,7 +231,7 @@ def test_what_lies_behind_a_symlink_is_not_watched(asked: Asked) -> None:
 def test_what_lies_behind_a_symlink_is_not_handed_over(asked: Asked) -> None:
     asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
     for op, values in (
-        (Op.HANDLER_BATCH, (1, 1, asked.root(), False, "running", 0, asked.digest)),
+        (Op.HANDLER_BATCH, (1, 1, asked.root(), False, "running", 0, -1, asked.digest)),
         (Op.HANDLER_ENTRIES, (1, [b"file", b"way/secret"], [32, 32])),
     ):
         asked.runs.sendall(framed(op, Kind.REQUEST, 0, pack(SIGNATURES[op].request, *values)))
@@ -236,7 +248,7 @@ def test_what_stands_at_a_destination_is_not_handed_over(tmp_path: Path) -> None
     (directory,) = asked.caller.call(Op.OPEN_ROOT, bytes(other))
     with end_of(asked, "to hand over what is not watched"):
         for op, values in (
-            (Op.HANDLER_BATCH, (1, 1, directory, False, "running", 0, asked.digest)),
+            (Op.HANDLER_BATCH, (1, 1, directory, False, "running", 0, -1, asked.digest)),
             (Op.HANDLER_ENTRIES, (1, [b"private"], [32])),
         ):
             asked.runs.sendall(framed(op, Kind.REQUEST, 0, pack(SIGNATURES[op].request, *values)))
@@ -267,6 +279,7 @@ def test_directories_that_are_not_ours(asked: Asked, path: bytes) -> None:
         (Op.MONITOR_MOVES, (1,)),
         (Op.STATUS, ("owned",)),
         (Op.SCAN, (5, [])),
+        (Op.STATE_SCAN, (False, b"rules of my own")),
         (Op.ADOPT, (5,)),
     ],
 )
@@ -393,7 +406,7 @@ def test_a_batch_that_is_not_handed_over_is_given_back(asked: Asked) -> None:
     root, before = asked.root(), len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
-        head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, root, False, "running", 0, asked.digest)
+        head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, root, False, "running", 0, -1, asked.digest)
         asked.runs.sendall(framed(Op.HANDLER_BATCH, Kind.REQUEST, 0, head))
         asked.ask(Op.HANDLER_CLOSE, 1)
     assert len(os.listdir("/proc/self/fd")) < before + 10
@@ -402,7 +415,7 @@ def test_a_batch_that_is_not_handed_over_is_given_back(asked: Asked) -> None:
 def test_a_batch_for_which_there_is_no_descriptor(asked: Asked) -> None:
     """It comes back, and may be tried again."""
     asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
-    head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, asked.root(), False, "running", 0, asked.digest)
+    head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, asked.root(), False, "running", 0, -1, asked.digest)
     entry = pack(SIGNATURES[Op.HANDLER_ENTRIES].request, 1, [b"file"], [32])
 
     def hand_over() -> None:
@@ -423,7 +436,7 @@ def test_a_batch_for_which_there_is_no_descriptor(asked: Asked) -> None:
 def test_a_batch_that_would_fill_the_memory(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clsync.daemon.broker._MOST_BYTES", 100_000)
     asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
-    head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, asked.root(), False, "running", 0, asked.digest)
+    head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, asked.root(), False, "running", 0, -1, asked.digest)
     with end_of(asked, "a batch that is too long"):
         asked.runs.sendall(framed(Op.HANDLER_BATCH, Kind.REQUEST, 0, head))
         for number in range(1000):
@@ -462,7 +475,7 @@ def test_names_are_changed_at_the_destination(asked: Asked) -> None:
     steps = (MAKE_DIRECTORY, b"", b"b"), (MOVE_FILE, b"a/file", b"b/file"), (MOVE_DIRECTORY, b"a", b"b/a")
     assert rename(asked, *steps) == 3
     assert sorted(path.name for path in (asked.destination / "b").iterdir()) == ["a", "file"]
-    assert [path.name for path in asked.source.parent.glob("s*")] == ["source", "secret"]
+    assert [path.name for path in asked.source.parent.glob("s[eo]*")] == ["source", "secret"]
 
 
 def test_names_behind_a_symlink_stay(asked: Asked) -> None:
@@ -587,6 +600,173 @@ def test_a_worker_that_waits_for_a_hook_is_not_ended(tmp_path: Path, monkeypatch
         assert (ended.late, ended.code, ended.trouble) == (True, None, "")
     finally:
         asked.close()
+
+
+# -- what the state needs --------------------------------------------------------------------------------------
+
+
+class Scanning:
+    """A scanner that a worker drives."""
+
+    def __init__(self, asked: Asked, record: bool) -> None:
+        """Have it started."""
+        (self._number,) = asked.caller.call(Op.STATE_SCAN, record, asked.digest)
+        self._asked, self._inbox = asked, scanning.Inbox()
+        self._socket = socket.socket(fileno=asked.caller.descriptors[0])
+        self._socket.settimeout(20)
+
+    def told(self, *tops: bytes, before: bytes = b"") -> list[tuple[bytes, list[bytes]]]:
+        """Give it directories; return what it says until it has nothing to do. Raises ConnectionError."""
+        self._socket.sendall(before + scanning.message(scanning.WORK, tops))
+        said: list[tuple[bytes, list[bytes]]] = []
+        while not said or said[-1][0] not in (scanning.IDLE, scanning.FAILED):
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionError
+            said += self._inbox.feed(data)
+        return said
+
+    def found(self, *tops: bytes, before: bytes = b"") -> list[bytes]:
+        """Give it directories; return what differs there."""
+        told = self.told(*tops, before=before)
+        assert told[-1][0] == scanning.IDLE, told
+        return sorted(part.partition(b" ")[2] for letter, parts in told if letter == scanning.FOUND for part in parts)
+
+    def close(self) -> None:
+        """Let it end."""
+        self._socket.close()
+        assert self._asked.ask(Op.SCAN_END, self._number, False) == [0]
+
+
+def recorded(asked: Asked) -> None:
+    """Have the tree recorded, as a worker does it."""
+    store = Store.open(asked.room, b"identity", [b"target"], b"boot" * 4)
+    store.begin_record(b"", 0.0)
+    scan = Scanning(asked, record=True)
+    assert not scan.found(b"")
+    scan.close()
+    store.end_record(b"target", b"", {}, 0.0)
+    store.close()
+
+
+def test_what_scanners_find_is_for_the_worker(asked: Asked) -> None:
+    recorded(asked)
+    (asked.source / "new").write_text("new")
+    scan = Scanning(asked, record=False)
+    assert b"new" in scan.found(b"")
+    scan.close()
+    (records,) = asked.caller.call(Op.LOOK_RECORDS, asked.root(), [b"file", b"way", b"nothing"])
+    noted = Records()
+    assert [size for size, _, _ in unpacked_records(records, [b"file", b"way", b"nothing"], 1 << 62, noted)] == [
+        4,
+        -1,
+        -1,
+    ]
+    assert noted.settled.keys() == {b"file"}
+
+
+def test_a_scanner_looks_nowhere_else(asked: Asked) -> None:
+    """Not by paths that lead out, nor by other settings than those of who has started it."""
+    recorded(asked)
+    scan = Scanning(asked, record=False)
+    hostile = scanning.message(b"S", [b"record", b"0", b"/etc/passwd", b""])
+    outside = [b"..", b"/etc", b"way", b"way/destination", b"../destination", b"a/../.."]
+    assert set(scan.found(*outside, before=hostile)) <= {*outside}
+    scan.close()
+
+
+def test_scanners_go_by_the_rules_that_the_broker_has_read(tmp_path: Path) -> None:
+    (work := tmp_path / "work").mkdir()
+    (rules := tmp_path / "rules").write_text("-f^secret$\n+*.*\n")
+    asked = Asked(work, f"-R{rules}")
+    try:
+        recorded(asked)
+        for name in ("secret", "told"):
+            (asked.source / name).write_text(name)
+        scan = Scanning(asked, record=False)
+        found = scan.found(b"")
+        assert b"told" in found
+        assert b"secret" not in found
+        scan.close()
+    finally:
+        asked.close()
+
+
+def test_more_scanners_than_there_can_be(asked: Asked) -> None:
+    recorded(asked)
+    for _ in range(4):
+        asked.caller.call(Op.STATE_SCAN, False, asked.digest)
+        asked.held += asked.caller.descriptors
+    with end_of(asked, "more scanners"):
+        asked.caller.call(Op.STATE_SCAN, False, asked.digest)
+
+
+@pytest.mark.skipif(bool(trouble_with("landlock")), reason="needs Landlock")
+def test_a_scanner_can_write_nothing_but_the_state(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the worker puts into the place of the state."""
+    recorded(asked)
+    victim = asked.source.parent / "secret"
+    for name in (b"state.db", b"state.db-wal", b"state.db-shm"):
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(asked.room, name))
+    os.symlink(victim, os.path.join(asked.room, b"state.db"))
+    monkeypatch.setattr(sandbox._Layers, "usable", frozenset(("landlock", "capabilities")))
+    for record in (True, False):
+        with suppress(ConnectionError):
+            assert Scanning(asked, record).told(b"")[-1][0] == scanning.FAILED
+    assert victim.read_text() == "secret"
+
+
+@pytest.mark.root
+def test_who_a_scanner_is(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded(asked)
+    for name in (b".", *os.listdir(asked.room)):
+        os.chown(os.path.join(asked.room, name), 65534, 65534)
+    monkeypatch.setattr(roles._Assigned, "keeper", Ids(65534, 65534, ()))
+    monkeypatch.setattr(roles._Assigned, "keeping", mask(("CAP_DAC_READ_SEARCH",)))
+    asked.source.chmod(0o700)
+    scan = Scanning(asked, record=False)
+    assert b"new" not in scan.found(b"")
+    fields = [
+        dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
+        for children in Path("/proc/self/task").glob("*/children")
+        for pid in children.read_text().split()
+        for task in (Path("/proc", pid),)
+        if b"clsync.state.scanner" in (task / "cmdline").read_bytes()
+    ]
+    assert [field["Uid"].split() for field in fields] == [["65534"] * 4]
+    assert {int(fields[0][f"Cap{which}"], 16) for which in ("Eff", "Prm")} == {mask(("CAP_DAC_READ_SEARCH",))}
+    (asked.source / "new").write_text("new")
+    assert b"new" in scan.found(b"")
+    scan.close()
+
+
+def test_what_stands_only_at_a_destination(asked: Asked) -> None:
+    assert asked.ask(Op.TARGET_EMPTY, 0) == [True]
+    (asked.destination / "left").write_text("x")
+    (asked.destination / "file").write_text("x")
+    (asked.destination / "outside").symlink_to("/etc")
+    assert asked.ask(Op.TARGET_EMPTY, 0) == [False]
+    parts: list[list[Any]] = []
+    asked.ask(Op.TARGET_ONLY_THERE, 0, [b"", b"nothing", b"outside", b"way"], parts=parts)
+    assert sorted(path for (paths,) in parts for path in paths) == [b"left", b"outside"]
+    assert asked.ask(Op.FLUSH, 0) == asked.ask(Op.FLUSH, 1) == [True]
+
+
+@pytest.mark.parametrize(
+    ("op", "values"), [(Op.TARGET_EMPTY, (1,)), (Op.TARGET_ONLY_THERE, (7, [b"a"])), (Op.FLUSH, (2,))]
+)
+def test_targets_that_there_are_not(asked: Asked, op: Op, values: tuple[Any, ...]) -> None:
+    with pytest.raises(_Over):
+        asked.ask(op, *values)
+    assert "a target that there is not" in asked.wait().trouble
+
+
+def test_no_state_no_scanners(tmp_path: Path) -> None:
+    (work := tmp_path / "work").mkdir()
+    asked = Asked(work, "--state-dir=none")
+    with end_of(asked, "a state that there is not"):
+        asked.caller.call(Op.STATE_SCAN, True, asked.digest)
 
 
 def test_the_worker_goes_without_a_word(asked: Asked) -> None:

@@ -242,7 +242,7 @@ def test_a_worker_says_nothing_but_what_workers_say() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         inbox = messages.Inbox(ours, of_worker=True)
-        report = messages.Report({b"\xff": "why"}, [Linked(Inode(1, 2), b"name", True)], 3, 4, True)
+        report = messages.Report({b"\xff": "why"}, [Linked(Inode(1, 2), b"name", True)], 3, 4, 5, True)
         given = messages.Given([Tree(b"a", True), Listed(b"b", [(b"c", 1)])])
         for message in (report, given, messages.Broken("text", True)):
             messages.send(theirs, message)

@@ -105,6 +105,7 @@ def test_every_option_can_be_given_by_both_names(option: Option) -> None:
         "modification-signature": b"uid",
         "cancel-syscalls": b"mon_stat",
         "threading": b"safe",
+        "max-delete": b"20%",
         "custom-signals": b"40:2",
         "sync-hours": b"22:00-06:00",
         "io-class": b"idle",

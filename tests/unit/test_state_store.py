@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
-from clsync.core.listing import Signature, pack_part, packed
+from clsync.core.listing import Signature, pack_part, packed, unpacked
 from clsync.errors import Exit, OperatorError
 from clsync.kernel.durable import boot_id, flush_file_system
 from clsync.state.place import default_directory, directory_of
@@ -22,10 +22,12 @@ from tests.system.world import mounted
 
 A, B = b"target a", b"target b"
 BOOT, LATER = b"0" * 16, b"1" * 16
-EVERYTHING = [Dirty(b"", DOUBT, 0.0)]
-FILE = Signature(7, 3, 10**18, 10**18, 0o100644, 1, 0, 0)
-DIRECTORY = Signature(1, 0, 0, 0, 0o040755, 0, 0, 0)
-NEWER = FILE._replace(ctime_ns=2 * 10**18)
+EVERYTHING = {b"": DOUBT}
+PLACE = ATTRIB | CONTENT | DOUBT
+FILE = packed(Signature(7, 3, 10**18, 10**18, 0o100644, 1, 0, 0))
+DIRECTORY = packed(Signature(1, 0, 0, 0, 0o040755, 0, 0, 0))
+NEWER = packed(unpacked(FILE)._replace(ctime_ns=2 * 10**18))
+NEWEST = packed(unpacked(FILE)._replace(ctime_ns=3 * 10**18))
 
 
 def opened(place: Path, *targets: bytes, boot: bytes = BOOT, identity: bytes = b"source") -> Store:
@@ -65,17 +67,17 @@ def again(store: Store, place: Path, *targets: bytes, boot: bytes = BOOT) -> Sto
 
 def test_a_new_target_is_to_be_synced_as_a_whole(place: Path) -> None:
     store = opened(place)
-    assert store.dirty(A) == EVERYTHING
+    assert paths(store.dirty(A)) == EVERYTHING
     assert not store.found
     store = again(equal(store), place, A, B)
-    assert (store.dirty(A), store.dirty(B)) == ([], EVERYTHING)
+    assert (store.dirty(A), paths(store.dirty(B))) == ([], EVERYTHING)
     store.close()
 
 
 def test_a_target_that_was_left_out_is_forgotten(place: Path) -> None:
     store = again(equal(opened(place, A, B), A, B), place, A)
     store = again(store, place, A, B)
-    assert (store.dirty(A), store.dirty(B)) == ([], EVERYTHING)
+    assert (store.dirty(A), paths(store.dirty(B))) == ([], EVERYTHING)
     store.close()
 
 
@@ -112,7 +114,7 @@ def test_without_a_flush_what_was_confirmed_is_dirty_after_another_boot(
     store.confirm(A, Confirmed({b"f": FILE, b"gone": None}))
     if flushed:
         store.flushed(A, store.begin_flush())
-    expected = {b"": ATTRIB, b"f": ATTRIB | CONTENT, b"gone": NAME | CONTENT} if lost else {}
+    expected = {b"": ATTRIB, b"f": PLACE, b"gone": NAME | PLACE} if lost else {}
     assert paths(again(store, place, boot=boot).dirty(A)) == expected
 
 
@@ -133,10 +135,10 @@ def test_a_target_that_has_booted_may_have_lost_what_was_not_flushed(store: Stor
     store.confirm(A, Confirmed({b"f": FILE}))
     store = again(store, place)
     assert (store.note_boot(A, b"its first"), store.dirty(A)) == ([], [])
-    lost = [Dirty(b"f", ATTRIB | CONTENT, 0.0)]
-    assert store.note_boot(A, b"its second") == lost
+    lost = {b"f": ATTRIB | CONTENT}
+    assert paths(store.note_boot(A, b"its second")) == lost
     store = again(store, place)
-    assert store.dirty(A)[1:] == lost
+    assert paths(store.dirty(A)) == {b"": ATTRIB, **lost}
     assert store.note_boot(A, b"its second") == []
     store.close()
 
@@ -181,10 +183,10 @@ def test_a_slower_target_does_not_set_the_index_back(place: Path) -> None:
     for target in (A, B):
         store.confirm(target, Confirmed({}, {b"": listing(DIRECTORY, f=FILE)}))
     store.hand_over(B, {b"f": CONTENT}, 0)
-    store.confirm(A, Confirmed({b"f": NEWER._replace(ctime_ns=3 * 10**18)}))
+    store.confirm(A, Confirmed({b"f": NEWEST}))
     store.confirm(B, Confirmed({b"f": NEWER}))
     assert (store.dirty(A), paths(store.dirty(B)).keys()) == ([], {b"", b"f"})
-    store.confirm(B, Confirmed({b"f": NEWER._replace(ctime_ns=3 * 10**18)}))
+    store.confirm(B, Confirmed({b"f": NEWEST}))
     assert (store.dirty(A), store.dirty(B)) == ([], [])
     store.close()
 
@@ -206,9 +208,9 @@ def test_a_long_journal_folds_into_directories(place: Path) -> None:
     assert b"kept" in paths(again(store, place, A, B).dirty(B))
 
 
-def listing(root: Signature, **files: Signature) -> list[tuple[bytes, list[tuple[bytes, bytes]]]]:
+def listing(root: bytes, **files: bytes) -> list[tuple[bytes, list[tuple[bytes, bytes]]]]:
     names = [b"", *map(str.encode, sorted(files))]
-    return [(b"", [(b"", pack_part(b"", names, [packed(root), *(packed(files[n]) for n in sorted(files))]))])]
+    return [(b"", [(b"", pack_part(b"", names, [root, *(files[n] for n in sorted(files))]))])]
 
 
 # -- files that cannot be used -----------------------------------------------------------------------------------
@@ -230,10 +232,10 @@ def test_a_second_process_is_refused(store: Store, place: Path) -> None:
         (lambda p: (p / "state.mark").unlink(), "mark"),
         (lambda p: execute(p, "PRAGMA user_version = 99"), "another version"),
         (lambda p: execute(p, "PRAGMA application_id = 99"), "another program"),
-        (lambda p: execute(p, "DELETE FROM dirty"), "damaged"),
-        (lambda p: execute(p, "UPDATE dirty SET bits = 1"), "damaged"),
+        (lambda p: execute(p, "DELETE FROM journal WHERE flush = 0"), "damaged"),
+        (lambda p: execute(p, "UPDATE journal SET flush = 1"), "damaged"),
         (lambda p: execute(p, "UPDATE target SET key = x'00'"), "damaged"),
-        (lambda p: execute(p, "DELETE FROM unflushed"), "damaged"),
+        (lambda p: execute(p, "DELETE FROM journal WHERE flush > 0"), "damaged"),
         (lambda p: execute(p, "DELETE FROM meta"), "damaged"),
         (lambda p: execute(p, "DROP TABLE meta"), "damaged"),
     ],
@@ -247,7 +249,7 @@ def test_what_cannot_be_used_is_set_aside(store: Store, place: Path, spoil: obje
     spoil(place)
     store = opened(place)
     assert why in store.found
-    assert store.dirty(A) == EVERYTHING
+    assert paths(store.dirty(A)) == EVERYTHING
     assert (place / "state.db.aside").exists()
     assert not again(equal(store), place).found
 
@@ -263,7 +265,7 @@ def test_a_state_of_another_source_is_set_aside(store: Store, place: Path) -> No
     store.close()
     store = opened(place, identity=b"another source")
     assert "another directory" in store.found
-    assert store.dirty(A) == EVERYTHING
+    assert paths(store.dirty(A)) == EVERYTHING
     store.close()
 
 
@@ -301,7 +303,7 @@ def test_a_log_that_was_set_back_is_noticed(store: Store, place: Path, tmp_path:
     shutil.copy(place / "state.mark", copy / "state.mark")
     later = opened(copy)
     assert later.found == "its last changes are lost"
-    assert later.dirty(A) == EVERYTHING
+    assert paths(later.dirty(A)) == EVERYTHING
     later.close()
 
 
@@ -317,6 +319,44 @@ def test_unflushed_transactions_may_be_gone_after_another_boot(store: Store, pla
     later.close()
 
 
+def test_what_was_handed_over_since_the_last_flush_is_in_doubt_after_a_loss_of_power(
+    store: Store, place: Path, tmp_path: Path
+) -> None:
+    """Whatever of it is on disk: the directories are there."""
+    store.hand_over(A, {b"d/f": CONTENT, b"top": CONTENT}, 5.0)
+    copy = tmp_path / "copy"
+    shutil.copytree(place, copy)
+    store.hand_over(A, {b"d/g": NAME, b"top": CONTENT}, 6.0)  # nobody waits for the disk
+    store.confirm(A, Confirmed({b"d/g": None}))
+    shutil.copy(place / "state.mark", copy / "state.mark")
+    later = opened(copy, boot=LATER)
+    assert not later.found
+    found = paths(later.dirty(A))
+    assert found[b"d"] & DOUBT
+    assert found[b"top"] & CONTENT
+    assert b"e" not in found
+    later.close()
+
+
+def test_a_directory_is_durable_before_anything_in_it_is_handed_over(
+    store: Store, place: Path, tmp_path: Path
+) -> None:
+    """And again once what was handed over before was flushed."""
+    for changes in ({b"d/f": CONTENT}, {b"e/f": CONTENT}, {b"d/f": CONTENT}):
+        copy = tmp_path / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(place, copy)
+        store.hand_over(A, changes, 5.0)
+        assert not store.is_prompt(A, [b"x/f"], 5.0)
+        assert store.is_prompt(A, changes, 5.0)
+        shutil.copy(place / "state.mark", copy / "state.mark")
+        later = opened(copy, boot=LATER)
+        assert later.found == "its last changes are lost"
+        later.close()
+        if b"e/f" in changes:
+            store.flushed(A, store.begin_flush())
+
+
 # -- places that fail --------------------------------------------------------------------------------------------
 
 
@@ -329,10 +369,10 @@ def test_a_state_that_cannot_be_written_is_given_up_and_not_trusted(store: Store
     store.confirm(A, Confirmed({b"f": FILE}))
     assert len(said) == 1
     assert "full" in said[0]
-    assert store.dirty(A) == EVERYTHING
+    assert paths(store.dirty(A)) == EVERYTHING
     store.close()
     store = opened(place)
-    assert store.dirty(A) == EVERYTHING
+    assert paths(store.dirty(A)) == EVERYTHING
     store.close()
 
 
@@ -345,7 +385,7 @@ def test_a_start_is_not_confused_by_what_a_crash_has_left(place: Path, tmp_path:
     (place / "state.db.new").write_bytes(b"half")
     (place / "state.db.new-wal").write_bytes(b"half")
     store = opened(place)
-    assert store.dirty(A) == EVERYTHING
+    assert paths(store.dirty(A)) == EVERYTHING
     assert again(equal(store), place).dirty(A) == []
 
 
@@ -361,10 +401,10 @@ def test_a_full_disk_ends_the_state_and_nothing_else(tmp_path: Path) -> None:
             store.hand_over(A, {b"%d/%d" % (number, name): NAME for name in range(500)}, 0)
         assert store.lost
         assert len(said) == 1
-        assert store.dirty(A) == EVERYTHING
+        assert paths(store.dirty(A)) == EVERYTHING
         store.close()
         store = opened(disk / "state")
-        assert store.dirty(A) == EVERYTHING
+        assert paths(store.dirty(A)) == EVERYTHING
         store.close()
 
 

@@ -83,6 +83,11 @@ def _pause(client: Client, line: CtlLine) -> Answer:
     return {"paused": paused}
 
 
+def _accept(client: Client, line: CtlLine) -> Answer:
+    client.accept([_text(target) for target in line.targets])
+    return {"accepted": True}
+
+
 def _dump(client: Client, line: CtlLine) -> Answer:
     directory = os.path.abspath(line.operands[0])
     client.dump(directory)
@@ -114,6 +119,7 @@ _COMMANDS: Final = {
     "wait": _wait,
     "pause": _pause,
     "resume": _pause,
+    "accept": _accept,
     "dump": _dump,
     "set": _set,
     "stop": _stop,
@@ -162,6 +168,7 @@ def _target(entry: Answer) -> str:
     counted = ", ".join(f"{entry.get(what)} {what.replace('_', ' ')}" for what in ("pending", "in_flight", "failing"))
     trouble = f"; {entry.get('trouble')}" if entry.get("trouble") else ""
     trouble += "; paused" if entry.get("paused") else ""
+    trouble += f"; {entry.get('held_back')} deletions held back" if entry.get("held_back") else ""
     return _printable(f"{entry.get('destination')}: {counted}{trouble}")
 
 

@@ -16,6 +16,7 @@ from clsync.options import Change, HelpRequested, ReadFile, Settings, VersionReq
 from clsync.options.ctl import WAIT
 from clsync.options.ctl import WORD as CTL
 from clsync.options.help import DOCTOR
+from clsync.options.verify import WORD as VERIFY
 
 _ASKING: Final = (
     signal.SIGHUP,
@@ -25,6 +26,7 @@ _ASKING: Final = (
     signal.SIGALRM,
     signal.SIGSTKFLT,
     signal.SIGIO,
+    signal.SIGRTMIN,
 )
 """Signals that ask a running daemon for something."""
 
@@ -40,6 +42,10 @@ def main() -> int:
 
             text, code = ctl(arguments[arguments[0] == CTL :], os.environb, _read_file)
             return _show(text) or code
+        if arguments[:1] == [VERIFY]:
+            from clsync.cli.verify import verify
+
+            return _printed(lambda: verify(arguments[1:], os.environb, _read_file))
         environ, pid = dict(os.environb), os.getpid()
         read_file: ReadFile = _read_file
 
@@ -88,15 +94,24 @@ def main() -> int:
 
 def _show(text: str) -> int:
     """Print a text; return the exit code."""
-    try:
+
+    def show() -> int:
         print(text, end="", flush=True)
+        return Exit.OK
+
+    return _printed(show)
+
+
+def _printed(act: Callable[[], int]) -> int:
+    """Return the exit code of what prints, or that of a standard output that cannot be written."""
+    try:
+        return act()
     except OSError as error:
         # What is left in the buffer cannot be written either: Python would say so at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if error.errno != errno.EPIPE:
             sys.stderr.write(f"clsync: standard output cannot be written: {error.strerror}\n")
         return Exit.FAILURE
-    return Exit.OK
 
 
 def _open_standard_files() -> None:

@@ -9,7 +9,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -104,6 +104,26 @@ class Client:
         finally:
             self._timeout = usual
 
+    def verify(
+        self, targets: Sequence[str], content: bool, repair: bool, tell: Callable[[Mapping[str, object]], None]
+    ) -> Mapping[str, object]:
+        """Have some targets (none: all) compared with the source, however long that takes; return what came of it.
+
+        `tell` is told how far it is, and what was found. Raises Unknown where the daemon is an older one.
+        """
+        asked = json.dumps({"targets": targets, "content": content, "repair": repair}).encode()
+        number = self._next_number()
+        self._send(request(number, Id.VERIFY, asked))
+        while True:
+            answer = self._answer_to(number, time.monotonic() + _FOR_EVER)
+            if answer.id == Id.VERIFIED:
+                return self._object(self._checked(answer))
+            if answer.id == Id.UNKNOWN:
+                raise Unknown
+            if answer.id != Id.VERIFYING:
+                raise self._refusal(answer)
+            tell(self._object(self._checked(answer)))
+
     def pause(self, targets: Sequence[str], paused: bool) -> None:
         """Let nothing be handed over to some targets (none: to all), or let it go on.
 
@@ -111,6 +131,13 @@ class Client:
         """
         asked = json.dumps({"targets": targets}).encode()
         self._ask(*((Id.PAUSE, Id.PAUSED) if paused else (Id.RESUME, Id.RESUMED)), asked)
+
+    def accept(self, targets: Sequence[str]) -> None:
+        """Let what was held back be deleted at some targets (none: at all).
+
+        Raises Unknown where the daemon is clsync 0.4.
+        """
+        self._ask(Id.ACCEPT, Id.ACCEPTED, json.dumps({"targets": targets}).encode())
 
     def dump(self, directory: bytes) -> None:
         """Have the queues written to a new directory, an absolute path."""

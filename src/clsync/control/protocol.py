@@ -39,10 +39,15 @@ class Id(IntEnum):
     WAIT = 401
     PAUSE = 402
     RESUME = 403
+    ACCEPT = 404
+    VERIFY = 405
     STATUS_IS = 500
     ARRIVED = 501
     PAUSED = 502
     RESUMED = 503
+    ACCEPTED = 504
+    VERIFYING = 505
+    VERIFIED = 506
 
 
 PROTOCOL: Final = 0
@@ -67,10 +72,14 @@ _ARGUMENTS: Final[dict[int, str]] = {
     Id.WAIT: "s",
     Id.PAUSE: "s",
     Id.RESUME: "s",
+    Id.ACCEPT: "s",
+    Id.VERIFY: "s",
     Id.VERSION_IS: "nnw",
     Id.INFO_IS: "ssxx",
     Id.STATUS_IS: "s",
     Id.ARRIVED: "s",
+    Id.VERIFYING: "s",
+    Id.VERIFIED: "s",
 }
 """Kinds of arguments: n number, x hexadecimal number, s string, w word, p path, k key, v value."""
 _TEXTS: Final[dict[int, bytes]] = {
@@ -91,6 +100,9 @@ _TEXTS: Final[dict[int, bytes]] = {
     Id.ARRIVED: b"Arrived.",
     Id.PAUSED: b"Paused.",
     Id.RESUMED: b"Going on.",
+    Id.ACCEPTED: b"Accepted.",
+    Id.VERIFYING: b"Verifying.",
+    Id.VERIFIED: b"Verified.",
 }
 
 Argument = int | bytes

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from clsync import __version__
 from clsync.control.listener import Listening
@@ -40,6 +40,9 @@ _GONE_CHECK: Final = 0.5
 """Seconds between two looks whether a client that waits is still there."""
 
 
+_DONE: Final = {Id.PAUSE: Id.PAUSED, Id.RESUME: Id.RESUMED, Id.ACCEPT: Id.ACCEPTED}
+
+
 class Instance(Protocol):
     """What the daemon offers to the clients of its control socket."""
 
@@ -54,6 +57,17 @@ class Instance(Protocol):
 
     def pause(self, targets: Collection[str], paused: bool) -> None:
         """Hand over nothing to some targets (none: to all), or go on. Raises OperatorError."""
+
+    def accept(self, targets: Collection[str]) -> None:
+        """Let what was held back be deleted at some targets (none: at all). Raises OperatorError."""
+
+    async def verify(
+        self, targets: Collection[str], content: bool, repair: bool, tell: Callable[[Mapping[str, object]], None]
+    ) -> Mapping[str, object]:
+        """Compare some targets (none: all) with the source; return what has come of it, for JSON. Raises OperatorError.
+
+        `content`: of files as well. `repair`: make equal what differs. `tell` is told how far it is, and what was found.
+        """
 
     async def dump(self, directory: bytes) -> None:
         """Write the queues to a new directory. Raises OSError."""
@@ -194,8 +208,10 @@ class _Clients:
                     return answer(line.number, Id.STATUS_IS, json.dumps(self._instance.status()).encode())
                 case Id.WAIT:
                     return await self._wait(line, writer)
-                case Id.PAUSE | Id.RESUME:
-                    return self._pause(line, peer)
+                case Id.VERIFY:
+                    return await self._verify(line, peer, writer)
+                case Id.PAUSE | Id.RESUME | Id.ACCEPT:
+                    return self._of_targets(line, peer)
                 case Id.DUMP:
                     return await self._dump(line, peer)
                 case Id.SET:
@@ -216,26 +232,53 @@ class _Clients:
         task = asyncio.ensure_future(self._instance.wait(targets, until_synced))
         try:
             while not task.done():
-                await asyncio.wait((task,), timeout=_GONE_CHECK)
-                if _has_left(writer) and not task.done():
-                    raise ConnectionResetError
+                await _waited(task, writer)
             return answer(line.number, Id.ARRIVED, json.dumps(task.result()).encode())
         except OperatorError as error:
             return _refused(line, b"wait", b"", error)
         finally:
             task.cancel()
 
-    def _pause(self, line: Line, peer: Peer) -> bytes:
-        paused = line.id == Id.PAUSE
-        word = "pause" if paused else "resume"
+    async def _verify(self, line: Line, peer: Peer, writer: asyncio.StreamWriter) -> bytes:
+        """Answer bit by bit while targets are compared, or be cancelled when the client has gone."""
+        asked = _object_in(line)
+        targets, _ = _asked(line)
+        content, repair = bool(asked.get("content", False)), bool(asked.get("repair", False))
+        self._log(f"control socket: {peer} asks for {'repair' if repair else 'verify'}")
+        told: list[bytes] = []
+
+        def tell(what: Mapping[str, object]) -> None:
+            told.append(answer(line.number, Id.VERIFYING, json.dumps(what).encode()))
+
+        task = asyncio.ensure_future(self._instance.verify(targets, content, repair, tell))
+        try:
+            while True:
+                await _waited(task, writer)
+                over = task.done()
+                while told:
+                    writer.write(told.pop(0))
+                    await writer.drain()
+                if over:
+                    return answer(line.number, Id.VERIFIED, json.dumps(task.result()).encode())
+        except OperatorError as error:
+            return _refused(line, b"verify", b"", error)
+        finally:
+            task.cancel()
+
+    def _of_targets(self, line: Line, peer: Peer) -> bytes:
+        asked = Id(line.id)
+        word, done = asked.name.lower(), _DONE[asked]
         targets, _ = _asked(line)
         try:
-            self._instance.pause(targets, paused)
+            if asked == Id.ACCEPT:
+                self._instance.accept(targets)
+            else:
+                self._instance.pause(targets, asked == Id.PAUSE)
         except OperatorError as error:
             return _refused(line, word.encode(), b"", error)
         of = ", ".join(targets) or "all"
         self._log(f"control socket: {peer} asks for {word} of {of}")
-        return answer(line.number, Id.PAUSED if paused else Id.RESUMED)
+        return answer(line.number, done)
 
     async def _dump(self, line: Line, peer: Peer) -> bytes:
         directory = line.strings()[0]
@@ -266,11 +309,22 @@ def version(text: str) -> tuple[int, int, bytes]:
 
 def _asked(line: Line) -> tuple[list[str], bool]:
     """Return the targets that a client names, and whether it waits until all is synced. Raises Malformed."""
+    asked = _object_in(line)
+    try:
+        return [str(name) for name in asked["targets"]], bool(asked.get("until_synced", False))
+    except (TypeError, LookupError):
+        raise Malformed("No such JSON") from None
+
+
+def _object_in(line: Line) -> dict[str, Any]:
+    """Return what a client asks for. Raises Malformed."""
     try:
         asked = json.loads(line.strings()[0])
-        return [str(name) for name in asked["targets"]], bool(asked.get("until_synced", False))
-    except (ValueError, TypeError, LookupError, AttributeError):
+    except ValueError:
         raise Malformed("No such JSON") from None
+    if not isinstance(asked, dict):
+        raise Malformed("No such JSON")
+    return asked
 
 
 def _negotiated(line: Line) -> bytes:
@@ -298,6 +352,13 @@ async def _closed(writer: asyncio.StreamWriter) -> None:
             await writer.wait_closed()
     except (OSError, TimeoutError):
         pass
+
+
+async def _waited(task: asyncio.Future[Any], writer: asyncio.StreamWriter) -> None:
+    """Wait a moment for a task that works for a client. Raises ConnectionResetError where the client has gone."""
+    await asyncio.wait((task,), timeout=_GONE_CHECK)
+    if _has_left(writer) and not task.done():
+        raise ConnectionResetError
 
 
 def _has_left(writer: asyncio.StreamWriter) -> bool:

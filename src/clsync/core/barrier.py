@@ -8,6 +8,9 @@ from clsync.core.changes import DOUBT, NAME
 from clsync.core.dirty import DirtySet
 from clsync.core.paths import ancestors
 
+_WHOLE = NAME | DOUBT
+"""With these a directory stands for all below it."""
+
 
 class Barrier:
     """What one target has still to be given. Times are monotonic seconds."""
@@ -52,8 +55,8 @@ class Barrier:
         unsettled = {path for path in mine if dirty.waits(path) or (path in again and path not in self._again)}
         self._again |= mine & set(again)
         self.left -= (mine - unsettled) | concerned.keys()
-        if any(taken[path] & DOUBT for path in taken):
-            whole = {path for path, bits in taken.items() if bits & DOUBT and not dirty.waits(path)}
+        if self.left:
+            whole = {path for path, bits in taken.items() if bits & _WHOLE and not dirty.waits(path)}
             self.left = {path for path in self.left if not self._arrived_with(path, whole, dirty)}
         return []
 
@@ -71,5 +74,4 @@ class Barrier:
 
 def _is_dirty(path: bytes, dirty: DirtySet) -> bool:
     """Tell whether a path is dirty, by itself or because of a directory that stands for all below it."""
-    whole = NAME | DOUBT
-    return dirty.holds(path) or any(dirty.bits_of(up) & whole for up in (b"", *ancestors(path)))
+    return dirty.holds(path) or any(dirty.bits_of(up) & _WHOLE for up in (b"", *ancestors(path)))

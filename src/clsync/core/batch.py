@@ -39,6 +39,8 @@ class Batch:
     """Names of files with several that are among or below the entries, as far as they were met."""
     attribute_bytes: int = 0
     """Size of all regular files that are listed for their attributes only."""
+    most_deletions: int | None = None
+    """If recursive entries would delete more than so many, they delete nothing; None: however many."""
 
 
 class Verdict(Enum):
@@ -66,3 +68,8 @@ class Outcome:
     message: str = ""
     code: int = 0
     """Exit code of the handler program, 0 where there is none."""
+    spared: int = 0
+    """What was not deleted, because it is more than `Batch.most_deletions`. All else is as `verdict` says.
+
+    Where the target is unwell, it has no room for the rest as long as that stands there.
+    """

@@ -37,6 +37,15 @@ class Stat(Protocol):
     @property
     def st_ctime_ns(self) -> int: ...
 
+    @property
+    def st_uid(self) -> int: ...
+
+    @property
+    def st_gid(self) -> int: ...
+
+    @property
+    def st_rdev(self) -> int: ...
+
 
 Lstat = Callable[[bytes], Stat | None]
 """Answers None where nothing stands; raises OSError only for what is neither present nor absent (EIO, EACCES)."""

@@ -107,6 +107,10 @@ class DirtySet:
         """Tell whether a path waits, for whatever it is."""
         return path in self._waiting or path in self.met
 
+    def is_due(self, path: bytes) -> bool:
+        """Tell whether a path is ready or in flight."""
+        return path in self.ready or any(path in flight for flight in self.flights)
+
     def bits_of(self, path: bytes) -> int:
         """Return the change bits of a path; 0: it is not in the set."""
         bits = self.ready.get(path, 0) | self.met.get(path, 0) | self._waiting.get(path, (0, 0.0))[0]

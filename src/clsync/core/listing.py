@@ -11,6 +11,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from clsync.core.changes import ATTRIB, CONTENT, NAME, OF_DIRECTORY
@@ -24,10 +25,15 @@ YOUNG_NS: Final = 20_000_000
 _HEAD: Final = struct.Struct("<II")
 _COUNT: Final = struct.Struct("<I")
 _RECORD: Final = struct.Struct("<QQqqIIII")
+RECORD_SIZE: Final = _RECORD.size
 A_DIRECTORY: Final = _RECORD.pack(0, 0, 0, 0, stat.S_IFDIR, 0, 0, 0)
 """The record with which a directory stands in the one that holds it."""
 _YOUNG: Final = -1
 """In place of a ctime that a later change may have as well: no file has it."""
+_CTIME: Final = slice(24, 32)
+_KIND: Final = 33
+"""Where these are in a record."""
+_YOUNG_CTIME: Final = struct.pack("<q", _YOUNG)
 
 
 class DamagedListing(Exception):
@@ -87,6 +93,13 @@ class Signature(NamedTuple):
         """Tell whether it is one of a directory."""
         return stat.S_ISDIR(self.mode)
 
+    def looks_like(self, other: Signature) -> bool:
+        """Tell whether another one differs in nothing that is copied: it may be a later one of the same."""
+        return self._copied() == other._copied()
+
+    def _copied(self) -> tuple[int, ...]:
+        return self.size, self.mtime_ns, self.mode, self.uid, self.gid
+
     def is_later_than(self, other: Signature) -> bool:
         """Tell whether it is surely one of the same thing, taken after it had changed."""
         return self.ino == other.ino and self.ctime_ns > other.ctime_ns != _YOUNG
@@ -118,7 +131,7 @@ def record_of(found: Looked, young_ns: int) -> bytes:
 
 def signature_of(found: Looked, young_ns: int) -> Signature:
     """Return the signature of what lstat found; for `young_ns` see `record_of`."""
-    return Signature._make(_RECORD.unpack(record_of(found, young_ns)))
+    return unpacked(record_of(found, young_ns))
 
 
 def packed(signature: Signature) -> bytes:
@@ -131,9 +144,40 @@ def unpacked(record: bytes) -> Signature:
     return Signature._make(_RECORD.unpack(record))
 
 
-def present(signature: Signature) -> bytes:
+def is_directory(record: bytes) -> bool:
+    """Tell whether a record is one of a directory."""
+    return record[_KIND] & 0xF0 == stat.S_IFDIR >> 8
+
+
+def present(record: bytes) -> bytes:
     """Return the record with which something stands in the directory that holds it."""
-    return A_DIRECTORY if signature.is_dir else packed(signature)
+    return A_DIRECTORY if is_directory(record) else record
+
+
+def as_young(record: bytes) -> bytes:
+    """Return a record of something that may change without another stamp."""
+    return record[: _CTIME.start] + _YOUNG_CTIME + record[_CTIME.stop :]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What was seen, of regular files with one name while somebody looked for something else."""
+
+    settled: dict[bytes, bytes | None] = field(default_factory=dict)
+    """Path -> record; None: nothing stood there."""
+    young: dict[bytes, bytes] = field(default_factory=dict)
+    """The same of those that had changed a moment before, with the time at which they did."""
+
+    def note(self, path: bytes, found: Looked, young_ns: int) -> None:
+        """Note a file; for `young_ns` see `record_of`."""
+        ctime = found.st_ctime_ns
+        record = _RECORD.pack(
+            found.st_ino, found.st_size, found.st_mtime_ns, ctime, found.st_mode, 1, found.st_uid, found.st_gid
+        )
+        if ctime < young_ns:
+            self.settled[path] = record
+        else:
+            self.young[path] = record
 
 
 class Observed(NamedTuple):
@@ -196,6 +240,16 @@ def pack_part(path: bytes, names: list[bytes], records: list[bytes]) -> bytes:
     """Pack a part of the listing of `path`; `names` are sorted."""
     body = _COUNT.pack(len(names)) + b"".join(records) + b"/".join(names)
     return _COUNT.pack(zlib.crc32(body, zlib.crc32(path))) + body
+
+
+def entries_in(head: bytes) -> int:
+    """Return how many entries a part has, by its first 8 bytes; what is damaged is not noticed here."""
+    return int(_HEAD.unpack(head)[1]) if len(head) == _HEAD.size else 0
+
+
+def own_record(part: bytes) -> bytes:
+    """Return the record of the directory itself, by the first part of its listing; what is damaged is not noticed here."""
+    return part[_HEAD.size : _HEAD.size + _RECORD.size]
 
 
 def unpack_part(path: bytes, part: bytes) -> dict[bytes, bytes]:

@@ -25,6 +25,11 @@ def ancestors(path: bytes) -> Iterator[bytes]:
         at = path.find(b"/", at + 1)
 
 
+def leads_out(path: bytes) -> bool:
+    """Tell whether a path is none relative to a root: absolute, or with an empty, `.` or `..` component, or a NUL."""
+    return bool(path) and (b"\0" in path or not {b"", b".", b".."}.isdisjoint(path.split(b"/")))
+
+
 def is_below(path: bytes, directory: bytes) -> bool:
     """Tell whether `path` lies strictly below `directory`."""
     if not directory:

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from clsync.core.rules import Rules
 from clsync.daemon.dump import State, write_dump
@@ -22,6 +22,9 @@ from clsync.kernel.ops import DirectOps, KernelOps
 from clsync.monitor import TreeMonitor
 from clsync.monitor.base import Monitor
 from clsync.privilege import trust
+
+if TYPE_CHECKING:
+    from clsync.daemon.stateaccess import DirectStateAccess, StateAccess
 
 
 class Access(Protocol):
@@ -61,14 +64,18 @@ class Access(Protocol):
         """Return where to read what a client of the control socket says; None: from its own connection."""
         ...
 
+    def for_state(self, made: Plan) -> StateAccess:
+        """Return what the state of a source needs."""
+        ...
+
 
 class DirectAccess:
     """Does all of it in this process (see `Access`)."""
 
-    def __init__(self, status_file: SmallFile, log: Log) -> None:
-        """`status_file`: where the status goes."""
+    def __init__(self, status_file: SmallFile, log: Log, state: bytes = b"") -> None:
+        """`status_file`: where the status goes; `state`: the directory of the state, if there is one."""
         self.ops: KernelOps = DirectOps()
-        self._status_file, self._log = status_file, log
+        self._status_file, self._log, self._state = status_file, log, state
 
     def open_monitor(self, made: Plan, rules: Rules) -> Monitor:
         """Return what watches the tree, not armed yet. Raises OperatorError, OSError."""
@@ -119,3 +126,10 @@ class DirectAccess:
             write_dump(directory, states)
 
         await asyncio.to_thread(write if asked else lambda: roles.by_somebody(write))
+
+    def for_state(self, made: Plan) -> DirectStateAccess:
+        """Return what the state of a source needs."""
+        from clsync.daemon.stateaccess import DirectStateAccess  # late: it needs a database
+        from clsync.state.opening import FILE
+
+        return DirectStateAccess(made.root, os.path.join(self._state, FILE))

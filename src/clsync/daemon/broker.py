@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.classify import LinkedFile
@@ -27,7 +27,7 @@ from clsync.daemon.log import Log
 from clsync.daemon.looking import AT_ONCE, listed, looked_at, straight_only
 from clsync.daemon.parts import MOST_IN_FLIGHT
 from clsync.daemon.permission import demand_free
-from clsync.daemon.plan import Plan
+from clsync.daemon.plan import Plan, one_file_system_level
 from clsync.daemon.prepare import DirectPreparation, Prepared, recording
 from clsync.daemon.renames import demanded, visible
 from clsync.daemon.witness import Witness
@@ -40,7 +40,7 @@ from clsync.kernel.mounts import devices_shown_twice
 from clsync.kernel.ops import Scan
 from clsync.monitor.base import Changed, Monitor, Unnamed
 from clsync.options import Assignment, Block, Change
-from clsync.privilege.looks import packed, packed_plain
+from clsync.privilege.looks import packed, packed_plain, packed_records
 from clsync.privilege.moves import packed_moves, unpacked_steps
 from clsync.privilege.port import Port, error_frame
 from clsync.privilege.wire import (
@@ -57,6 +57,10 @@ from clsync.privilege.wire import (
     unpack,
 )
 
+if TYPE_CHECKING:
+    from clsync.daemon.stateaccess import DirectStateAccess
+    from clsync.state.scan import Running
+
 _TURN: Final = 0.01
 """Seconds of work for one question, where it can be cut in parts."""
 _ARM_TURN: Final = 0.02
@@ -66,6 +70,8 @@ _MOST_HANDLERS: Final = 4 * MOST_IN_FLIGHT
 _MOST_TASKS: Final = 2 * _MOST_HANDLERS
 _MOST_MONITORS: Final = 3
 _MOST_SCANS: Final = 4
+_MOST_SCANNERS: Final = 4
+"""Of the whole state (`state.scan.MOST`)."""
 _MOST_ENTRIES: Final = 4_000_000
 """In one batch."""
 _MOST_BYTES: Final = 1 << 30
@@ -167,14 +173,15 @@ class Broker:
         worker: Ids,
         log: Log,
         ready: Callable[[], None],
+        state: DirectStateAccess | None = None,
         witness: Witness | None = None,
     ) -> None:
-        """`first`: what was made before the worker was. `worker`: who that is.
+        """`first`: what was made before the worker was. `worker`: who that is. `state`: if he keeps one.
 
         `witness`: what it hears may be set, and dumped to; without one that is less.
         """
         self._access, self._preparation, self._log, self._ready = access, preparation, log, ready
-        self._worker, self._witness = worker, witness
+        self._worker, self._state, self._witness = worker, state, witness
         self._generations = {0: first}
         self._current = self._newest = 0
         self._rules: dict[bytes, Rules] = {}
@@ -185,9 +192,11 @@ class Broker:
         """Those of the watched directory: nothing else is handed over."""
         self._watching: dict[int, _Watching] = {}
         self._listings: dict[int, _Listing] = {}
-        self._scans: dict[int, Scan] = {}
+        self._scans: dict[int, Scan | Running] = {}
         self._ending: set[int] = set()
         """Scans that are waited for."""
+        self._scanners: set[int] = set()
+        """Those of the scans that look at the tree for the state."""
         self._hired: dict[int, _Hired] = {}
         self._hook: Hook | None = None
         """The one that runs."""
@@ -248,6 +257,8 @@ class Broker:
             if hired.handler is not None:
                 hired.handler.stop()
         self._hook_stop()
+        if self._state is not None:
+            self._state.stop()
         if self._tasks:
             await asyncio.wait(self._tasks)
         for scan in self._scans.values():
@@ -375,6 +386,9 @@ class Broker:
     def _look_plain(self, number: int, paths: list[bytes]) -> Sequence[Any]:
         return (packed_plain(looked_at(_known(self._directories, number), paths)),)
 
+    def _look_records(self, number: int, paths: list[bytes]) -> Sequence[Any]:
+        return (packed_records(looked_at(_known(self._directories, number), paths)),)
+
     def _list(self, number: int, paths: list[bytes]) -> Sequence[Any]:
         directory = _known(self._directories, number)
         self._demand_room(self._listings, _MOST_DIRECTORIES)
@@ -427,10 +441,69 @@ class Broker:
                 code = await scan.end(kill)
             finally:
                 self._ending.discard(number)
+                self._scanners.discard(number)
                 del self._scans[number]
             yield Last((code,))
 
         return Later(ended(), alone=False)
+
+    # -- the state of the worker -------------------------------------------------------------------------------
+
+    def _state_scan(self, record: bool, digest: bytes) -> WithDescriptors:
+        """Start a scanner by our own rules; the worker is only told what it finds, and says where it goes on."""
+        from clsync.state.messages import COMPARE, RECORD
+        from clsync.state.walker import Scope
+
+        rules, state = _known(self._rules, digest), self._demand_state()
+        if len(self._scanners) >= _MOST_SCANNERS:
+            raise Refused("more scanners than there can be")
+        scope = Scope(rules, one_file_system_level(self._made.settings))
+        scanner, number = state.start(RECORD if record else COMPARE, scope), self._number()
+        self._scans[number] = scanner
+        self._scanners.add(number)
+        return WithDescriptors((number,), (scanner.connection.detach(),))
+
+    def _demand_state(self) -> DirectStateAccess:
+        """Return what the state needs. Raises Refused where there is none."""
+        if self._state is None:
+            raise Refused("something for a state that there is not")
+        self._state.follow([plan.local for plan in self._generations[self._current].plans])
+        return self._state
+
+    def _target_empty(self, target: int) -> Later:
+        state = self._demand_state()
+        self._demand_target(target)
+
+        async def told() -> AsyncGenerator[Sequence[Any], None]:
+            yield Last((await state.is_empty(target),))
+
+        return Later(told(), alone=False)
+
+    def _target_only_there(self, target: int, directories: list[bytes]) -> Later:
+        state = self._demand_state()
+        self._demand_target(target)
+
+        async def told() -> AsyncGenerator[Sequence[Any], None]:
+            found = await state.only_there(target, directories)
+            for part in in_frames(found):
+                yield (found[part],)
+
+        return Later(told(), alone=False)
+
+    def _flush(self, target: int) -> Later:
+        """Flush the file system of a target, from 1 on, or the watched one (0)."""
+        state = self._demand_state()
+        if target:
+            self._demand_target(target - 1)
+
+        async def flushed() -> AsyncGenerator[Sequence[Any], None]:
+            yield Last((await state.flush(target - 1 if target else None),))
+
+        return Later(flushed(), alone=False)
+
+    def _demand_target(self, target: int) -> None:
+        if target >= len(self._generations[self._current].plans):
+            raise Refused("a target that there is not")
 
     # -- monitors ----------------------------------------------------------------------------------------------
 
@@ -650,7 +723,15 @@ class Broker:
         return Later(opened(), alone=False)
 
     def _handler_batch(
-        self, number: int, batch: int, root: int, initial: bool, status: str, attribute_bytes: int, digest: bytes
+        self,
+        number: int,
+        batch: int,
+        root: int,
+        initial: bool,
+        status: str,
+        attribute_bytes: int,
+        most_deletions: int,
+        digest: bytes,
     ) -> None:
         hired, handler = self._resting(number)
         if status not in _WORDS:
@@ -665,7 +746,8 @@ class Broker:
         except OSError as error:
             hired.trouble = error  # this is not answered, but what comes of the batch is
             return
-        hired.head = Batch(batch, {}, own, initial, status, attribute_bytes=attribute_bytes)
+        most = most_deletions if most_deletions >= 0 else None
+        hired.head = Batch(batch, {}, own, initial, status, attribute_bytes=attribute_bytes, most_deletions=most)
 
     def _handler_entries(self, number: int, paths: list[bytes], flags: list[int]) -> None:
         hired, _ = self._resting(number)
@@ -750,7 +832,7 @@ class Broker:
             reasons = [failed[path] for path in paths] if what == "failed" else []
             for part in in_frames(paths, reasons):
                 yield what, paths[part], reasons[part]
-        yield Last((verdict.value, outcome.message, outcome.code))
+        yield Last((verdict.value, outcome.message, outcome.code, outcome.spared))
 
     def _handler_stop(self, number: int) -> None:
         hired = self._hired.get(number)
@@ -839,10 +921,12 @@ class Broker:
         Op.IDENTITY: _identity,
         Op.LOOK: _look,
         Op.LOOK_PLAIN: _look_plain,
+        Op.LOOK_RECORDS: _look_records,
         Op.LIST: _list,
         Op.LIST_NEXT: _list_next,
         Op.SHOWN_TWICE: _shown_twice,
         Op.SCAN: _scan,
+        Op.STATE_SCAN: _state_scan,
         Op.RULES: _read_rules,
         Op.STATUS: _status,
         Op.STANDBY: _standby,
@@ -870,6 +954,9 @@ class Broker:
     """What is answered at once, one question after the other."""
     _slow: Final[dict[Op, Callable[..., Any]]] = {
         Op.SCAN_END: _scan_end,
+        Op.TARGET_EMPTY: _target_empty,
+        Op.TARGET_ONLY_THERE: _target_only_there,
+        Op.FLUSH: _flush,
         Op.HANDLER_OPEN: _handler_open,
         Op.HANDLER_BATCH: _handler_batch,
         Op.HANDLER_ENTRIES: _handler_entries,
@@ -887,8 +974,11 @@ class Broker:
 
 
 def digest_of(rules: Rules) -> bytes:
-    """Return what rules are known by: the worker can only choose among those that the broker has read."""
-    return hashlib.sha256(rules.source_text).digest()
+    """Return what rules are known by: the worker can only choose among those that the broker has read.
+
+    Those that let everything through are as good as none.
+    """
+    return hashlib.sha256(rules.source_text if rules else b"").digest()
 
 
 def _known(among: dict[Any, Any], number: Any) -> Any:

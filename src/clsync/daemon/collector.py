@@ -53,8 +53,14 @@ class Collector:
         self._taking: Taking | None = None
         self._seen: dict[bytes, int] = {}
         """What somebody has looked at, and is not handed over yet -> change bits."""
+        self.seen_whole = True
+        """Whether the last look has seen all that the window held."""
         self._unseen: Iterator[Changed] | None = None
         """The rest of a window that was looked at, too large to be seen at once; None: nobody has looked."""
+        self._moves: list[Move] | None = []
+        """What was moved in one of the windows that were looked at; None: in several of them."""
+        self._before: dict[bytes, int] = {}
+        """What had been seen before that window -> change bits."""
         self._turn = asyncio.Lock()
         """One of those who take, look and watch anew works at a time."""
         self._due_timer: asyncio.TimerHandle | None = None
@@ -118,7 +124,7 @@ class Collector:
             self._due_timer = None
         if wanted is not None:
             self._due_timer = asyncio.get_running_loop().call_later(max(wanted - now, 0.001), self.drain)
-        return filled or self._unseen is not None
+        return filled or self._unseen is not None or bool(self._seen)
 
     async def catch_up(self, fresh: bool = False, patience: float = _CATCHING_UP) -> None:
         """Read all that the kernel has by now: one `drain` ends after some work, and neighbours may be busy.
@@ -168,7 +174,7 @@ class Collector:
 
     def forget(self) -> None:
         """Drop what is left of a window that is half taken, or was looked at."""
-        self._taking, self._seen, self._unseen = None, {}, None
+        self._taking, self._seen, self._unseen, self._moves, self._before = None, {}, None, [], {}
 
     @property
     def last_take(self) -> float:
@@ -196,12 +202,13 @@ class Collector:
                 self.window.close(now)
                 self._end_rest()  # what comes now opens the next one
                 since, self._last_take = self._last_take, time.time()
-                # The monitor may have ended a window for somebody's look: what was moved in that one is not told now.
-                looked_at = self._unseen is not None or bool(self._seen)
-                self._taking = Taking(chain(self._unseen or (), monitor.take()), since)
-                self._unseen = None
-                told = () if looked_at else monitor.moves()
-                moved([move async for move in in_slices(told) if move is not None], since)
+                await self._end_window(monitor)
+                self._taking = Taking(self._unseen or iter(()), since)
+                async for part in in_parts(self._before.items()):
+                    for path, bits in part:
+                        add((path,), bits, since)
+                moved(self._moves or [], since)
+                self._unseen, self._moves, self._before = None, [], {}
             taking, turn = self._taking, Turn()
             seen, self._seen = self._seen, {}
             async for part in in_parts(seen.items()):
@@ -224,18 +231,34 @@ class Collector:
         """
         async with self._turn:
             monitor, seen, turn = self.monitor, self._seen, Turn()
+            self.seen_whole = monitor is None or self.due() is None
             if monitor is None or self.due() is None or len(seen) >= PART:
                 return dict(seen)
+            self.seen_whole = self._taking is None
             if self._taking is None:
-                self._unseen = chain(self._unseen or (), monitor.take())
+                await self._end_window(monitor)
             changes = self._taking.changes if self._taking is not None else self._unseen
             for paths, bits in changes or ():
                 for path in paths:
                     seen[path] = seen.get(path, 0) | bits
                 if len(seen) >= PART:
+                    self.seen_whole = False
                     break
                 await turn.rest_if_due()
+            else:
+                self._unseen = None
             return dict(seen)
+
+    async def _end_window(self, monitor: Monitor) -> None:
+        """Let the monitor end its window, and keep what was in that beside what others have left."""
+        rest = self._unseen
+        self._unseen = chain(rest or (), monitor.take())
+        moves = [move async for move in in_slices(monitor.moves()) if move is not None]
+        if not moves:
+            return
+        # Of two windows, the places of the one are none of the other.
+        alone = self._moves == [] and rest is None
+        self._moves, self._before = (moves, dict(self._seen)) if alone else (None, {})
 
     def survivors(self) -> AsyncIterator[tuple[LinkedFile, bytes | None, int] | None]:
         """Yield what was changed through names that are gone (see `Monitor.survivors`)."""

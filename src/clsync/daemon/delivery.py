@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Freshness
-from clsync.core.moves import Move
+from clsync.core.listing import Records
+from clsync.core.moves import Move, Step
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.daemon import renames
@@ -25,10 +27,14 @@ from clsync.daemon.resolve import Resolved, Resolver
 from clsync.daemon.source import Source
 from clsync.daemon.target import Target
 from clsync.daemon.traffic import Traffic
-from clsync.handler.base import Renames
+from clsync.daemon.withheld import Withheld
+from clsync.handler.base import Renamed, Renames
 from clsync.kernel.ops import Looks
 from clsync.kernel.slices import in_parts, in_slices
 from clsync.kernel.walk import straight
+
+if TYPE_CHECKING:
+    from clsync.daemon.holding import TargetMemory
 
 TICK_NS = 20_000_000
 """No file system clock is coarser than this, where it counts nanoseconds at all (CONFIG_HZ=100 makes 10 ms)."""
@@ -56,6 +62,8 @@ class Flight:
     since: float
     """The same moment, wall clock."""
     initial: bool
+    landed: Callable[[Outcome], None] = lambda outcome: None
+    """To be told the outcome when it is known what is dirty again."""
 
 
 class Delivery:
@@ -91,6 +99,27 @@ class Delivery:
         """Nothing is handed over until somebody lets it go on."""
         self.initial_over = False
         """Everything was compared once."""
+        self.compared_since = time.time()
+        """What has changed since then may not be at the target, whatever its size and mtime (wall clock)."""
+        self.warm = False
+        """What differs is being handed over, and that is instead of comparing everything."""
+        self.given: set[bytes] = set()
+        """What has been handed over meanwhile."""
+        self.landing = asyncio.Event()
+        """Set when a batch has landed."""
+        self.memory: TargetMemory | None = None
+        """What the target holds; None where nothing is kept of it."""
+        self.withheld = Withheld(self.target, log)
+        self.asked = False
+        """Somebody at the terminal was asked what to do with it."""
+        self.is_new = False
+        """It was not known what the target holds when everything was compared."""
+        self.inferred: set[bytes] = set()
+        """What memory says is gone or new: nobody saw it happen."""
+        self.extra: dict[bytes, int] = {}
+        """What a comparison found at the target alone -> how many entries that is."""
+        self.watchers: list[dict[bytes, int]] = []
+        """Whom to tell what is handed over: path -> flags."""
         self.glues: bytes | None = None
         """A destination at which the initial sync may leave files hanging together (see `handler.base.Handler`)."""
         self.hurry = False
@@ -119,6 +148,7 @@ class Delivery:
         """Go by these parts from now on; no batch is in flight."""
         self.outlet, self.crew, self._gap = outlet, crew, parts.gap
         self.target.moves.forget()
+        self.withheld.brake, self.withheld.trusted = outlet.brake, outlet.trusted
         self.target.name = outlet.name
         self._resolver.big, self._resolver.signatures = parts.big, outlet.signatures
         self.target.big_delay, self.target.big_longest = parts.big_delay, parts.big_longest
@@ -187,7 +217,7 @@ class Delivery:
         """Make a batch of what is ready; None if nothing is. Raises OSError."""
         self.reap()
         now, since = time.monotonic(), time.time()
-        initial, dirty = not self.initial_over, self.target.dirty
+        initial, dirty = self._compares_all, self.target.dirty
         if initial:
             # What has changed meanwhile comes after it: sizes and times alone do not tell all of that.
             taken, ripe = dirty.take((b"",)), set[bytes]()
@@ -212,6 +242,32 @@ class Delivery:
             self._earliest = now + self._gap
         return Flight(self.number, taken, resolved, root, now, since, initial)
 
+    def accept(self) -> bool:
+        """Let what was held back be deleted with the next batch; tell whether there is anything."""
+        changes = self.withheld.accept()
+        self.target.distrusted.update(path for path, _ in changes)
+        self.target.dirty.add(changes, time.time())
+        self.hurry = self.hurry or bool(changes)
+        return bool(changes)
+
+    def mend(self, changes: Mapping[bytes, int], extra: Mapping[bytes, int]) -> None:
+        """Let paths be handed over that differ though nothing has changed (path -> change bits).
+
+        `extra`: those of them that are there alone -> how many entries that is.
+        """
+        if self.outlet.signatures is not None:
+            self.outlet.signatures.forget(changes)
+        self.extra |= extra
+        self.inferred.update(extra)
+        self.target.dirty.add(changes.items(), time.time())
+        self.hurry = True
+        self._wake()
+
+    @property
+    def _compares_all(self) -> bool:
+        """Whether the next batch is to be everything."""
+        return not self.initial_over and not self.warm
+
     def _note_freshness(self) -> None:
         """Note after which time an mtime proves that a file was not sent yet (see `Freshness`)."""
         # What is taken in several parts was not sent since the first of them; others may take parts in between.
@@ -225,9 +281,9 @@ class Delivery:
         """
         if self.busy or self.paused:
             return None
-        if not self.initial_over:
+        if self._compares_all:
             return self.target.next_at(0.0, hurry=True)
-        hurry = hurry or self.hurry
+        hurry = hurry or self.hurry or self.warm
         earliest = max(self._earliest, self._source.collector.window.earliest())
         times = [self.target.next_at(earliest, hurry)]
         due = self._source.collector.due()
@@ -249,7 +305,9 @@ class Delivery:
             return self.target.moves.sure(move) and not renames.lies_in(move, dealt)
 
         source = renames.Source(self._source.root.ops.looks(root), self._resolver.rules)
-        renamed = await renames.carry_out(moves, sure, handler, source, taken)
+        carrier = handler if self.memory is None else _WrittenDown(handler, self.memory)
+        renamed = await renames.carry_out(moves, sure, carrier, source, taken)
+        self.target.distrusted.update(renamed)
         doubts, since = self.target.dirty.doubts, self.target.moves.since
         for path in (path for path, is_dir in renamed.items() if is_dir):
             doubts[path] = min(since, doubts.get(path, since))
@@ -268,9 +326,14 @@ class Delivery:
         alone = self.outlet.overlap == "off"
         freshness = Freshness(self._fresh_after, time.time_ns()) if alone else Freshness(0, 0)
         doubts = self.target.dirty.doubts
+        changes = taken if self.memory is None else await self.memory.narrowed(taken, self._log)
+        if changes is not taken:
+            self.inferred.update(path for path, bits in changes.items() if bits & NAME and path not in taken)
+        records = None if self.memory is None else Records()
         resolved = await self._resolver.resolve(
-            taken, root=root, freshness=freshness, doubts=doubts, ripe=ripe, renamed=renamed
+            changes, root=root, freshness=freshness, doubts=doubts, ripe=ripe, renamed=renamed, records=records
         )
+        await self._withhold(resolved)
         if any(bits & (NAME | DOUBT) for bits in set(taken.values())):
             self._source.search.note_new_names()
         async for file, names in in_slices(resolved.linked.items()):
@@ -279,6 +342,30 @@ class Delivery:
         safe, shares = self.outlet.overlap == "safe", self.crew.first.trusts_times
         await self._traffic.set_apart(resolved, ripe, safe=safe, shares=shares)
         return resolved
+
+    async def _withhold(self, resolved: Resolved) -> None:
+        """Leave out what memory, or a comparison, says is gone, if it is too much for that."""
+        entries, memory = resolved.entries, self.memory
+        gone = [p for p, f in entries.items() if f & flag.MISSING and p in self.inferred] if self.inferred else []
+        self.withheld.seen(entries.keys() - gone)
+        if not gone:
+            return
+        count = sum(self.extra.pop(path, 1) for path in gone)
+        known = None
+        if memory is not None:
+            count += await memory.entries_below(gone)
+            known = await memory.known()
+        if self.withheld.too_many(gone, count, known):
+            for path in gone:
+                del entries[path]
+
+    async def _most_deletions(self, entries: Mapping[bytes, int]) -> int | None:
+        """Return how much may be deleted by comparing everything; None: any number, or that is not what is done."""
+        if not entries.get(b"", 0) & flag.RECURSIVE:
+            return None
+        known = None if self.memory is None else await self.memory.known()
+        self.is_new = known is None
+        return self.withheld.most(known)
 
     async def _fly(self, flight: Flight) -> bool | None:
         """Hand a batch over, and take note of what became of it."""
@@ -292,15 +379,28 @@ class Delivery:
             self._source.root.close(flight.root)
         self.target.settle(flight.taken, resolved, outcome, flight.since, flight.started)
         self.target.note_settled(flight.taken, resolved, outcome, flight.started)
+        flight.landed(outcome)
+        if outcome.verdict is not Verdict.UNWELL:
+            if self.extra:
+                self.extra = {path: count for path, count in self.extra.items() if path not in flight.taken}
+            self.inferred.difference_update(flight.taken)
+        if resolved.entries.get(b"", 0) & flag.RECURSIVE and (
+            outcome.verdict is not Verdict.UNWELL or outcome.spared
+        ):
+            self.withheld.note_compared(outcome.spared)
         self._source.search.want(resolved.wanted, resolved.changed)
         if outcome.verdict is Verdict.UNWELL:
             self._arrived(self, outcome)
             return None
         if self._source.collector.monitor is not None:
             self._source.collector.monitor.compared(resolved.whole, int(flight.since * 1e9))
+        if self.warm:
+            self.given.update(flight.taken)
+            self.landing.set()
         if resolved.entries:
             self.answered += 1
-            self.confirmed += outcome.verdict is Verdict.DONE
+            if not self.warm:  # the batches of a warm start count as one, when it is over
+                self.confirmed += outcome.verdict is Verdict.DONE
             took = time.monotonic() - flight.started
             self._log.progress(f"batch {flight.number}: {_named(resolved.entries)} in {took:.3f} s")
             if outcome.verdict is Verdict.DONE:
@@ -339,6 +439,7 @@ class Delivery:
             status=self._told(flight),
             linked=[name for names in resolved.linked.values() for name in names],
             attribute_bytes=resolved.attribute_bytes,
+            most_deletions=await self._most_deletions(resolved.entries),
         )
         self._log.debug(2, f"batch {batch.number}: {len(batch.entries)} entries")
         if self._log.debug_level >= 3:
@@ -352,15 +453,27 @@ class Delivery:
                 await room.enter_async_context(slots)
             if self._stopped():
                 return Outcome(Verdict.UNWELL, message="stopped")
+            for watcher in self.watchers:
+                watcher.update(batch.entries)
             self.in_air[batch.number] = FlightState(batch.number, flight.since, batch.entries)
             try:
-                outcome = await self.crew.sync(batch)
+                outcome = await self._synced(batch, flight)
             finally:
                 del self.in_air[batch.number]
         self._last_end_ns = time.time_ns()
         before = self._last.at if self._last is not None else 0.0
         self._last = renames.Arrival(batch.entries, time.monotonic(), before)
         self._source.collector.drain()  # what is told from now on happened after this batch
+        return outcome
+
+    async def _synced(self, batch: Batch, flight: Flight) -> Outcome:
+        """Let a handler do it; what it is about to touch is written down before, and what it has done afterwards."""
+        if self.memory is None:
+            return await self.crew.sync(batch)
+        handed = await self.memory.before(batch, flight.taken, flight.since, flight.resolved.records)
+        outcome = await self.crew.sync(batch)
+        if handed is not None:
+            flight.landed = partial(self.memory.after, handed)
         return outcome
 
     def _told(self, flight: Flight) -> str:
@@ -389,6 +502,18 @@ class Delivery:
         if self._flights:
             self.crew.stop()
             await asyncio.wait(self._flights)
+
+
+class _WrittenDown:
+    """Renames at a target, of which is written down first what it touches."""
+
+    def __init__(self, handler: Renames, memory: TargetMemory) -> None:
+        self._handler, self._memory = handler, memory
+        self.swaps = handler.swaps
+
+    async def rename(self, steps: Sequence[Step]) -> Renamed:
+        await self._memory.before_renames(steps)
+        return await self._handler.rename(steps)
 
 
 def _written(looks: Looks, path: bytes) -> float | None:

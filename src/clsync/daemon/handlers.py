@@ -14,10 +14,15 @@ from clsync.errors import Exit, OperatorError
 from clsync.handler import command
 from clsync.handler.base import Handler
 from clsync.handler.command import CommandHandler, CommandStyle
+from clsync.handler.compare.base import Comparison
+from clsync.handler.compare.local import LocalComparison
 from clsync.handler.copy.handler import CopyHandler
+from clsync.handler.copy.settings import Settings as CopySettings
 from clsync.handler.plugin.handler import PluginHandler, PluginStyle, PythonValues
 from clsync.handler.plugin.values import values_of
 from clsync.handler.rsync import RsyncHandler, Target
+from clsync.handler.rsync.dryrun import DryRuns
+from clsync.handler.rsync.program import Program
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
 from clsync.kernel import places, roles
 from clsync.kernel.capabilities import Capabilities, probe_for_programs
@@ -60,7 +65,7 @@ def _copy_handler(made: Plan) -> CopyHandler:
         one_file_system=one_file_system_level(s),
         acls=s.acls > 0,
         xattrs=s.xattrs > 0,
-        compares=bool(s.modification_signature),
+        compares=True,
         timeout=s.timeout_sync,
         destination_check=_destination_check(made),
         show_progress=made.log.terminal and s.verbose >= 3,
@@ -129,30 +134,7 @@ def _lacking(found: Capabilities) -> tuple[bytes, ...]:
 
 def _rsync_handler(made: Plan) -> RsyncHandler:
     s = made.settings
-    arguments = _own_arguments(made)
-    if s.arguments is not None:
-        made.destination = _target_in(arguments, made)
-        made.local = None
-        if made.destination.text and not made.destination.remote:
-            there = os.path.join(made.root, made.destination.text)  # rsync runs in the watched directory
-            made.local = local_destination(there, made, "the destination in the arguments,")
-            arguments = [made.local + b"/" if a == made.destination.text else a for a in arguments]
-            made.destination = Target(made.local)
-    target = made.destination or Target(b"")
-    check = _destination_check(made)
-    sandbox = sandbox_of(made, target)
-    probed = made.local is not None and os.path.basename(made.program) == b"rsync"
-    found = _capabilities(made, made.local) if probed and made.local is not None else Capabilities()
-    recipe = Recipe(
-        acls=s.acls > 0 and found.acls,
-        xattrs=s.xattrs > 0 and found.xattrs,
-        one_file_system=one_file_system_level(s),
-        lacking=_lacking(found),
-        compares=bool(s.modification_signature),
-        rate=-(-_rate(made) // 1024),
-        # Where times are coarse, rsync's own comparison of whole seconds is all that can be had.
-        modify_window=-1 if found.time_grain_ns <= 100 else found.time_grain_ns // 10**9,
-    )
+    arguments, target, recipe = _rsync_parts(made)
     return RsyncHandler(
         arguments,
         target=target,
@@ -162,11 +144,78 @@ def _rsync_handler(made: Plan) -> RsyncHandler:
         full_initial=s.full_initialsync > 0,
         timeout=s.timeout_sync,
         codes_done=s.ignore_exitcode,
-        destination_check=check,
+        destination_check=_destination_check(made),
         show_progress=made.log.terminal and os.path.basename(made.program) == b"rsync" and s.verbose >= 3,
         priority=_priority(made),
-        sandbox=sandbox,
+        sandbox=sandbox_of(made, target),
         log=made.log.info,
+    )
+
+
+def _rsync_parts(made: Plan) -> tuple[list[bytes], Target, Recipe]:
+    """Return arguments, target and recipe; note what the arguments say of the target. Raises OperatorError."""
+    s = made.settings
+    arguments = _own_arguments(made)
+    if s.arguments is not None:
+        made.destination = _target_in(arguments, made)
+        made.local = None
+        if made.destination.text and not made.destination.remote:
+            there = os.path.join(made.root, made.destination.text)  # rsync runs in the watched directory
+            made.local = local_destination(there, made, "the destination in the arguments,")
+            arguments = [made.local + b"/" if a == made.destination.text else a for a in arguments]
+            made.destination = Target(made.local)
+    probed = made.local is not None and os.path.basename(made.program) == b"rsync"
+    found = _capabilities(made, made.local) if probed and made.local is not None else Capabilities()
+    recipe = Recipe(
+        acls=s.acls > 0 and found.acls,
+        xattrs=s.xattrs > 0 and found.xattrs,
+        one_file_system=one_file_system_level(s),
+        lacking=_lacking(found),
+        compares=True,
+        rate=-(-_rate(made) // 1024),
+        # Where times are coarse, rsync's own comparison of whole seconds is all that can be had.
+        modify_window=-1 if found.time_grain_ns <= 100 else found.time_grain_ns // 10**9,
+    )
+    return arguments, made.destination or Target(b""), recipe
+
+
+def can_compare(made: Plan) -> bool:
+    """Tell whether it can be told what differs at the destination; otherwise the handler alone knows."""
+    return made.mode == "copy" or (is_exact(made) and os.path.basename(made.program) == b"rsync")
+
+
+def make_comparison(made: Plan) -> Comparison:
+    """Make what compares the destination of a plan. Raises OperatorError."""
+    s = made.settings
+    if made.local is not None and s.arguments is None:
+        return LocalComparison(made.local, _comparison_settings(made, made.local), _destination_check(made))
+    # Arguments of the operator's own may leave something out: rsync alone knows.
+    arguments, target, recipe = _rsync_parts(made)
+    program = Program(
+        arguments,
+        target=target,
+        recipe=recipe,
+        name=made.program,
+        timeout=s.timeout_sync,
+        codes_done=s.ignore_exitcode,
+        environment=os.environb,
+        show_progress=False,
+        priority=_priority(made),
+        sandbox=sandbox_of(made, target),
+    )
+    return DryRuns(program, one_file_system_level(s))
+
+
+def _comparison_settings(made: Plan, local: bytes) -> CopySettings:
+    s = made.settings
+    return CopySettings(
+        capabilities=_capabilities(made, local),
+        rules=None,
+        one_file_system=one_file_system_level(s),
+        acls=s.acls > 0,
+        xattrs=s.xattrs > 0,
+        compares=False,
+        groups=frozenset(),
     )
 
 

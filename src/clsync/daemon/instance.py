@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from clsync import __version__
 from clsync.daemon.access import Access
 from clsync.daemon.course import Leaving
 from clsync.daemon.mirror import Mirror, TargetHealth
 from clsync.daemon.plan import Plan
+from clsync.daemon.reports import differences, progress, summary
+from clsync.daemon.scrub import Passed
 from clsync.daemon.switch import Switch
+from clsync.daemon.verify import Report, Wish
 from clsync.errors import OperatorError
 from clsync.options.table import BY_NAME, FIXED
+
+if TYPE_CHECKING:
+    from clsync.daemon.memory import Kept
 
 _WAIT_NAMED: Final = 1000
 """Paths of a target that are named to somebody who waits."""
@@ -59,8 +65,11 @@ class DaemonInstance:
             "collecting": health.collecting,
             "pending": sum(target.pending for target in targets),
             "in_flight": sum(target.in_flight for target in targets),
+            **_kept(health.kept),
             "paused": all(target.paused for target in targets),
             "trouble": next((target.trouble for target in targets if target.trouble), None),
+            "held_back": sum(target.held_back for target in targets),
+            **_scrubbed([target.scrubbed for target in targets]),
             "failing": len(failing),
             "failures": [
                 {"path": _text(path) or ".", "reason": f"{target.name}: {why}" if target.name else why}
@@ -81,9 +90,33 @@ class DaemonInstance:
             "failing": sum(map(len, failed.values())),
         }
 
+    async def verify(
+        self, targets: Collection[str], content: bool, repair: bool, tell: Callable[[Mapping[str, object]], None]
+    ) -> Mapping[str, object]:
+        """Compare some targets with the source. Raises OperatorError."""
+        called = {plan.name: _destination(plan) or "" for plan in self._switch.plans}
+
+        def destination(report: Report) -> str:
+            return called.get(report.name, report.name)
+
+        reports = await self._mirror.verify(
+            self._named(targets),
+            Wish(content, repair),
+            lambda report: tell(progress(report, destination(report))),
+        )
+        for report in reports:
+            for piece in differences(report, destination(report)):
+                tell(piece)
+        return {"targets": [summary(report, destination(report)) for report in reports]}
+
     def pause(self, targets: Collection[str], paused: bool) -> None:
         """Hand over nothing to some targets, or go on. Raises OperatorError where there is no such target."""
         self._mirror.pause(self._named(targets), paused)
+
+    def accept(self, targets: Collection[str]) -> None:
+        """Let what was held back be deleted at some targets. Raises OperatorError."""
+        if not self._mirror.accept(self._named(targets)):
+            raise OperatorError("no deletions are held back", "see clsync ctl status")
 
     def _named(self, targets: Collection[str]) -> set[str]:
         """Return how the mirror calls targets that somebody names. Raises OperatorError."""
@@ -132,7 +165,27 @@ def _target(made: Plan, health: TargetHealth) -> Mapping[str, object]:
         "in_flight": health.in_flight,
         "failing": len(health.failing),
         "paused": health.paused,
+        "held_back": health.held_back,
+        **_scrubbed([health.scrubbed]),
         "trouble": health.trouble,
+    }
+
+
+def _kept(kept: Kept | None) -> Mapping[str, object]:
+    return {
+        "state_dir": _text(kept.directory) if kept is not None else None,
+        "state_dirty": kept.dirty if kept is not None else 0,
+        "unflushed": kept.unflushed if kept is not None else 0,
+        "state_lost": kept.trouble if kept is not None else None,
+    }
+
+
+def _scrubbed(passes: Sequence[Passed | None]) -> Mapping[str, object]:
+    """Return when the last passes of the scrub ended, the earliest of them, and how much they found."""
+    over = [one for one in passes if one is not None]
+    return {
+        "scrubbed_at": min(one.ended for one in over) if over and len(over) == len(passes) else None,
+        "scrub_found": sum(one.found for one in over),
     }
 
 

@@ -69,6 +69,11 @@ class LinkSearch:
         """Tell whether a search is going on."""
         return self._task is not None or self._pause is not None or bool(self._rounds)
 
+    @property
+    def catching_up(self) -> bool:
+        """Tell whether something is searched for that an initial sync has left behind."""
+        return bool(self._rounds)
+
     def want(self, files: Mapping[LinkedFile, Iterable[bytes]], changed: Mapping[LinkedFile, int]) -> None:
         """Search for files; what waits for each is released when it is over, and what has `changed` is told."""
         for file, names in files.items():

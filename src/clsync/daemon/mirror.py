@@ -7,13 +7,14 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from clsync.core.batch import Outcome, Verdict
 from clsync.core.changes import DOUBT
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.core.windows import Window
+from clsync.daemon.arrival import NOT_SERVED, Arrival
 from clsync.daemon.collector import Collector
 from clsync.daemon.course import Leaving
 from clsync.daemon.crew import Crew
@@ -21,18 +22,24 @@ from clsync.daemon.delivery import Delivery
 from clsync.daemon.dump import State
 from clsync.daemon.log import Log
 from clsync.daemon.parts import Parts
+from clsync.daemon.question import Terminal
 from clsync.daemon.root import Directory
+from clsync.daemon.scrub import Passed, Scrub
 from clsync.daemon.source import Source
 from clsync.daemon.standby import Standby
+from clsync.daemon.verify import Report, Verifier, Wish
+from clsync.daemon.warmstart import WarmStart
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
 from clsync.monitor.base import Monitor
 
+if TYPE_CHECKING:
+    from clsync.daemon.memory import Kept, Memory
+
 Handlers = Sequence[Handler | None]
 """One for each target; None: the one at work stays."""
-_NOT_SERVED = "nothing is handed over to this destination any more"
-_SECOND_LOOK = 0.05
-"""Seconds between two looks whether everything is at rest."""
+_SLACK = 2.0
+"""Seconds by which clocks may be set."""
 _LAST_READ = 1.0
 """Seconds for which changes are read before the last batch, where neighbours never rest."""
 _ROOT_CHECK = 1.0
@@ -54,8 +61,12 @@ class TargetHealth(NamedTuple):
     """Why nothing at all can be synced now."""
     paused: bool
     """Nothing is handed over, because somebody wants it so."""
+    held_back: int
+    """Entries that are to be deleted when somebody accepts it."""
     failing: Mapping[bytes, str]
     """Path -> why it failed last."""
+    scrubbed: Passed | None = None
+    """What the last pass of the scrub has brought."""
 
 
 class Health(NamedTuple):
@@ -67,6 +78,8 @@ class Health(NamedTuple):
     collecting: bool
     """Changes have come that no batch was made of yet; with fanotify they may be elsewhere on the file system."""
     targets: Sequence[TargetHealth]
+    kept: Kept | None = None
+    """What is kept of what the targets hold."""
 
 
 class Mirror:
@@ -86,6 +99,7 @@ class Mirror:
         max_parallel: int = 1,
         started_ns: int = 0,
         ready: Callable[[], None] = lambda: None,
+        memory: Memory | None = None,
     ) -> None:
         """`handlers`: the first ones of those that `parts` makes, one for each target.
 
@@ -93,7 +107,7 @@ class Mirror:
 
         `started_ns`: wall-clock time since which files may have changed unseen in spite of equal size and mtime.
 
-        `ready` is called once when the tree is watched.
+        `ready` is called once when the tree is watched. `memory`: what the targets hold.
         """
         self._root, self._log, self._write_status, self._ready = root, log, set_status, ready
         self._stands = stands
@@ -121,12 +135,26 @@ class Mirror:
         ]
         for delivery in self._deliveries:
             delivery.use(parts, delivery.outlet, delivery.crew)
+        self._memory, self._warm = memory, None if memory is None else self._warm_start(memory)
         self._note_parts(parts)
+        if memory is not None:
+            memory.attach(self._source, self._lose_window, watched=not self._course.only_initial)
+            for delivery, target in zip(self._deliveries, memory.targets, strict=True):
+                delivery.memory = target
         if self._course.exit_on_no_events:
             self._search.hurry()
         self._leaving: Leaving | None = None
         self._full_wanted = self._rules_wanted = self._flushing = False
-        self._following = asyncio.Event()
+        self._arrival = Arrival(
+            self._source,
+            self._deliveries,
+            serves=self._serves,
+            is_away=self._is_away,
+            lose_window=self._lose_window,
+            wake=self._call,
+        )
+        self._verifier = Verifier(self._source, self._arrival, lambda: self._rules or None, self._seen, memory)
+        self._scrub = Scrub(self._deliveries, self._verifier, log, self._can_scrub)
         self._rules_asked = 0.0
         """When somebody wanted the rules to be read again last (monotonic seconds)."""
         self._parts_wanted: tuple[Parts, Handlers] | None = None
@@ -139,7 +167,11 @@ class Mirror:
         self._hold_until: float | None = None
         self._interrupted = False
         self._trouble = ""
+        self._terminal, self._asked = Terminal(), 0
         self._started_ns = started_ns
+
+    def _warm_start(self, memory: Memory) -> WarmStart:
+        return WarmStart(memory, self._log, wake=self._call, over=self._end_warm)
 
     def _note_parts(self, parts: Parts) -> None:
         self._parts, self._course, self._rules = parts, parts.course, parts.rules
@@ -212,6 +244,7 @@ class Mirror:
             monitor=collector.monitor.describe() if collector.monitor is not None else "",
             collecting=collector.due() is not None,
             targets=[self._health_of(delivery) for delivery in self._deliveries],
+            kept=self._memory.health() if self._memory is not None else None,
         )
 
     def _health_of(self, delivery: Delivery) -> TargetHealth:
@@ -224,7 +257,9 @@ class Mirror:
             in_flight=sum(map(len, target.dirty.flights)),
             trouble=self._trouble if self._hold_until is not None else self._standby.why or target.trouble(),
             paused=delivery.paused,
+            held_back=delivery.withheld.count,
             failing=target.dirty.failing(),
+            scrubbed=self._scrub.passed.get(delivery),
         )
 
     async def states(self) -> list[State]:
@@ -237,62 +272,46 @@ class Mirror:
         return [await delivery.state(self._status, seen) for delivery in self._deliveries]
 
     async def arrival(self, names: Collection[str], until_synced: bool) -> dict[str, dict[bytes, str]]:
-        """Wait until everything that has changed before this call has arrived; return what has failed, by target.
+        """Wait until everything that has changed before this call has arrived (see `Arrival.of`)."""
+        if self._warm is not None:
+            await self._warm.compared.wait()
+        return await self._arrival.of(names, until_synced)
 
-        `names`: of the targets, none for all of them. `until_synced`: until nothing at all is left there.
+    async def verify(
+        self, names: Collection[str], wish: Wish, tell: Callable[[Report], None] = lambda report: None
+    ) -> list[Report]:
+        """Compare some targets (`names`; none: all) with the source, and the source with what is kept of it.
+
+        `tell` is told now and then how far that is. Raises OperatorError where a target cannot be compared.
         """
         chosen = [delivery for delivery in self._deliveries if not names or delivery.target.name in names]
-        failed: dict[str, dict[bytes, str]] = {}
-        await self._following.wait()
-        while True:
-            await self._look_at_all()
-            # Nothing may happen between these: what is dirty now is what is waited for.
-            barriers = [(delivery, delivery.target.raise_barrier()) for delivery in chosen]
-            for delivery, barrier in barriers:
-                delivery.hurry = True
-                if not self._serves(delivery):
-                    barrier.end(_NOT_SERVED)
-            self._call()
-            arrivals = await asyncio.gather(*(delivery.target.arrival(barrier) for delivery, barrier in barriers))
-            for delivery, found in zip(chosen, arrivals, strict=True):
-                failed.setdefault(delivery.target.name, {}).update(found)
-            if not until_synced or await self._at_rest(chosen):
-                return {name: found for name, found in failed.items() if found}
-            await asyncio.sleep(_SECOND_LOOK)
+        for delivery in chosen:
+            if self._standby.active:
+                raise OperatorError(self._standby.why or "nothing is synced now", "what is on its way never arrives")
+            if delivery.paused or not self._serves(delivery):
+                raise OperatorError(
+                    f"{delivery.target.called} is paused, or given up: what is on its way there never arrives",
+                    "let it go on: clsync ctl resume",
+                )
+        reports = [await self._verifier.verify(delivery, wish, tell) for delivery in chosen]
+        index = await self._verifier.index(chosen, wish.repair)
+        return reports if index is None else [*reports, index]
 
-    async def _at_rest(self, chosen: Sequence[Delivery]) -> bool:
-        """Tell whether nothing is left for some targets, also by what has changed a moment ago."""
-
-        def rests() -> bool:
-            return all(d.target.at_rest() or not self._serves(d) for d in chosen)
-
-        if self._search.busy or not rests():
-            return False
-        await self._look_at_all()
-        return rests()
-
-    async def _look_at_all(self) -> None:
-        """Let all that has changed by now be dirty at all targets."""
-        while True:
-            while self._root.trouble() is not None or self._hold_until is not None:
-                self._note_root_gone()
-                await asyncio.sleep(_SECOND_LOOK)
-            await self._collector.catch_up(fresh=True)
-            # Who asks for it may go away in the middle; what is taken is not to be lost by that.
-            taking = asyncio.ensure_future(self._source.take_all(time.monotonic()))
-            try:
-                await asyncio.shield(taking)
-            except OSError:
-                self._lose_window()
-                continue
-            except asyncio.CancelledError:
-                taking.add_done_callback(self._note_taken)
-                raise
-            return
-
-    def _note_taken(self, taking: asyncio.Future[None]) -> None:
-        if not taking.cancelled() and taking.exception() is not None:
+    async def _seen(self) -> Mapping[bytes, int]:
+        """Return what has changed and is not dirty yet; the root stands for what is not known."""
+        await self._collector.catch_up(fresh=True)
+        try:
+            seen = await self._collector.look()
+        except OSError:
             self._lose_window()
+            return {b"": DOUBT}
+        return seen if self._collector.seen_whole else {**seen, b"": DOUBT}
+
+    def _can_scrub(self, delivery: Delivery) -> bool:
+        """Tell whether all that a comparison of a target finds could be handed over now."""
+        away = self._hold_until is not None or self._standby.active
+        busy = not delivery.initial_over or delivery.warm or delivery.paused
+        return not away and not busy and delivery.target.trouble() is None and self._serves(delivery)
 
     def pause(self, names: Collection[str], paused: bool) -> None:
         """Hand over nothing to some targets (`names`; none: all), or go on; what is on its way arrives."""
@@ -300,6 +319,15 @@ class Mirror:
             if not names or delivery.target.name in names:
                 delivery.paused = paused
         self._call()
+
+    def accept(self, names: Collection[str] = ()) -> bool:
+        """Let what was held back be deleted at some targets (`names`; none: at all); tell whether there was anything."""
+        found = False
+        for delivery in self._deliveries:
+            if not names or delivery.target.name in names:
+                found = delivery.accept() or found
+        self._call()
+        return found
 
     # -- phases ------------------------------------------------------------------------------------------------
 
@@ -314,8 +342,9 @@ class Mirror:
             if self._course.skip_initial:
                 self._skip_initial()
             else:
-                self._begin_initial()
-            self._following.set()
+                await self._begin_initial()
+            self._arrival.following.set()
+            self._scrub.begin()
             while self._leaving is None:
                 await self._step()
             return await self._end()
@@ -328,6 +357,12 @@ class Mirror:
         for error in opened:
             if error is not None:
                 raise error
+        await self._use_memory()
+
+    async def _use_memory(self) -> None:
+        """Open what is known of the targets, by the rules and handlers in force. Raises OperatorError."""
+        if self._memory is not None:
+            await self._memory.use(self._rules, [(d.outlet.key, d.outlet.local) for d in self._deliveries])
 
     async def _arm(self) -> None:
         """Watch the tree: from now on no change is missed."""
@@ -341,27 +376,35 @@ class Mirror:
         if self._collector.monitor is not None and any(d.crew.first.trusts_times for d in self._deliveries):
             self._search.begin_catalogue(time.time_ns())  # what is older is skipped
 
-    def _begin_initial(self) -> None:
+    async def _begin_initial(self) -> None:
         """Let everything be made equal once; changes are followed as soon as the target has answered."""
         self._set_status("initsync")
-        self._log.progress("initial sync: making the destination equal; changes are collected meanwhile")
-        self._started = time.monotonic()
-        for delivery in self._deliveries:
+        self._started, since = time.monotonic(), time.time()
+        cold = self._deliveries if self._warm is None else await self._warm.begin(self._deliveries)
+        if cold:
+            self._log.progress("initial sync: making the destination equal; changes are collected meanwhile")
+        for delivery in cold:
             handler = delivery.crew.first
             delivery.glues = handler.glues if handler.glues and _holds_anything(handler.glues) else None
-        self._doubt_all()
+            delivery.target.dirty.add([(b"", DOUBT)], since)
 
-    def _end_initial(self, delivery: Delivery, well: bool) -> None:
-        """Follow the changes, now that a target has answered."""
+    def _end_initial(self, delivery: Delivery, well: bool, young_ns: int) -> None:
+        """Follow the changes, now that a target has answered; what changed since `young_ns` may not have arrived."""
         delivery.initial_over = True
         self._show_idle()
         if self._collector.monitor is not None and delivery.crew.first.trusts_times:
-            self._search.begin_catalogue(self._started_ns)
+            self._search.begin_catalogue(young_ns)
         if delivery.glues is not None:
             self._search.begin_parting(delivery.glues)
         if well:
             name = f"{delivery.target.name}: " if delivery.target.name else ""
             self._log.info(f"{name}initial sync done in {time.monotonic() - self._started:.2f} s")
+
+    def _end_warm(self, delivery: Delivery, well: bool) -> None:
+        """Follow the changes, now that a target has been given what differs."""
+        delivery.confirmed += well
+        self._end_initial(delivery, well, time.time_ns())
+        self._end_if_enough()
 
     @property
     def _begun(self) -> bool:
@@ -378,15 +421,17 @@ class Mirror:
             self._full_wanted = False
             if self._hold_until is None:
                 self._set_status("initsync")
+            self._source.distrust()
             self._doubt_all()
             self._hurry_all()
-        if self._course.only_initial and self._over(lambda delivery: delivery.initial_over):
+        if self._course.only_initial and not self._asked and self._over(lambda delivery: delivery.initial_over):
             await self._drain_dry()
             self._leaving = self._leaving or Leaving.DONE
             return
         held = self._hold_until is not None
         if (
             self._course.exit_on_no_events
+            and not self._asked
             and self._over(lambda d: d.initial_over)
             and (held or await self._nothing_comes())
         ):
@@ -471,7 +516,7 @@ class Mirror:
             self._set_status("terminating")
             if not self._interrupted:
                 return Exit.OK
-            self._log.warning("interrupted: the destination may differ; the next start compares everything")
+            self._log.warning("interrupted: the destination may differ; the next start makes it equal")
             return Exit.INCOMPLETE
         self._set_status("exiting")
         if self._hold_until is not None:
@@ -486,7 +531,11 @@ class Mirror:
         for target in paused:
             self._log.error(f"{target.called} is paused", "what changed is synced by the next start")
         failing = [delivery.target for delivery in self._deliveries if delivery.target.failing()]
-        if paused and not failing:
+        held_back = [delivery for delivery in self._deliveries if delivery.withheld.count]
+        for delivery in held_back:
+            hint = "the next start asks again; --accept-target or --max-delete=none lets them go"
+            self._log.error(f"{delivery.target.called}: {delivery.withheld.text}", hint)
+        if (paused or held_back) and not failing:
             return Exit.INCOMPLETE
         if not failing:
             return Exit.OK
@@ -501,6 +550,12 @@ class Mirror:
         return max(delivery.number for delivery in self._deliveries)
 
     async def _close(self) -> None:
+        await self._scrub.stop()
+        if self._warm is not None:
+            await self._warm.stop()
+        if self._memory is not None:
+            await self._memory.close(well=self._leaving in (Leaving.DONE, Leaving.FLUSH))
+        self._terminal.close()
         await self._search.close()
         self._collector.close()
         for delivery in self._deliveries:
@@ -618,11 +673,13 @@ class Mirror:
     def _called(self) -> bool:
         """Tell whether the main loop has something else to do than to wait."""
         wanted = self._rules_wanted or self._parts_wanted is not None
-        return self._leaving is not None or wanted or (self._following.is_set() and self._full_wanted)
+        return self._leaving is not None or wanted or (self._arrival.following.is_set() and self._full_wanted)
 
     def _show_idle(self) -> None:
         if self._hold_until is not None or self._standby.active:
             self._set_status("hold on")
+        elif not self._leaving and self._warm is not None and self._warm.at_work:
+            self._set_status("initsync")
         elif not self._leaving:
             self._set_status("synchandler error" if any(d.target.failing() for d in self._deliveries) else "running")
 
@@ -632,6 +689,13 @@ class Mirror:
         if self._hold_until is None:
             self._hold_until = 0.0
             self._call()
+
+    def _is_away(self) -> bool:
+        """Tell whether the tree is not there; if so, it is looked for."""
+        away = self._root.trouble() is not None or self._hold_until is not None
+        if away:
+            self._note_root_gone()
+        return away
 
     def _hold(self, trouble: str) -> None:
         """Do nothing, and delete nothing, while the root is not the one we know."""
@@ -701,8 +765,37 @@ class Mirror:
 
     def _arrived(self, delivery: Delivery, outcome: Outcome) -> None:
         """Follow a target that has answered; end the run where it has gone well often enough, or failed too often."""
-        if not delivery.initial_over and outcome.verdict is not Verdict.UNWELL:
-            self._end_initial(delivery, outcome.verdict is Verdict.DONE)
+        if not delivery.initial_over and not delivery.warm and outcome.verdict is not Verdict.UNWELL:
+            since = int(max(delivery.compared_since - _SLACK, 0.0) * 1e9)
+            self._end_initial(delivery, outcome.verdict is Verdict.DONE, min(self._started_ns, since))
+        if outcome.spared:
+            self._ask(delivery)
+        self._end_if_enough()
+        if not self._given_up() and self._given_up_on(delivery):
+            self._log.error(f"{delivery.target.called} is given up: it failed too often", "the others go on")
+        if not self._serves(delivery):
+            delivery.target.end_barriers(NOT_SERVED)
+
+    def _ask(self, delivery: Delivery) -> None:
+        """Ask whoever sits at the terminal, once for each target, before anything is known of it."""
+        if delivery.asked or not self._terminal.there() or not delivery.is_new:
+            return
+        delivery.asked = True
+        self._asked += 1
+
+        def answered(yes: bool) -> None:
+            self._asked -= 1
+            if yes:
+                delivery.accept()
+            self._call()
+
+        where = delivery.target.name or "the destination"
+        self._terminal.ask(
+            f"{delivery.withheld.count} entries at {where} are not in the source: delete them?", answered
+        )
+
+    def _end_if_enough(self) -> None:
+        """End the run where it has gone well often enough, or failed too often."""
         limit = self._course.max_iterations
         if limit and self._leaving is None and not any(map(self._serves, self._deliveries)):
             self._leaving = Leaving.DONE
@@ -711,10 +804,6 @@ class Mirror:
                 self._log.warning(f"--max-iterations={limit} is reached; what changed since is not synced")
         if self._given_up():
             self._leaving = self._leaving or Leaving.DONE
-        elif self._given_up_on(delivery):
-            self._log.error(f"{delivery.target.called} is given up: it failed too often", "the others go on")
-        if not self._serves(delivery):
-            delivery.target.end_barriers(_NOT_SERVED)
 
     # -- other settings ----------------------------------------------------------------------------------------
 
@@ -747,6 +836,8 @@ class Mirror:
             delivery.target.begin_tries()
             await self._dismiss(crew)
         self._note_parts(parts)
+        if parts.rules.source_text == rules.source_text:
+            await self._use_memory()
         for unused in self._dismissed:
             await self._dismiss(unused)
         self._dismissed.clear()
@@ -790,6 +881,9 @@ class Mirror:
         """Watch, and compare everything, by other rules."""
         self._rules = rules
         self._warn_of_rules()
+        if self._warm is not None:
+            await self._warm.stop()
+        await self._use_memory()
         for delivery in self._deliveries:
             delivery.use_rules(rules)
         since = self._collector.lost_since()

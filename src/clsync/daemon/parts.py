@@ -10,6 +10,8 @@ from clsync.core.signature import Signatures
 from clsync.daemon.course import Course
 from clsync.daemon.hooks import Hook
 from clsync.handler.base import Handler
+from clsync.handler.compare.base import Comparison
+from clsync.options.brake import Brake
 from clsync.options.hours import Hours
 
 MOST_IN_FLIGHT = 8
@@ -28,6 +30,20 @@ class Outlet:
     """Equal for parts whose handlers do the same."""
     signatures: Signatures | None = None
     """What of a path has to change; None: anything."""
+    key: bytes = b""
+    """What tells the target, and how it is made equal, from others."""
+    local: bytes | None = None
+    """The destination, if it is a directory of this machine."""
+    brake: Brake | None = None
+    """How much may be deleted that nobody saw going; None: anything."""
+    trusted: bool = False
+    """That does not count as long as it is not known what the target holds."""
+    make_comparison: Callable[[], Comparison] | None = None
+    """Makes what compares the target with the source; None: that cannot be done. Raises OperatorError."""
+    scrub_rate: int = 0
+    """Entries a second that are compared in the background; 0: none."""
+    scrub_content: bool = False
+    """Content is compared then, too."""
     overlap: str = "off"
     """Batches in flight: `off` one at a time, `safe` those that do not meet, `full` any."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import shutil
 import stat
 import time
@@ -123,6 +124,8 @@ def _make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan
         made.destination = Target(made.local)
     made.given = made.destination
     _choose_mode(made)
+    if made.mode in ("copy", "rsyncdirect"):
+        demand_sane(made)
     if made.mode == "python":
         made.program = _reference(settings.sync_handler or b"")
     elif made.mode in MODULE_MODES:
@@ -198,6 +201,35 @@ def local_destination(path: bytes, made: Plan, option: str) -> bytes:
             Exit.DESTINATION,
         )
     return real
+
+
+def demand_sane(made: Plan) -> None:
+    """See that what clsync itself makes equal is nothing that nobody can mean. Raises OperatorError."""
+    destination = made.destination
+    if destination is None or made.settings.compat or made.settings.arguments is not None:
+        return
+    where = f"--destination-dir {shown(made.settings.destination_dir or b'')}"
+    if destination.ssh and destination.text.partition(b":")[2].rstrip(b"/") in (b"", b"~", b"."):
+        what = "the root directory" if destination.text.endswith(b":/") else "a home directory"
+    elif made.local == b"/":
+        what = "the root directory"
+    elif made.local is not None and made.local in _homes():
+        what = "your home directory"
+    else:
+        return
+    raise OperatorError(
+        f"{where} is {what}: all that the source does not have would be deleted there",
+        "name a directory of its own",
+        Exit.DESTINATION,
+    )
+
+
+def _homes() -> set[bytes]:
+    """Return the real paths of the home directories of who we are."""
+    homes = {os.environb.get(b"HOME", b"")}
+    with suppress(KeyError):
+        homes.add(os.fsencode(pwd.getpwuid(os.geteuid()).pw_dir))
+    return {os.path.realpath(home) for home in homes if home}
 
 
 def read_rules(settings: Settings) -> Rules:

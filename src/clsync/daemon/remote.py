@@ -8,12 +8,14 @@ import itertools
 import os
 import socket
 import stat
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.classify import LinkedFile, Plain, Stat
+from clsync.core.listing import YOUNG_NS, Records
 from clsync.core.moves import Move, Step
 from clsync.core.paths import ancestors, join
 from clsync.core.rules import Rules
@@ -32,10 +34,14 @@ from clsync.kernel.ops import Identity, KernelOps, Looks, Scan
 from clsync.kernel.slices import in_steps
 from clsync.monitor.base import Changed, Monitor, Unnamed
 from clsync.options import Assignment, Change, Settings
-from clsync.privilege.looks import Seen, unpacked, unpacked_plain
+from clsync.privilege.looks import Seen, unpacked, unpacked_plain, unpacked_records
 from clsync.privilege.moves import packed_steps, unpacked_moves
 from clsync.privilege.port import Caller, Port, raise_error
 from clsync.privilege.wire import SIGNATURES, STEPS_LIMIT, Frame, Kind, Op, Refused, framed, in_frames, pack, unpack
+
+if TYPE_CHECKING:
+    from clsync.daemon.remotestate import OneThread
+    from clsync.daemon.stateaccess import StateAccess
 
 _LISTED_AT_ONCE: Final = 32
 _REMEMBERED: Final = 65_536
@@ -146,6 +152,21 @@ class RemoteOps:
                 if stat.S_ISDIR(seen.st_mode) and (device is None or seen.st_dev == device) and enter(path):
                     pending.append(path)
 
+    def entries(self, directory: int, path: bytes) -> dict[bytes, Seen]:
+        """Return what stands in one directory, as far as it stands there still. Raises OSError."""
+        found: dict[bytes, Seen] = {}
+        (listing,) = self._caller.call(Op.LIST, directory, [path])
+        done = False
+        while not done:
+            parts, (done,) = self._caller.collect(Op.LIST_NEXT, listing)
+            for _, trouble, names, records in parts:
+                _raise_for(trouble, path)
+                for name, seen in zip(names, unpacked(records, len(names)), strict=True):
+                    if seen.errno != errno.ENOENT:
+                        _raise_for(seen.errno, join(path, name))
+                        found[name] = seen
+        return found
+
     def _listed(self, directory: int, tops: list[bytes]) -> Iterator[tuple[int, bytes, Seen]]:
         """Yield what stands in directories: the number of the directory, the name, its lstat."""
         (listing,) = self._caller.call(Op.LIST, directory, tops)
@@ -167,6 +188,12 @@ class RemoteOps:
         return _RemoteScan(self._calls, number, *self._caller.descriptors)
 
 
+def _raise_for(number: int, path: bytes) -> None:
+    """Raise the OSError of an error number, if it is one."""
+    if number:
+        raise OSError(number, os.strerror(number), path)
+
+
 class _RemoteLooks(Looks):
     """lstat of the broker, for many paths at once where they are known before."""
 
@@ -175,6 +202,7 @@ class _RemoteLooks(Looks):
     def __init__(self, caller: Caller, directory: int) -> None:
         super().__init__(self._lstat, self._plain)
         self._caller, self._directory = caller, directory
+        self._records: Records | None = None
         self._seen: dict[bytes, Seen] = {}
         """What will be asked for."""
         self._above: dict[bytes, Seen] = {}
@@ -207,15 +235,23 @@ class _RemoteLooks(Looks):
     def _plain(self, paths: Sequence[bytes], real: set[bytes]) -> Iterator[Plain]:
         for part in in_frames(paths):
             these = paths[part]
-            (records,) = self._caller.call(Op.LOOK_PLAIN, self._directory, these)
-            yield from unpacked_plain(records, len(these))
+            if self._records is None:
+                (records,) = self._caller.call(Op.LOOK_PLAIN, self._directory, these)
+                yield from unpacked_plain(records, len(these))
+            else:
+                young_ns = time.time_ns() - YOUNG_NS
+                (records,) = self._caller.call(Op.LOOK_RECORDS, self._directory, these)
+                yield from unpacked_records(records, these, young_ns, self._records)
+
+    def note(self, records: Records) -> None:
+        """Be told where to note what `plain` sees."""
+        self._records = records
 
     def _lstat(self, path: bytes) -> Seen | None:
         seen = self._found(path)
         if seen.errno == errno.ENOENT:
             return None
-        if seen.errno:
-            raise OSError(seen.errno, os.strerror(seen.errno), path)
+        _raise_for(seen.errno, path)
         return seen
 
 
@@ -375,7 +411,8 @@ class RemoteHandler:
     async def sync(self, batch: Batch) -> Outcome:
         """Hand a batch over."""
         number = self._number
-        head = (batch.number, batch.root, batch.initial, batch.status, batch.attribute_bytes, self._digest())
+        most = -1 if batch.most_deletions is None else batch.most_deletions
+        head = (batch.number, batch.root, batch.initial, batch.status, batch.attribute_bytes, most, self._digest())
         self._calls.tell(Op.HANDLER_BATCH, number, *head)
         paths, flags, linked = list(batch.entries), list(batch.entries.values()), list(batch.linked)
         for part in in_frames(paths):
@@ -386,7 +423,7 @@ class RemoteHandler:
             await self._calls.drained()
         parts: list[list[Any]] = []
         try:
-            verdict, message, code = await self._calls.call(Op.HANDLER_SYNC, number, parts=parts)
+            verdict, message, code, spared = await self._calls.call(Op.HANDLER_SYNC, number, parts=parts)
         except OSError as error:
             return Outcome(Verdict.UNWELL, message=str(error), code=error.errno or 1)
         failed: dict[bytes, str] = {}
@@ -397,7 +434,7 @@ class RemoteHandler:
             else:
                 others[what].update(those)
         return Outcome(
-            Verdict(verdict), failed, frozenset(others["hopeless"]), frozenset(others["again"]), message, code
+            Verdict(verdict), failed, frozenset(others["hopeless"]), frozenset(others["again"]), message, code, spared
         )
 
     async def rename(self, steps: Sequence[Step]) -> Renamed:
@@ -461,11 +498,23 @@ class RemoteAccess:
     """Asks the broker (see `Access`, `Preparation`)."""
 
     def __init__(
-        self, caller: Caller, calls: Calls, settings: Settings, plans: Sequence[Plan], reload: Reload, log: Log
+        self,
+        caller: Caller,
+        calls: Calls,
+        settings: Settings,
+        plans: Sequence[Plan],
+        reload: Reload,
+        log: Log,
+        thread: OneThread | None,
     ) -> None:
-        """`settings`, `plans`: those that broker and worker have in common from the beginning."""
-        self.ops: KernelOps = RemoteOps(caller, calls)
+        """`settings`, `plans`: those that broker and worker have in common from the beginning.
+
+        `thread`: for what the state has to wait for, if there is one.
+        """
+        self._ops = RemoteOps(caller, calls)
+        self.ops: KernelOps = self._ops
         self._caller, self._calls, self._reload, self._log = caller, calls, reload, log
+        self._thread = thread
         self._handlers = itertools.count(1)
         self._generations = [(plans, 0)]
         self._settings, self._current = settings, 0
@@ -530,6 +579,13 @@ class RemoteAccess:
             return None
         (where,) = self._caller.descriptors
         return socket.socket(fileno=where)
+
+    def for_state(self, made: Plan) -> StateAccess:
+        """Return what the state of a source needs."""
+        from clsync.daemon.remotestate import RemoteStateAccess  # late: it needs a database
+
+        assert self._thread is not None
+        return RemoteStateAccess(self._caller, self._calls, self._ops, self._thread)
 
     async def prepare(
         self, changes: Sequence[Change], settings: Settings, plans: Sequence[Plan], parts: Parts

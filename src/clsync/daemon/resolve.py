@@ -11,6 +11,7 @@ from clsync.core.batch import Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
 from clsync.core.links import Inode, LinkIndex, stands_for
+from clsync.core.listing import Records
 from clsync.core.paths import ancestors
 from clsync.core.signature import Signatures, Signed
 from clsync.handler.base import PathRules
@@ -56,6 +57,8 @@ class Resolved:
     """Other names of files that were written through a name that is gone -> change bits."""
     signed: dict[bytes, Signed] = field(default_factory=dict)
     """Path -> its signature (see `core.signature`)."""
+    records: Records | None = None
+    """What was seen of the entries before they are handed over, and of others."""
 
     def signed_of(self, outcome: Outcome) -> dict[bytes, Signed]:
         """Return the signatures of what was handed over by its own name, and confirmed."""
@@ -100,15 +103,18 @@ class Resolver:
         doubts: Mapping[bytes, float],
         ripe: Collection[bytes] = (),
         renamed: Collection[bytes] = (),
+        records: Records | None = None,
     ) -> Resolved:
         """Classify `changes` by what stands below the open directory `root` now.
 
         `doubts`: directory in doubt -> since when (wall-clock seconds). `ripe`: big files that have waited.
 
         `renamed`: what was renamed at the destination, and new directories made there for that: events tell what else
-        has changed.
+        has changed. `records` takes what was seen, as far as that is for nothing.
         """
         looks = self._ops.looks(root)
+        if records is not None:
+            looks.note(records)
         device = self._ops.device(root) if self._one_file_system else None
         mount_points = self._one_file_system < 2
         rules = self.rules
@@ -132,7 +138,7 @@ class Resolver:
         classifier.add(survivors.items())
         for path in classifier.recursive():
             await self._look_below(path, classifier, root, doubts.get(path), renamed)
-        resolved = Resolved({}, 0, linked=classifier.linked, survivors=survivors)
+        resolved = Resolved({}, 0, linked=classifier.linked, survivors=survivors, records=records)
         if classifier.linked:
             self._complete_links(classifier, changes, resolved, self._ops.devices_shown_twice(root))
         resolved.entries = classifier.finish()

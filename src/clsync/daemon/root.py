@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from clsync.kernel.ops import DirectOps, KernelOps
+from clsync.kernel.ops import DirectOps, Identity, KernelOps
 
 
 class Directory:
@@ -20,6 +20,11 @@ class Directory:
         self.ops = ops or DirectOps()
         with self.opened() as directory:
             self._identity = self.ops.identity(directory)
+
+    @property
+    def identity(self) -> Identity:
+        """What it is known by."""
+        return self._identity
 
     def open(self) -> int:
         """Return a descriptor of what stands there now. Raises OSError."""

@@ -29,6 +29,7 @@ from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
 from clsync.options import MODULE_MODES, Settings
 from clsync.privilege.carry import Confinement
+from clsync.state.room import Place
 
 _SIGNAL_HAND_OVER = 16
 """SIGSTKFLT on Linux; clsync 0.4 wakes its blocking calls with it."""
@@ -83,10 +84,11 @@ def _look_for_python(made: Plan, confinement: Confinement) -> None:
     """See that all processes that this mode needs can be started in the new root. Raises OperatorError."""
     here = made.destination is None or not made.destination.remote
     ours = made.mode == "copy" or (here and bool(made.rules) and is_exact(made))
-    needed = made.mode in MODULE_MODES or (ours and confinement.plan.roles.others)
+    scrubs = here and made.settings.scrub_rate.of(made.settings.destination_dir)
+    needed = made.mode in MODULE_MODES or (ours and confinement.plan.roles.others) or scrubs
     if needed and confinement.without_python:
         raise OperatorError(
-            f"mode {made.mode} needs Python in the new root: {sys.executable}",
+            f"{'--scrub-rate' if scrubs else f'mode {made.mode}'} needs Python in the new root: {sys.executable}",
             "let it be seen there, with clsync itself; or use another mode, or do without --uid",
             Exit.PRIVILEGE,
         )
@@ -122,7 +124,8 @@ def _run(
     try:
         status_file.write("starting")
         pid_file.write(str(os.getpid()))
-        access = DirectAccess(status_file, log)
+        place = build.make_room(plans, log)
+        access = DirectAccess(status_file, log, place.directory if place is not None else b"")
         parts = build.make_parts(plans, access)
         if confinement.plan.identity is not None and not settings.is_split:
             for file in (status_file, pid_file):
@@ -133,22 +136,23 @@ def _run(
             background.let_go = lambda: _let_go_of_terminal(log)
         ready = background.ready if background is not None else lambda: None
         preparation = DirectPreparation(access, reload, log)
-        mirrored = partial(_mirrored, settings, plans, log, listening, os.getpid())
+        mirrored = partial(_mirrored, settings, plans, place, log, listening, os.getpid())
         if not settings.is_split:
             return mirrored(handlers, parts, access, preparation, ready)
         from clsync.daemon.broker import Broker  # late: most runs need none of it
         from clsync.daemon.split import Worker, run_as_process, run_as_thread
         from clsync.daemon.witness import Witness
 
-        worker = Worker(settings, plans, mirrored, reload, confinement)
+        worker = Worker(settings, plans, mirrored, reload, confinement, place)
         if background is not None and settings.splitting == "process":
             worker = worker._replace(begin=background.leave_to_other, let_go=background.let_go)
 
         def make_broker() -> Broker:
             assert confinement.plan.worker is not None
             first = Prepared(settings, plans, parts, handlers)
+            state = access.for_state(plans[0]) if place is not None else None
             witness = Witness(listening) if listening is not None and settings.split_by_default else None
-            return Broker(first, access, preparation, confinement.plan.worker.ids, log, ready, witness)
+            return Broker(first, access, preparation, confinement.plan.worker.ids, log, ready, state, witness)
 
         if settings.splitting == "process":
             return run_as_process(worker, make_broker)
@@ -160,6 +164,7 @@ def _run(
 def _mirrored(
     settings: Settings,
     plans: Sequence[Plan],
+    place: Place | None,
     log: Log,
     listening: Listening | None,
     pid: int,
@@ -171,9 +176,10 @@ def _mirrored(
 ) -> int:
     """Run a mirror, whatever its rights are; return the exit code. Raises OperatorError.
 
-    `listening`: the control socket. `pid`: the process that is sent signals.
+    `place`: that of the state. `listening`: the control socket. `pid`: the process that is sent signals.
     """
-    mirror = build.make_mirror(plans, handlers, parts, access, _Status(access.write_status, log).set, ready)
+    memory = build.make_memory(plans, place, access, log)
+    mirror = build.make_mirror(plans, handlers, parts, access, _Status(access.write_status, log).set, ready, memory)
     switch = Switch(settings, plans, parts, preparation, mirror, log)
     control = _control(listening, mirror, switch, access, pid, log)
     return asyncio.run(_follow(mirror, switch, access, log, control))
@@ -224,6 +230,10 @@ async def _follow(
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
+    def accept() -> None:
+        if not mirror.accept():
+            log.info("signal RTMIN: no deletions are held back")
+
     on(signal.SIGHUP, mirror.reread_rules)
     for number in (signal.SIGINT, signal.SIGTERM):
         on(number, lambda: mirror.leave(Leaving.NOW))
@@ -232,6 +242,7 @@ async def _follow(
     on(signal.SIGUSR1, lambda: log.debug(1, "signal USR1: no threads to collect"))
     on(signal.SIGUSR2, mirror.sync_all)
     on(_SIGNAL_HAND_OVER, mirror.hand_over_now)
+    on(signal.SIGRTMIN, accept)
     on(signal.SIGIO, lambda: start(_dump(mirror, switch.settings.dump_dir, access, log)))
     for own, block in switch.settings.custom_signals.items():
         on(own, lambda own=own, block=block: start(switch.to_block(own, block)))  # type: ignore[misc]

@@ -70,6 +70,11 @@ class Source:
         for target in self.targets:
             target.dirty.add([(b"", DOUBT)], since)
 
+    def distrust(self) -> None:
+        """Let everything be compared with the targets themselves."""
+        for target in self.targets:
+            target.distrusted.add(b"")
+
     def release(self, names: Iterable[bytes]) -> None:
         """Let the names of searched files go on."""
         names = list(names)
@@ -81,6 +86,7 @@ class Source:
         """Note that files were changed, though no event named them."""
         for target in self.targets:
             target.dirty.add(names.items(), self.collector.last_take)
+            target.distrusted.update(name for name, bits in names.items() if bits & DOUBT)
         self._wake()
 
     async def _look_for_survivors(self, since: float) -> None:

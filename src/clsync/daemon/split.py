@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, Protocol
 
 from clsync.daemon.access import Access
 from clsync.daemon.broker import ENDING, Broker, Ended
@@ -29,6 +29,10 @@ from clsync.options import Settings
 from clsync.privilege.carry import Confinement
 from clsync.privilege.port import Caller, socket_pair
 from clsync.privilege.wire import Op
+from clsync.state.room import Place
+
+if TYPE_CHECKING:
+    from clsync.daemon.remotestate import OneThread
 
 _PASSED_ON: Final = (
     signal.SIGHUP,
@@ -40,6 +44,7 @@ _PASSED_ON: Final = (
     signal.SIGUSR2,
     signal.SIGSTKFLT,
     signal.SIGIO,
+    signal.SIGRTMIN,
 )
 
 
@@ -66,6 +71,8 @@ class Worker(NamedTuple):
     mirror: Runs
     reload: Reload
     confinement: Confinement
+    place: Place | None = None
+    """Of the state that it keeps."""
     begin: Callable[[], None] = lambda: None
     """Called first, where it is a process."""
     let_go: Callable[[], None] = lambda: None
@@ -78,7 +85,7 @@ def run_as_process(worker: Worker, make_broker: Callable[[], Broker]) -> int:
     This process is the broker.
     """
     looks, runs = socket_pair(), socket_pair()
-    preload()
+    preload(worker.place)
     # Until they are passed on, signals wait: they would end this part alone.
     signal.pthread_sigmask(signal.SIG_BLOCK, _passed_on(worker))
     gc.freeze()  # what both have is looked through by neither: that would copy it
@@ -180,8 +187,8 @@ def _be_called(name: bytes) -> None:
 
 def _mirrored(worker: Worker, caller: Caller, calls: Calls, *, alone: bool) -> None:
     """Give the rights up, run the mirror, and tell the broker how it ended."""
-    plans = worker.plans
-    access = RemoteAccess(caller, calls, worker.settings, plans, worker.reload, plans[0].log)
+    plans, thread = worker.plans, _thread_for(worker.place)
+    access = RemoteAccess(caller, calls, worker.settings, plans, worker.reload, plans[0].log, thread)
 
     def ready() -> None:
         caller.call(Op.READY)
@@ -189,7 +196,8 @@ def _mirrored(worker: Worker, caller: Caller, calls: Calls, *, alone: bool) -> N
 
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _passed_on(worker))
-        worker.confinement.become_worker(alone=alone)
+        room = worker.place.directory if worker.place is not None else None
+        worker.confinement.become_worker(alone=alone, room=room, last=thread.begin if thread is not None else None)
         code = worker.mirror(access.first_handlers(), make_parts(plans, access), access, access, ready)
     except OperatorError as error:
         caller.call(Op.FAILED, error.code, error.message, error.hint)
@@ -199,14 +207,26 @@ def _mirrored(worker: Worker, caller: Caller, calls: Calls, *, alone: bool) -> N
         caller.call(Op.ENDED, code)
 
 
+def _thread_for(place: Place | None) -> OneThread | None:
+    """Return a thread in which to wait for a disk, if there is a state: not begun yet."""
+    if place is None:
+        return None
+    from clsync.daemon.remotestate import OneThread  # late: it needs a database
+
+    return OneThread()
+
+
 def _alone(log: Log) -> NoReturn:
     """End: without the broker nothing can be done, and all that is to be cleaned up is its own."""
     log.error("the privileged process is gone", "start clsync again; the next start syncs again")
     os._exit(Exit.FAILURE)
 
 
-def preload() -> None:
+def preload(place: Place | None = None) -> None:
     """Import what the worker may need later: then it may have no right to read it."""
+    if place is not None:
+        import clsync.daemon.memory
+        import clsync.daemon.remotestate
     import difflib
     import syslog
 
@@ -243,7 +263,7 @@ def run_as_thread(worker: Worker, make_broker: Callable[[], Broker], clean_up: C
         os._exit(_told(result[0] if result else Ended(int(Exit.FAILURE)), log))
 
     thread = threading.Thread(target=serve, name="privileged")
-    preload()
+    preload(worker.place)
     thread.start()
     log = worker.plans[0].log
     try:

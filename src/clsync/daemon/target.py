@@ -33,6 +33,8 @@ class Target:
         self.name = name
         self.dirty = DirtySet()
         self.moves = Moves()
+        self.distrusted: set[bytes] = set()
+        """Directories in doubt although nothing has changed there unseen: whatever was confirmed may not be there."""
         self.unwell = 0
         """How often in a row the target could not be used."""
         self.unwell_until = 0.0

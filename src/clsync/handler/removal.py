@@ -69,6 +69,28 @@ class Removal:
             pass
         return True
 
+    def count(self, path: bytes, is_dir: bool, free: bool) -> int:
+        """Return how many entries `remove` would remove. Raises OSError."""
+        rules, count, pending = self._rules, 0, [(path, is_dir)]
+        while pending:
+            path, is_dir = pending.pop()
+            permitted = free or rules is None or rules.permits(path, is_dir)
+            count += permitted
+            if is_dir and (permitted or (rules is not None and rules.reaches(path))):
+                self._context.pause()
+                pending += [(join(path, name), below) for name, below, _ in self._listed(path)]
+        return count
+
+    def _listed(self, path: bytes) -> list[tuple[bytes, bool, bool]]:
+        try:
+            directory = self._open(path)
+        except FileNotFoundError:
+            return []
+        try:
+            return listing(directory)
+        finally:
+            os.close(directory)
+
     def empty(self, top: bytes, free: bool) -> bool:
         """Remove what is in a directory; tell whether nothing is left. Failures are noted. Raises what `Context` does.
 

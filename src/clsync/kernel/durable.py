@@ -1,9 +1,13 @@
-"""What survives a loss of power: flushing a file system, and telling one boot from another."""
+"""What survives a loss of power: flushing a file system, and telling one boot from another.
+
+Run as `python -I -m clsync.kernel.durable DIRECTORY` it flushes the file system of a directory.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import uuid
 
 from clsync.kernel.libc import checked, function
@@ -32,3 +36,15 @@ def boot_id() -> bytes:
     """Return 16 bytes that are new with each boot of this kernel (random(4)). Raises OSError."""
     with open("/proc/sys/kernel/random/boot_id", "rb", buffering=0) as file:
         return uuid.UUID(file.read().decode().strip()).bytes
+
+
+def main() -> None:
+    """Flush what is named."""
+    try:
+        flush_file_system(os.open(os.fsencode(sys.argv[1]), os.O_RDONLY | os.O_DIRECTORY))
+    except OSError as error:
+        sys.exit(f"{sys.argv[1]}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,6 +15,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from clsync.core.classify import Plain, Stat
+from clsync.core.listing import Records
 from clsync.kernel import linkscan
 from clsync.kernel.fanotify import handle_of
 from clsync.kernel.mounts import devices_shown_twice
@@ -52,6 +53,20 @@ class Looks:
 
     def expect(self, paths: Collection[bytes]) -> None:
         """Be told which paths are looked at next."""
+
+    def note(self, records: Records) -> None:
+        """Be told where to note what `plain` sees; done where that is for nothing."""
+
+
+class _DirectLooks(Looks):
+    """lstat of this process."""
+
+    def __init__(self, directory: int) -> None:
+        super().__init__(lstat_below(directory), partial(plain_below, directory))
+        self._directory = directory
+
+    def note(self, records: Records) -> None:
+        self.plain = partial(plain_below, self._directory, records=records)
 
 
 class Scan(Protocol):
@@ -147,7 +162,7 @@ class DirectOps:
 
     def looks(self, directory: int) -> Looks:
         """Return lstat for paths relative to it."""
-        return Looks(lstat_below(directory), partial(plain_below, directory))
+        return _DirectLooks(directory)
 
     def walk(
         self, directory: int, top: bytes, enter: Callable[[bytes], bool], one_file_system: bool

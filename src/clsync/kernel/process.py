@@ -23,11 +23,13 @@ def spawn(
     env: Mapping[bytes, bytes] | None = None,
     pass_fds: Sequence[int] = (),
     scanner: bool = False,
+    keeper: bool = False,
     sandbox: Sandbox | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a program in the directory behind the descriptor `cwd`, in a process group of its own.
 
-    It is run by who runs handlers (`kernel.roles`); a `scanner` by ourselves, with what reading the tree needs.
+    It is run by who runs handlers (`kernel.roles`); a `scanner` by ourselves, with what reading the tree needs,
+    one of who is the `keeper` of the state by that user, likewise.
     A script without `#!` is run by the shell, as execvp(3) does it. With a `sandbox` it can do no more than that allows.
 
     The signal mask and dispositions of the child are the default ones. Descriptors left None are inherited, and
@@ -59,7 +61,7 @@ def spawn(
 
     if sandbox is not None:
         return start_within(sandbox, cwd, run)
-    with roles.as_scanner() if scanner else roles.as_programs():
+    with roles.as_keeper() if keeper else roles.as_scanner() if scanner else roles.as_programs():
         return run(cwd)
 
 

@@ -20,14 +20,26 @@ class _Assigned:
     starter: Ids | None = None
     own: Ids | None = None
     scanning: int = 0
+    keeper: Ids | None = None
+    keeping: int = 0
 
 
-def assign(*, own: Ids, programs: Ids | None, starter: Ids, scanning: int = 0) -> None:
+def assign(
+    *,
+    own: Ids,
+    programs: Ids | None,
+    starter: Ids,
+    scanning: int = 0,
+    keeper: Ids | None = None,
+    keeping: int = 0,
+) -> None:
     """Say who this process is to be, who runs handlers and hooks (None: itself), and who started it.
 
-    `scanning`: capabilities that processes of ours need to look at the watched tree.
+    `scanning`: capabilities that processes of ours need to look at the watched tree. `keeper`: who keeps the state, if
+    that is not this process, and `keeping`: what his processes need to look at the tree.
     """
     _Assigned.own, _Assigned.programs, _Assigned.starter, _Assigned.scanning = own, programs, starter, scanning
+    _Assigned.keeper, _Assigned.keeping = keeper, keeping
 
 
 def as_programs() -> AbstractContextManager[None]:
@@ -38,6 +50,16 @@ def as_programs() -> AbstractContextManager[None]:
 def as_scanner() -> AbstractContextManager[None]:
     """Let what is started now read the watched tree as we do. Raises OSError."""
     return assumed(ids(), _Assigned.scanning) if _Assigned.scanning else nullcontext()
+
+
+def as_keeper() -> AbstractContextManager[None]:
+    """Let what is started now be who keeps the state, and look at the watched tree as we do. Raises OSError."""
+    return assumed(_Assigned.keeper, _Assigned.keeping) if _Assigned.keeper is not None else as_scanner()
+
+
+def keeper_ids() -> Ids:
+    """Return who keeps the state."""
+    return _Assigned.keeper or own_ids()
 
 
 def programs_are_others() -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from clsync.core.classify import NOT_PLAIN, Plain, Stat, plain
+from clsync.core.listing import YOUNG_NS, Records
 from clsync.core.paths import ancestors, join
 
 S = TypeVar("S", bound=Stat)
@@ -35,11 +37,15 @@ def lstat_below(root: int) -> Callable[[bytes], os.stat_result | None]:
     return look
 
 
-def plain_below(root: int, paths: Sequence[bytes], real: set[bytes]) -> Iterator[Plain]:
+def plain_below(
+    root: int, paths: Sequence[bytes], real: set[bytes], records: Records | None = None
+) -> Iterator[Plain]:
     """Yield what stands at paths relative to the descriptor `root`, as far as it is plain.
 
     `real`: directories that are known to be no symlinks, nor to lie behind one; others that are met are added.
+    `records` takes what was seen.
     """
+    young_ns = time.time_ns() - YOUNG_NS
     lstat, here, stands = os.lstat, b"", True
     for path in paths:
         cut = path.rfind(b"/")
@@ -54,7 +60,10 @@ def plain_below(root: int, paths: Sequence[bytes], real: set[bytes]) -> Iterator
         except OSError:
             yield NOT_PLAIN
         else:
-            yield plain(found)
+            seen = plain(found)
+            if records is not None and seen is not NOT_PLAIN:
+                records.note(path, found, young_ns)
+            yield seen
 
 
 def _is_real(root: int, directory: bytes, real: set[bytes]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clsync.options import ctl
+from clsync.options import ctl, verify
 from clsync.options.table import FIXED, OPTIONS, Option, Takes
 
 _MADE = "# Made by `make docs` from src/clsync/options/table.py; changes here are lost."
@@ -40,7 +40,8 @@ _clsync() {{
     case $prev in
 {cases}
     esac
-    [[ $COMP_CWORD -eq 1 ]] && word='ctl doctor' || word=
+    [[ $COMP_CWORD -eq 1 ]] && word='ctl doctor verify wait' || word=
+    [[ ${{COMP_WORDS[1]}} == verify ]] && word='{verify_words}'
     mapfile -t COMPREPLY < <(compgen -W "{words} $word" -- "$cur")
     if [[ ${{#COMPREPLY[@]}} -eq 1 && ${{COMPREPLY[0]}} == *= ]]; then
         compopt -o nospace 2>/dev/null
@@ -69,7 +70,14 @@ def bash() -> str:
     """Return completions/clsync.bash."""
     cases = "\n".join(_bash_case(option) for option in OPTIONS if option.takes is Takes.VALUE)
     words = " ".join(word for option in OPTIONS for word in _bash_words(option))
-    return _BASH.format(made=_MADE, cases=cases, words=words, ctl_cases=_ctl_cases(), ctl_words=_ctl_words())
+    return _BASH.format(
+        made=_MADE,
+        cases=cases,
+        words=words,
+        ctl_cases=_ctl_cases(),
+        ctl_words=_ctl_words(),
+        verify_words=" ".join(f"--{option.name}" for option in verify.OPTIONS),
+    )
 
 
 def _ctl_cases() -> str:
@@ -107,7 +115,8 @@ def _bash_row(names: str, offered: str) -> str:
 def zsh() -> str:
     """Return completions/_clsync."""
     specs = "".join(f"    {_zsh_spec(option)} \\\n" for option in OPTIONS)
-    return f"#compdef clsync\n{_MADE}\n\n{_zsh_ctl()}\n_arguments -s -S \\\n{specs}    '*:handler argument:_files'\n"
+    ours = f"{_zsh_ctl()}\n{_zsh_verify()}\n_arguments -s -S \\\n    $own \\\n"
+    return f"#compdef clsync\n{_MADE}\n\n{ours}{specs}    '*:handler argument:_files'\n"
 
 
 def _zsh_ctl() -> str:
@@ -119,6 +128,18 @@ def _zsh_ctl() -> str:
         "    shift words; (( CURRENT-- ))\n"
         f"    _arguments -s \\\n{options}        '1:command:({commands})' '*:argument:_files'\n"
         "    return\n"
+        "fi\n"
+    )
+
+
+def _zsh_verify() -> str:
+    """Return the part for `clsync verify`: options of its own, beside those of the daemon."""
+    own = " ".join(f"'--{option.name}[{option.help}]'" for option in verify.OPTIONS)
+    return (
+        "local -a own\n"
+        "if (( CURRENT > 2 )) && [[ $words[2] == verify ]]; then\n"
+        "    shift words; (( CURRENT-- ))\n"
+        f"    own=({own})\n"
         "fi\n"
     )
 

@@ -74,11 +74,12 @@ COMMANDS: Final = (
         " run then without syncing, with exit code 3 if anything may have changed.",
     ),
     Command("resume", (), "go on after a pause"),
+    Command("accept", (), "delete what --max-delete has held back", "At all destinations, or at those of --target."),
     Command("stop", (), "end it, as SIGTERM does", "The command returns when the daemon has ended."),
     Command("die", (), "the same", "The name of clsync 0.4."),
 )
 
-_OF_TARGETS: Final = ("wait", "pause", "resume")
+_OF_TARGETS: Final = ("wait", "pause", "resume", "accept")
 
 OPTIONS: Final = (
     CtlOption("socket", "s", "PATH", "control socket of the daemon", "file"),
@@ -92,7 +93,7 @@ OPTIONS: Final = (
         "DEST",
         "a destination, as it was named to the daemon; may be repeated",
         "dir",
-        ("wait", "pause", "resume"),
+        ("wait", "pause", "resume", "accept"),
     ),
     CtlOption("until-synced", "", "", "wait until nothing at all is left to be synced", "", ("wait",)),
     CtlOption("help", "h", "", "show this text"),

@@ -16,6 +16,7 @@ _DOCTOR_USAGE = (
 )
 DOCTOR = b"doctor"
 """The first word of a command line that asks for that."""
+_VERIFY_USAGE = "       clsync verify [OPTION]...                 tell what differs; see clsync verify --help"
 _EXAMPLES = """\
 Examples:
   clsync -W /srv/data -D /mnt/mirror             keep a directory equal, live
@@ -44,7 +45,7 @@ def default_text(option: Option) -> str:
 
 def help_text(columns: int = 80) -> str:
     """Return the help, wrapped to a width."""
-    return "\n".join([USAGE, _CTL_USAGE, _DOCTOR_USAGE, "", *_groups(max(columns, 60)), _EXAMPLES])
+    return "\n".join([USAGE, _CTL_USAGE, _DOCTOR_USAGE, _VERIFY_USAGE, "", *_groups(max(columns, 60)), _EXAMPLES])
 
 
 def _groups(columns: int) -> Iterator[str]:

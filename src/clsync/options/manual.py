@@ -7,7 +7,7 @@ from typing import Final
 
 from clsync import __version__
 from clsync.errors import Exit
-from clsync.options import ctl, roff
+from clsync.options import ctl, roff, verify
 from clsync.options.help import spelled
 from clsync.options.reference import NO_DEFAULT, default_cell, old_default_cell
 from clsync.options.settings import CONFIG_FILES
@@ -19,11 +19,13 @@ EXIT_TEXTS: Final = {
     Exit.SOURCE: "The watch directory is missing, cannot be read, or is no directory.",
     Exit.INCOMPLETE: "A run that was meant to end has left paths unsynced; they are named. When --retries is given,"
     " the exit code of the last handler run that failed is returned instead, if it is known. Also: INT or TERM has"
-    " interrupted a handler, or a run that was meant to end; the next start compares everything.",
-    Exit.DESTINATION: "The destination is missing, cannot be used, or overlaps with the watch directory.",
+    " interrupted a handler, or a run that was meant to end; the next start makes it equal. clsync verify: something"
+    " differs.",
+    Exit.DESTINATION: "The destination is missing, cannot be used, or overlaps with the watch directory. clsync verify: it"
+    " could not be compared.",
     Exit.HANDLER: "The sync handler is missing or cannot be executed.",
     Exit.MONITOR: "The monitor that was asked for cannot watch this tree.",
-    Exit.FILES: "The configuration file, pid file, status file, control socket or list directory cannot be used.",
+    Exit.FILES: "The configuration file, pid file, status file, control socket, list directory or state cannot be used.",
     Exit.UNREACHABLE: "clsync ctl: no daemon answers at the control socket, or not in time, or there is no right to ask.",
     Exit.REFUSED: "clsync ctl: the daemon has answered that it cannot do this.",
     Exit.PRIVILEGE: "An identity or a confinement that was asked for cannot be had.",
@@ -140,13 +142,15 @@ _SIGNALS = {
     "`HUP`": "Read the rules file again, watch the tree by the new rules, and compare everything. The configuration is"
     " not read again. If the new file is wrong, the old rules stay in force.",
     "`USR1`": "Nothing; clsync 0.4 collects its threads.",
-    "`USR2` (12)": "Compare everything again.",
+    "`USR2` (12)": "Compare everything with the destinations again, whatever the state says.",
     "`STKFLT` (16)": "Hand over what is pending now, without waiting for the delays.",
+    "`RTMIN` (34)": "Delete what --max-delete has held back, at all destinations.",
 }
 
 _ENVIRONMENT = {
     "`HOME`": "Where `.clsync.conf` is looked for.",
     "`PATH`": "Where handlers are looked for.",
+    "`STATE_DIRECTORY`, `XDG_STATE_HOME`": "See --state-dir.",
     "`TMPDIR`": "Where temporary lists go.",
     "`RSYNC_RSH`": "rsync's remote shell. If it is set, clsync leaves connections to rsync and keeps none of its own.",
     "`CLSYNC_COMPAT`": "As --compat.",
@@ -195,7 +199,9 @@ def manual() -> str:
                 "\\fBclsync\\fR \\fB\\-W\\fR \\fISOURCE\\fR [\\fB\\-D\\fR \\fIDESTINATION\\fR] [\\fIOPTION\\fR]..."
                 " [\\fB\\-\\-\\fR \\fIHANDLER-ARGUMENT\\fR...]\n.br\n"
                 "\\fBclsync ctl\\fR [\\fIOPTION\\fR]... \\fICOMMAND\\fR [\\fIARGUMENT\\fR]...\n.br\n"
-                "\\fBclsync doctor\\fR [\\fIOPTION\\fR]...\n",
+                "\\fBclsync doctor\\fR [\\fIOPTION\\fR]...\n.br\n"
+                "\\fBclsync verify\\fR [\\fB\\-\\-checksum\\fR] [\\fB\\-\\-repair\\fR] [\\fB\\-\\-json\\fR]"
+                " [\\fIOPTION\\fR]...\n",
             ),
             roff.section("DESCRIPTION", *map(roff.paragraph, _DESCRIPTION)),
             roff.section("OPTIONS", *_options()),
@@ -204,9 +210,11 @@ def manual() -> str:
             _rules(),
             _configuration(),
             _control(),
+            _verify(),
             _privileges(),
             _splitting(),
             _sandbox(),
+            _state(),
             roff.section("SIGNALS", roff.items(_SIGNALS.items())),
             roff.section("FILES", *_files()),
             roff.section("EXIT STATUS", *(roff.item(f"`{code:d}`", text) for code, text in EXIT_TEXTS.items())),
@@ -315,9 +323,15 @@ STATUS_TEXTS: Final = {
     " file system.",
     "`pending`, `in_flight`": "How many paths are not known to be equal, and how many of them are being handed over.",
     "`targets`": "Where there are several destinations: an object for each, with `destination`, `mode`, `iteration`,"
-    " `last_sync_at`, `pending`, `in_flight`, `failing`, `paused` and `trouble`. The numbers beside it are those of all"
-    " of them.",
+    " `last_sync_at`, `pending`, `in_flight`, `failing`, `paused`, `held_back`, `scrubbed_at`, `scrub_found` and `trouble`."
+    " The numbers beside it are those of all of them.",
+    "`scrubbed_at`, `scrub_found`": "When the last pass of --scrub-rate ended, in seconds since 1970 (null: none has), and"
+    " how many paths differed.",
+    "`state_dir`, `state_dirty`, `unflushed`, `state_lost`": "Where the state is (see STATE), null where there is"
+    " none; how many paths it has that a destination may not hold, and how many, with the directories that hold them, a"
+    " loss of power may undo; why the next start compares everything, or null.",
     "`paused`": "Whether nothing is handed over, because of `clsync ctl pause`.",
+    "`held_back`": "How many entries are left at the destination though the source does not have them (--max-delete).",
     "`trouble`": "Why nothing at all can be synced now, or null.",
     "`failing`, `failures`": "How many paths failed last time, and `path` and `reason` of the first 20. Bytes that are no"
     " text are lone surrogates.",
@@ -352,6 +366,44 @@ def _control() -> str:
             " everything. The protocol is the text protocol of clsync 0.4, so its library talks to this"
             " daemon, and `clsync ctl` to that of clsync 0.4. At most 64 clients are connected; one more sends away the"
             " one that has rested longest."
+        ),
+    )
+
+
+def _verify() -> str:
+    options = ((f"`--{o.name}`", f"{o.help[:1].upper()}{o.help[1:]}. {o.details}".strip()) for o in verify.OPTIONS)
+    return roff.section(
+        "VERIFY",
+        roff.paragraph(
+            "`clsync verify`, where `verify` is the first word of the command line, compares each destination with"
+            " the watched directory and prints a line for each path that differs: what is missing or extra there, or"
+            " which of type, content, size, mtime, mode, owner, group, xattrs and hard links. It takes the options of"
+            " the daemon, so that both speak of the same, and these, which are not abbreviated:"
+        ),
+        roff.items(options),
+        roff.paragraph(
+            "If a daemon answers at --socket, it does the work: what differs is told only if it differs still when"
+            " everything that was on its way has arrived, and nothing has happened to it while it was looked at again."
+            " A path that changes all the time is left alone, and counted. The source is compared with the state as"
+            " well, in lines of `index`; what is to be handed over goes through the daemon. Without a daemon a repair"
+            " hands over nothing but what differs, and what changes meanwhile; a daemon that runs without a socket,"
+            " and has a state, is noticed and left in peace."
+        ),
+        roff.paragraph(
+            "What the rules reject does not count, nor what the destination cannot hold. A repair deletes no more"
+            " than --max-delete allows. A local destination is compared by a process of low priority, any other one,"
+            " or one for which the handler's arguments are your own, by dry runs of rsync: these do not see files that"
+            " have become one at the destination and look alike, and with a rate no hard links across directories."
+            " Exit code 0: all agree, or do so by now; 3: something differs; 4: a destination could not be compared."
+        ),
+        roff.paragraph(
+            "--scrub-rate lets the daemon do the same all the time, slowly. `clsync ctl status` tells when the last"
+            " pass ended, and how much it found."
+        ),
+        roff.example(
+            "clsync verify -W /srv/data -D /mnt/mirror\n"
+            "clsync verify -K www --checksum --repair\n"
+            "clsync -W /srv/data -D /mnt/mirror --scrub-rate=500"
         ),
     )
 
@@ -476,11 +528,57 @@ def _splitting() -> str:
     )
 
 
+def _state() -> str:
+    return roff.section(
+        "STATE",
+        roff.paragraph(
+            "With a state (--state-dir), clsync remembers what each destination is confirmed to hold, and what it has"
+            " begun to hand over. The next start compares the watch directory with that, by metadata alone and without a"
+            " look at the destination, and hands over what differs: a *warm start*. It counts as the initial sync: the"
+            " phase is `initsync` until everything that differs was handed over once, its batches count as one for"
+            " --max-iterations, also if there were none, and `clsync wait` waits for it. Names that the kernel has lost"
+            " (queue overflow) and everything that was not watched for a while are found in the same way."
+        ),
+        roff.paragraph(
+            "There is a state by default where clsync itself makes the destination equal: in mode copy, and in mode"
+            " rsyncdirect with rsync and the lists of clsync. There is none with --compat, --ignore-exitcode,"
+            " --skip-initialsync, --chroot, --mountpoints, nor with --full-initialsync beside rules: to ask"
+            " for one there is an error. Such a run lets the next one with a state compare everything."
+        ),
+        roff.paragraph(
+            "With --splitting the part without rights keeps the state, and its directory belongs to that user. The"
+            " directories above must let others pass (mode 0711). When clsync is started without --splitting again, such a"
+            " state is removed, and everything is compared."
+        ),
+        roff.paragraph(
+            "The state survives being killed at any instant. Another source, destination, file of rules or handler makes"
+            " it void; one that is damaged is set aside. Everything is compared then, and the state made anew. What"
+            " changes at a destination without clsync is not noticed: signal USR2 compares everything, as does a start"
+            " without the state's directory. An empty local destination is noticed."
+        ),
+        roff.paragraph(
+            "What was confirmed is flushed ten seconds after the start and every 30 seconds, if there is anything: the"
+            " source, and local destinations, by syncfs(2). What was confirmed since is handed over again after the next"
+            " boot."
+            " A remote host is not asked: what it has lost with its power is found by USR2."
+        ),
+        roff.paragraph(
+            "Where changes are found by looking at intervals (--monitor=poll), a file that came and went between two looks"
+            " may stay at the destination until everything is compared."
+        ),
+    )
+
+
 def _files() -> list[str]:
     return [
         roff.item(
             ", ".join(f"`{name}`" for name in ("~/.clsync.conf", *map(bytes.decode, CONFIG_FILES))),
             "See CONFIGURATION.",
+        ),
+        roff.item(
+            "`/var/lib/clsync/*/`, `~/.local/state/clsync/*/`",
+            "What is known of destinations (--state-dir): `state.db`, `state.mark`; `state.db.aside`: one that could not be"
+            " used.",
         ),
         roff.item("`$TMPDIR/clsync-*/`", "List files, if the handler's arguments ask for them and -L is not given."),
     ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from clsync.options.help import spelled
-from clsync.options.reference import default_cell, later_lines, old_default_cell, retired_lines
+from clsync.options.reference import default_cell, later_lines, old_default_cell, retired_lines, row
 from clsync.options.table import OPTIONS
 
 _INTRODUCTION: Final = """\
@@ -162,4 +162,4 @@ def migration() -> str:
 def _defaults() -> Iterator[str]:
     for option in OPTIONS:
         if old := old_default_cell(option):
-            yield f"| `{spelled(option).strip()}` | {default_cell(option)} | {old} | {option.help} |"
+            yield row(f"`{spelled(option).strip()}`", default_cell(option), old, option.help)

@@ -43,7 +43,11 @@ def _groups() -> Iterator[str]:
 
 def _row(option: Option) -> str:
     meaning = _sentence(option.help) + (f" {option.details}" if option.details else "")
-    cells = (f"`{spelled(option).strip()}`", default_cell(option), old_default_cell(option), meaning)
+    return row(f"`{spelled(option).strip()}`", default_cell(option), old_default_cell(option), meaning)
+
+
+def row(*cells: str) -> str:
+    """Return a row of a table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

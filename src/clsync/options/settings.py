@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from clsync.errors import Exit, OperatorError
 from clsync.options import values
+from clsync.options.brake import Brake
 from clsync.options.commandline import Given, means_nothing, not_yet, read_command_line
 from clsync.options.configfile import Block as ConfigBlock
 from clsync.options.configfile import ConfigFile, parse_config
@@ -71,6 +72,10 @@ class Settings:
     timeout_sync: float
     threading: str
     max_parallel: int
+    max_delete: PerTarget[Brake]
+    accept_target: int
+    scrub_rate: PerTarget[int]
+    scrub_checksum: int
     bwlimit: PerTarget[int]
     nice: PerTarget[int]
     io_class: PerTarget[str]
@@ -131,6 +136,7 @@ class Settings:
     socket_own: bytes | None
     socket_auth: str
     dump_dir: bytes | None
+    state_dir: bytes | None
     config_file: bytes | None
     config_block: bytes
     custom_signals: Mapping[int, bytes]
@@ -530,12 +536,17 @@ def check(settings: Settings) -> None:
         raise OperatorError(
             f"--sync-handler {shown(s.sync_handler)} without a mode", "add --mode=direct, simple, shell or rsyncshell"
         )
-    for name in ("bwlimit", "nice", "io-class"):
+    for name in ("max-delete", "scrub-rate", "bwlimit", "nice", "io-class"):
         for destination, _ in getattr(s, BY_NAME[name].key).some:
             if destination not in s.destinations:
                 raise OperatorError(
                     f"--{name}: {shown(destination)} is no destination", "name it as --destination-dir does"
                 )
+    if s.scrub_rate and s.is_split:
+        raise OperatorError(
+            "--scrub-rate and --splitting exclude each other",
+            "the part that compares would need the rights of the other one: leave one of them out",
+        )
     if s.bwlimit and s.mode in ("direct", *PROGRAM_MODES):
         raise OperatorError(f"--bwlimit has no meaning in mode {s.mode}", "the handler has to limit itself")
     if s.mode == "copy" and (s.sync_handler is not None or s.arguments is not None):

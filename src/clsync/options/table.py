@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Final
 
 from clsync.options import pertarget, values
+from clsync.options.brake import NO_BRAKE, USUAL
 from clsync.options.hours import Hours
 from clsync.options.pertarget import PerTarget
 from clsync.options.values import Parser
@@ -247,8 +248,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "fields of which one has to change",
         "FIELD[,FIELD...]",
         "What an event names is handed over only if one of these fields of lstat(2) differs from when it was handed over"
-        " because of an event last time, or something came, went or was replaced. `*`: all but nlink. rsync and the"
-        " copier compare content then before they write, so that two directories can be kept equal both ways.",
+        " because of an event last time, or something came, went or was replaced. `*`: all but nlink. Spares two"
+        " daemons that keep two directories equal both ways from comparing most of what the other one has written.",
         completes=" ".join(SIGNATURE_FIELDS),
     ),
     Option(
@@ -299,6 +300,54 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "most batches on their way at a time",
         "N",
         "Of all destinations together, where there are several.",
+    ),
+    Option(
+        "max-delete",
+        "",
+        _V,
+        pertarget.parser(values.brake),
+        PerTarget(USUAL),
+        _HOW,
+        "most entries that are deleted because they are not found",
+        "[DEST=]N|N%|none",
+        "When everything is compared (at the start, after an overflow, when rules change), what the source does not have is"
+        " deleted at the destination. If that is more than so many entries, or than so much of what the destination is"
+        " known to hold, nothing is deleted for that reason, and all else is synced. `clsync ctl accept`, or signal RTMIN,"
+        " lets it go; before a destination is known, a terminal is asked. What the kernel has reported as deleted is never"
+        " held back. Without the option: 1000 entries, or half of what the destination holds if that is more; nothing is"
+        " held back under --compat, nor where the handler's arguments are your own. With a destination before it, as"
+        " --destination-dir names it, for that one alone. May be repeated.",
+        old_default=PerTarget(NO_BRAKE),
+    ),
+    _flag(
+        "accept-target",
+        "",
+        _HOW,
+        "let the first full sync delete what it wants at the destination",
+        "However much --max-delete says.",
+    ),
+    Option(
+        "scrub-rate",
+        "",
+        _V,
+        pertarget.parser(values.entries),
+        PerTarget(),
+        _HOW,
+        "entries a second that are compared in the background",
+        "[DEST=]N",
+        "All of the destination is compared with the watched directory, one pass after the other, by a process of low"
+        " priority. What differs, though nothing has changed, is handed over again, and named in a warning; what it would"
+        " delete is held back as --max-delete says. The start of a process counts as 5000 entries. 0 or nothing: off. It"
+        " rests while nothing can be handed over. May be repeated, as --bwlimit. In modes rsyncdirect (without list files)"
+        " and copy; not with --splitting. See VERIFY.",
+    ),
+    _flag(
+        "scrub-checksum",
+        "",
+        _HOW,
+        "compare content in the background, too",
+        "Of files of equal size and mtime. 64 KiB of it count as one entry of --scrub-rate; over a network rsync reads"
+        " as fast as it can.",
     ),
     Option(
         "bwlimit",
@@ -885,6 +934,22 @@ OPTIONS: Final[tuple[Option, ...]] = (
         completes="dir",
     ),
     Option(
+        "state-dir",
+        "",
+        _V,
+        values.string,
+        b"auto",
+        _SAY,
+        "directory for what is known of the destinations",
+        "DIR|auto|none",
+        "It survives this run: the next one compares the watched directory with it, by metadata alone, and hands over what"
+        " differs. Each watched directory with its destinations has a directory of its own there. `auto`: below"
+        " $STATE_DIRECTORY where that is set (systemd.exec(5)), /var/lib/clsync of root, $XDG_STATE_HOME/clsync of others."
+        " `none`: the destinations are compared at each start, as in clsync 0.4. See STATE.",
+        completes="dir",
+        old_default=b"none",
+    ),
+    Option(
         "config-file",
         "H",
         _V,
@@ -967,7 +1032,7 @@ FIXED: Final = frozenset(
     " socket-own socket-auth uid gid preserve-capabilities inherit-capabilities privileged-uid privileged-gid"
     " sync-handler-uid sync-handler-gid chroot pivot-root mountpoints detach-network detach-ipc detach-miscellanea"
     " seccomp-filter forbid-devices cgroup-group-name cgroup-memory cgroup-pids cgroup-cpu sandbox dry-run splitting"
-    " secure-splitting check-execvp-arguments add-permitted-hook-files".split()
+    " secure-splitting check-execvp-arguments add-permitted-hook-files state-dir scrub-rate scrub-checksum".split()
 )
 """What cannot be changed while clsync runs."""
 

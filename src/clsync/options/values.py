@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from clsync.options.brake import NO_BRAKE, Brake
 from clsync.options.hours import Hours
 from clsync.options.hours import parse as parse_hours
 
@@ -307,6 +308,23 @@ def rate(text: bytes) -> int:
     number = strtol(text[:-1] if unit else text)
     _within(number, 1, _OFF_T_MAX >> 30)
     return number * (unit or 1 << 10)
+
+
+def entries(text: bytes) -> int:
+    """Parse a number of entries a second; 0: none."""
+    number = strtol(text)
+    _within(number, 0, _OFF_T_MAX >> 30)
+    return number
+
+
+def brake(text: bytes) -> Brake:
+    """Parse how much may be deleted: a number of entries, a percentage, or `none`."""
+    if text == b"none":
+        return NO_BRAKE
+    percent = text.endswith(b"%")
+    number = strtol(text.removesuffix(b"%"))
+    _within(number, 0, 100 if percent else _OFF_T_MAX >> 2)
+    return Brake(0, number / 100) if percent else Brake(number, 0.0)
 
 
 def niceness(text: bytes) -> int:

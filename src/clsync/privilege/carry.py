@@ -7,6 +7,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from clsync.errors import Exit, OperatorError
@@ -114,13 +115,18 @@ class Confinement:
         if self.plan.identity is not None:
             self._take(self.plan.identity)
 
-    def become_worker(self, *, alone: bool) -> None:
+    def become_worker(
+        self, *, alone: bool, room: bytes | None = None, last: Callable[[], None] | None = None
+    ) -> None:
         """Give up, in this thread and those that it starts, all rights for good. Raises OperatorError.
 
-        `alone`: in a process of its own, which never starts a process or a thread.
+        `alone`: in a process of its own, which never starts a process or a thread, unless `last` does, which is called
+        while that can be done. `room`: a directory that it keeps files in.
         """
         assert self.plan.worker is not None
-        self._take(self.plan.worker)
+        self._take(replace(self.plan.worker, room=room))
+        if last is not None:
+            last()
         if alone:
             self.forget()
             resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
@@ -148,9 +154,14 @@ class Confinement:
             self._group = None
 
     def _assign(self, others: bool) -> None:
-        who = self.plan.roles
+        who, worker = self.plan.roles, self.plan.worker
         roles.assign(
-            own=who.own, programs=who.programs if others else None, starter=who.starter, scanning=who.scanning
+            own=who.own,
+            programs=who.programs if others else None,
+            starter=who.starter,
+            scanning=who.scanning,
+            keeper=worker.ids if worker is not None else None,
+            keeping=who.keeping,
         )
         sandbox.use(self.plan.sandbox.used)
 
@@ -274,4 +285,5 @@ def _give_up(step: GiveUp) -> None:
         credentials.become(step.ids, nothing)
     credentials.no_new_privileges()
     if step.no_files:
-        landlock.restrict(_OF_WORKER, network=False, handled=_REFUSED_TO_WORKER)
+        room = (landlock.Allowed(step.room, landlock.WRITE),) if step.room is not None else ()
+        landlock.restrict((*_OF_WORKER, *room), network=False, handled=_REFUSED_TO_WORKER)

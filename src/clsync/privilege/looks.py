@@ -6,12 +6,14 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Final, NamedTuple
 
 from clsync.core.classify import NOT_PLAIN, Plain
+from clsync.core.listing import RECORD_SIZE, Records, record_of
+from clsync.core.listing import unpacked as unpacked_record
 from clsync.privilege.wire import Refused
 
 _RECORD: Final = struct.Struct("<iIQQQIIQqQQqqq")
@@ -76,6 +78,39 @@ def unpacked_plain(data: bytes, count: int) -> Iterator[Plain]:
     if len(data) != count * _PLAIN.size:
         raise Refused("an answer of the wrong length")
     return _PLAIN.iter_unpack(data)
+
+
+def packed_records(found: Iterable[os.stat_result | OSError | None]) -> bytes:
+    """Return the records (`core.listing`) of what stands at paths, if it is plain."""
+    stands, regular = os.stat_result, stat.S_IFREG >> 12
+    records = [
+        record_of(one, _FAR)
+        if isinstance(one, stands) and one.st_nlink == 1 and one.st_mode >> 12 == regular
+        else _NO_RECORD
+        for one in found
+    ]
+    return b"".join(records)
+
+
+_FAR: Final = 1 << 62
+_NO_RECORD: Final = bytes(RECORD_SIZE)
+
+
+def unpacked_records(data: bytes, paths: Sequence[bytes], young_ns: int, records: Records) -> Iterator[Plain]:
+    """Yield what these records say, and note those of plain files. Raises Refused if there are not as many.
+
+    `young_ns`: see `core.listing.record_of`.
+    """
+    if len(data) != len(paths) * RECORD_SIZE:
+        raise Refused("an answer of the wrong length")
+    for at, path in enumerate(paths):
+        record = data[at * RECORD_SIZE : (at + 1) * RECORD_SIZE]
+        if record == _NO_RECORD:
+            yield NOT_PLAIN
+            continue
+        seen = unpacked_record(record)
+        (records.settled if seen.ctime_ns < young_ns else records.young)[path] = record
+        yield seen.size, seen.mtime_ns, seen.ctime_ns
 
 
 def unpacked(data: bytes, count: int) -> Iterator[Seen]:

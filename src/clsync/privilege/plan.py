@@ -174,12 +174,15 @@ class GiveUp(Step):
     """Read no file, run no program, and remove nothing (Landlock)."""
     local: bool = False
     """Have no sockets but local ones, and none of the worst system calls (seccomp), also where all others are kept."""
+    room: bytes | None = None
+    """A directory that it keeps files of its own in, all the same."""
 
     @property
     def text(self) -> str:
         """Say what is done."""
         more = ", no network" if self.local or not self.network else ""
-        more += ", no files to read (Landlock)" if self.no_files else ""
+        but = f" but in {shown(self.room)}" if self.room is not None else ""
+        more += f", no files to read (Landlock){but}" if self.no_files else ""
         return f"be user {self.ids.uid}, group {self.ids.gid}, without capabilities{more}, in the part that has no rights"
 
 
@@ -195,6 +198,8 @@ class Roles:
     """Capabilities of our own processes that look at the tree."""
     others: bool
     """Handlers have rights that clsync itself gives up."""
+    keeping: int = 0
+    """Capabilities of processes that look at the tree for a part without rights."""
 
 
 class LeftOut(NamedTuple):
@@ -248,7 +253,8 @@ def make_plan(s: Settings, machine: Machine, accounts: Accounts) -> Plan:
     # The part with rights has all that our own work at the destination takes, unless other ones are named.
     limited = kept != machine.permitted and (worker is None or "preserve-capabilities" in s.given)
     others = programs != own or (limited and not own.uid)
-    roles = Roles(own, programs, machine.ids, kept & _READING if own.uid else 0, others)
+    keeping = kept & _READING if worker is not None else 0
+    roles = Roles(own, programs, machine.ids, kept & _READING if own.uid else 0, others, keeping)
     sandbox = _sandbox(s, machine, programs, kept)
     if worker is not None:
         wanted = s.sandbox != {"off"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
@@ -48,15 +49,21 @@ def raise_error(frame: Frame) -> NoReturn:
 
 
 class Caller:
-    """Asks, and waits for the answer; one question at a time."""
+    """Asks, and waits for the answer; one question at a time. For any thread."""
 
     def __init__(self, sock: socket.socket, gone: Callable[[], NoReturn]) -> None:
         """`gone` is called where nobody answers any more."""
         self._socket, self._gone = sock, gone
         self._frames = Frames()
         self._number = 0
-        self.descriptors: list[int] = []
-        """Those that came with the last answer."""
+        self._turn = threading.Lock()
+        self._came = threading.local()
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Those that came with the last answer to this thread."""
+        came: list[int] = self._came.descriptors
+        return came
 
     def call(self, op: Op, *values: Any, descriptor: int = -1) -> list[Any]:
         """Ask; return the values of the answer. Raises OSError and OperatorError, as the other side did.
@@ -67,9 +74,13 @@ class Caller:
 
     def collect(self, op: Op, *values: Any, descriptor: int = -1) -> tuple[list[list[Any]], list[Any]]:
         """Ask; return the parts of the answer, and the values of its end (see `call`)."""
+        with self._turn:
+            return self._collect(op, values, descriptor)
+
+    def _collect(self, op: Op, values: Sequence[Any], descriptor: int) -> tuple[list[list[Any]], list[Any]]:
         signature = SIGNATURES[op]
         self._number = (self._number + 1) & 0xFFFFFFFF
-        self.descriptors = []
+        self._came.descriptors = []
         parts = []
         try:
             question = framed(op, Kind.REQUEST, self._number, pack(signature.request, *values))
@@ -99,7 +110,7 @@ class Caller:
             data, descriptors, _, _ = socket.recv_fds(self._socket, _CHUNK, _MOST_DESCRIPTORS)
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, False)
-            self.descriptors += descriptors
+            self._came.descriptors += descriptors
             if not data:
                 self._gone()
             self._frames.feed(data)

@@ -42,6 +42,8 @@ KEPT: Final = mask(
 """What making files equal takes."""
 KEPT_FOR_NAMES: Final = mask(("CAP_SYS_ADMIN",))
 """For attributes whose names begin with `trusted.` (xattr(7))."""
+_LISTING: Final = mask(("CAP_DAC_READ_SEARCH",))
+"""What listing closed directories takes."""
 NEEDED_BY_RSYNC: Final = frozenset(
     "execve execveat mknod mknodat setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset"
     " chroot personality".split()
@@ -92,6 +94,15 @@ def copy_sandbox() -> Sandbox | None:
     layers = sandbox.usable() - {"mounts"} | {"capabilities"}
     calls = _filter(layers, network=False, without=NEEDED_BY_COPIES)
     return Sandbox(layers, _BASICS, (), None, network=False, capabilities=KEPT | KEPT_FOR_NAMES, filter=calls)
+
+
+def scan_sandbox() -> Sandbox | None:
+    """Return what a process that lists the watched tree can do, besides that; None where there are no sandboxes."""
+    if not sandbox.usable():
+        return None
+    layers = sandbox.usable() - {"mounts"} | {"capabilities"}
+    calls = _filter(layers, network=False, without=frozenset())
+    return Sandbox(layers, (), (), None, network=False, capabilities=_LISTING, filter=calls)
 
 
 def _filter(layers: frozenset[str], *, network: bool, without: frozenset[str]) -> bytes:

@@ -56,6 +56,11 @@ class Op(IntEnum):
     DUMP = 13
     LOOK_PLAIN = 14
     HEAR = 15
+    STATE_SCAN = 16
+    TARGET_EMPTY = 17
+    TARGET_ONLY_THERE = 18
+    FLUSH = 19
+    LOOK_RECORDS = 50
     MONITOR_OPEN = 20
     MONITOR_ARM = 21
     MONITOR_DRAIN = 22
@@ -102,6 +107,7 @@ SIGNATURES: Final = {
     Op.IDENTITY: Signature("u", "uuyuu"),
     Op.LOOK: Signature("uP", "y"),
     Op.LOOK_PLAIN: Signature("uP", "y"),
+    Op.LOOK_RECORDS: Signature("uP", "y"),
     Op.LIST: Signature("uP", "u"),
     Op.LIST_NEXT: Signature("u", "b", "uuPy"),
     Op.SHOWN_TWICE: Signature("u", "U"),
@@ -112,6 +118,10 @@ SIGNATURES: Final = {
     Op.STANDBY: Signature("", "b"),
     Op.DUMP: Signature("o"),
     Op.HEAR: Signature(""),
+    Op.STATE_SCAN: Signature("by", "u"),
+    Op.TARGET_EMPTY: Signature("u", "b"),
+    Op.TARGET_ONLY_THERE: Signature("uP", "", "P"),
+    Op.FLUSH: Signature("u", "b"),
     Op.MONITOR_OPEN: Signature("y", "u"),
     Op.MONITOR_ARM: Signature("u", "b"),
     Op.MONITOR_LOOK: Signature("u"),
@@ -127,10 +137,10 @@ SIGNATURES: Final = {
     Op.MONITOR_COMPARED: Signature("uPi"),
     Op.MONITOR_CLOSE: Signature("u"),
     Op.HANDLER_OPEN: Signature("uuu", "biobb"),
-    Op.HANDLER_BATCH: Signature("uuubsuy"),
+    Op.HANDLER_BATCH: Signature("uuubsuiy"),
     Op.HANDLER_ENTRIES: Signature("uPI"),
     Op.HANDLER_LINKED: Signature("uP"),
-    Op.HANDLER_SYNC: Signature("u", "ssi", "sPT"),
+    Op.HANDLER_SYNC: Signature("u", "ssiu", "sPT"),
     Op.HANDLER_STEPS: Signature("uIPP"),
     Op.HANDLER_RENAME: Signature("uy", "uUP"),
     Op.HANDLER_STOP: Signature("u"),

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from clsync.core.changes import DOUBT, NAME
-from clsync.core.listing import PART, SELF, changes, pack_part, unpack_part
-from clsync.core.paths import join
+from clsync.core.listing import PART, SELF, DamagedListing, changes, pack_part, unpack_part
+from clsync.core.paths import join, leads_out
 from clsync.state import index
 from clsync.state.walker import Directory
 
@@ -49,6 +49,8 @@ def compare(rows: sqlite3.Connection, directory: Directory, tell: Callable[[byte
             if own & NAME:
                 return Seen([], linked, entries)
         for name, bits in differing.items():
+            if leads_out(name):
+                raise DamagedListing(directory.path)
             tell(join(directory.path, name), bits)
         below += [name for name in seen.directories if name not in differing]
     if not known:

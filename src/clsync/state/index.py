@@ -14,9 +14,10 @@ from clsync.core.listing import (
     Signature,
     change,
     changes,
+    entries_in,
+    is_directory,
+    own_record,
     pack_part,
-    packed,
-    present,
     unpack_part,
     unpacked,
 )
@@ -47,6 +48,22 @@ def parts_in(rows: sqlite3.Connection, path: bytes) -> Iterator[tuple[bytes, byt
 def put(rows: sqlite3.Connection, listings: Iterable[tuple[bytes, Parts]]) -> None:
     """Write whole listings of directories that are not in the index. Raises sqlite3.Error."""
     rows.executemany(_PUT, ((path, first, part) for path, parts in listings for first, part in parts))
+
+
+def objects(rows: sqlite3.Connection, tops: Iterable[bytes]) -> int:
+    """Return how many entries there are below some directories, none of which lies below another. Raises sqlite3.Error."""
+    count = 0
+    for top in tops:
+        where, keys = ("path = ? OR (path >= ? AND path < ?)", (top, *below(top))) if top else ("?", (1,))
+        for first, head in rows.execute(f"SELECT first, substr(entries, 1, 8) FROM listing WHERE {where}", keys):
+            count += entries_in(head) - (first == SELF)
+    return count
+
+
+def directories(rows: sqlite3.Connection) -> Iterator[tuple[bytes, bytes]]:
+    """Yield all directories with their own records. Raises sqlite3.Error."""
+    for path, part in rows.execute("SELECT path, entries FROM listing WHERE first = ?", (SELF,)):
+        yield path, own_record(part)
 
 
 def forget(rows: sqlite3.Connection, path: bytes) -> None:
@@ -105,39 +122,67 @@ def _write_part(
         rows.execute(_PUT, (path, cut[0], pack_part(path, cut, [entries[name] for name in cut])))
 
 
-def confirm(rows: sqlite3.Connection, signatures: Mapping[bytes, Signature | None]) -> dict[bytes, int]:
-    """Let the index say of some paths what they are; None: nothing stands there.
+def confirm(rows: sqlite3.Connection, seen: Mapping[bytes, bytes | None], *, tell: bool = True) -> dict[bytes, int]:
+    """Let the index say of some paths what they are, by their records; None: nothing stands there.
 
-    Return the paths that it said else of, with what has changed (`core.changes`). Raises sqlite3.Error or DamagedListing.
+    Return the paths that it said else of, with what has changed (`core.changes`), if somebody is to be told. Raises
+    sqlite3.Error or DamagedListing.
     """
     wanted: dict[bytes, dict[bytes, bytes | None]] = {}
-    for path, signature in signatures.items():
+    here, names = b"", dict[bytes, bytes | None]()
+    for path, record in seen.items():
+        up, _, name = path.rpartition(b"/")
+        is_dir = record is not None and is_directory(record)
         if path:
-            names = wanted.setdefault(parent(path), {})
-            names[path.rpartition(b"/")[2]] = None if signature is None else present(signature)
-        if signature is not None and signature.is_dir:
-            wanted.setdefault(path, {})[SELF] = packed(signature)
+            if up != here or not names:  # neighbours mostly
+                here, names = up, wanted.setdefault(up, {})
+            names[name] = A_DIRECTORY if is_dir else record
+        if is_dir:
+            wanted.setdefault(path, {})[SELF] = record
     changed: dict[bytes, int] = {}
     for directory, names in wanted.items():
-        for name, old in update(rows, directory, names).items():
+        before = update(rows, directory, names)
+        # Also below what was no directory: a listing may be known whose directory is not.
+        holds = any(before.values()) and _holds_listings(rows, directory)
+        for name, old in before.items():
             path = join(directory, name)
-            changed[path] = changed.get(path, 0) | change(old, names[name])
-            if name != SELF and old is not None:
-                forget(rows, path)  # it may have been a directory
+            if tell:
+                changed[path] = changed.get(path, 0) | change(old, names[name])
+            if holds and name != SELF and old is not None:
+                forget(rows, path)
     return changed
 
 
-def superseded(rows: sqlite3.Connection, signatures: Mapping[bytes, Signature | None]) -> set[bytes]:
-    """Return the paths of which the index has a later signature than these. Raises sqlite3.Error or DamagedListing."""
+def _holds_listings(rows: sqlite3.Connection, directory: bytes) -> bool:
+    """Tell whether anything below a directory has a listing: in most directories there are files alone."""
+    where, keys = ("path >= ? AND path < ?", below(directory)) if directory else ("path > ?", (b"",))
+    return rows.execute(f"SELECT 1 FROM listing WHERE {where} LIMIT 1", keys).fetchone() is not None
+
+
+def superseded(rows: sqlite3.Connection, seen: Mapping[bytes, bytes | None]) -> set[bytes]:
+    """Return the paths of which the index has a later record than these. Raises sqlite3.Error or DamagedListing."""
     found = set()
-    for path, signature in signatures.items():
-        if signature is None:
+    for path, record in seen.items():
+        if record is None:
             continue
-        directory, name = (path, SELF) if signature.is_dir else (parent(path), path.rpartition(b"/")[2])
+        directory, name = (path, SELF) if is_directory(record) else (parent(path), path.rpartition(b"/")[2])
         part = rows.execute(_PART, (directory, name)).fetchone()
         known = unpack_part(directory, part[2]).get(name) if part is not None else None
-        if known is not None and unpacked(known).is_later_than(signature):
+        if known is not None and unpacked(known).is_later_than(unpacked(record)):
             found.add(path)
+    return found
+
+
+def noted(rows: sqlite3.Connection, paths: Iterable[bytes]) -> dict[bytes, Signature]:
+    """Return what the index says of some paths, of those it knows. Raises sqlite3.Error or DamagedListing."""
+    found = {}
+    for path in paths:
+        for directory, name in ((path, SELF), (parent(path), path.rpartition(b"/")[2])):
+            part = rows.execute(_PART, (directory, name)).fetchone()
+            record = unpack_part(directory, part[2]).get(name) if part is not None else None
+            if record is not None:
+                found[path] = unpacked(record)
+                break
     return found
 
 

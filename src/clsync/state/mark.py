@@ -6,15 +6,24 @@ numbered, and the last number is here as well.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import struct
+import time
 import zlib
 from typing import Final, NamedTuple
 
 _MAGIC: Final = b"clsync m"
 _FORMAT: Final = struct.Struct("<8s16sQQI")
 _SUM: Final = struct.Struct("<I")
+
+
+FILE: Final = b"state.mark"
+
+
+_LOOK: Final = 0.02
 
 
 class Held(Exception):
@@ -35,17 +44,29 @@ class Marked(NamedTuple):
 class Mark:
     """The open and locked file."""
 
-    def __init__(self, path: bytes) -> None:
-        """Open it, made where it is not there. Raises Held or OSError."""
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    def __init__(self, path: bytes, patience: float = 0.0) -> None:
+        """Open it, made where it is not there; wait for another process up to `patience` seconds.
+
+        Raises Held or OSError.
+        """
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._file)
-            raise Held from None
-        except OSError:
+            _demand_plain(self._file)
+            self._hold(time.monotonic() + patience)
+        except BaseException:
             os.close(self._file)
             raise
+
+    def _hold(self, until: float) -> None:
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise Held from None
+                time.sleep(_LOOK)
+            else:
+                return
 
     def read(self) -> Marked | None:
         """Return what it says; None where it says nothing, or nothing to be trusted. Raises OSError."""
@@ -74,3 +95,21 @@ class Mark:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def _demand_plain(file: int) -> None:
+    """See that an open file has no other name: who made it may not be who writes it. Raises OSError."""
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        raise OSError(errno.EPERM, "something else stands in its place")
+
+
+def distrust(directory: bytes) -> None:
+    """Let the next run not trust the state in a directory, if there is one. Raises Held or OSError."""
+    path = os.path.join(directory, FILE)
+    if os.path.lexists(path):
+        mark = Mark(path)
+        try:
+            mark.clear()
+        finally:
+            mark.close()

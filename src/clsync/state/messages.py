@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
-SETTINGS: Final = b"S"
-"""To a scanner, once: mode, level of one file system, file of the state, then the text of the rules."""
+from clsync.kernel.sandbox import Sandbox
+
+COMPARE: Final = b"compare"
+RECORD: Final = b"record"
+
+
+class Order(NamedTuple):
+    """What a scanner finds at its standard input: who starts it says what it does, not who drives it."""
+
+    mode: bytes
+    one_file_system: int
+    """See `state.walker.Scope`."""
+    state: bytes
+    """The file (`Store.path`)."""
+    rules: bytes
+    """The text."""
+    sandbox: Sandbox | None
+    """What it can do besides listing the directories of the tree, and using the state."""
+
+
 WORK: Final = b"W"
 """Directories to be scanned with all that is below them."""
 SHARE: Final = b"G"

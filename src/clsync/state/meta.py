@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-_FIXED: Final = struct.Struct("<16sQQQQ")
+_FIXED: Final = struct.Struct("<16sQQQ")
 
 
 class Unusable(Exception):
@@ -25,15 +25,14 @@ class Meta:
     """Of the last run."""
     sequence: int = 0
     """Transactions that count (`state.mark`)."""
-    dirty: int = 0
-    unflushed: int = 0
-    """Rows of these tables."""
+    rows: int = 0
+    """Of the journal."""
     flush: int = 1
     """What is confirmed now is durable when this flush is over."""
 
     def write(self, rows: sqlite3.Connection) -> None:
         """Write the row. Raises sqlite3.Error."""
-        numbers = _FIXED.pack(self.boot, self.sequence, self.dirty, self.unflushed, self.flush)
+        numbers = _FIXED.pack(self.boot, self.sequence, self.rows, self.flush)
         content = numbers + self.identity
         rows.execute("INSERT OR REPLACE INTO meta VALUES (1, ?, ?)", (content, zlib.crc32(content)))
 
@@ -46,8 +45,8 @@ class Meta:
         if len(found[0]) < _FIXED.size or zlib.crc32(found[0]) != found[1]:
             raise Unusable("it is damaged")
         content = found[0]
-        boot, sequence, dirty, unflushed, flush = _FIXED.unpack_from(content)
-        return cls(content[_FIXED.size :], boot, sequence, dirty, unflushed, flush)
+        boot, sequence, count, flush = _FIXED.unpack_from(content)
+        return cls(content[_FIXED.size :], boot, sequence, count, flush)
 
 
 def checksum(*fields: bytes | float) -> int:

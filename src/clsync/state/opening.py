@@ -10,13 +10,16 @@ from clsync.core.paths import shown
 from clsync.errors import Exit, OperatorError
 from clsync.kernel import places
 from clsync.state import schema
+from clsync.state.journal import Journal
+from clsync.state.mark import FILE as MARK
 from clsync.state.mark import Held, Mark
 from clsync.state.meta import Meta, Unusable, checksum
 
 FILE: Final = b"state.db"
-_MARK: Final = b"state.mark"
 _NEW: Final = b"state.db.new"
 _ASIDE: Final = b"state.db.aside"
+_PATIENCE: Final = 3.0
+"""Seconds to wait for one who holds the state: a part of a daemon that was killed may be on its way out."""
 _OF_THE_PLACE: Final = frozenset(
     (
         sqlite3.SQLITE_BUSY,
@@ -49,7 +52,7 @@ def lock(directory: bytes) -> Mark:
             Exit.FILES,
         ) from None
     try:
-        return Mark(os.path.join(directory, _MARK))
+        return Mark(os.path.join(directory, MARK), _PATIENCE)
     except Held:
         raise OperatorError(
             f"another process uses the state in {shown(directory)}",
@@ -58,7 +61,10 @@ def lock(directory: bytes) -> Mark:
         ) from None
 
 
-def open_or_make(directory: bytes, mark: Mark, identity: bytes, boot: bytes) -> tuple[sqlite3.Connection, Meta, str]:
+Opened = tuple[sqlite3.Connection, Meta, Journal]
+
+
+def open_or_make(directory: bytes, mark: Mark, identity: bytes, boot: bytes) -> tuple[*Opened, str]:
     """Return the state in a directory, or an empty one; and why the one that was there could not be used.
 
     Raises OSError or sqlite3.Error where there can be none here.
@@ -76,10 +82,11 @@ def open_or_make(directory: bytes, mark: Mark, identity: bytes, boot: bytes) -> 
             found = f"it is damaged ({error})"
         _set_aside(directory)
     mark.clear()
-    return _made(directory, identity, boot), Meta(identity, boot), found
+    rows = _made(directory, identity, boot)
+    return rows, Meta(identity, boot), Journal(rows), found
 
 
-def _checked(path: bytes, mark: Mark, identity: bytes, boot: bytes) -> tuple[sqlite3.Connection, Meta]:
+def _checked(path: bytes, mark: Mark, identity: bytes, boot: bytes) -> Opened:
     rows = schema.connect(path, write=True)
     try:
         _check_kind(rows)
@@ -88,14 +95,17 @@ def _checked(path: bytes, mark: Mark, identity: bytes, boot: bytes) -> tuple[sql
             if answer is None or answer[0] != "ok":
                 raise Unusable("it is damaged")
         meta = Meta.read(rows)
-        _check_rows(rows, meta)
+        _check_targets(rows)
+        journal = Journal(rows)
+        if journal.count != meta.rows:  # one that is lost are paths that stay different
+            raise Unusable("it is damaged")
         _check_progress(meta, mark, boot)
         if meta.identity != identity:
             raise Unusable("it is one of another directory, or was made with other rules or settings")
     except BaseException:
         rows.close()
         raise
-    return rows, meta
+    return rows, meta, journal
 
 
 def _check_kind(rows: sqlite3.Connection) -> None:
@@ -105,19 +115,9 @@ def _check_kind(rows: sqlite3.Connection) -> None:
         raise Unusable("it was made by another version of clsync")
 
 
-def _check_rows(rows: sqlite3.Connection, meta: Meta) -> None:
-    """Every row of a journal counts: one that is lost is a path that stays different."""
-    for table, fields, expected in (
-        ("target", "key, boot", None),
-        ("dirty", "target, path, bits, since", meta.dirty),
-        ("unflushed", "target, path, bits, flush", meta.unflushed),
-    ):
-        count = 0
-        for *row, written in rows.execute(f"SELECT {fields}, checksum FROM {table}"):
-            count += 1
-            if checksum(*row) != written:
-                raise Unusable("it is damaged")
-        if expected is not None and count != expected:
+def _check_targets(rows: sqlite3.Connection) -> None:
+    for *row, written in rows.execute("SELECT key, boot, checksum FROM target"):
+        if checksum(*row) != written:
             raise Unusable("it is damaged")
 
 

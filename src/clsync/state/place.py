@@ -14,6 +14,9 @@ _PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
 
 def default_directory(root: bool, environment: Mapping[bytes, bytes]) -> bytes:
     """Return the directory for the states of all sources; `root`: whether we are. `environment`: as `os.environb`."""
+    given = environment.get(b"STATE_DIRECTORY", b"").partition(b":")[0]  # of a service, see systemd.exec(5)
+    if os.path.isabs(given):
+        return given
     if root:
         return _SYSTEM
     home = environment.get(b"XDG_STATE_HOME", b"")

@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import socket
-import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from clsync.core.paths import join
 from clsync.kernel.process import exit_text, spawn
+from clsync.kernel.sandbox import Sandbox
 from clsync.state import index
 from clsync.state.difference import pack
-from clsync.state.messages import FAILED, FOUND, IDLE, LINKED, SETTINGS, SHARE, WORK, Inbox, Malformed, message
-from clsync.state.scanner import COMPARE, RECORD
-from clsync.state.walker import Directory, Scope, Walker
+from clsync.state.messages import (
+    COMPARE,
+    FAILED,
+    FOUND,
+    IDLE,
+    LINKED,
+    RECORD,
+    SHARE,
+    WORK,
+    Inbox,
+    Malformed,
+    Order,
+    message,
+)
+from clsync.state.walker import Directory, Scope, Visits
 
 Changes = list[tuple[bytes, int]]
 """Paths, and what may have changed (`core.changes`)."""
-_MOST: Final = 4
+MOST: Final = 4
+"""Scanners at once."""
 _CHUNK: Final = 1 << 18
 _AT_ONCE: Final = 256
 """Directories given to a scanner at once."""
@@ -48,27 +62,92 @@ class Linked(NamedTuple):
     path: bytes
 
 
+class Running(Protocol):
+    """A scanner at work."""
+
+    connection: socket.socket
+    """To it."""
+
+    async def end(self, kill: bool) -> int:
+        """Wait for its end, after SIGKILL if that is asked for; return its `Popen.returncode`. May be called again."""
+        ...
+
+
 class Source(NamedTuple):
     """What is scanned, and beside what."""
 
-    open_root: Callable[[], int]
-    """Returns a new descriptor of the watched root; raises OSError where it is gone."""
-    scope: Scope
-    state: bytes
-    """The file (`Store.path`)."""
+    start: Callable[[bytes], Running]
+    """Starts a scanner in a mode (`COMPARE`, `RECORD`). Raises OSError."""
+    room: asyncio.Semaphore
+    """For all scanners that there may be at once."""
+
+
+class Child:
+    """A scanner that is a child of this process (see `Running`)."""
+
+    def __init__(self, order: Order, root: int) -> None:
+        """Start it; `root`: an open descriptor of the watched root. Raises OSError."""
+        self.connection, theirs = socket.socketpair()
+        words = [b"-I", b"-m", b"clsync.state.scanner", b"%d" % theirs.fileno()]
+        said = os.memfd_create("order", os.MFD_CLOEXEC)
+        try:
+            with theirs, open(said, "w+b") as settings:
+                pickle.dump(order, settings)
+                settings.seek(0)
+                self._process = spawn(
+                    [os.fsencode(sys.executable), *words],
+                    cwd=root,
+                    stdin=said,
+                    pass_fds=[theirs.fileno()],
+                    keeper=True,
+                )
+        except BaseException:
+            self.connection.close()
+            raise
+
+    async def end(self, kill: bool) -> int:
+        """Wait for its end."""
+        if kill:
+            self._process.kill()
+        return await asyncio.to_thread(self._process.wait)
+
+
+def start(
+    mode: bytes, scope: Scope, state: bytes, open_root: Callable[[], int], sandbox: Sandbox | None = None
+) -> Child:
+    """Start a scanner of what is below the root, of which `open_root` returns a new descriptor. Raises OSError.
+
+    `state`: the file (`Store.path`).
+    """
+    root = open_root()
+    try:
+        return Child(Order(mode, scope.one_file_system, state, scope.rules.source_text, sandbox), root)
+    finally:
+        os.close(root)
+
+
+def here(open_root: Callable[[], int], scope: Scope, state: bytes) -> Source:
+    """Return what is scanned by children of this process (see `start`)."""
+    return Source(lambda mode: start(mode, scope, state, open_root), asyncio.Semaphore(MOST))
 
 
 async def compare(
-    source: Source, tops: Iterable[bytes] = (b"",), linked: Callable[[Linked], None] = lambda file: None
-) -> AsyncIterator[Changes]:
+    source: Source,
+    tops: Iterable[bytes] = (b"",),
+    linked: Callable[[Linked], None] = lambda file: None,
+    over: Callable[[Scanned], None] = lambda seen: None,
+) -> AsyncGenerator[Changes, None]:
     """Yield what differs from the index at and below directories.
 
     Directories that are new are told as a whole. The processes wait while what they have found is not taken. `linked`
-    is told every file with several names, but for those in new directories. Raises OSError, or ScanFailed.
+    is told every file with several names, but for those in new directories; `over`, once, how much there was. Raises
+    OSError, or ScanFailed.
     """
-    async with aclosing(_Scan(source, COMPARE, tops, linked).run()) as scan:
-        async for found in scan:
+    scan = _Scan(source, COMPARE, tops, linked)
+    async with aclosing(scan.run()) as running:
+        async for found in running:
             yield found
+    over(scan.seen())
 
 
 async def record(
@@ -85,12 +164,11 @@ async def record(
     return scan.seen()
 
 
-def listings(root: int, scope: Scope, top: bytes, most: int) -> list[tuple[bytes, index.Parts]] | None:
+def listings(walker: Visits, top: bytes, most: int) -> list[tuple[bytes, index.Parts]] | None:
     """Return all listings at and below a directory (for `Confirmed.trees`); None: more than `most` names.
 
     For small trees: it is done at once, in this process. What cannot be looked at is left out.
     """
-    walker = Walker(root, scope)
     found: list[tuple[bytes, index.Parts]] = []
     pending = [top]
     while pending:
@@ -118,16 +196,16 @@ def _listed(directory: Directory) -> tuple[list[bytes], index.Parts]:
 class _Scanner:
     """One process, and what it does."""
 
-    process: subprocess.Popen[bytes]
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
+    running: Running
+    reader: asyncio.StreamReader = field(init=False)
+    writer: asyncio.StreamWriter | None = None
     idle: bool = True
     asked: bool = False
     seen: Scanned = field(default=Scanned(0, 0))
 
     def send(self, letter: bytes, parts: Iterable[bytes] = ()) -> None:
         """Say something; what cannot be said any more shows in what is read."""
-        if not self.writer.is_closing():
+        if self.writer is not None and not self.writer.is_closing():
             self.writer.write(message(letter, parts))
 
 
@@ -137,6 +215,8 @@ class _Scan:
     def __init__(self, source: Source, mode: bytes, tops: Iterable[bytes], linked: Callable[[Linked], None]) -> None:
         self._source, self._mode, self._pending, self._linked = source, mode, list(tops), linked
         self._scanners: list[_Scanner] = []
+        self._taken = 0
+        """Of the room for scanners."""
         self._said: asyncio.Queue[tuple[_Scanner, bytes, list[bytes]] | BaseException] = asyncio.Queue(8)
 
     def seen(self) -> Scanned:
@@ -144,12 +224,20 @@ class _Scan:
         seen = [scanner.seen for scanner in self._scanners]
         return Scanned(sum(one.directories for one in seen), sum(one.entries for one in seen))
 
+    async def _take_room(self, wanted: int) -> int:
+        """Wait until one scanner can be started; return how many can be, `wanted` at most."""
+        room = self._source.room
+        while not self._taken or (self._taken < wanted and not room.locked()):
+            await room.acquire()
+            self._taken += 1
+        return self._taken
+
     async def run(self) -> AsyncGenerator[Changes, None]:
         """Scan, and yield what is found."""
         listeners: list[asyncio.Task[None]] = []
         try:
-            for _ in range(min(_MOST, len(os.sched_getaffinity(0)))):
-                self._scanners.append(await self._start())
+            for _ in range(await self._take_room(min(MOST, len(os.sched_getaffinity(0))))):
+                await self._start()
             listeners += [asyncio.create_task(self._listen(scanner)) for scanner in self._scanners]
             self._hand_out()
             while not all(scanner.idle for scanner in self._scanners):
@@ -168,28 +256,10 @@ class _Scan:
             await self._end()
 
     async def _start(self) -> _Scanner:
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                root = self._source.open_root()
-                try:
-                    words = [b"-I", b"-m", b"clsync.state.scanner", b"%d" % theirs.fileno()]
-                    process = spawn(
-                        [os.fsencode(sys.executable), *words],
-                        cwd=root,
-                        stdin=subprocess.DEVNULL,
-                        pass_fds=[theirs.fileno()],
-                        scanner=True,
-                    )
-                finally:
-                    os.close(root)
-            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_CHUNK)
-        except BaseException:
-            ours.close()
-            raise
-        scanner = _Scanner(process, reader, writer)
-        rules, level = self._source.scope
-        scanner.send(SETTINGS, [self._mode, b"%d" % level, self._source.state, rules.source_text])
+        running = self._source.start(self._mode)
+        scanner = _Scanner(running)
+        self._scanners.append(scanner)  # first: it is to be ended, whatever happens
+        scanner.reader, scanner.writer = await asyncio.open_unix_connection(sock=running.connection, limit=_CHUNK)
         return scanner
 
     async def _listen(self, scanner: _Scanner) -> None:
@@ -203,7 +273,7 @@ class _Scan:
         except Malformed as error:
             await self._said.put(ChildProcessError(f"the scan has said {error}"))
             return
-        code = await asyncio.to_thread(scanner.process.wait)
+        code = await scanner.running.end(kill=False)
         await self._said.put(ChildProcessError(f"the scan has ended ({exit_text(code)})"))
 
     def _heed(self, scanner: _Scanner, letter: bytes, parts: list[bytes]) -> None:
@@ -239,9 +309,14 @@ class _Scan:
 
     async def _end(self) -> None:
         for scanner in self._scanners:
-            scanner.writer.close()
-            scanner.process.kill()
-            await asyncio.to_thread(scanner.process.wait)
+            if scanner.writer is not None:
+                scanner.writer.close()
+            else:
+                scanner.running.connection.close()
+            await scanner.running.end(kill=True)
+        for _ in range(self._taken):
+            self._source.room.release()
+            self._taken -= 1
 
 
 def _change(part: bytes) -> tuple[bytes, int]:

@@ -7,6 +7,7 @@ its socket is closed. Memory: the names of one directory, and those of directori
 from __future__ import annotations
 
 import os
+import pickle
 import select
 import signal
 import socket
@@ -20,13 +21,13 @@ from clsync.core.changes import DOUBT, NAME, OF_DIRECTORY
 from clsync.core.listing import DamagedListing
 from clsync.core.paths import join, shown
 from clsync.core.rules import Rules
+from clsync.kernel.landlock import READ_DIR, WRITE, Allowed
+from clsync.kernel.sandbox import stay_within
 from clsync.state import index, schema
 from clsync.state.difference import Seen, compare, pack
-from clsync.state.messages import FAILED, FOUND, IDLE, LINKED, SHARE, WORK, Inbox, message
+from clsync.state.messages import FAILED, FOUND, IDLE, LINKED, RECORD, SHARE, WORK, Inbox, Order, message
 from clsync.state.walker import Directory, Scope, Walker
 
-COMPARE: Final = b"compare"
-RECORD: Final = b"record"
 _CHUNK: Final = 1 << 16
 _TOLD_AT_ONCE: Final = 1000
 _AT_ONCE: Final = 256
@@ -66,9 +67,9 @@ class Comparing:
 class Recording:
     """Writes what it sees into the index. What cannot be looked at is not in it."""
 
-    def __init__(self, rows: sqlite3.Connection, parent: int) -> None:
-        """`parent`: process id of who has started this one."""
-        self._rows, self._parent = rows, parent
+    def __init__(self, rows: sqlite3.Connection, wanted: Callable[[], bool]) -> None:
+        """`wanted` tells whether what is found is for anybody."""
+        self._rows, self._wanted = rows, wanted
         self._seen: list[tuple[bytes, index.Parts]] = []
         self._count = 0
 
@@ -96,7 +97,7 @@ class Recording:
         if not self._count:
             return
         self._rows.execute("BEGIN IMMEDIATE")
-        if os.getppid() != self._parent:
+        if not self._wanted():
             raise Orphaned
         index.put(self._rows, self._seen)
         self._rows.execute("COMMIT")
@@ -119,13 +120,18 @@ class Scanner:
         self._asked = False
         self._directories = self._entries = 0
 
-    def run(self, root: int, parent: int) -> None:
-        """Work until the connection is closed. Raises EOFError, Orphaned, sqlite3.Error, DamagedListing."""
-        _, (mode, level, path, *lines) = self._next()
-        scope = Scope(Rules.parse(b"\0".join(lines)), int(level))
-        walker = Walker(root, scope, moves=True)
-        rows = schema.connect(path, write=mode == RECORD)
-        task = Recording(rows, parent) if mode == RECORD else Comparing(rows, self._tell)
+    def run(self, root: int, parent: int, order: Order) -> None:
+        """Work until the connection is closed. Raises EOFError, Orphaned, sqlite3.Error, DamagedListing.
+
+        `parent`: process id of who has started this one.
+        """
+        walker = Walker(root, Scope(Rules.parse(order.rules), order.one_file_system), moves=True)
+        rows = schema.connect(order.state, write=order.mode == RECORD)
+        task: Comparing | Recording
+        if order.mode == RECORD:
+            task = Recording(rows, lambda: os.getppid() == parent and not self._is_left())
+        else:
+            task = Comparing(rows, self._tell)
         while True:
             self._heed(*self._next())
             if self._pending:
@@ -188,6 +194,10 @@ class Scanner:
         if parts:
             self._connection.sendall(message(letter, parts))
 
+    def _is_left(self) -> bool:
+        """Tell whether nobody is at the other end any more."""
+        return any(events & select.POLLHUP for _, events in self._poll.poll(0))
+
     def _next(self) -> tuple[bytes, list[bytes]]:
         """Return the next message. Raises EOFError."""
         while not self._messages:
@@ -226,9 +236,13 @@ def main() -> None:
     parent = os.getppid()
     connection = socket.socket(fileno=int(sys.argv[1]))
     root = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    order: Order = pickle.load(sys.stdin.buffer)
+    if order.sandbox is not None:
+        state = Allowed(os.path.dirname(order.state), WRITE)
+        stay_within(order.sandbox, (Allowed(b"/proc/self/fd/%d" % root, READ_DIR), state))
     try:
         try:
-            Scanner(connection).run(root, parent)
+            Scanner(connection).run(root, parent, order)
         except DamagedListing as error:
             connection.sendall(message(FAILED, [b"it is damaged at " + shown(error.args[0]).encode()]))
         except sqlite3.Error as error:

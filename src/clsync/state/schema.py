@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 APPLICATION: Final = 0x636C736E
 """What SQLite's header says of whose file it is."""
-VERSION: Final = 1
+VERSION: Final = 2
 _PAGE: Final = 4096
 """A changed directory costs a page or two. Larger ones save 7 bytes an object, and take twice as long to write."""
 _LOG_PAGES: Final = 4096
@@ -21,12 +21,10 @@ TABLES: Final = """
 CREATE TABLE meta (id INTEGER PRIMARY KEY, content BLOB NOT NULL, checksum INTEGER NOT NULL);
 CREATE TABLE target (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, boot BLOB NOT NULL, checksum INTEGER NOT NULL);
 CREATE TABLE listing (path BLOB NOT NULL, first BLOB NOT NULL, entries BLOB NOT NULL, UNIQUE (path, first));
-CREATE TABLE dirty (target INTEGER, path BLOB, bits INTEGER, since REAL, checksum INTEGER,
-                    PRIMARY KEY (target, path)) WITHOUT ROWID;
-CREATE TABLE unflushed (target INTEGER, path BLOB, bits INTEGER, flush INTEGER, checksum INTEGER,
-                        PRIMARY KEY (target, path)) WITHOUT ROWID;
+CREATE TABLE journal (id INTEGER PRIMARY KEY, target INTEGER NOT NULL, flush INTEGER NOT NULL, since REAL NOT NULL,
+                      content BLOB NOT NULL, checksum INTEGER NOT NULL);
 """
-SMALL: Final = ("meta", "target", "dirty", "unflushed")
+SMALL: Final = ("meta", "target", "journal")
 """Tables whose every row counts; a listing that is lost or damaged is only looked at again."""
 
 

@@ -15,20 +15,28 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
-from clsync.core.dirty import DirtySet
-from clsync.core.listing import DamagedListing, Signature
+from clsync.core.listing import DamagedListing, Signature, is_directory
 from clsync.core.paths import is_below, parent
 from clsync.kernel.durable import flush_directory
 from clsync.state import index, opening
+from clsync.state.journal import Journal
 from clsync.state.mark import Mark, Marked
 from clsync.state.meta import Meta, checksum
+from clsync.state.walker import NOT_SYNCED
 
 T = TypeVar("T")
+_LOG_CHANGES: Final = 2000
+_LOG_BYTES: Final = 16 << 20
+"""Rows, or bytes in the journal, that were written since the log was shortened."""
+_LOOKED_AT: Final = 4096
+"""Directories at once."""
 _TROUBLE: Final = (sqlite3.Error, OSError, DamagedListing)
 _TREE: Final = NAME | OF_DIRECTORY
 _ABSENT: Final = NAME
@@ -45,15 +53,14 @@ class Dirty(NamedTuple):
     """No change is older (wall clock, seconds)."""
 
 
-@dataclass(frozen=True)
-class Confirmed:
+class Confirmed(NamedTuple):
     """What a target holds now. All of it was looked at before the handler began to read it."""
 
-    signatures: Mapping[bytes, Signature | None]
-    """Path -> what it was; None: nothing stood there. Not those that have changed again."""
-    trees: Mapping[bytes, Collection[tuple[bytes, index.Parts]]] = field(default_factory=dict)
+    seen: Mapping[bytes, bytes | None]
+    """Path -> its record (`core.listing`); None: nothing stood there. Not those that have changed again."""
+    trees: Mapping[bytes, Collection[tuple[bytes, index.Parts]]] = MappingProxyType({})
     """Directory that was handed over with everything below -> all listings at and below it (`state.scan`)."""
-    again: Mapping[bytes, int] = field(default_factory=dict)
+    again: Mapping[bytes, int] = MappingProxyType({})
     """What has changed again, at or below something confirmed, by all that the monitor has said after the handler
     had ended: path -> change bits."""
 
@@ -61,7 +68,9 @@ class Confirmed:
 class Store:
     """The state of one source. For any thread; calls wait for each other, and some of them for the disk."""
 
-    def __init__(self, directory: bytes, mark: Mark, rows: sqlite3.Connection, meta: Meta, found: str) -> None:
+    def __init__(
+        self, directory: bytes, mark: Mark, rows: sqlite3.Connection, meta: Meta, journal: Journal, found: str
+    ) -> None:
         """Use `Store.open`."""
         self.directory = directory
         self.found = found
@@ -71,9 +80,11 @@ class Store:
         self.on_lost: Callable[[str], None] = lambda why: None
         """Called once, in the thread of the call that has failed."""
         self.limit = 200_000
-        """Rows of a journal, about; above it, names fold into their directory."""
-        self._mark, self._rows, self._meta = mark, rows, meta
-        self._durable = 0
+        """Paths in the journal of a target, about; above it, names fold into their directory."""
+        self._mark, self._rows, self._meta, self._journal = mark, rows, meta, journal
+        self._durable = self._changes = 0
+        self._full = False
+        rows.execute("PRAGMA wal_autocheckpoint = 0")  # see `shorten_log`
         self._targets: dict[bytes, int] = {}
         self._turn = threading.RLock()
         self._disowned = self._closed = False
@@ -86,13 +97,13 @@ class Store:
 
         `identity`: the root and all settings that make another tree of it; `targets`: a key for each of them;
         `boot`: see `kernel.durable.boot_id`. A state that cannot be used is set aside. Targets that are new have to
-        be synced as a whole (`dirty` says so). Raises OperatorError where another process has it, OSError or
-        sqlite3.Error where none can be had here.
+        be synced as a whole (`dirty` says so, and since when). Raises OperatorError where another process has it,
+        OSError or sqlite3.Error where none can be had here.
         """
         mark = opening.lock(directory)
         try:
-            rows, meta, found = opening.open_or_make(directory, mark, identity, boot)
-            store = cls(directory, mark, rows, meta, found)
+            rows, meta, journal, found = opening.open_or_make(directory, mark, identity, boot)
+            store = cls(directory, mark, rows, meta, journal, found)
             try:
                 store._begin(targets, boot)
             except BaseException:
@@ -124,11 +135,10 @@ class Store:
         added = self._rows.execute(insert, (key, b"", checksum(key, b"")))
         assert added.lastrowid is not None
         self._targets[key] = added.lastrowid
-        self._note(added.lastrowid, {b"": DOUBT}, 0.0)
+        self._note(added.lastrowid, {b"": DOUBT}, time.time())
 
     def _drop_target(self, number: int) -> None:
-        for table in ("dirty", "unflushed"):
-            self._count(table, self._rows.execute(f"DELETE FROM {table} WHERE target = ?", (number,)).rowcount)
+        self._journal.drop(number)
         self._rows.execute("DELETE FROM target WHERE id = ?", (number,))
 
     @property
@@ -140,6 +150,8 @@ class Store:
         """End the use of the state."""
         with self._turn:
             if not self._closed and not self.lost:
+                self._write(lambda: self._journal.tidy(self._meta.flush), None)
+            if not self.lost:
                 self._rows.close()
             self._closed = True
             self._mark.close()
@@ -154,110 +166,100 @@ class Store:
         return self._try(lambda: self._dirty(self._targets[target]), [Dirty(b"", DOUBT, 0.0)])
 
     def _dirty(self, number: int) -> list[Dirty]:
-        query = "SELECT path, bits, since FROM dirty WHERE target = ?"
-        found = {row[0]: Dirty(*row) for row in self._rows.execute(query, (number,))}
+        found = {path: Dirty(path, *how) for path, how in self._journal.of(number).items()}
         for path, _, since in list(found.values()):
             found.setdefault(parent(path), Dirty(parent(path), ATTRIB, since))
         return sorted(found.values())
 
-    def hand_over(self, target: bytes, changes: Mapping[bytes, int], since: float) -> None:
-        """Note that a handler is about to touch some paths (the entries of its batch); durable when this returns.
+    def hand_over(
+        self, target: bytes, changes: Mapping[bytes, int], since: float, *, deep: Collection[bytes] = ()
+    ) -> None:
+        """Note that a handler is about to touch some paths (the entries of its batch).
 
-        `since`: no change among them is older (wall clock, seconds).
+        When this returns it survives a crash of this program; a loss of power survives that something may have happened
+        to the directories that hold them. `since`: no change among them is older (wall clock, seconds). `deep`: those
+        that stand for all that is below them.
         """
-        self._write(lambda: self._note(self._targets[target], changes, since), None, durable=True)
+        with self._turn:
+            cold = self._journal.cold(self._targets[target], changes, since)
+            work = partial(self._hand_over, self._targets[target], changes, since, cold)
+            self._write(work, None, durable=bool(cold or deep))
+
+    def _hand_over(self, number: int, changes: Mapping[bytes, int], since: float, cold: Collection[bytes]) -> None:
+        if cold:
+            self._journal.heat(number, cold, since, self._meta.flush)
+        self._note(number, changes, since)
+
+    def is_prompt(self, target: bytes, paths: Collection[bytes], since: float) -> bool:
+        """Tell whether `hand_over` waits for nobody, and for no disk."""
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            return self._closed or bool(self.lost) or not self._journal.cold(self._targets[target], paths, since)
+        finally:
+            self._turn.release()
 
     def confirm(self, target: bytes, confirmed: Confirmed) -> None:
         """Note what a target holds; a crash may undo this."""
-        self._write(lambda: self._confirm(self._targets[target], confirmed), None)
+        self.confirm_all([(target, confirmed)])
+
+    def confirm_all(self, works: Sequence[tuple[bytes, Confirmed]]) -> None:
+        """Note what targets hold, the oldest first, in one transaction; a crash may undo this."""
+        self._write(lambda: self._confirm_all(works), None)
+        self.shorten_log()
+
+    def _confirm_all(self, works: Iterable[tuple[bytes, Confirmed]]) -> None:
+        for target, confirmed in works:
+            self._confirm(self._targets[target], confirmed)
 
     def _confirm(self, number: int, confirmed: Confirmed) -> None:
-        # What the monitor has named again may have reached the target, and never been in the index.
-        signatures = {p: s for p, s in confirmed.signatures.items() if p not in confirmed.again}
+        seen, again = confirmed.seen, confirmed.again
+        if again:
+            # What the monitor has named again may have reached the target, and never been in the index.
+            seen = {path: record for path, record in seen.items() if path not in again}
         others = [other for other in self._targets.values() if other != number]
         if others:
             # Another target was faster: this one does not hold what the index says.
-            for path in index.superseded(self._rows, signatures):
-                del signatures[path]
-        changed = index.confirm(self._rows, signatures)
+            late = index.superseded(self._rows, seen)
+            seen = {path: record for path, record in seen.items() if path not in late}
+        changed = index.confirm(self._rows, seen, tell=bool(others))
         for top, listings in confirmed.trees.items():
             if others:
                 changed |= index.differences(self._rows, top, listings)
             index.graft(self._rows, top, listings)
         for other in others:
             self._note(other, changed, time.time())
-        self._settle(number, {path: _bits_of(signature) for path, signature in signatures.items()}, confirmed.trees)
-        self._note(number, confirmed.again, time.time())
+        self._settle(number, seen, confirmed.trees)
+        self._note(number, again, time.time())
 
-    def _settle(self, number: int, paths: Mapping[bytes, int], trees: Collection[bytes]) -> None:
-        """Move rows of the journal to those that wait for a flush."""
-        self._remove("dirty", number, paths)
-        for top in trees:
-            self._remove("dirty", number, [top])
-            for table in ("dirty", "unflushed"):
-                self._remove_below(table, number, top)
-        for path, bits in paths.items():
-            if bits == _ABSENT:
-                for table in ("dirty", "unflushed"):
-                    self._remove_below(table, number, path)
-        self._await_flush(number, {**paths, **dict.fromkeys(trees, _TREE)})
-
-    def _await_flush(self, number: int, paths: Mapping[bytes, int]) -> None:
+    def _settle(self, number: int, seen: Mapping[bytes, bytes | None], trees: Collection[bytes]) -> None:
+        """Let paths and trees be clean, until something is lost before a flush."""
+        below = [*trees, *(path for path, record in seen.items() if record is None)]
         flush = self._meta.flush
-        self._meta.unflushed += max(
-            self._rows.executemany(
-                "INSERT OR IGNORE INTO unflushed VALUES (?, ?, 0, 0, 0)", ((number, path) for path in paths)
-            ).rowcount,
-            0,
-        )
-        self._rows.executemany(
-            "UPDATE unflushed SET bits = ?, flush = ?, checksum = ? WHERE target = ? AND path = ?",
-            ((b, flush, checksum(number, p, b, flush), number, p) for p, b in paths.items()),
-        )
+        others = {path: _bits_of(seen[path]) for path in self._journal.settle(number, seen, below, flush)}
+        self._journal.add_lost(number, others | dict.fromkeys(trees, _TREE), time.time(), flush)
 
     def _note(self, number: int, changes: Mapping[bytes, int], since: float) -> None:
-        new = []
-        for path, bits in changes.items():
-            old = self._rows.execute(
-                "SELECT bits, since FROM dirty WHERE target = ? AND path = ?", (number, path)
-            ).fetchone()
-            if old is None:
-                self._meta.dirty += 1
-            both, oldest = (bits, float(since)) if old is None else (bits | old[0], min(float(since), old[1]))
-            new.append((number, path, both, oldest, checksum(number, path, both, oldest)))
-        self._rows.executemany("INSERT OR REPLACE INTO dirty VALUES (?, ?, ?, ?, ?)", new)
-        if self._meta.dirty > self.limit:
-            self._fold(number)
+        self._journal.add(number, changes, since, self._meta.flush)
+        self._journal.fold(number, self.limit, self._meta.flush)
 
-    def _fold(self, number: int) -> None:
-        """Let directories stand for what is in them, where a target has too many rows."""
-        found = self._rows.execute("SELECT path, bits, since FROM dirty WHERE target = ?", (number,)).fetchall()
-        if len(found) <= self.limit:
-            return
-        since = min(since for _, _, since in found)
-        folded = DirtySet(self.limit)
-        folded.add(((path, bits) for path, bits, _ in found), since)
-        self._count("dirty", self._rows.execute("DELETE FROM dirty WHERE target = ?", (number,)).rowcount)
-        self._note(number, folded.ready, since)
+    def shorten_log(self) -> None:
+        """Let the log of SQLite begin anew if it is long: that waits for the disk."""
+        with self._turn:
+            changes = self._rows.total_changes if not (self._closed or self.lost) else 0
+            if changes - self._changes > _LOG_CHANGES or self._journal.written > _LOG_BYTES:
+                self._changes, self._journal.written = changes, 0
+                self._try(lambda: self._rows.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone(), None)
 
-    def _remove(self, table: str, number: int, paths: Iterable[bytes]) -> None:
-        delete = f"DELETE FROM {table} WHERE target = ? AND path = ?"
-        self._count(table, self._rows.executemany(delete, ((number, path) for path in paths)).rowcount)
-
-    def _remove_below(self, table: str, number: int, path: bytes) -> None:
-        """Remove the rows strictly below a path."""
-        where, keys = ("path >= ? AND path < ?", index.below(path)) if path else ("path <> ?", (b"",))
-        delete = f"DELETE FROM {table} WHERE target = ? AND {where}"
-        self._count(table, self._rows.execute(delete, (number, *keys)).rowcount)
-
-    def _count(self, table: str, gone: int) -> None:
-        setattr(self._meta, table, getattr(self._meta, table) - max(gone, 0))
+    def journalled(self) -> int:
+        """Return how many paths the journals have, of all targets."""
+        return len(self._journal)
 
     # -- flushing ----------------------------------------------------------------------------------------------
 
     def awaiting_flush(self) -> int:
-        """Return how many rows wait for a flush, of all targets."""
-        return self._meta.unflushed
+        """Return how many paths wait for a flush, of all targets."""
+        return self._journal.unflushed
 
     def begin_flush(self) -> int:
         """Return a number for a flush that begins now: what is confirmed from now on is none of its business."""
@@ -267,11 +269,7 @@ class Store:
 
     def flushed(self, target: bytes, flush: int) -> None:
         """Note that a target was flushed (syncfs(2), rsync --fsync) after `begin_flush` had returned this number."""
-        self._write(lambda: self._flushed(self._targets[target], flush), None)
-
-    def _flushed(self, number: int, flush: int) -> None:
-        gone = self._rows.execute("DELETE FROM unflushed WHERE target = ? AND flush <= ?", (number, flush))
-        self._count("unflushed", gone.rowcount)
+        self._write(lambda: self._journal.flushed(self._targets[target], flush), None)
 
     def note_boot(self, target: bytes, boot: bytes) -> list[Dirty]:
         """Note which boot the host of a target is in, whatever tells two of them apart.
@@ -290,10 +288,7 @@ class Store:
         return self._doubt(number)
 
     def _doubt(self, number: int) -> list[Dirty]:
-        found = self._rows.execute("SELECT path, bits FROM unflushed WHERE target = ?", (number,))
-        lost = {path: bits | CONTENT for path, bits in found}
-        self._note(number, lost, 0.0)
-        self._remove("unflushed", number, lost)
+        lost = self._journal.doubt(number, self._meta.flush)
         return [dirty for dirty in self._dirty(number) if dirty.path in lost]
 
     # -- whole trees -------------------------------------------------------------------------------------------
@@ -344,11 +339,14 @@ class Store:
 
     def _commit(self, work: Callable[[], T], durable: bool) -> T:
         """Do something in one transaction that counts."""
-        self._rows.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        if durable != self._full:
+            self._rows.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._full = durable
         self._rows.execute("BEGIN IMMEDIATE")
         try:
             answer = work()
             self._meta.sequence += 1
+            self._meta.rows = self._journal.count
             self._meta.write(self._rows)
             self._rows.execute("COMMIT")
         except BaseException:
@@ -359,6 +357,29 @@ class Store:
             self._durable = self._meta.sequence
         self._mark.write(Marked(self._meta.boot, self._meta.sequence, self._durable))
         return answer
+
+    def objects(self, tops: Collection[bytes]) -> int:
+        """Return how many entries the index has below some directories, none of which lies below another."""
+        return self._try(lambda: index.objects(self._rows, tops), 0)
+
+    def noted(self, paths: Collection[bytes]) -> dict[bytes, Signature]:
+        """Return what the index says of some paths, nothing of those it does not know."""
+        return self._try(lambda: index.noted(self._rows, paths), {})
+
+    def altered(self, look: Callable[[Sequence[bytes]], Iterable[bytes | None]]) -> list[bytes]:
+        """Return the directories whose records are not what `look` returns of paths: other names, or attributes.
+
+        Of those that are only walked nothing is known.
+        """
+        return self._try(lambda: self._altered(look), [b""])
+
+    def _altered(self, look: Callable[[Sequence[bytes]], Iterable[bytes | None]]) -> list[bytes]:
+        found = list[bytes]()
+        known = ((path, own) for path, own in index.directories(self._rows) if own != NOT_SYNCED)
+        while part := list(islice(known, _LOOKED_AT)):
+            seen = look([path for path, _ in part])
+            found += [path for (path, own), now in zip(part, seen, strict=True) if own != now]
+        return found
 
     def give_up(self, why: str) -> None:
         """Keep the state no longer, because a scan has found it damaged or could not write it."""
@@ -393,8 +414,8 @@ class Store:
             pass
 
 
-def _bits_of(signature: Signature | None) -> int:
+def _bits_of(record: bytes | None) -> int:
     """Return the change bits with which something confirmed is dirty again."""
-    if signature is None:
+    if record is None:
         return _ABSENT
-    return ATTRIB if signature.is_dir else ATTRIB | CONTENT
+    return ATTRIB if is_directory(record) else ATTRIB | CONTENT

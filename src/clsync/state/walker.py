@@ -8,14 +8,14 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from clsync.core.listing import SELF, YOUNG_NS, Looked, Observed, observe, record_of
 from clsync.core.paths import join
 from clsync.core.rules import Rules
 from clsync.kernel.files import DIRECTORY_FLAGS, open_beneath
 
-_NOT_SYNCED = bytes(48)
+NOT_SYNCED = bytes(48)
 """The record of a directory that is only walked."""
 
 
@@ -47,13 +47,68 @@ class Directory:
         return found
 
 
-class Walker:
+class Visits(Protocol):
+    """Looks at directories below a root."""
+
+    def visit(self, path: bytes) -> Iterator[Directory]:
+        """Yield a directory, open until the next turn; nothing where it is gone. Raises OSError (EACCES, EIO)."""
+        ...
+
+    def enters(self, path: bytes) -> bool:
+        """Tell whether a directory is looked into, its ancestors not asked."""
+        ...
+
+
+class View:
+    """What counts of directories, by whom they ever are looked at."""
+
+    def __init__(self, scope: Scope, device: int | None) -> None:
+        """`device`: that of the root, where others count less."""
+        self._rules, self._level, self._device = scope.rules, scope.one_file_system, device
+
+    def seen(
+        self,
+        path: bytes,
+        found: Looked,
+        young: int,
+        names: Callable[[], tuple[list[bytes], Callable[[bytes], Looked]]],
+    ) -> Directory:
+        """Return a directory.
+
+        `found`: its lstat, looked at `YOUNG_NS` after `young` or later; `names`: returns those in it, and what looks at
+        them. Raises the OSError of that.
+        """
+        own = record_of(found, young) if self._rules.sync(path, True) else NOT_SYNCED
+        elsewhere = self._device is not None and found.st_dev != self._device
+        if elsewhere or (self._rules and not self._rules.reaches(path)):
+            return Directory(path, found.st_dev, [], own, os.lstat)
+        listed, look = names()
+        listed.sort()
+        directory = Directory(path, found.st_dev, listed, own, look)
+        if self._rules or self._level > 1:
+            directory.keep = partial(self._counts, path)
+        return directory
+
+    def _counts(self, path: bytes, name: bytes, found: Looked) -> bool:
+        below = join(path, name)
+        if not stat.S_ISDIR(found.st_mode):
+            return self._rules.sync(below, False)
+        if self._level > 1 and found.st_dev != self._device:
+            return False
+        return self._rules.walk(below) or self._rules.sync(below, True)
+
+    def enters(self, path: bytes) -> bool:
+        """Tell whether a directory is looked into, its ancestors not asked."""
+        return self._rules.walk(path)
+
+
+class Walker(View):
     """Opens directories below a root."""
 
     def __init__(self, root: int, scope: Scope, *, moves: bool = False) -> None:
         """`root`: an open directory. `moves`: the process has no other use for its working directory."""
-        self._root, self._rules, self._level, self._moves = root, scope.rules, scope.one_file_system, moves
-        self._device = os.fstat(root).st_dev if scope.one_file_system else None
+        self._root, self._moves = root, moves
+        super().__init__(scope, os.fstat(root).st_dev if scope.one_file_system else None)
 
     def visit(self, path: bytes) -> Iterator[Directory]:
         """Yield a directory, open until the next turn; nothing where it is gone. Raises OSError (EACCES, EIO)."""
@@ -72,30 +127,10 @@ class Walker:
 
     def _opened(self, path: bytes, descriptor: int) -> Directory:
         young = time.time_ns() - YOUNG_NS
-        found = os.fstat(descriptor)
-        own = record_of(found, young) if self._rules.sync(path, True) else _NOT_SYNCED
-        elsewhere = self._device is not None and found.st_dev != self._device
-        if elsewhere or (self._rules and not self._rules.reaches(path)):
-            return Directory(path, found.st_dev, [], own, os.lstat)
+        return self.seen(path, os.fstat(descriptor), young, partial(self._names, descriptor))
+
+    def _names(self, descriptor: int) -> tuple[list[bytes], Callable[[bytes], Looked]]:
         if self._moves:
             os.fchdir(descriptor)
-            names, look = os.listdir(b"."), os.lstat
-        else:
-            names, look = os.listdir(b"/proc/self/fd/%d" % descriptor), partial(os.lstat, dir_fd=descriptor)
-        names.sort()
-        directory = Directory(path, found.st_dev, names, own, look)
-        if self._rules or self._level > 1:
-            directory.keep = partial(self._counts, path)
-        return directory
-
-    def _counts(self, path: bytes, name: bytes, found: Looked) -> bool:
-        below = join(path, name)
-        if not stat.S_ISDIR(found.st_mode):
-            return self._rules.sync(below, False)
-        if self._level > 1 and found.st_dev != self._device:
-            return False
-        return self._rules.walk(below) or self._rules.sync(below, True)
-
-    def enters(self, path: bytes) -> bool:
-        """Tell whether a directory is looked into, its ancestors not asked."""
-        return self._rules.walk(path)
+            return os.listdir(b"."), os.lstat
+        return os.listdir(b"/proc/self/fd/%d" % descriptor), partial(os.lstat, dir_fd=descriptor)

@@ -7,6 +7,7 @@ import os
 import stat
 from typing import Final
 
+from clsync.core.verification import Aspect
 from clsync.handler.copy.settings import Settings
 from clsync.handler.copy.trouble import Refused, source_trouble
 from clsync.kernel.capabilities import ACL_NAMES
@@ -47,6 +48,23 @@ class Attributes:
         can = self._can
         mine = min(max(mine, can.earliest_ns), can.latest_ns)
         return abs(mine - its) < can.time_grain_ns
+
+    def differing(self, have: os.stat_result, want: os.stat_result) -> Aspect:
+        """Tell in which attributes two things of one kind differ, extended ones left out."""
+        is_link, aspects = stat.S_ISLNK(want.st_mode), Aspect(0)
+        if have.st_mode != want.st_mode and self._can.modes and not is_link:
+            aspects |= Aspect.MODE
+        if have.st_mtime_ns != want.st_mtime_ns and (self._can.symlink_times or not is_link):
+            aspects |= Aspect(0) if self.same_time(have, want) else Aspect.MTIME
+        if have.st_uid != want.st_uid and self._can.owner:
+            aspects |= Aspect.OWNER
+        if have.st_gid != want.st_gid and (self._can.owner or want.st_gid in self._groups):
+            aspects |= Aspect.GROUP
+        return aspects
+
+    def extended_differ(self, source: int | bytes, destination: int | bytes) -> bool:
+        """Tell whether extended attributes differ; what is given by path is not followed. Raises OSError, Refused."""
+        return self._read(source) != self._read(destination)
 
     def settle(
         self, file: int, have: os.stat_result, want: os.stat_result, source: int, written: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.moves import Step
@@ -83,14 +84,30 @@ class CopyHandler:
             self._alone = not wrong
         if wrong:
             return Outcome(Verdict.UNWELL, message=wrong)
-        run = Run(
-            batch, self._destination, self._settings(batch), self._control, self._show_progress and batch.initial
-        )
+        settings, most = self._settings(batch), batch.most_deletions
+        if most is not None:
+            run, outcome = await self._run(batch, replace(settings, spares=True))
+            full = run.full
+            if full:
+                # What is to be deleted may be what there is no room for; it is counted before any of it goes.
+                run, counted = await self._run(batch, replace(settings, spares=True, clears=True))
+                if counted.verdict is Verdict.UNWELL:
+                    return outcome
+            if (outcome.verdict is Verdict.UNWELL and not full) or not run.spared:
+                return outcome
+            if run.spared > most:
+                return replace(outcome, spared=run.spared)
+            if full:
+                await self._run(batch, replace(settings, clears=True))
+        return (await self._run(batch, settings))[1]
+
+    async def _run(self, batch: Batch, settings: Settings) -> tuple[Run, Outcome]:
+        run = Run(batch, self._destination, settings, self._control, self._show_progress and batch.initial)
         outcome = await self._in_thread(run)
         self._littered = outcome.verdict is Verdict.UNWELL
         for note in run.notes:
             self._log(note)
-        return outcome
+        return run, outcome
 
     async def rename(self, steps: Sequence[Step]) -> Renamed:
         """Rename at the destination (see `handler.base.Renames`)."""

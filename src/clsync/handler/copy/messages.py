@@ -52,15 +52,17 @@ class Report(NamedTuple):
     linked: list[Linked]
     files: int
     copied: int
+    spared: int
     idle: bool
     """It has nothing left to do."""
 
 
 class Broken(NamedTuple):
-    """From a worker: it cannot go on. `unwell`: because of the destination."""
+    """From a worker: it cannot go on. `unwell`: because of the destination; `full`: which has no room."""
 
     text: str
     unwell: bool
+    full: bool = False
 
 
 Message = First | Work | Share | Given | Report | Broken

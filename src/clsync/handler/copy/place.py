@@ -229,6 +229,10 @@ class Place:
         """Do as `remove`; tell whether all of it is gone. `free`: rules need not be asked."""
         return self._roots.removal.remove(join(self.path, name), self.destination, is_dir, free)
 
+    def count(self, name: bytes, is_dir: bool, free: bool) -> int:
+        """Return how many entries `remove_kind` would remove. Raises Unwell or OSError."""
+        return self._roots.removal.count(join(self.path, name), is_dir, free)
+
     # -- how ---------------------------------------------------------------------------------------------------
 
     def _replace(

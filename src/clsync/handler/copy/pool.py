@@ -188,6 +188,7 @@ class Pool:
             context.linked.extend(message.linked)
             context.files += message.files
             context.copied += message.copied
+            context.spared += message.spared
             worker.idle = message.idle
         elif isinstance(message, Given):
             worker.asked = False
@@ -195,4 +196,5 @@ class Pool:
         elif isinstance(message, Broken):
             if self._control.reason:
                 raise Stopped
-            raise Unwell(message.text if message.unwell else f"a copy worker has failed: {message.text}")
+            text = message.text if message.unwell else f"a copy worker has failed: {message.text}"
+            raise Unwell(text, full=message.full)

@@ -16,7 +16,7 @@ from clsync.handler.copy.engine import Engine
 from clsync.handler.copy.pool import Pool, Unavailable
 from clsync.handler.copy.settings import Context, Settings
 from clsync.handler.copy.trouble import Stopped, Unwell, destination_trouble
-from clsync.handler.copy.units import Inode, Linked, Listed, Unit, groups, phases
+from clsync.handler.copy.units import Inode, Linked, Listed, Tree, Unit, groups, phases
 from clsync.kernel import roles
 from clsync.kernel.files import DIRECTORY_FLAGS, open_straight
 from clsync.kernel.orphans import work_of
@@ -37,6 +37,10 @@ class Run:
         """`destination`: a path. `show_progress`: on standard output."""
         self.notes: list[str] = []
         """What the log should say."""
+        self.spared = 0
+        """What was not deleted."""
+        self.full = False
+        """The destination has no room."""
         self._batch, self._path, self._settings = batch, destination, settings
         self._control, self._show_progress = control, show_progress
         self._pool: Pool | None = None
@@ -58,6 +62,7 @@ class Run:
         except Stopped:
             return Outcome(Verdict.UNWELL, message=self._control.reason or "stopped")
         except Unwell as trouble:
+            self.full = trouble.full
             return Outcome(Verdict.UNWELL, message=str(trouble))
         except OSError as error:
             return Outcome(Verdict.UNWELL, message=str(destination_trouble(error, b"")))
@@ -72,11 +77,15 @@ class Run:
         context = Context(batch.root, destination, device, self._settings, self._control.pause)
         engine = Engine(context)
         parts = phases(batch.entries, self._settings.capabilities.hard_links)
-        self._do(engine, parts.gone)
-        self._do(engine, parts.first)
-        self._do(engine, parts.forced)
-        linked, context.linked = context.linked, []
-        self._do(engine, groups([*linked, *_linked(batch.root, parts.linked)]))
+        if self._settings.clears:
+            self._do(engine, [unit for unit in parts.first if isinstance(unit, Tree)])
+        else:
+            self._do(engine, parts.gone)
+            self._do(engine, parts.first)
+            self._do(engine, parts.forced)
+            linked, context.linked = context.linked, []
+            self._do(engine, groups([*linked, *_linked(batch.root, parts.linked)]))
+        self.spared = context.spared
         if self._show_progress:
             _print(context, "\n")
         if not os.fstat(batch.root).st_nlink:

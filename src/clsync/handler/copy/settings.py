@@ -32,6 +32,10 @@ class Settings:
     """The run before was cut off: it may have left temporary files."""
     rate: int = 0
     """Bytes a second that all processes may copy, 0 for any."""
+    spares: bool = False
+    """What recursive entries would delete is counted, and stays."""
+    clears: bool = False
+    """Recursive entries delete, or count that, and do nothing else."""
     exact_modes: bool = False
     """The umask of this process is 0."""
     sandbox: Sandbox | None = None
@@ -62,6 +66,8 @@ class Context:
     files: int = 0
     copied: int = 0
     """Bytes."""
+    spared: int = 0
+    """What was not deleted."""
 
     @property
     def rules(self) -> PathRules | None:

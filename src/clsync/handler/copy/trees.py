@@ -33,8 +33,12 @@ def make(places: Places, unit: Tree) -> None:
     """Make one directory equal; the directories in it become pending. Raises as `Places.open`."""
     place = places.open(unit.path, unit.fresh)
     try:
-        _Directory(places, place, unit).make()
-        places.finish(place)
+        directory = _Directory(places, place, unit)
+        if places.context.settings.clears:
+            directory.clear()
+        else:
+            directory.make()
+            places.finish(place)
     finally:
         place.close()
 
@@ -53,7 +57,7 @@ class _Directory:
     def make(self) -> None:
         wanted = self._wanted()
         if not self._place.fresh:
-            self._have = {name: is_dir for name, is_dir, _ in listing(self._place.destination)}
+            self._list()
             self._delete(wanted)
         for name in wanted.directories:
             self._attempt(name, self._enter)
@@ -67,6 +71,17 @@ class _Directory:
         for name in wanted.others:
             self._attempt(name, self._file)
         self._context.files += len(wanted.files) + len(wanted.others)
+
+    def clear(self) -> None:
+        """Delete, or count, and nothing else; the directories that both sides have become pending."""
+        wanted = self._wanted()
+        self._list()
+        self._delete(wanted)
+        below = (name for name in (*wanted.directories, *wanted.passages) if self._have.get(name))
+        self._context.pending += [Tree(join(self._unit.path, name), False, False, self._free) for name in below]
+
+    def _list(self) -> None:
+        self._have = {name: is_dir for name, is_dir, _ in listing(self._place.destination)}
 
     def _wanted(self) -> Wanted:
         wanted = Wanted([], [], [], [], [], [])
@@ -112,7 +127,10 @@ class _Directory:
                 continue
             self._context.pause()
             try:
-                self._place.remove_kind(name, is_dir, self._free)
+                if self._context.settings.spares:
+                    self._context.spared += self._place.count(name, is_dir, self._free)
+                else:
+                    self._place.remove_kind(name, is_dir, self._free)
             except OSError as error:
                 self._context.blame(join(self._unit.path, name), error)
 

@@ -33,6 +33,11 @@ class Refused(Exception):
 class Unwell(Exception):
     """The destination as a whole cannot be used; the text says why and what to do."""
 
+    def __init__(self, text: str, *, full: bool = False) -> None:
+        """`full`: because there is no room."""
+        super().__init__(text)
+        self.full = full
+
 
 class Stopped(Exception):
     """The work is to end now."""
@@ -49,5 +54,6 @@ def destination_trouble(error: OSError, path: bytes) -> Unwell | Refused:
     """Return what an error of the destination means; `path` is what was at work."""
     hint = _HINTS.get(error.errno or 0)
     if hint is not None:
-        return Unwell(f"{hint} (at {shown(path)}: {error.strerror})")
+        text = f"{hint} (at {shown(path)}: {error.strerror})"
+        return Unwell(text, full=error.errno in (errno.ENOSPC, errno.EDQUOT))
     return Refused(f"at the destination: {error.strerror or os.strerror(error.errno or 0)}")

@@ -100,11 +100,11 @@ class Worker:
             del context.pending[:half]
 
     def _report(self, context: Context, idle: bool) -> None:
-        report = Report(context.failed, context.linked, context.files, context.copied, idle)
+        report = Report(context.failed, context.linked, context.files, context.copied, context.spared, idle)
         send(self._connection, report)
         context.failed.clear()
         context.linked.clear()
-        context.files = context.copied = 0
+        context.files = context.copied = context.spared = 0
         self._reported_at = time.monotonic()
 
 
@@ -118,7 +118,7 @@ def main() -> None:
         try:
             Worker(parent).run(source, destination)
         except Unwell as trouble:
-            send(parent, Broken(str(trouble), unwell=True))
+            send(parent, Broken(str(trouble), unwell=True, full=trouble.full))
         except (EOFError, Stopped):
             pass
         except Exception:  # noqa: BLE001 - whatever it is, the parent has to know

@@ -26,7 +26,12 @@ _ABSENT_NAME = re.compile(rb"/?\.clsync-absent-[0-9a-f]+")
 TEMPORARY = re.compile(rb"^\.(.+)\.[A-Za-z0-9]{6}$", re.DOTALL)
 _SAID = 400
 """Characters of the beginning, and of the end, of a message that are told."""
-_SUMMARY = re.compile(rb"rsync(?: error|: \[.*\] error|  ?warning)?: .*\(code \d+\) at |^rsync error: ")
+_SUMMARY = re.compile(
+    rb"rsync(?: error|: \[.*\] error|  ?warning)?: .*\(code \d+\) at |^rsync error: |"
+    rb"^Deletions stopped due to --max-delete "
+)
+_SPARED = re.compile(rb"^Deletions stopped due to --max-delete limit \((\d+) skipped\)$", re.MULTILINE)
+_IN_THE_WAY = b"could not make way for "
 
 
 class Blame(NamedTuple):
@@ -63,6 +68,8 @@ def blame(messages: bytes, entries: Mapping[bytes, int], prefixes: Iterable[byte
             failed[too_long_part(name)] = TOO_LONG
         elif name is not None and entry is not None and _UNREADABLE.search(line):
             failed[name] = reason(line)  # the same: everything else below a recursive entry went well
+        elif name is not None and entry is not None and line.startswith(_IN_THE_WAY):
+            failed.setdefault(name, reason(line))
         elif entry is None:
             complete = False
         elif line.startswith((b"file has vanished: ", b"directory has vanished: ")):
@@ -71,6 +78,16 @@ def blame(messages: bytes, entries: Mapping[bytes, int], prefixes: Iterable[byte
         else:
             failed.setdefault(entry, reason(line))
     return Blame(failed, vanished, complete and bool(failed or vanished))
+
+
+def spared(messages: bytes) -> int:
+    """Return how many deletions `--max-delete` has held back: files, and directories that were empty."""
+    return sum(int(count) for count in _SPARED.findall(messages))
+
+
+def in_the_way(why: str) -> bool:
+    """Tell whether a path failed because a directory with content stands there at the destination."""
+    return why.startswith(_IN_THE_WAY.decode())
 
 
 def reason(line: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.moves import Step
@@ -91,7 +92,7 @@ class RsyncHandler:
             self._alone = True
         try:
             unusable = None if self._probed else await self._probe(batch)
-            return unusable or await BatchRun(self._program, batch, rules).outcome()
+            return unusable or await self._outcome(batch, rules)
         except OSError as error:
             name = shown(self._program.name)
             return Outcome(Verdict.UNWELL, message=f"cannot run {name}: {error.strerror}", code=127)
@@ -112,6 +113,20 @@ class RsyncHandler:
     async def aclose(self) -> None:
         """Close the kept connection."""
         await self._program.aclose()
+
+    async def _outcome(self, batch: Batch, rules: PathRules | None) -> Outcome:
+        """Make every entry equal, unless that deletes too much. Raises OSError where rsync cannot be run."""
+        if batch.most_deletions is not None:
+            run = BatchRun(self._program, batch, rules, spares=True)
+            outcome = await run.outcome()
+            # What is to be deleted may be what there is no room for; it is counted before any of it goes.
+            count = await BatchRun(self._program, batch, rules).doomed() if run.full else run.spared
+            if (outcome.verdict is Verdict.UNWELL and not run.full) or not count:
+                return outcome
+            if count > batch.most_deletions:
+                return replace(outcome, spared=count)
+            return await BatchRun(self._program, batch, rules, clears=run.full).outcome()
+        return await BatchRun(self._program, batch, rules).outcome()
 
     async def _probe(self, batch: Batch) -> Outcome | None:
         """Ask the real target whether it understands missing arguments; None if it can be used."""

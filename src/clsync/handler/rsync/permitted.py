@@ -40,6 +40,8 @@ class Doomed(NamedTuple):
     """Topmost paths that rules reject."""
     replaced: set[bytes]
     """What is no directory here and stands where a directory with content has to give way there."""
+    entries: int = 0
+    """How many entries would be deleted in all, those that rules reject not among them."""
 
 
 def far(entries: Mapping[bytes, int], destination: bytes | None) -> set[bytes]:
@@ -71,7 +73,7 @@ def doomed(itemized: BinaryIO, root: int, rules: PathRules | None, litter: bool 
     itemized.seek(0)
     # What stands below something that is no directory goes with the directory that gives way to it.
     look = lstat_straight(root)
-    missing, protected, replaced = [], [], set()
+    missing, protected, replaced, count = [], [], set(), 0
     for line in itemized:
         for path, is_dir in lists.deletions(line.rstrip(b"\n")):
             up = parent(path)
@@ -79,11 +81,11 @@ def doomed(itemized: BinaryIO, root: int, rules: PathRules | None, litter: bool 
                 replaced.add(up)
             if rules is not None and not rules.permits(_plain(path) if litter else path, is_dir):
                 protected.append(path)
-            elif _is_gone(look, path) and (
-                is_directory(_seen(look, parent(path))) or not may_go(parent(path), rules)
-            ):
+                continue
+            count += 1
+            if _is_gone(look, path) and (is_directory(_seen(look, parent(path))) or not may_go(parent(path), rules)):
                 missing.append(path)
-    return Doomed(missing, _topmost(protected), replaced)
+    return Doomed(missing, _topmost(protected), replaced, count)
 
 
 def _stands_no_directory(look: Look, path: bytes) -> bool:

@@ -20,6 +20,8 @@ class Recipe:
     """The receiver understands `--delete-missing-args` (recipe S2); otherwise recipe F2 is used."""
     flat_lists: bool = False
     """A directory in a list stands for itself alone, even if it has come to be one after it was listed."""
+    spares: bool = False
+    """Nothing is deleted; what would have been is counted (`blame.spared`)."""
     makes_way: bool = True
     """A directory with content gives way to what is none, or to nothing, at the source."""
     acls: bool = False
@@ -60,6 +62,16 @@ class Recipe:
         """Return the arguments that print what a list would delete, and change nothing."""
         return [b"-n", b"-i", b"-8", *self.listed(), b"--ignore-errors"]
 
+    def differences(self, *, listed: bool, content: bool) -> list[bytes]:
+        """Return the arguments that print in what the target differs, and change nothing.
+
+        `listed`: in the content of the directories of a list; otherwise in everything. `content`: files of equal size
+        and mtime are read as well.
+        """
+        what = self.flat().listed() if listed else self.whole_tree()
+        by = [b"--checksum"] if content else []
+        return [b"-n", b"-8", b"--out-format=%i %n", *what, *by, b"--ignore-errors"]
+
     def bounded(self) -> Recipe:
         """Return the recipe for lists in which nothing is recursive: rules decide on every path."""
         return replace(self, flat_lists=True)
@@ -75,6 +87,7 @@ class Recipe:
             b"--modify-window=%d" % self.modify_window,
             b"--numeric-ids",
             *(_MAKES_WAY if self.makes_way else ()),  # each of them does it
+            *([b"--max-delete=0"] if self.spares else []),
             *self.lacking,
             *([b"--bwlimit=%d" % self.rate] if self.rate else []),
             *self.connection,

@@ -19,7 +19,7 @@ from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.paths import ancestors, join, parent
 from clsync.handler.base import PathRules, may_go
 from clsync.handler.rsync import permitted
-from clsync.handler.rsync.blame import Blame, blame, first_line
+from clsync.handler.rsync.blame import Blame, blame, first_line, in_the_way, spared
 from clsync.handler.rsync.clearing import clear
 from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.rsync.recipe import MERGE
@@ -57,7 +57,8 @@ _CODE_PROTOCOL = 2
 _CODE_FILE_IO = 11
 _CODE_PARTIAL = 23
 _CODE_VANISHED = 24
-_CODES_WHOLE = frozenset((_CODE_PARTIAL, _CODE_VANISHED))
+_CODE_SPARED = 25
+_CODES_WHOLE = frozenset((_CODE_PARTIAL, _CODE_VANISHED, _CODE_SPARED))
 """The run came to its end; any other failure may leave temporary files behind."""
 
 
@@ -72,9 +73,17 @@ class DryRunFailed(Exception):
 class BatchRun:
     """One batch on its way."""
 
-    def __init__(self, program: Program, batch: Batch, rules: PathRules | None) -> None:
+    def __init__(
+        self, program: Program, batch: Batch, rules: PathRules | None, *, spares: bool = False, clears: bool = False
+    ) -> None:
+        """`spares`: what recursive entries would delete is counted, and stays; `clears`: it goes before all else."""
+        self.spared = 0
+        self.full = False
+        """The target has no room."""
+        self._spares, self._clears = spares, clears
         self._program, self._batch, self._rules = program, batch, rules
         self._recipe = program.recipe if rules is None else program.recipe.bounded()
+        self._recipe = replace(self._recipe, spares=spares)
         self._failed: dict[bytes, str] = {}
         self._again: set[bytes] = set()
         self._lost: set[bytes] = set()
@@ -104,6 +113,16 @@ class BatchRun:
                 if name is not None:
                     permitted.remove_file(name)
 
+    async def doomed(self) -> int | None:
+        """Return how many entries recursive entries would delete; None where that cannot be told."""
+        try:
+            return (await self._doomed(self._recursive())).entries
+        except DryRunFailed:
+            return None
+
+    def _recursive(self) -> Entries:
+        return {path: flags for path, flags in self._batch.entries.items() if flags & flag.RECURSIVE}
+
     def _protect(self, paths: list[bytes]) -> None:
         """Let no run delete these paths at the destination, and none that has to be left alone anyway."""
         if self._filter is not None:
@@ -114,6 +133,8 @@ class BatchRun:
     async def _outcome(self) -> Outcome:
         if self._program.littered:
             await self._clean()
+        if self._clears and self._rules is None:  # with rules this comes first in any case
+            await self._delete(await self._doomed(self._recursive()))
         await self._part_links(self._batch.entries)
         before = self._prints()
         entries = self._sendable()
@@ -138,11 +159,29 @@ class BatchRun:
     async def _send_all(self, entries: Entries) -> Outcome | None:
         """Send entries in as many runs as it takes; an Outcome if the target cannot be used."""
         async for part in self._parts(entries):
-            for run, force in self._runs(self._unobstructed(part)):
+            for run, force in self._runs(self._unmistakable(self._unobstructed(part))):
                 wrong = await self._send(run, force)
                 if wrong is not None:
                     return wrong
         return None
+
+    def _unmistakable(self, entries: Entries) -> Entries:
+        """Return entries without FORCE where size or mtime alone shows at a local destination that content is to be sent.
+
+        To compare content, rsync reads all that is listed: also what is not there yet.
+        """
+        if self._local is None or self._recipe.modify_window >= 0 or not lists.flags_of(entries) & flag.FORCE:
+            return entries
+        told = dict(entries)
+        with suppress(OSError), opened(self._local) as root:
+            look = lstat_below(root)
+            for path, flags in entries.items():
+                if flags & flag.FORCE and not flags & (flag.RECURSIVE | flag.LINKED):
+                    with suppress(OSError):
+                        here, there = self._look(path), look(path)
+                        if there is None or (here is not None and _shape(here) != _shape(there)):
+                            told[path] = flags & ~flag.FORCE
+        return told
 
     def _calm(self, entries: Entries, shaken: Iterable[bytes]) -> Entries:
         """Return what is compared once more, because names of one file were sent while its attributes changed.
@@ -234,6 +273,8 @@ class BatchRun:
             if entries[p] & flag.RECURSIVE or not (self._local is not None or rules.recursion_is_free(p))
         }
         doomed = await self._doomed(unknown) if unknown else permitted.Doomed([], [], set())
+        if self._spares:
+            self.spared, doomed = doomed.entries, doomed._replace(missing=[])
         recursive = {p: f for p, f in unknown.items() if f & flag.RECURSIVE}
         plain = {
             p: f for p, f in entries.items() if p not in recursive and (not f & flag.MISSING or may_go(p, rules))
@@ -335,7 +376,9 @@ class BatchRun:
             cut = result.code not in _CODES_WHOLE and not self._program.done(result)
             if cut or result.stopped or result.stood_still:
                 self._program.littered.update(parent(p) for p, f in part.items() if not f & flag.RECURSIVE)
-            if self._program.done(result):
+            if self._spares:
+                self.spared = max(self.spared, spared(result.messages))
+            if self._program.done(result) or (self._spares and result.code == _CODE_SPARED):
                 if result.code == _CODE_VANISHED:
                     await self._note_lost(self._blame(result, part), part)
                 continue
@@ -352,12 +395,16 @@ class BatchRun:
                 or result.stood_still
                 or result.code not in (_CODE_PARTIAL, _CODE_FILE_IO)
             ):
-                return unwell(result, self._program.target)
+                return self._unwell(result)
             again = await self._blamed(part, result)
             if again is None:
-                return unwell(result, self._program.target)
+                return self._unwell(result)
             pending += again
         return None
+
+    def _unwell(self, result: Result) -> Outcome:
+        self.full = _is_full(result)
+        return unwell(result, self._program.target)
 
     async def _part_links(self, entries: Mapping[bytes, int]) -> None:
         """Remove what rsync would leave as it is at a local destination, though it has to be made anew.
@@ -475,7 +522,26 @@ class BatchRun:
         if self._rules is not None:
             goes = lists.flags_of(entries) & flag.MISSING or not self._giving_way.isdisjoint(entries)
             recipe = replace(recipe, makes_way=bool(goes))
+        if force and recipe.compares and self._any_glued(entries):
+            recipe = replace(recipe, compares=False)
         return [*recipe.listed(force=force), *guard], self._batch, self._records(entries)
+
+    def _any_glued(self, entries: Entries) -> bool:
+        """Tell whether a file that may be another one than before hangs on more names at a local destination than here.
+
+        Where content is compared, and is the same, rsync would leave it so.
+        """
+        if self._local is None:
+            return False
+        with suppress(OSError), opened(self._local) as root:
+            look = lstat_below(root)
+            for path, flags in entries.items():
+                if flags & flag.FORCE and not flags & flag.DIRECTORY and flags >> CHANGE_SHIFT & NAME:
+                    with suppress(OSError):
+                        here, there = self._look(path), look(path)
+                        if here is not None and there is not None and there.st_nlink > max(here.st_nlink, 1):
+                            return True
+        return False
 
     def _records(self, entries: Mapping[bytes, int]) -> Iterator[bytes]:
         if self._recipe.missing_args:
@@ -494,7 +560,7 @@ class BatchRun:
     async def _blamed(self, part: Entries, result: Result) -> list[Entries] | None:
         """Note what failed in a run; return the parts that are to be sent again, None if the target is at fault."""
         found = self._blame(result, part)
-        full = b"No space left" in result.messages or b"quota" in result.messages
+        full = _is_full(result)
         if full and (b" mkstemp " in result.messages or b"mkdir " in result.messages):
             return None  # no room for names: it fails them all
         if result.code == _CODE_FILE_IO:
@@ -505,7 +571,11 @@ class BatchRun:
             rest = {p: f for p, f in part.items() if p not in found.failed}
             return [rest] if len(rest) < len(part) else None
         if found.complete:
-            self._failed.update(found.failed)
+            for path, why in found.failed.items():
+                if self._spares and in_the_way(why):
+                    self._again.add(path)  # alone it may replace what stands there
+                else:
+                    self._failed[path] = why
             await self._note_lost(found, part)
             # rsync links names to one that was sent: where something failed, they may hang on nothing.
             linked = {p: f for p, f in part.items() if f & flag.LINKED}
@@ -529,7 +599,7 @@ class BatchRun:
 
     async def _delete_in(self, entries: Entries) -> None:
         """Delete what recursive entries would have deleted, had no other path failed."""
-        if not entries:
+        if not entries or self._spares:
             return
         doomed = await self._doomed(entries)
         if self._rules is not None and self._local is not None:
@@ -565,6 +635,16 @@ class BatchRun:
             if not self._program.done(result) and not (result.code == _CODE_PARTIAL and known):
                 raise DryRunFailed(result)
             return permitted.doomed(output, self._batch.root, self._rules)
+
+
+def _is_full(result: Result) -> bool:
+    """Tell whether there was no room for something."""
+    return b"No space left" in result.messages or b"quota" in result.messages
+
+
+def _shape(found: os.stat_result) -> tuple[int, int, int]:
+    """Return what rsync goes by when it skips what looks the same."""
+    return stat.S_IFMT(found.st_mode), found.st_size, found.st_mtime_ns
 
 
 def _may_be_directory(look: Callable[[bytes], os.stat_result | None], path: bytes) -> bool:

@@ -1,0 +1,203 @@
+"""What one target holds: what is written down of a batch before it is handed over, and what is confirmed of it later."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from clsync.core.batch import Batch, Outcome
+from clsync.core.changes import ATTRIB, DOUBT, NAME
+from clsync.core.listing import Records
+from clsync.core.moves import Step
+from clsync.core.paths import ancestors, is_below, parent
+from clsync.daemon.log import Log
+from clsync.daemon.resolve import FORCED_LIMIT
+from clsync.daemon.target import Target
+from clsync.state import index, scan
+from clsync.state.store import Dirty
+
+if TYPE_CHECKING:
+    from clsync.daemon.memory import Memory
+
+_WIDE: Final = NAME | DOUBT
+
+
+class Unknown(Exception):
+    """What differs cannot be told from the state."""
+
+
+@dataclass(eq=False)
+class Handed:
+    """What a handler was given, as it was before."""
+
+    changes: dict[bytes, int]
+    """Path -> change bits, as the journal has them."""
+    since: float
+    seen: dict[bytes, bytes | None] = field(default_factory=dict)
+    """Path -> its record (`core.listing`), None where nothing stood."""
+    young: dict[bytes, bytes] = field(default_factory=dict)
+    """Those of the paths that had changed a moment ago -> the record they have if nothing happens since."""
+    trees: dict[bytes, list[tuple[bytes, index.Parts]]] = field(default_factory=dict)
+    recorded: list[bytes] = field(default_factory=list)
+    """Directories that scans record."""
+    again: dict[bytes, int] = field(default_factory=dict)
+    """What the handler itself has named."""
+    repeated: dict[bytes, int] = field(default_factory=dict)
+    """What is to be handed over once more, by its own name."""
+    landed: float = 0.0
+    """Monotonic seconds."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether there is anything to be confirmed."""
+        return bool(self.seen or self.trees or self.again or self.recorded)
+
+
+class TargetMemory:
+    """What one target holds."""
+
+    def __init__(self, memory: Memory, target: Target, number: int) -> None:
+        """Be asked for a target of the memory; `number`: which one it is."""
+        self._memory, self.target, self.number = memory, target, number
+        self.key = b""
+        self.flying: list[Handed] = []
+
+    async def rows(self) -> list[Dirty]:
+        """Return what the target may not hold as the index says."""
+        store = self._memory.kept
+        if store is None:
+            return [Dirty(b"", DOUBT, 0.0)]
+        return await self._memory.access.apart(store.dirty, self.key)
+
+    async def left_over(self, rows: Iterable[Dirty]) -> list[bytes]:
+        """Return what stands only at the target beside paths that it may not hold: what was cut off leaves files behind.
+
+        At a remote one, who receives removes them.
+        """
+        return await self._memory.access.only_there(self.number, {parent(row.path) for row in rows})
+
+    async def is_warm(self) -> bool:
+        """Tell whether it is known what the target holds, but for some paths."""
+        return self._memory.complete and not holds_top(await self.rows())
+
+    async def known(self) -> int | None:
+        """Return how many entries the target holds; None if it is not known what it holds."""
+        store = self._memory.kept
+        if store is None or not await self.is_warm():
+            return None
+        return await self._memory.access.apart(store.objects, (b"",))
+
+    async def entries_below(self, directories: Collection[bytes]) -> int:
+        """Return how many entries the target holds below some directories, none of which lies below another."""
+        store = self._memory.kept
+        return 0 if store is None else await self._memory.access.apart(store.objects, directories)
+
+    async def before(
+        self, batch: Batch, taken: Mapping[bytes, int], since: float, records: Records | None
+    ) -> Handed | None:
+        """Write down what a handler is about to be given; None where there is no state.
+
+        `taken`: what the batch was made of (path -> change bits); `since`: when that was (wall-clock seconds); `records`:
+        what was seen of it since.
+        """
+        doubts = self.target.dirty.doubts
+        oldest = min((doubts[path] for path in doubts.keys() & batch.entries.keys()), default=since)
+        return await self._memory.before(self, batch, taken, min(oldest, since), records or Records())
+
+    async def before_renames(self, steps: Iterable[Step]) -> None:
+        """Write down the places of what is about to be renamed at the target."""
+        store = self._memory.kept
+        if store is not None:
+            places = {path for step in steps for path in (step.source, step.target) if path}
+            changes = dict.fromkeys(map(parent, places), ATTRIB) | dict.fromkeys(places, _WIDE)
+            await self._memory.access.apart(store.hand_over, self.key, changes, time.time())
+
+    def after(self, handed: Handed, outcome: Outcome) -> None:
+        """Take note of what became of it."""
+        self._memory.after(self, handed, outcome)
+
+    async def narrowed(self, taken: Mapping[bytes, int], log: Log) -> Mapping[bytes, int]:
+        """Return what has changed, with what differs from the index in place of the directories in doubt."""
+        tops = {path for path, bits in taken.items() if bits & DOUBT and not bits & NAME} - self.target.distrusted
+        if not tops or not self._memory.complete or self._memory.kept is None:
+            return taken
+        rows = await self.rows()
+        open_ends = {row.path for row in rows if row.bits & _WIDE}
+        tops = {top for top in tops if open_ends.isdisjoint((top, b"", *ancestors(top)))}
+        if not tops:
+            return taken
+        found: dict[bytes, int] = {}
+        looked = 0
+
+        def over(seen: scan.Scanned) -> None:
+            nonlocal looked
+            looked = seen.entries
+
+        try:
+            async with aclosing(self._memory.differences(tops, over)) as parts:
+                async for part in parts:
+                    for path, bits in part:
+                        found[path] = found.get(path, 0) | bits
+                    if len(found) > FORCED_LIMIT:
+                        return taken
+        except Unknown:
+            return taken
+        log.info(f"what changed unseen was looked for: {len(found)} of {looked} objects differ")
+        for row in rows:
+            if any(is_below(row.path, top) for top in tops):
+                found[row.path] = found.get(row.path, 0) | row.bits
+        for path, bits in taken.items():
+            if path not in tops:
+                found[path] = found.get(path, 0) | bits
+        return found
+
+    def judge(self, handed: Handed, seen: Mapping[bytes, int], later: Mapping[bytes, int]) -> None:
+        """Note what has changed again since something was handed over, or may have.
+
+        `seen`: what the window holds; `later`: what was handed over since.
+        """
+        dirty = self.target.dirty
+        busy = dirty.paths() | seen.keys() | later.keys()
+        if not busy:
+            return
+
+        def bits(path: bytes) -> int:
+            return dirty.bits_of(path) | seen.get(path, 0) | later.get(path, 0) or ATTRIB
+
+        again = handed.again
+        for path in handed.seen.keys() & busy:
+            del handed.seen[path]  # its row in the journal stays
+        tops = {*handed.recorded, *handed.trees}
+        if tops:
+            for path in busy:
+                if b"" in tops or not tops.isdisjoint((path, *ancestors(path))):
+                    again[path] = again.get(path, 0) | bits(path)
+        above = _above({*handed.seen, *tops})
+        wide = {path for path in above & busy if bits(path) & _WIDE}
+        if wide:
+            # Below something that may have changed as a whole nothing is sure: what was handed over stays dirty.
+            for path in [path for path in handed.seen if not wide.isdisjoint((b"", *ancestors(path)))]:
+                del handed.seen[path]
+            for path in [path for path in handed.trees if not wide.isdisjoint((b"", *ancestors(path)))]:
+                del handed.trees[path]
+            handed.recorded = [p for p in handed.recorded if not p or wide.isdisjoint((b"", *ancestors(p)))]
+
+
+def _above(paths: Iterable[bytes]) -> set[bytes]:
+    """Return all directories above some paths."""
+    found: set[bytes] = set()
+    for path in paths:
+        while path:
+            path = parent(path)
+            if path in found:
+                break
+            found.add(path)
+    return found
+
+
+def holds_top(rows: Collection[Dirty]) -> bool:
+    """Tell whether everything is in doubt."""
+    return any(not row.path and row.bits & DOUBT for row in rows)

@@ -1,0 +1,116 @@
+"""A start that compares the source with the state: only what differs is handed over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from clsync.core.changes import DOUBT, NAME
+from clsync.daemon.delivery import Delivery
+from clsync.daemon.log import Log
+
+if TYPE_CHECKING:
+    from clsync.daemon.memory import Memory
+    from clsync.state.scan import Scanned
+
+
+class WarmStart:
+    """Lets some targets be given what differs, while the others are compared as a whole."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        log: Log,
+        *,
+        wake: Callable[[], None],
+        over: Callable[[Delivery, bool], None],
+    ) -> None:
+        """`wake` is called when there is more to hand over; `over` when a target has been given all of it, well or not."""
+        self._memory, self._log, self._wake, self._over = memory, log, wake, over
+        self.compared = asyncio.Event()
+        """Set when all that differs is known."""
+        self._task: asyncio.Task[None] | None = None
+        self._deliveries: list[Delivery] = []
+
+    async def begin(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Begin; return the targets of which it is not known what they hold."""
+        pairs = list(zip(deliveries, self._memory.targets, strict=True))
+        warm = [delivery for delivery, target in pairs if await target.is_warm()]
+        for delivery, target in pairs:
+            rows = await target.rows()
+            if delivery in warm:
+                delivery.warm = True
+                for row in rows:
+                    delivery.target.dirty.add([(row.path, row.bits)], row.since)
+                left_over = await target.left_over(rows)
+                delivery.target.dirty.add(((path, NAME) for path in left_over), time.time())
+            else:
+                # What has changed since an earlier start may look as it did then: there it may not have arrived.
+                delivery.compared_since = min((row.since for row in rows if not row.path), default=time.time())
+        if warm:
+            self._deliveries = warm
+            self._task = asyncio.get_running_loop().create_task(self._run(warm, list(deliveries)))
+        else:
+            self.compared.set()
+        return [delivery for delivery in deliveries if delivery not in warm]
+
+    @property
+    def at_work(self) -> bool:
+        """Whether something that differs is not known, or not handed over."""
+        return any(delivery.warm for delivery in self._deliveries)
+
+    async def stop(self) -> None:
+        """End it; those that have not been given everything have to be compared as a whole."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for delivery in self._deliveries:
+            delivery.warm = False
+        self.compared.set()
+
+    async def _run(self, warm: Sequence[Delivery], everybody: Sequence[Delivery]) -> None:
+        # Lazily, and in the state's own words: this module is not to need it where there is none.
+        from clsync.daemon.holding import Unknown
+
+        began, differing = time.time(), 0
+        looked: list[Scanned] = []
+        names: list[tuple[bytes, int]] = []
+        try:
+            async with aclosing(self._memory.differences((b"",), looked.append)) as parts:
+                async for part in parts:
+                    differing += len(part)
+                    # What came or went is told at the end: only then is it known whether too much has gone.
+                    names += (change for change in part if change[1] & NAME)
+                    for delivery in everybody:
+                        delivery.target.dirty.add((change for change in part if not change[1] & NAME), began)
+                        delivery.target.distrusted.update(path for path, bits in part if bits & DOUBT)
+                    self._wake()
+        except Unknown:
+            self._log.warning("warm start: it cannot be told what differs: everything is compared")
+            for delivery in warm:
+                delivery.warm = False
+                delivery.target.dirty.add([(b"", DOUBT)], began)
+        else:
+            self._log.info(f"warm start: {differing} of {looked[0].entries} objects differ")
+            for delivery in everybody:
+                delivery.inferred.update(path for path, _ in names)
+                delivery.target.dirty.add(names, began)
+        self.compared.set()
+        self._wake()
+        await asyncio.gather(*(self._given(delivery) for delivery in warm if delivery.warm))
+
+    async def _given(self, delivery: Delivery) -> None:
+        """Wait until a target has been given what differs, once: nobody waits for what has failed, or is set aside."""
+        dirty = delivery.target.dirty
+        left = {*dirty.ready, *chain.from_iterable(dirty.flights)}
+        while left := {path for path in left - delivery.given if dirty.is_due(path)}:
+            await delivery.landing.wait()
+            delivery.landing.clear()
+        delivery.warm = False
+        delivery.given.clear()
+        self._over(delivery, not delivery.target.failing())
+        self._wake()

@@ -1,0 +1,91 @@
+"""Deletions at one target that wait for somebody's word, because nobody saw them happen and they are too many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from clsync.core.changes import DOUBT, NAME
+from clsync.daemon.log import Log
+from clsync.daemon.target import Target
+from clsync.options.brake import Brake
+
+
+class Withheld:
+    """What is not deleted at a target until that is accepted."""
+
+    def __init__(self, target: Target, log: Log) -> None:
+        """Nothing is, for now."""
+        self._target, self._log = target, log
+        self.brake: Brake | None = None
+        """How much may go without a word; None: anything."""
+        self.trusted = False
+        """A target that is new may lose anything, because the operator has said so."""
+        self._everything = 0
+        """Entries that the last full comparison would have deleted."""
+        self._named: dict[bytes, int] = {}
+        """What a comparison with memory found gone -> how many entries that is, about."""
+        self._accepted = False
+
+    @property
+    def count(self) -> int:
+        """Return how many entries are left at the target though the source does not have them."""
+        return self._everything + sum(self._named.values())
+
+    @property
+    def text(self) -> str:
+        """Return what is to be said of them; empty where there are none."""
+        if not self.count:
+            return ""
+        return f"{self.count} entries that the source does not have are left there: more than --max-delete allows"
+
+    def most(self, known: int | None) -> int | None:
+        """Return how many entries may go in one batch, None for any number.
+
+        `known`: how many the target holds; None: it is not known, the target is new.
+        """
+        if self.brake is None or self._accepted or (self.trusted and known is None):
+            return None
+        return self.brake.most(known)
+
+    def note_compared(self, spared: int) -> None:
+        """Note that everything was compared, and what was left there by that."""
+        self._named.clear()
+        before, self._everything = self.count, spared
+        self._accepted = self._accepted and spared > 0
+        self._tell(before)
+
+    def too_many(self, gone: Sequence[bytes], count: int, known: int | None) -> bool:
+        """Tell whether some paths may not go, `count` entries with what is below them; if so, they are left there."""
+        most, before = self.most(known), self.count
+        for path in gone:
+            self._named.pop(path, None)
+        if most is None or count + sum(self._named.values()) <= most:
+            return False
+        self._named |= dict.fromkeys(gone, 1)
+        self._named[gone[0]] += count - len(gone)
+        self._tell(before)
+        return True
+
+    def seen(self, paths: Iterable[bytes]) -> None:
+        """Forget what is handed over now."""
+        if self._named:
+            for path in paths:
+                self._named.pop(path, None)
+
+    def holds(self, path: bytes) -> bool:
+        """Tell whether a path is left there by its own name, or everything that is too much."""
+        return bool(self._everything) or path in self._named
+
+    def accept(self) -> list[tuple[bytes, int]]:
+        """Let it go; return what is dirty by that."""
+        found = [(path, NAME) for path in self._named]
+        if self._everything:
+            found.append((b"", DOUBT))
+        self._named.clear()
+        self._accepted = bool(found)
+        return found
+
+    def _tell(self, before: int) -> None:
+        if self.count > before:
+            hint = "all else is synced; if they may go: clsync ctl accept, or signal RTMIN"
+            self._log.error(f"{self._target.called}: {self.text}", hint)

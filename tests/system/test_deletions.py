@@ -1,0 +1,274 @@
+"""What nobody saw being deleted is not deleted in masses: --max-delete, and who lets it go."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import termios
+from pathlib import Path
+
+import pytest
+
+from clsync.errors import Exit
+from tests.support.daemon import Daemon, installed
+from tests.system.world import MODES, ROOT, SYNCED, World, mounted
+
+HELD = "entries that the source does not have are left there: more than --max-delete allows"
+FEW = "--max-delete=3"
+NO_STATE = "--state-dir=none"
+
+
+def fill(world: World, count: int = 5) -> None:
+    """Let there be a file on both sides, and some at the destination alone."""
+    world.write("file", "new")
+    (world.destination / "old/deep").mkdir(parents=True)
+    for number in range(count):
+        (world.destination / "old/deep" / str(number)).write_text("precious")
+
+
+def spared(world: World) -> bool:
+    """Tell whether all of those are there."""
+    return all((world.destination / "old/deep" / str(number)).exists() for number in range(5))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("rules", [False, True], ids=["", "rules"])
+def test_they_wait_and_all_else_is_synced(world: World, mode: str, rules: bool) -> None:
+    """Deletions that are seen are no matter; a signal lets the others go."""
+    fill(world)
+    options = ("-R", world.file("rules", "-f\\.bak$\n")) if rules else ()
+    with world.daemon(f"-M{mode}", FEW, NO_STATE, *options) as daemon:
+        daemon.wait_for_log(HELD)
+        assert world.copied("file") == "new"
+        for name in ("a", "b", "c", "d"):
+            world.write(name)
+        world.wait_for_copy(daemon, "d")
+        for name in ("a", "b", "c", "d"):
+            (world.source / name).unlink()
+        daemon.wait_until(lambda: not (world.destination / "a").exists(), what="deletions that were seen")
+        assert spared(world)
+        os.kill(daemon.pid, signal.SIGRTMIN)
+        world.wait_for_equal(daemon)
+        # Another full sync has nothing to hold back.
+        (world.destination / "x").write_text("of somebody else")
+        os.kill(daemon.pid, signal.SIGUSR2)
+        world.wait_for_equal(daemon)
+        assert daemon.output.count(HELD) == 1
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("rules", [False, True], ids=["", "rules"])
+def test_they_wait_where_there_is_no_room(world: World, mode: str, rules: bool) -> None:
+    """Nothing goes before it is counted, though nothing can be written as long as it is there."""
+    world.write("m/file", "f" * 500_000)
+    options = ("-R", world.file("rules", "-f\\.bak$\n")) if rules else ()
+    with mounted("tmpfs", world.destination, "size=1m"):
+        fill(world)
+        full = os.statvfs(world.destination)
+        (world.destination / "z").write_bytes(bytes(full.f_bavail * full.f_bsize))
+        with world.daemon(f"-M{mode}", FEW, NO_STATE, *options) as daemon:
+            daemon.wait_for_log(HELD)
+            assert spared(world)
+            os.kill(daemon.pid, signal.SIGRTMIN)
+            world.wait_for_equal(daemon)
+            assert daemon.output.count(HELD) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("option", ["--accept-target", "--max-delete=none", "--max-delete=20", "--max-delete=50%"])
+def test_they_may_go(world: World, mode: str, option: str) -> None:
+    """Of what is not known no percentage can be had: the usual limit counts."""
+    fill(world)
+    done = world.run(*world.trees, f"-M{mode}", option, NO_STATE, "--only-initialsync")
+    assert done.code == 0, done.err
+    world.demand_equal()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_that_ends_says_what_it_has_left(world: World, mode: str) -> None:
+    fill(world)
+    done = world.run(*world.trees, f"-M{mode}", FEW, "--only-initialsync", NO_STATE)
+    assert done.code == Exit.INCOMPLETE, done.err
+    assert done.err.count(HELD) == 2
+    assert "--accept-target" in done.err
+    assert world.copied("file") == "new"
+    assert spared(world)
+
+
+def test_as_usual_a_thousand_may_go(world: World) -> None:
+    world.write("file")
+    for number in range(1001):
+        (world.destination / f"x{number}").touch()
+    assert world.run(*world.trees, "--only-initialsync", NO_STATE).code == Exit.INCOMPLETE
+    (world.destination / "x0").unlink()
+    assert world.run(*world.trees, "--only-initialsync", NO_STATE).code == 0
+    world.demand_equal()
+
+
+def test_no_brake_where_the_arguments_are_the_operators(world: World) -> None:
+    """Nor under --compat."""
+    for options in (("--", "%RSYNC-ARGS%", f"{world.source}/", f"{world.destination}/"), ("--compat=0.4",)):
+        world.write("file")
+        for number in range(1001):
+            (world.destination / f"x{number}").touch()
+        done = world.run(f"-W{world.source}", "-Mrsyncdirect", "--only-initialsync", *_to(world, options))
+        assert done.code == 0, done.err
+        world.demand_equal()
+
+
+def _to(world: World, options: tuple[str, ...]) -> tuple[str, ...]:
+    return options if options[0] == "--" else (f"-D{world.destination}", *options)
+
+
+def test_they_are_told_and_accepted_at_the_control_socket(world: World) -> None:
+    """Of one destination alone."""
+    fill(world)
+    other = world.top / "other"
+    subprocess.run(["cp", "-a", world.destination, other], check=True)
+    path = world.top / "socket"
+
+    def ctl(*words: str) -> str:
+        done = world.run("ctl", "-s", path, *words)
+        assert done.code == 0, done.err
+        return done.out
+
+    with world.daemon(f"-D{other}", f"--socket={path}", FEW, NO_STATE) as daemon:
+        daemon.wait_for_log(HELD)
+        daemon.wait_until(lambda: json.loads(ctl("-j", "status"))["held_back"] >= 10, what="both held back")
+        assert "deletions held back" in ctl("status")
+        waited = world.run("wait", "-s", path, "--until-synced")
+        assert waited.code == Exit.INCOMPLETE
+        assert HELD in waited.out + waited.err
+        ctl("accept", f"--target={other}")
+        daemon.wait_until(lambda: not (other / "old").exists(), what="the deletion")
+        assert spared(world)
+        ctl("accept")
+        world.wait_for_equal(daemon)
+        assert "no deletions are held back" in world.run("ctl", "-s", path, "accept").err
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", Exit.INCOMPLETE), (b"\n", Exit.INCOMPLETE)])
+def test_a_terminal_is_asked(world: World, answer: bytes, code: int) -> None:
+    fill(world)
+    ours, theirs = os.openpty()
+    run = subprocess.Popen(
+        [installed(), *world.trees, FEW, NO_STATE, "--only-initialsync"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        env={**os.environ, **world.environment},
+    )
+    os.close(theirs)
+    said = b""
+    while b"[y/N]" not in said:
+        said += os.read(ours, 4096)
+    assert b"delete them?" in said
+    assert spared(world)
+    os.write(ours, answer)
+    try:
+        while os.read(ours, 4096):
+            pass
+    except OSError:
+        pass  # it has ended
+    assert run.wait(20) == code
+    assert spared(world) == bool(code)
+    os.close(ours)
+
+
+# -- with a state ----------------------------------------------------------------------------------------------
+
+
+def stated(world: World, *options: str) -> Daemon:
+    """Return the program with a state, not started."""
+    return world.daemon(f"--state-dir={world.top}/state", *options)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_went_while_nobody_looked(world: World, mode: str) -> None:
+    """Half of what is known may go; what is more waits, also over a restart."""
+    for number in range(8):
+        world.write(f"d/{number}")
+    with stated(world, f"-M{mode}", "--max-delete=50%") as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.wait_for_equal(daemon)
+        daemon.stop(signal.SIGQUIT)
+    for number in range(6):
+        (world.source / f"d/{number}").unlink()
+    world.write("new")
+    for _ in range(2):
+        with stated(world, f"-M{mode}", "--max-delete=50%") as daemon:
+            daemon.wait_for_log("warm start")
+            daemon.wait_for_log(HELD)
+            world.wait_for_copy(daemon, "new")
+            assert len(os.listdir(world.destination / "d")) == 8
+            (world.source / "d/6").unlink(missing_ok=True)
+            daemon.wait_until(lambda: not (world.destination / "d/6").exists(), what="what was seen")
+            (world.destination / "d/6").write_text("back")
+            world.write("d/6", "back")
+            daemon.stop(signal.SIGQUIT, code=None)
+    with stated(world, f"-M{mode}", "--max-delete=50%") as daemon:
+        daemon.wait_for_log(HELD)
+        os.kill(daemon.pid, signal.SIGRTMIN)
+        world.wait_for_equal(daemon)
+
+
+def test_half_may_go_unasked(world: World) -> None:
+    for number in range(8):
+        world.write(f"d/{number}")
+    with stated(world, "--max-delete=80%") as daemon:
+        daemon.wait_for_log(SYNCED)
+        daemon.stop(signal.SIGQUIT)
+    for number in range(6):
+        (world.source / f"d/{number}").unlink()
+    with stated(world, "--max-delete=80%") as daemon:
+        world.wait_for_equal(daemon)
+        assert HELD not in daemon.output
+
+
+# -- what nobody can mean --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("where", ["/", "home", "a link to it"])
+def test_destinations_that_nobody_can_mean(world: World, mode: str, where: str) -> None:
+    home = world.top / "home"
+    home.mkdir()
+    (world.top / "link").symlink_to(home)
+    place = {"/": Path("/"), "home": home, "a link to it": world.top / "link"}[where]
+    world.environment["HOME"] = str(home)
+    message, hint = world.run(f"-W{world.source}", f"-D{place}", f"-M{mode}").complaint(Exit.DESTINATION)
+    assert message.startswith(f"--destination-dir {place} ")
+    if where != "/":
+        assert "your home directory" in message
+    assert "of its own" in hint
+
+
+@pytest.mark.parametrize("where", ["host:", "host:/", "host:~", "user@host:~/", "host:."])
+def test_remote_destinations_that_nobody_can_mean(world: World, where: str) -> None:
+    message, _ = world.run(f"-W{world.source}", f"-D{where}").complaint(Exit.DESTINATION)
+    assert message.startswith(f"--destination-dir {where} is ")
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        (("-Mdirect", "-S/bin/true", FEW), "--max-delete"),
+        (("-Mdirect", "-S/bin/true", "--accept-target"), "--accept-target"),
+    ],
+)
+def test_no_brake_for_other_programs(world: World, options: tuple[str, ...], option: str) -> None:
+    message, _ = world.run(*world.trees, *options).complaint(Exit.USAGE)
+    assert message.startswith(option)
+
+
+@pytest.mark.parametrize(("value", "said"), [("-1", "too small"), ("101%", "too large"), ("some", "not a number")])
+def test_values_that_make_no_sense(world: World, value: str, said: str) -> None:
+    message, _ = world.run(*world.trees, f"--max-delete={value}").complaint(Exit.USAGE)
+    assert said in message

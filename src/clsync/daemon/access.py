@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Protocol
 from clsync.core.rules import Rules
 from clsync.daemon.dump import State, write_dump
 from clsync.daemon.files import SmallFile
-from clsync.daemon.handlers import make_handler
+from clsync.daemon.handlers import make_comparison, make_handler
 from clsync.daemon.hooks import Hook, ProgramHook
 from clsync.daemon.log import Log
 from clsync.daemon.plan import Plan, find_program, read_rules
 from clsync.handler.base import Handler
+from clsync.handler.compare.base import Comparison
 from clsync.kernel import roles
 from clsync.kernel.ops import DirectOps, KernelOps
 from clsync.monitor import TreeMonitor
@@ -38,6 +39,10 @@ class Access(Protocol):
 
     async def new_handler(self, made: Plan) -> Handler:
         """Return another handler of a plan. Raises OperatorError."""
+        ...
+
+    async def new_comparison(self, made: Plan) -> Comparison:
+        """Return what compares the target of a plan with the source. Raises OperatorError, ComparisonFailed."""
         ...
 
     def hook(self, made: Plan, option: str) -> Hook | None:
@@ -93,6 +98,10 @@ class DirectAccess:
         """Return another handler of a plan. Raises OperatorError."""
         # It looks at the destination, which may hang; the plan is its own then.
         return await asyncio.to_thread(make_handler, replace(made))
+
+    async def new_comparison(self, made: Plan) -> Comparison:
+        """Return what compares the target of a plan with the source. Raises OperatorError."""
+        return await asyncio.to_thread(make_comparison, replace(made))
 
     def hook(self, made: Plan, option: str) -> Hook | None:
         """Return the hook that an option names. Raises OperatorError."""

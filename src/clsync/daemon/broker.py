@@ -22,6 +22,8 @@ from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.daemon.access import Access
 from clsync.daemon.answers import Last, Later, WithDescriptors
+from clsync.daemon.comparing import Comparisons
+from clsync.daemon.handlers import can_compare
 from clsync.daemon.hooks import Hook
 from clsync.daemon.log import Log
 from clsync.daemon.looking import AT_ONCE, listed, looked_at, straight_only
@@ -33,6 +35,7 @@ from clsync.daemon.renames import demanded, visible
 from clsync.daemon.witness import Witness
 from clsync.errors import OperatorError
 from clsync.handler.base import Handler, Renamed, Renames
+from clsync.handler.compare.base import Question
 from clsync.kernel import places
 from clsync.kernel.credentials import Ids
 from clsync.kernel.files import opened
@@ -68,6 +71,7 @@ _MOST_DIRECTORIES: Final = 64
 """For one target, as the others: each batch on its way holds one."""
 _MOST_HANDLERS: Final = 4 * MOST_IN_FLIGHT
 _MOST_TASKS: Final = 2 * _MOST_HANDLERS
+_MOST_COMPARISONS: Final = 8
 _MOST_MONITORS: Final = 3
 _MOST_SCANS: Final = 4
 _MOST_SCANNERS: Final = 4
@@ -198,6 +202,7 @@ class Broker:
         self._scanners: set[int] = set()
         """Those of the scans that look at the tree for the state."""
         self._hired: dict[int, _Hired] = {}
+        self._comparisons = Comparisons()
         self._hook: Hook | None = None
         """The one that runs."""
         self._last_number = 0
@@ -257,6 +262,7 @@ class Broker:
             if hired.handler is not None:
                 hired.handler.stop()
         self._hook_stop()
+        self._comparisons.stop()
         if self._state is not None:
             self._state.stop()
         if self._tasks:
@@ -265,9 +271,10 @@ class Broker:
             await scan.end(kill=True)
         handlers = [h.handler for h in self._hired.values() if h.handler is not None]
         handlers += [h for p in self._generations.values() for h in p.handlers if h is not None]
-        for handler in handlers:
+        everything: list[Handler | Comparisons] = [self._comparisons, *handlers]
+        for left in everything:
             try:
-                await handler.aclose()
+                await left.aclose()
             except (OperatorError, OSError) as error:
                 self._log.error(str(error))
         for watching in self._watching.values():
@@ -875,6 +882,45 @@ class Broker:
         if self._hook is not None:
             self._hook.stop()
 
+    # -- comparisons -------------------------------------------------------------------------------------------
+
+    def _compare_open(self, number: int, generation: int, target: int) -> Later:
+        if generation > self._newest:
+            raise Refused("settings that there never were")
+        prepared = self._generations.get(generation)
+        if prepared is None:
+            raise OSError(errno.ESTALE, "the settings were changed")
+        if target >= len(prepared.plans):
+            raise Refused("a target that there is not")
+        made = prepared.plans[target]
+        if not can_compare(made):
+            raise Refused("to compare what the handler alone knows")
+        if len(self._comparisons) >= _MOST_COMPARISONS * len(prepared.plans):
+            # No lie: so many may have asked for it.
+            raise OSError(errno.EBUSY, "too many comparisons are at work")
+        opened = self._comparisons.open(number, lambda: self._access.new_comparison(made))
+        return Later(opened, alone=False)
+
+    def _compare(self, number: int, root: int, digest: bytes, whole: bool, content: bool, rate: int) -> Sequence[Any]:
+        directory, rules = _known(self._directories, root), _known(self._rules, digest)
+        if root not in self._sources:
+            raise Refused("to compare what is not watched")
+        question = Question(directory, rules if rules else None, None if whole else (), content, rate)
+        self._comparisons.ask(number, question)
+        return ()
+
+    def _compare_paths(self, number: int, paths: list[bytes]) -> None:
+        self._comparisons.add(number, paths)
+
+    def _compare_next(self, number: int) -> Later:
+        return Later(self._comparisons.next(number), alone=False)
+
+    def _compare_end(self, number: int) -> Later:
+        return Later(self._comparisons.end(number), alone=False)
+
+    def _compare_close(self, number: int) -> Later:
+        return Later(self._comparisons.close(number), alone=False)
+
     # -- other settings ----------------------------------------------------------------------------------------
 
     def _prepare(self, keys: list[str], texts: list[str]) -> Later:
@@ -969,6 +1015,12 @@ class Broker:
         Op.HOOK_RUN: _hook_run,
         Op.HOOK_STOP: _hook_stop,
         Op.PREPARE: _prepare,
+        Op.COMPARE_OPEN: _compare_open,
+        Op.COMPARE: _compare,
+        Op.COMPARE_PATHS: _compare_paths,
+        Op.COMPARE_NEXT: _compare_next,
+        Op.COMPARE_END: _compare_end,
+        Op.COMPARE_CLOSE: _compare_close,
     }
     """What is answered when it is done; where nothing is to be answered, it is only told."""
 

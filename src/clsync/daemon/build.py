@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clsync.control.listener import Listener
@@ -14,7 +13,7 @@ from clsync.core.paths import shown
 from clsync.core.signature import Signatures
 from clsync.daemon.access import Access
 from clsync.daemon.course import Course
-from clsync.daemon.handlers import can_compare, is_exact, make_comparison
+from clsync.daemon.handlers import can_compare, is_exact
 from clsync.daemon.log import Log
 from clsync.daemon.mirror import Mirror
 from clsync.daemon.parts import Outlet, Parts
@@ -99,7 +98,7 @@ def _outlet(made: Plan, access: Access) -> Outlet:
         local=made.local,
         brake=_brake(made),
         trusted=s.accept_target > 0,
-        make_comparison=(lambda: make_comparison(replace(made))) if _compares(made) else None,
+        make_comparison=(lambda: access.new_comparison(made)) if can_compare(made) else None,
         scrub_rate=_scrub_rate(made),
         scrub_content=s.scrub_checksum > 0,
         # Two runs of our own at one path would delete each other's temporary files, and be repeated for that.
@@ -117,11 +116,6 @@ def _brake(made: Plan) -> Brake | None:
             raise OperatorError(f"{option}: the handler alone knows what it deletes", "leave it out")
         return None
     return s.max_delete.of(s.destination_dir) if given or s.arguments is None else None
-
-
-def _compares(made: Plan) -> bool:
-    """Tell whether this process can compare the destination with the source."""
-    return can_compare(made) and made.settings.splitting == "off"
 
 
 def _scrub_rate(made: Plan) -> int:

@@ -38,8 +38,8 @@ class Outlet:
     """How much may be deleted that nobody saw going; None: anything."""
     trusted: bool = False
     """That does not count as long as it is not known what the target holds."""
-    make_comparison: Callable[[], Comparison] | None = None
-    """Makes what compares the target with the source; None: that cannot be done. Raises OperatorError."""
+    make_comparison: Callable[[], Awaitable[Comparison]] | None = None
+    """Makes what compares the target with the source; None: that cannot be done. Raises OperatorError, ComparisonFailed."""
     scrub_rate: int = 0
     """Entries a second that are compared in the background; 0: none."""
     scrub_content: bool = False

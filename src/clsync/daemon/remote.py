@@ -27,7 +27,9 @@ from clsync.daemon.log import Log
 from clsync.daemon.parts import Parts
 from clsync.daemon.plan import Plan, for_each_destination
 from clsync.daemon.prepare import Prepared, Reload, with_what_stays
+from clsync.daemon.remotecompare import RemoteComparison
 from clsync.handler.base import Handler, PathRules, Renamed
+from clsync.handler.compare.base import Comparison, ComparisonFailed
 from clsync.handler.rsync import Target
 from clsync.kernel import places
 from clsync.kernel.ops import Identity, KernelOps, Looks, Scan
@@ -515,7 +517,7 @@ class RemoteAccess:
         self.ops: KernelOps = self._ops
         self._caller, self._calls, self._reload, self._log = caller, calls, reload, log
         self._thread = thread
-        self._handlers = itertools.count(1)
+        self._handlers, self._comparisons = itertools.count(1), itertools.count(1)
         self._generations = [(plans, 0)]
         self._settings, self._current = settings, 0
 
@@ -533,6 +535,15 @@ class RemoteAccess:
 
     def _handler(self, made: Plan) -> Handler:
         return RemoteHandler(self._calls, next(self._handlers), *self._place(made))
+
+    async def new_comparison(self, made: Plan) -> Comparison:
+        """Return what compares the target of a plan with the source. Raises OperatorError, ComparisonFailed."""
+        comparison = RemoteComparison(self._calls, next(self._comparisons))
+        try:
+            await comparison.open(*self._place(made))
+        except OSError as error:
+            raise ComparisonFailed(f"it cannot be compared now: {error.strerror}") from None
+        return comparison
 
     def hook(self, made: Plan, option: str) -> Hook | None:
         """Return the hook that an option names, if it names one."""

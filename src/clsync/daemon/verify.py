@@ -328,14 +328,13 @@ class Verifier:
         make = delivery.outlet.make_comparison
         if make is None:
             raise OperatorError(
-                f"{delivery.target.called} cannot be compared: the handler alone knows what is right there, or clsync has"
-                " no rights here",
-                "only modes rsyncdirect (without list files) and copy can be verified, and not with --splitting",
+                f"{delivery.target.called} cannot be compared: the handler alone knows what is right there",
+                "only modes rsyncdirect (without list files) and copy can be verified",
             )
         around = LiveTarget(delivery, self._arrival, self._rules, self._seen, hold)
         report = Report(around.name)
         try:
-            comparison = await asyncio.to_thread(make)
+            comparison = await make()
             try:
                 verification = Verification(self._source.root, comparison, around, wish)
                 report = verification.report

@@ -542,11 +542,6 @@ def check(settings: Settings) -> None:
                 raise OperatorError(
                     f"--{name}: {shown(destination)} is no destination", "name it as --destination-dir does"
                 )
-    if s.scrub_rate and s.is_split:
-        raise OperatorError(
-            "--scrub-rate and --splitting exclude each other",
-            "the part that compares would need the rights of the other one: leave one of them out",
-        )
     if s.bwlimit and s.mode in ("direct", *PROGRAM_MODES):
         raise OperatorError(f"--bwlimit has no meaning in mode {s.mode}", "the handler has to limit itself")
     if s.mode == "copy" and (s.sync_handler is not None or s.arguments is not None):

@@ -339,7 +339,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         " priority. What differs, though nothing has changed, is handed over again, and named in a warning; what it would"
         " delete is held back as --max-delete says. The start of a process counts as 5000 entries. 0 or nothing: off. It"
         " rests while nothing can be handed over. May be repeated, as --bwlimit. In modes rsyncdirect (without list files)"
-        " and copy; not with --splitting. See VERIFY.",
+        " and copy. See VERIFY.",
     ),
     _flag(
         "scrub-checksum",

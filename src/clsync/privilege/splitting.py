@@ -77,8 +77,6 @@ def _against(s: Settings, config_files: Iterable[bytes]) -> Iterator[str]:
     for name in _IDENTITY:
         if name in s.given:
             yield f"--{name} is about all of clsync"
-    if s.scrub_rate:
-        yield "--scrub-rate: the part that compares needs the rights of the other one"
     named = [path for path in (s.rules_file, s.pre_exit_hook, s.exit_hook) if path]
     if named and (s.chroot is not None or s.mountpoints):
         yield f"{shown(named[0])} is seen after --{'chroot' if s.chroot is not None else 'mountpoints'} only"

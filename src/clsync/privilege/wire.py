@@ -88,6 +88,12 @@ class Op(IntEnum):
     HOOK_STOP = 51
     PREPARE = 60
     ADOPT = 61
+    COMPARE_OPEN = 64
+    COMPARE = 65
+    COMPARE_PATHS = 66
+    COMPARE_NEXT = 67
+    COMPARE_END = 68
+    COMPARE_CLOSE = 69
     READY = 70
     ENDED = 71
     FAILED = 72
@@ -149,6 +155,12 @@ SIGNATURES: Final = {
     Op.HOOK_STOP: Signature(""),
     Op.PREPARE: Signature("TT", "uydyTL", "bsssyLooo"),
     Op.ADOPT: Signature("u"),
+    Op.COMPARE_OPEN: Signature("uuu"),
+    Op.COMPARE: Signature("uuybbu"),
+    Op.COMPARE_PATHS: Signature("uP"),
+    Op.COMPARE_NEXT: Signature("u", "bus", "PIU"),
+    Op.COMPARE_END: Signature("u"),
+    Op.COMPARE_CLOSE: Signature("u"),
     Op.READY: Signature(""),
     Op.ENDED: Signature("i"),
     Op.FAILED: Signature("iss"),

@@ -13,7 +13,7 @@ from typing import Final
 from clsync.core import batch as flag
 from clsync.core.batch import Batch
 from clsync.core.lists import unescape
-from clsync.core.paths import ancestors, parent
+from clsync.core.paths import ancestors, leads_out, parent
 from clsync.core.verification import Aspect, Difference, topmost
 from clsync.handler.base import PathRules
 from clsync.handler.compare.base import RUN_COST, ComparisonFailed, Part, Question
@@ -47,6 +47,8 @@ _KEPT: Final = 200_000
 
 If these are all apart, no more are told.
 """
+_LONGEST: Final = 4096
+"""Bytes of a path that rsync can name."""
 _CHUNK: Final = 1 << 16
 
 
@@ -183,6 +185,8 @@ class Reading:
         is_dir = name.endswith(b"/")
         path = name.rstrip(b"/").removeprefix(b"./")
         path = b"" if path == b"." else path
+        if leads_out(path) or len(path) > _LONGEST:
+            return None  # the other end may say anything
         if self._rules is not None and not self._rules.permits(path, is_dir):
             if aspects & Aspect.EXTRA:
                 self._stays.update(ancestors(path))

@@ -18,6 +18,8 @@ from clsync.errors import Exit
 from tests.support.daemon import Daemon
 from tests.support.remotes import Remote, RsyncHost, SshHost, missing
 from tests.support.trees import snapshot
+from tests.system.test_split_by_default import has_worker
+from tests.system.test_state import states
 from tests.system.world import MODES, QUICK, ROOT, SYNCED, Ended, World
 
 NO_STATE = "--state-dir=none"
@@ -138,7 +140,7 @@ def test_by_the_daemon(world: World, mode: str) -> None:
     """It goes through its pipeline; what is kept of the destination is part of the proof."""
     plant(world)
     options = (*world.trees, f"-M{mode}", f"--socket={world.top}/socket")
-    with running(world, f"-M{mode}", f"--state-dir={world.top}/state") as daemon:
+    with running(world, f"-M{mode}", f"--state-dir={states(world)}") as daemon:
         told = spoil(world)
         done = world.run("verify", *options)
         assert (done.code, told_by(done)) == (Exit.INCOMPLETE, told), done
@@ -154,7 +156,7 @@ def test_a_change_that_no_event_tells(world: World) -> None:
     file = world.write("mapped", "x" * 4096)
     os.utime(file, (1, 1))
     options = (*world.trees, f"--socket={world.top}/socket")
-    with running(world, f"--state-dir={world.top}/state"), file.open("r+b") as opened:
+    with running(world, f"--state-dir={states(world)}"), file.open("r+b") as opened:
         with mmap.mmap(opened.fileno(), 4096) as mapping:
             mapping[0] = ord("y")
             if file.stat().st_mtime == 1:
@@ -323,7 +325,7 @@ def test_the_scrub_mends(world: World, mode: str) -> None:
     """Everything becomes equal by itself, is named once, and shows in the status."""
     plant(world)
     with running(
-        world, f"-M{mode}", "--scrub-rate=5000", "--scrub-checksum", f"--state-dir={world.top}/state"
+        world, f"-M{mode}", "--scrub-rate=5000", "--scrub-checksum", f"--state-dir={states(world)}"
     ) as daemon:
         told = spoil(world)
         world.wait_for_equal(daemon)
@@ -400,28 +402,55 @@ def test_refusals(world: World) -> None:
     assert "the handler alone knows" in message
     message, _ = world.run(*shell, "--scrub-rate=5").complaint(Exit.USAGE)
     assert message.startswith("--scrub-rate")
-    message, _ = world.run(*world.trees, "--scrub-rate=5", "--splitting=process").complaint(Exit.USAGE)
-    assert message.startswith("--scrub-rate and --splitting")
     message, _ = world.run("verify", *world.trees, "--rep").complaint(Exit.USAGE)
     assert "--rep" in message
-    with running(world, f"--state-dir={world.top}/state"):
+    with running(world, f"--state-dir={states(world)}"):
         other = (f"-W{world.destination}", f"-D{world.source}", f"--socket={world.top}/socket")
         message, _ = world.run("verify", *other).complaint(Exit.REFUSED)
         assert str(world.destination) in message
-        held = (*world.trees, f"--state-dir={world.top}/state", "--repair")
+        held = (*world.trees, f"--state-dir={states(world)}", "--repair")
         message, _ = world.run("verify", *held).complaint(Exit.UNREACHABLE)
         assert "a daemon keeps these destinations equal" in message
 
 
 @ROOT
 @pytest.mark.root
-def test_a_split_daemon_refuses(world: World) -> None:
-    """The part that answers cannot read the tree."""
+@pytest.mark.parametrize("how", ["off", "process", "thread"])
+@pytest.mark.parametrize("mode", MODES)
+def test_whoever_decides(world: World, mode: str, how: str) -> None:
+    """The part that answers, and decides, may read neither tree: the other one compares, whether asked or by itself."""
+    world.source.chmod(0o700)
+    world.destination.chmod(0o700)
+    rewritten, file = world.write("rewritten"), world.write("d/file")
+    for path in (rewritten, file, file.parent):
+        path.chmod(0o700)
+    options = (*world.trees, f"-M{mode}", f"--socket={world.top}/socket")
+    split = f"--splitting={how}"
+    with running(world, f"-M{mode}", split, f"--state-dir={states(world)}") as daemon:
+        assert has_worker(daemon) is (how == "process")
+        rewrite(world.destination / "rewritten", "REWRITTEN")
+        (world.destination / "d/file").unlink()
+        (world.destination / "extra").touch()
+        told = {"d/file": {"missing"}, "extra": {"extra"}, "d": {"mtime"}, ".": {"mtime"}}
+        done = world.run("verify", *options)
+        assert (done.code, told_by(done)) == (Exit.INCOMPLETE, told), done
+        assert "index: " in done.out
+        done = world.run("verify", *options, "--repair", "--checksum")
+        assert (done.code, told_by(done)) == (0, told | {"rewritten": {"content"}}), done
+        world.demand_equal()
+    with running(world, f"-M{mode}", split, NO_STATE, "--scrub-rate=5000", "--scrub-checksum") as daemon:
+        rewrite(world.destination / "rewritten", "REWRITTEN")
+        world.wait_for_equal(daemon)
+        daemon.wait_for_log("scrub: rewritten differs (content): handed over again")
+
+
+@ROOT
+@pytest.mark.root
+def test_a_scrub_is_no_reason_for_one_process(world: World) -> None:
     world.write("file")
-    with running(world, "--splitting=process"):
-        done = world.run("verify", *world.trees, f"--socket={world.top}/socket")
-        assert done.code == Exit.REFUSED, done
-        assert "not with --splitting" in done.err
+    with running(world, "-Mcopy", NO_STATE, "--scrub-rate=5000") as daemon:
+        assert has_worker(daemon)
+        assert "one process does everything" not in daemon.output
 
 
 def test_who_asks_may_go_away(world: World) -> None:

@@ -21,6 +21,8 @@ import pytest
 
 from clsync.control.listener import Listening
 from clsync.core.listing import Records
+from clsync.core.rules import Rules
+from clsync.core.verification import Aspect
 from clsync.daemon.access import DirectAccess
 from clsync.daemon.broker import Broker, Ended, digest_of
 from clsync.daemon.build import make_parts, make_room
@@ -760,6 +762,216 @@ def test_targets_that_there_are_not(asked: Asked, op: Op, values: tuple[Any, ...
     with pytest.raises(_Over):
         asked.ask(op, *values)
     assert "a target that there is not" in asked.wait().trouble
+
+
+# -- comparisons ---------------------------------------------------------------------------------------------------
+
+
+class Comparing:
+    """A target that is compared."""
+
+    def __init__(self, asked: Asked, number: int = 1, target: int = 0) -> None:
+        """Have it made ready."""
+        self._asked, self._number, self._root = asked, number, asked.root()
+        asked.ask(Op.COMPARE_OPEN, number, 0, target)
+
+    def begin(self, *paths: bytes, whole: bool = False, content: bool = False, rate: int = 0) -> None:
+        """Ask a question."""
+        self._asked.ask(Op.COMPARE, self._number, self._root, self._asked.digest, whole, content, rate)
+        if paths:
+            told(self._asked, Op.COMPARE_PATHS, self._number, list(paths))
+
+    def found(self, *paths: bytes, whole: bool = False, content: bool = False) -> dict[bytes, Aspect]:
+        """Return the answer to a question, all of it."""
+        self.begin(*paths, whole=whole, content=content)
+        parts: list[list[Any]] = []
+        done = False
+        while not done:
+            done, _, trouble = self._asked.ask(Op.COMPARE_NEXT, self._number, parts=parts)
+            assert not trouble
+        self._asked.ask(Op.COMPARE_END, self._number)
+        return {path: Aspect(one) for paths, aspects, _ in parts for path, one in zip(paths, aspects, strict=True)}
+
+
+def told(asked: Asked, op: Op, *values: Any, number: int = 0) -> None:
+    """Say something, and wait for no answer."""
+    asked.runs.sendall(framed(op, Kind.REQUEST, number, pack(SIGNATURES[op].request, *values)))
+
+
+def comparing_processes() -> list[str]:
+    """Return the processes of ours that compare."""
+    return [
+        pid
+        for children in Path("/proc/self/task").glob("*/children")
+        for pid in children.read_text().split()
+        if b"clsync.handler.compare.child" in Path("/proc", pid, "cmdline").read_bytes()
+    ]
+
+
+def test_it_tells_what_differs(asked: Asked) -> None:
+    """All of it, or only of some paths; several questions one after the other."""
+    os.utime(asked.source, (1, 1))
+    os.utime(asked.destination, (1, 1))
+    comparing = Comparing(asked)
+    missing = {b"file": Aspect.MISSING, b"way": Aspect.MISSING}
+    assert comparing.found(whole=True) == missing
+    (asked.destination / "extra").touch()
+    os.utime(asked.destination, (1, 1))
+    assert comparing.found(whole=True) == missing | {b"extra": Aspect.EXTRA}
+    assert comparing.found(b"extra", b"way") == {b"extra": Aspect.EXTRA, b"way": Aspect.MISSING}
+    assert comparing.found() == {}
+    (asked.destination / "file").write_text("FILE")
+    for path in (asked.source, asked.destination):
+        os.utime(path / "file", (1, 1))
+    assert comparing.found(b"file") == {}
+    assert comparing.found(b"file", content=True) == {b"file": Aspect.CONTENT}
+    asked.ask(Op.COMPARE_CLOSE, 1)
+
+
+def test_it_compares_by_the_rules_that_it_has_read(tmp_path: Path) -> None:
+    (work := tmp_path / "work").mkdir()
+    (rules := tmp_path / "rules").write_text("-f^secret$\n")
+    asked = Asked(work, f"-R{rules}")
+    (asked.source / "secret").touch()
+    found = Comparing(asked).found(whole=True)
+    assert b"file" in found
+    assert b"secret" not in found
+    with pytest.raises(_Over):
+        asked.ask(Op.COMPARE, 1, asked.root(), digest_of(Rules()), True, False, 0)
+    assert "never given" in asked.wait().trouble
+
+
+def test_nothing_is_compared_behind_a_symlink(asked: Asked) -> None:
+    (asked.destination / "way").symlink_to(asked.source)
+    assert Comparing(asked).found(b"way/secret", b"way/file", content=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("op", "values", "why"),
+    [
+        (Op.COMPARE_OPEN, (2, 99, 0), "settings that there never were"),
+        (Op.COMPARE_OPEN, (2, 0, 1), "a target that there is not"),
+        (Op.COMPARE_OPEN, (1, 0, 0), "a comparison twice"),
+        (Op.COMPARE_NEXT, (2,), "never given"),
+        (Op.COMPARE_NEXT, (1,), "an answer to no question"),
+        (Op.COMPARE_PATHS, (1, [b"file"]), "paths of no question"),
+        (Op.COMPARE, (1, 77, b"", True, False, 0), "never given"),
+    ],
+)
+def test_comparisons_that_nobody_may_make(asked: Asked, op: Op, values: tuple[Any, ...], why: str) -> None:
+    asked.ask(Op.COMPARE_OPEN, 1, 0, 0)
+    with pytest.raises(_Over):
+        asked.ask(op, *values)
+    assert why in asked.wait().trouble
+
+
+@pytest.mark.parametrize(
+    ("op", "values", "why"),
+    [
+        (Op.COMPARE_PATHS, (1, [b"../secret"]), "a path that leads out"),
+        (Op.COMPARE_PATHS, (1, [b"a"] * 20), "more paths than there can be"),
+        (Op.COMPARE_NEXT, (1,), "two parts at once"),
+    ],
+)
+def test_questions_that_nobody_may_ask(
+    asked: Asked, op: Op, values: tuple[Any, ...], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clsync.daemon.comparing._MOST_PATHS", 10)
+    Comparing(asked).begin(b"file")
+    with end_of(asked, why):
+        for number in (1, 2):
+            told(asked, op, *values, number=number)
+        asked.ask(Op.COMPARE_CLOSE, 1)
+
+
+def test_two_questions_for_one_comparison(asked: Asked) -> None:
+    comparing = Comparing(asked)
+    comparing.begin(whole=True)
+    with end_of(asked, "two questions"):
+        comparing.begin(whole=True)
+
+
+def test_what_is_not_watched_is_not_compared(tmp_path: Path) -> None:
+    (other := tmp_path / "other").mkdir()
+    (work := tmp_path / "work").mkdir()
+    asked = Asked(work, f"-D{other}")
+    asked.ask(Op.COMPARE_OPEN, 1, 0, 0)
+    (directory,) = asked.caller.call(Op.OPEN_ROOT, bytes(other))
+    with end_of(asked, "to compare what is not watched"):
+        asked.ask(Op.COMPARE, 1, directory, asked.digest, True, False, 0)
+
+
+def test_what_the_handler_alone_knows_is_not_compared(tmp_path: Path) -> None:
+    asked = Asked(tmp_path, "-Mdirect", "-S/bin/true", "--state-dir=none")
+    with end_of(asked, "the handler alone knows"):
+        asked.ask(Op.COMPARE_OPEN, 1, 0, 0)
+
+
+def test_more_comparisons_than_there_can_be(asked: Asked) -> None:
+    """So many may have asked for it: that is no lie."""
+    for number in range(8):
+        asked.ask(Op.COMPARE_OPEN, number, 0, 0)
+    with pytest.raises(OSError, match="too many comparisons"):
+        asked.ask(Op.COMPARE_OPEN, 8, 0, 0)
+    asked.ask(Op.COMPARE_CLOSE, 0)
+    assert b"file" in Comparing(asked, 8).found(whole=True)
+
+
+def test_settings_that_were_forgotten(asked: Asked) -> None:
+    """A question about them may have been on its way."""
+    for number in range(1, 6):
+        assert asked.ask(Op.PREPARE, ["verbose"], ["1"])[0] == number
+        asked.caller.call(Op.ADOPT, number)
+    with pytest.raises(OSError, match="the settings were changed"):
+        asked.ask(Op.COMPARE_OPEN, 1, 0, 0)
+    asked.ask(Op.COMPARE_OPEN, 1, 5, 0)
+
+
+def test_a_question_is_ended(asked: Asked) -> None:
+    """Whoever waits for a part is told that there is none any more; the next question is answered."""
+    for name in range(100):
+        (asked.source / f"f{name}").touch()
+    before = len(os.listdir("/proc/self/fd"))
+    comparing = Comparing(asked)
+    comparing.begin(whole=True, rate=1)
+    while not asked.ask(Op.COMPARE_NEXT, 1)[1]:
+        pass
+    assert len(comparing_processes()) == 1
+    assert len(os.listdir("/proc/self/fd")) > before + 1
+    asked.ask(Op.COMPARE_END, 1)
+    assert not comparing_processes()
+    assert len(os.listdir("/proc/self/fd")) == before + 1, "but for the watched directory"
+    comparing.begin(whole=True, rate=1)
+    told(asked, Op.COMPARE_NEXT, 1, number=9)
+    told(asked, Op.COMPARE_END, 1, number=10)
+    frames, ended = Frames(), {}
+    while len(ended) < 2:
+        while (frame := frames.next()) is None:
+            frames.feed(asked.runs.recv(65536))
+        if frame.kind == Kind.END:
+            ended[frame.number] = unpack(SIGNATURES[Op(frame.op)].end, frame.body)
+    assert ended == {9: [True, 0, ""], 10: []}
+    assert len(comparing.found(whole=True)) > 100
+
+
+def test_a_comparison_ends_with_the_worker(asked: Asked) -> None:
+    for name in range(100):
+        (asked.source / f"f{name}").touch()
+    Comparing(asked).begin(whole=True, rate=1)
+    told(asked, Op.COMPARE_NEXT, 1, number=1)
+    asked.close()
+    assert asked.ended == Ended()
+    assert not comparing_processes()
+
+
+def test_a_destination_that_is_away_is_told(asked: Asked) -> None:
+    asked.destination.rename(asked.destination.with_name("elsewhere"))
+    asked.destination.mkdir()
+    comparing = Comparing(asked)
+    comparing.begin(whole=True)
+    done, _, trouble = asked.ask(Op.COMPARE_NEXT, 1)
+    assert done
+    assert "another directory stands there now" in trouble
 
 
 def test_no_state_no_scanners(tmp_path: Path) -> None:

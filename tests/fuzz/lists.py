@@ -9,8 +9,9 @@ from pathlib import Path
 
 from clsync.core import lists
 from clsync.core.batch import DIRECTORY, MISSING, RECURSIVE, REGULAR
-from clsync.core.paths import ancestors
+from clsync.core.paths import ancestors, leads_out
 from clsync.handler.rsync.blame import blame, first_line, reason
+from clsync.handler.rsync.dryrun import Reading
 from tests.fuzz.target import Feed, target
 
 
@@ -130,5 +131,8 @@ def itemised_deletions(data: bytes) -> None:
     for path, is_dir in lists.deletions(data):
         assert isinstance(is_dir, bool)
         assert b"\n" not in path or b"\\#012" in data
+    for line in data.split(b"\n"):
+        one = Reading().read(line)
+        assert one is None or not leads_out(one.path)
     escaped = b"".join(b"\\#%03o" % byte for byte in data)
     assert lists.unescape(escaped) == data

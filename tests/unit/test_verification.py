@@ -95,6 +95,15 @@ def test_lines_that_say_nothing(line: bytes) -> None:
     assert Reading().read(line) is None
 
 
+@pytest.mark.parametrize(
+    "path", [b"/etc/passwd", b"../out", b"a/../../out", b"a//b", b"a/./b", b"nul\\#000", b"x" * 4097]
+)
+def test_lines_that_name_no_path(path: bytes) -> None:
+    """Whoever has taken over the other end may say anything."""
+    for line in (b"*deleting   " + path, b"<f+++++++++ " + path):
+        assert Reading().read(line) is None
+
+
 def test_a_directory_that_holds_what_rules_protect_is_not_extra() -> None:
     reading = Reading(Rules.parse(b"-f\\.bak$\n"))
     lines = (

@@ -493,8 +493,8 @@ def _splitting() -> str:
         ),
         roff.paragraph(
             "With --splitting=process the first process keeps the rights of its starter, less the capabilities it has"
-            " no use for. It watches the tree, runs handlers and hooks with all rights, and reads rules and"
-            " configuration. Where it is root, it takes these and hooks only from files that nobody but root may write,"
+            " no use for. It watches the tree, runs handlers and hooks with all rights, compares (VERIFY), and reads rules"
+            " and configuration. Where it is root, it takes these and hooks only from files that nobody but root may write,"
             " nor put others in their place: all directories above are looked at as well, each time. The second one is"
             " nobody, or --uid and --gid, cannot open a file of the tree, cannot start anything, and has no sockets but"
             " local ones (--sandbox). With --seccomp-filter it can make harmless system calls only, with"

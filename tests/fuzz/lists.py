@@ -130,7 +130,7 @@ def itemised_deletions(data: bytes) -> None:
     """Deletions that rsync announces are paths; those of a real one are those that it prints, unescaped."""
     for path, is_dir in lists.deletions(data):
         assert isinstance(is_dir, bool)
-        assert b"\n" not in path or b"\\#012" in data
+        assert b"\n" not in path or b"\\#" in data
     for line in data.split(b"\n"):
         one = Reading().read(line)
         assert one is None or not leads_out(one.path)

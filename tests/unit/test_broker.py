@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count, repeat
 from pathlib import Path
@@ -22,10 +22,11 @@ import pytest
 from clsync.control.listener import Listening
 from clsync.core.listing import Records
 from clsync.core.rules import Rules
-from clsync.core.verification import Aspect
+from clsync.core.verification import Aspect, Difference
 from clsync.daemon.access import DirectAccess
 from clsync.daemon.broker import Broker, Ended, digest_of
 from clsync.daemon.build import make_parts, make_room
+from clsync.daemon.comparing import Comparisons
 from clsync.daemon.files import SmallFile
 from clsync.daemon.handlers import make_handler
 from clsync.daemon.log import Log
@@ -33,6 +34,7 @@ from clsync.daemon.plan import make_plans
 from clsync.daemon.prepare import DirectPreparation, Prepared
 from clsync.daemon.witness import Witness
 from clsync.errors import OperatorError
+from clsync.handler.compare.base import Part, Question
 from clsync.kernel import roles, sandbox
 from clsync.kernel.credentials import Ids, mask
 from clsync.kernel.sandbox import trouble_with
@@ -962,6 +964,52 @@ def test_a_comparison_ends_with_the_worker(asked: Asked) -> None:
     asked.close()
     assert asked.ended == Ended()
     assert not comparing_processes()
+
+
+class _Steps:
+    """Something that could compare for ever."""
+
+    reached = 0
+
+    async def differences(self, question: Question) -> AsyncGenerator[Part, None]:
+        while True:
+            self.reached += 1
+            yield Part([Difference(b"%d" % self.reached, Aspect.SIZE)], self.reached)
+            await question.hold()
+
+    async def aclose(self) -> None:
+        self.reached = -1
+
+
+def test_a_comparison_goes_no_further_than_it_is_asked(tmp_path: Path) -> None:
+    """Nothing piles up, and where the worker rests the comparison does."""
+
+    async def answered(parts: AsyncGenerator[Sequence[Any], None]) -> list[Sequence[Any]]:
+        told = [tuple(values) async for values in parts]
+        for _ in range(20):
+            await asyncio.sleep(0)  # whatever could go on now does
+        return told
+
+    async def asked() -> None:
+        steps, comparisons = _Steps(), Comparisons()
+
+        async def make() -> _Steps:
+            return steps
+
+        await answered(comparisons.open(1, make))
+        root = os.open(tmp_path, os.O_RDONLY)
+        comparisons.ask(1, Question(root, None))
+        os.close(root)
+        for number in (1, 2, 3):
+            part = [b"%d" % number], [Aspect.SIZE], [1]
+            assert await answered(comparisons.next(1)) == [part, (False, number, "")]
+            assert steps.reached == number
+            assert await answered(comparisons.next(1)) == [(False, 0, "")], "it asks whether to go on"
+            assert steps.reached == number
+        await comparisons.aclose()
+        assert (steps.reached, len(comparisons)) == (-1, 0)
+
+    asyncio.run(asked())
 
 
 def test_a_destination_that_is_away_is_told(asked: Asked) -> None:

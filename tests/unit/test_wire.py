@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clsync.core.classify import NOT_PLAIN
+from clsync.core.verification import Aspect, Difference
+from clsync.privilege.differences import packed_differences, unpacked_differences
 from clsync.privilege.looks import packed, packed_plain, unpacked, unpacked_plain
 from clsync.privilege.wire import (
     FRAME_LIMIT,
@@ -147,3 +149,21 @@ def test_long_texts_go_in_frames_as_well() -> None:
 def test_more_paths_than_go_in_a_frame() -> None:
     with pytest.raises(Refused, match="paths at once"):
         unpack("P", pack("P", [b"a"] * (PATHS_AT_ONCE + 1)))
+
+
+DIFFERENCE = st.builds(Difference, PATH, st.sampled_from([*Aspect, Aspect.SIZE | Aspect.MTIME]), U64)
+
+
+@given(st.lists(DIFFERENCE, max_size=30))
+def test_differences_come_through(found: list[Difference]) -> None:
+    signature = SIGNATURES[Op.COMPARE_NEXT].more
+    told = [unpack(signature, pack(signature, *part)) for part in packed_differences(found)]
+    assert [one for part in told for one in unpacked_differences(*part)] == found
+
+
+@pytest.mark.parametrize(
+    ("aspects", "entries"), [([], [1]), ([1], []), ([1, 1], [1]), ([1 << 12], [1]), ([1 << 31], [1])]
+)
+def test_differences_that_are_none(aspects: list[int], entries: list[int]) -> None:
+    with pytest.raises(Refused):
+        unpacked_differences([b"a"], aspects, entries)

@@ -29,7 +29,7 @@ class _Answering:
         self._told: asyncio.Future[Part] | None = None
         self._task = asyncio.get_running_loop().create_task(self._answer())
         self.waited_for = False
-        """Whether a part is being waited for."""
+        """Whether somebody waits for a part, or is being told one."""
 
     async def next(self) -> Part | None:
         """Return the next part, None after the last one. Raises ComparisonFailed, OSError."""
@@ -37,7 +37,6 @@ class _Answering:
         self._told = told
         self._asked.set()
         await asyncio.wait((told, self._task), return_when=asyncio.FIRST_COMPLETED)
-        self.waited_for = False
         if told.done():
             return told.result()
         if not self._task.cancelled():
@@ -92,6 +91,12 @@ class _Compared:
         if self.question is not None:
             os.close(self.question.root)
         self.question, self.paths, self.answering = None, [], None
+
+    async def aclose(self) -> None:
+        """Give everything back. Raises OperatorError, OSError."""
+        await self.end()
+        if self.comparison is not None:
+            await self.comparison.aclose()
 
 
 class Comparisons:
@@ -159,15 +164,16 @@ class Comparisons:
         trouble, part = "", None
         try:
             part = await answering.next()
+            for told in packed_differences(part.differences if part is not None else ()):
+                yield told
         except ComparisonFailed as error:
-            trouble = str(error)
+            trouble = str(error) or "it cannot be compared"
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - what a destination says must not end both
             trouble = f"{type(error).__name__}: {error}"
-        if part is not None:
-            for told in packed_differences(part.differences):
-                yield told
+        finally:
+            answering.waited_for = False
         yield Last((part is None, part.entries if part is not None else 0, trouble))
 
     def end(self, number: int) -> Parts:
@@ -188,9 +194,7 @@ class Comparisons:
 
     async def _closed(self, one: _Compared | None) -> Parts:
         if one is not None:
-            await one.end()
-            if one.comparison is not None:
-                await one.comparison.aclose()
+            await one.aclose()
         yield Last(())
 
     def stop(self) -> None:
@@ -202,9 +206,11 @@ class Comparisons:
 
     async def aclose(self) -> None:
         """End everything. Raises OperatorError, OSError."""
-        for number in list(self._known):
-            async for _ in self.close(number):
-                pass
+        left = [one.aclose() for one in self._known.values()]
+        self._known = {}
+        for result in await asyncio.gather(*left, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
     def _ready(self, number: int) -> _Compared:
         one = self._known.get(number)

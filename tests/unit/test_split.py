@@ -22,7 +22,7 @@ class Confinement:
     def become_broker(self):
         raise OperatorError("no rights", "be root", 10)
 
-    def become_worker(self, *, alone):
+    def become_worker(self, *, alone, room, last):
         pass
 
 def mirror(handlers, parts, access, preparation, ready):

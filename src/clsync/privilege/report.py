@@ -92,7 +92,7 @@ def _processes(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own]) ->
             plan,
             no_new_privs=True,
             seccomp="" if worker.any_call else "only what an event loop needs",
-            landlock="reads no file, starts and removes nothing" if worker.no_files else "",
+            landlock=f"reads no file, starts and removes nothing{_but_state(s)}" if worker.no_files else "",
             namespaces=() if worker.network else ("network",),
             more=(("processes", "it can start none (RLIMIT_NPROC)"),) if apart else (),
         )
@@ -101,6 +101,11 @@ def _processes(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own]) ->
     handlers = _handlers(s, exact=bool(own))
     if handlers:
         yield _process(handlers, plan.roles.programs, _of_programs(plan, machine), plan)
+
+
+def _but_state(s: Settings) -> str:
+    """Tell of the files that the part without rights keeps, where it may have some."""
+    return "" if s.state_dir in (None, b"none") else "; but in the directory of its state, if there is one"
 
 
 def _own_process(one: Own, plan: Plan, machine: Machine, s: Settings, kept: int) -> _Process:

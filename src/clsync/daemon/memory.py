@@ -55,7 +55,7 @@ _FLUSH_EVERY: Final = 30.0
 _FIRST_FLUSH: Final = 10.0
 """Seconds from the start."""
 _FLUSH_LOOK: Final = 0.02
-_LAST_FLUSH: Final = 5.0
+_LAST_FLUSH: Final = 1.0
 """Seconds that the end of a run waits for a flush at most."""
 _FAR: Final = 1 << 62
 

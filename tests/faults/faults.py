@@ -36,6 +36,8 @@ class Fault:
     """The program is ended by it: to be started anew."""
     sees_all = True
     """The program sees all that happens at the source meanwhile."""
+    needs_program = False
+    """Nothing can go wrong before the program runs."""
     starts_with_it = True
     """The program may be started while it lasts."""
 
@@ -102,6 +104,7 @@ class DaemonKilled(Fault):
     """SIGKILL for the daemon alone: what it has started goes on for as long as it likes."""
 
     restarts = True
+    needs_program = True
     sees_all = False
 
     def inject(self) -> None:
@@ -424,6 +427,8 @@ class SourceUnmounted(Fault):
 @fault("queue overflows")
 class QueueOverflows(Fault):
     """More happens than the kernel's queue holds, while the daemon is held."""
+
+    needs_program = True
 
     def prepare(self) -> None:
         self.stage.arguments += ["--monitor=inotify"]

@@ -439,13 +439,13 @@ class QueueOverflows(Fault):
             return
         held = [pid for pid in (daemon.pid, *daemon.descendants()) if send(pid, signal.SIGSTOP)]
         try:
-            names = [self.stage.source / f"aside/flood{number}" for number in range(2)]
+            names = [self.stage.source / f"flood{number}" for number in range(2)]
             for name in names:
                 name.touch()
             for number in range(int(_QUEUE.read_text()) // 2 + 1000):
                 os.utime(names[number % 2])
                 os.chmod(names[number % 2], 0o600 + number % 2 * 0o40)
-            (self.stage.source / f"aside/drowned{self.random.randrange(20)}").write_text("not told of")
+            (self.stage.source / f"drowned{self.random.randrange(20)}").write_text("not told of")
             self.count += 1
         finally:
             for pid in held:

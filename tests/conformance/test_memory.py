@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch
@@ -11,6 +15,7 @@ from clsync.core.changes import DOUBT
 from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.rules import Rules
 from clsync.core.windows import Window
+from clsync.daemon import memory as module
 from clsync.daemon.collector import Collector
 from clsync.daemon.log import Log
 from clsync.daemon.memory import Memory, Place
@@ -18,6 +23,7 @@ from clsync.daemon.root import Directory
 from clsync.daemon.source import Source
 from clsync.daemon.target import Target
 from clsync.monitor import TreeMonitor
+from clsync.state.store import Confirmed
 
 EVERYTHING = {b"": flag.DIRECTORY | flag.RECURSIVE | DOUBT << CHANGE_SHIFT}
 
@@ -36,6 +42,29 @@ def memory(top: Path, targets: int) -> Memory:
     made = Memory(directory, Place(bytes(top / "state"), asked=True), 0, log)
     made.attach(source, lambda: None, watched=True)
     return made
+
+
+def test_a_clean_end_flushes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was confirmed survives a loss of power then."""
+    monkeypatch.setattr(module, "_LAST_FLUSH", 100.0)
+    for name in ("source", "target"):
+        (tmp_path / name).mkdir()
+
+    async def story() -> None:
+        made = memory(tmp_path, 1)
+        await made.use(Rules(), [(b"one", bytes(tmp_path / "target"))])
+        assert made.kept is not None
+        made.kept.confirm(b"one", Confirmed({b"file": None}))
+        assert unflushed(tmp_path) > 0
+        await made.close(well=True)
+        assert unflushed(tmp_path) == 0
+
+    asyncio.run(story())
+
+
+def unflushed(top: Path) -> int:
+    with closing(sqlite3.connect(top / "state/state.db")) as rows:
+        return int(rows.execute("SELECT count(*) FROM journal WHERE flush > 0").fetchone()[0])
 
 
 def test_scans_that_begin_while_the_state_is_closed_are_ended(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ class Fault:
     """The program is ended by it: to be started anew."""
     sees_all = True
     """The program sees all that happens at the source meanwhile."""
+    needs_program = False
+    """Nothing can go wrong before the program runs."""
     starts_with_it = True
     """The program may be started while it lasts."""
 
@@ -102,6 +104,7 @@ class DaemonKilled(Fault):
     """SIGKILL for the daemon alone: what it has started goes on for as long as it likes."""
 
     restarts = True
+    needs_program = True
     sees_all = False
 
     def inject(self) -> None:
@@ -425,6 +428,8 @@ class SourceUnmounted(Fault):
 class QueueOverflows(Fault):
     """More happens than the kernel's queue holds, while the daemon is held."""
 
+    needs_program = True
+
     def prepare(self) -> None:
         self.stage.arguments += ["--monitor=inotify"]
 
@@ -434,13 +439,13 @@ class QueueOverflows(Fault):
             return
         held = [pid for pid in (daemon.pid, *daemon.descendants()) if send(pid, signal.SIGSTOP)]
         try:
-            names = [self.stage.source / f"aside/flood{number}" for number in range(2)]
+            names = [self.stage.source / f"flood{number}" for number in range(2)]
             for name in names:
                 name.touch()
             for number in range(int(_QUEUE.read_text()) // 2 + 1000):
                 os.utime(names[number % 2])
                 os.chmod(names[number % 2], 0o600 + number % 2 * 0o40)
-            (self.stage.source / f"aside/drowned{self.random.randrange(20)}").write_text("not told of")
+            (self.stage.source / f"drowned{self.random.randrange(20)}").write_text("not told of")
             self.count += 1
         finally:
             for pid in held:

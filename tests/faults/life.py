@@ -108,8 +108,8 @@ class Life:
             self._start()
         else:
             self._heal()
-        for _ in range(self._rounds if self.fault.restarts else 1):
-            self._churn(arise=self.fault.restarts)
+        for _ in range(self._rounds if self.fault.needs_program else 1):
+            self._churn(arise=self.fault.needs_program)
 
     def _stopped(self) -> None:
         self._start()
@@ -121,7 +121,7 @@ class Life:
             self._heal()
         else:
             self._start()
-        self._churn(arise=False)
+        self._churn(arise=self.fault.needs_program)
 
     def _live(self) -> None:
         self._start()
@@ -139,15 +139,19 @@ class Life:
         self.daemons.append(daemon.start())
 
     def _end(self) -> None:
+        """End the program, now and then by SIGKILL."""
         if self.fault.restarts or self.random.random() < 0.3:
-            self.daemon.process.send_signal(signal.SIGKILL)  # type: ignore[union-attr]
-            self.daemon.process.wait()  # type: ignore[union-attr]
+            process = self.daemon.process
+            assert process is not None
+            process.kill()
+            process.wait()
+            self.fault.count += 1
         else:
             self.daemon.stop(timeout=40)
 
     def _arise(self) -> None:
         self._began = time.monotonic()
-        if self.daemons or not self.fault.restarts:
+        if self.daemons or not self.fault.needs_program:
             self.fault.inject()
 
     def _heal(self) -> None:

@@ -484,6 +484,27 @@ def test_who_is_killed_leaves_no_part_of_a_file(world: World, early: bool) -> No
 
 
 @ROOT
+def test_what_cannot_be_removed_again_is_removed_later(mirror: Mirror) -> None:
+    """The destination lets files be made in a directory, and neither renamed nor removed."""
+    for top in (mirror.source, mirror.destination):
+        (top / "d").mkdir()
+    (mirror.source / "d/file").write_text("text")
+    (mirror.source / "other").write_text("text")
+    append_only = ["chattr", "+a", mirror.destination / "d"]
+    if subprocess.run(append_only, capture_output=True).returncode:
+        pytest.skip("no such attribute here")
+    try:
+        outcome = mirror.run({b"d/file": REGULAR})
+    finally:
+        subprocess.run(["chattr", "-a", mirror.destination / "d"], check=True)
+    assert outcome.verdict is Verdict.UNWELL
+    assert "does not let go of d/.file.clsync-" in outcome.message
+    assert any((mirror.destination / "d").iterdir())
+    mirror.sync({b"d/file": REGULAR, b"d": DIRECTORY, b"other": REGULAR, b"": DIRECTORY})
+    mirror.check()
+
+
+@ROOT
 def test_extended_attributes_and_acls(tmp_path: Path) -> None:
     mirror = Mirror(tmp_path, acls=True, xattrs=True)
     top = mirror.source

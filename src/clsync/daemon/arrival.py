@@ -43,6 +43,7 @@ class Arrival:
         """
         chosen = [delivery for delivery in self._deliveries if not names or delivery.target.name in names]
         failed: dict[str, dict[bytes, str]] = {}
+        search, mark = self._source.search, -1
         await self.following.wait()
         while True:
             await self._look_at_all()
@@ -58,17 +59,24 @@ class Arrival:
                 failed.setdefault(delivery.target.name, {}).update(found)
                 if delivery.withheld.count:
                     failed[delivery.target.name][b""] = delivery.withheld.text
-            if not until_synced or await self._at_rest(chosen):
-                return {name: found for name, found in failed.items() if found}
+            if not until_synced:
+                break
+            if await self._at_rest(chosen):
+                if mark < 0:
+                    mark = search.mark()
+                if search.over(mark):
+                    break
+                search.end_rest()
             await asyncio.sleep(_SECOND_LOOK)
+        return {name: found for name, found in failed.items() if found}
 
     async def _at_rest(self, chosen: Sequence[Delivery]) -> bool:
-        """Tell whether nothing is left for some targets, also by what has changed a moment ago."""
+        """Tell whether nothing is dirty for some targets, also by what has changed a moment ago."""
 
         def rests() -> bool:
             return all(d.target.at_rest() or not self._serves(d) for d in chosen)
 
-        if self._source.search.busy or not rests():
+        if not rests():
             return False
         await self._look_at_all()
         return rests()

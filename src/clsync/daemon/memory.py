@@ -52,7 +52,7 @@ _NAME_BYTES: Final = 60
 _FLUSH_EVERY: Final = 30.0
 _FIRST_FLUSH: Final = 10.0
 """Seconds from the start."""
-_LAST_FLUSH: Final = 5.0
+_LAST_FLUSH: Final = 1.0
 """Seconds that the end of a run waits for a flush at most."""
 _FAR: Final = 1 << 62
 Look = Callable[[bytes], Stat | None]

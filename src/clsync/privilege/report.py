@@ -93,7 +93,7 @@ def _processes(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own]) ->
             plan,
             no_new_privs=True,
             seccomp=_calls(worker),
-            landlock="reads no file, starts and removes nothing" if worker.no_files else "",
+            landlock=f"reads no file, starts and removes nothing{_but_state(s)}" if worker.no_files else "",
             namespaces=() if worker.network else ("network",),
             more=(("processes", "it can start none (RLIMIT_NPROC)"),) if apart else (),
         )
@@ -108,6 +108,11 @@ def _calls(worker: GiveUp) -> str:
     if not worker.any_call:
         return "only what an event loop needs"
     return "no sockets but local ones, no programs, mounting, tracing, loading and the like" if worker.local else ""
+
+
+def _but_state(s: Settings) -> str:
+    """Tell of the files that the part without rights keeps, where it may have some."""
+    return "" if s.state_dir in (None, b"none") else "; but in the directory of its state, if there is one"
 
 
 def _own_process(one: Own, plan: Plan, machine: Machine, s: Settings, kept: int) -> _Process:

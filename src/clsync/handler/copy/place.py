@@ -11,11 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from clsync.core.paths import join
+from clsync.core.paths import join, shown
 from clsync.handler.copy.attributes import below
 from clsync.handler.copy.content import same_content
 from clsync.handler.copy.roots import Roots
-from clsync.handler.copy.trouble import Refused, Vanished, source_trouble
+from clsync.handler.copy.trouble import Refused, Unwell, Vanished, destination_trouble, source_trouble
 from clsync.handler.copy.units import Inode, Linked
 from clsync.handler.removal import listing
 
@@ -252,8 +252,7 @@ class Place:
                 raise Refused("the directory that stands there at the destination cannot go, or rules protect it")
             os.rename(other, name, src_dir_fd=self.destination, dst_dir_fd=self.destination)
         except BaseException:
-            with suppress(OSError):
-                os.unlink(other, dir_fd=self.destination)
+            self._withdraw(other)
             raise
 
     def _write(self, name: bytes, source: int, seen: os.stat_result) -> None:
@@ -276,9 +275,20 @@ class Place:
             finally:
                 os.close(file)
         except BaseException:
-            with suppress(OSError):
-                os.unlink(name, dir_fd=self.destination)
+            self._withdraw(name)
             raise
+
+    def _withdraw(self, name: bytes) -> None:
+        """Remove what has not become complete. Raises Unwell where it has to be left: the next run looks for it then."""
+        try:
+            os.unlink(name, dir_fd=self.destination)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            path = join(self.path, name)
+            text = f"the destination does not let go of {shown(path)}, which was begun: {error.strerror}"
+            trouble = destination_trouble(error, path)
+            raise trouble if isinstance(trouble, Unwell) else Unwell(text) from error
 
     def _learn(self, made: os.stat_result) -> None:
         """Take from a file just made which owner the next ones will have: they need not be looked at."""

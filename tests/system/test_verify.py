@@ -210,6 +210,9 @@ def test_a_scrub_of_another_host(world: World) -> None:
                 daemon.wait_for_log(
                     f"scrub: {path} differs ({', '.join(sorted(told.get(path, {'content'}), reverse=True))})"
                 )
+            options = (f"-W{world.source}", f"-D{host.destination}", f"--socket={world.top}/socket", "--checksum")
+            done = world.run("verify", *options, env=host.environment)
+            assert (done.code, told_by(done)) == (0, {}), done
     finally:
         host.stop()
 

@@ -32,6 +32,9 @@ _SUMMARY = re.compile(
 )
 _SPARED = re.compile(rb"^Deletions stopped due to --max-delete limit \((\d+) skipped\)$", re.MULTILINE)
 _IN_THE_WAY = b"could not make way for "
+_NOT_VERIFIED = re.compile(rb"^ERROR: (.+) failed verification -- update discarded\.")
+_READ = ("[sender] read errors mapping ", "read errors mapping ")
+_TOO_SHORT = "No data available (61)"
 
 
 class Blame(NamedTuple):
@@ -90,6 +93,11 @@ def in_the_way(why: str) -> bool:
     return why.startswith(_IN_THE_WAY.decode())
 
 
+def half_read(why: str) -> bool:
+    """Tell whether a path failed because the file ended too early, or was another one by the end: it may have changed."""
+    return (why.startswith(_READ) and why.endswith(_TOO_SHORT)) or _NOT_VERIFIED.match(why.encode()) is not None
+
+
 def reason(line: bytes) -> str:
     """Return what a message says, without the program's own words before it."""
     text = shown(_ABSENT_NAME.sub(b"", line)).removeprefix("rsync: ")
@@ -106,7 +114,7 @@ def first_line(messages: bytes) -> str:
 
 def _name_in(line: bytes, prefixes: list[bytes]) -> bytes | None:
     """Return the path a message speaks of, relative to either end."""
-    patterns = (_UNQUOTED, _DELETING, _ARROW, _QUOTED)
+    patterns = (_UNQUOTED, _NOT_VERIFIED, _DELETING, _ARROW, _QUOTED)
     quoted = next(filter(None, (pattern.search(line) for pattern in patterns)), None)
     if quoted is None:
         return None

@@ -19,7 +19,7 @@ from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.paths import ancestors, join, parent
 from clsync.handler.base import PathRules, may_go
 from clsync.handler.rsync import permitted
-from clsync.handler.rsync.blame import Blame, blame, first_line, in_the_way, spared
+from clsync.handler.rsync.blame import Blame, blame, first_line, half_read, in_the_way, spared
 from clsync.handler.rsync.clearing import clear
 from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.rsync.recipe import MERGE
@@ -483,6 +483,14 @@ class BatchRun:
         if await self._delete(doomed) is None:
             self._program.littered.clear()
 
+    def _has_changed(self, path: bytes) -> bool:
+        """Tell whether something has changed since the run began."""
+        try:
+            now = self._look(path)
+        except OSError:
+            return False
+        return now is None or (now.st_ctime_ns >= self._began_ns and not stat.S_ISDIR(now.st_mode))
+
     def _blame(self, result: Result, part: Entries) -> Blame:
         # A directory listed by its content meets entries that are sent in another run.
         entries = {**self._batch.entries, **part}
@@ -574,6 +582,8 @@ class BatchRun:
             for path, why in found.failed.items():
                 if self._spares and in_the_way(why):
                     self._again.add(path)  # alone it may replace what stands there
+                elif half_read(why) and self._has_changed(path):
+                    self._again.add(path)
                 else:
                     self._failed[path] = why
             await self._note_lost(found, part)

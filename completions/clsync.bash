@@ -77,7 +77,7 @@ _clsync() {
         --cgroup-memory) return ;;
         --cgroup-pids) return ;;
         --cgroup-cpu) return ;;
-        --splitting) mapfile -t COMPREPLY < <(compgen -W 'off thread process' -- "$cur"); return ;;
+        --splitting) mapfile -t COMPREPLY < <(compgen -W 'auto off thread process' -- "$cur"); return ;;
         --add-permitted-hook-files) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
         --label|-l) return ;;
         --output|-Y) mapfile -t COMPREPLY < <(compgen -W 'stderr stdout syslog' -- "$cur"); return ;;

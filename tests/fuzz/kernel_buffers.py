@@ -141,6 +141,8 @@ def inotify_events(data: bytes) -> None:
     struct.pack("=iIII", 99, 0x8000, 0, 0),
     b"\xff" * 40,
     struct.pack("=iIII", 1, 0x100, 0, 4) + b"a\0b\0",
+    b"\x01\x00\x00\x00\x00\x01\xff\xff\xff\xff\x12\x1d\x9b}a\x9c\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00a\x00b\x00",
+    struct.pack("=iIII", 1, 0x40000100, 0, 4) + b"a\0b\0",
 )
 def inotify_noise(data: bytes) -> None:
     """What is no event is taken as one that was lost."""

@@ -185,12 +185,20 @@ class Daemon:
     # Its processes
 
     def descendants(self) -> list[int]:
-        """Return the processes the program has started, theirs included."""
+        """Return the processes the program has started, theirs included; a second one that is the program is not.
+
+        It is the program if it goes by the same command line (see --splitting).
+        """
         parents = {pid: parent for pid, parent, _ in _processes()}
         found = {self.pid}
         while more := {pid for pid, parent in parents.items() if parent in found} - found:
             found |= more
-        return sorted(found - {self.pid})
+        own = _read(f"/proc/{self.pid}/cmdline")
+        return sorted(
+            pid
+            for pid in found
+            if pid != self.pid and (parents[pid] != self.pid or _read(f"/proc/{pid}/cmdline") != own)
+        )
 
     def family(self) -> list[int]:
         """Return all living processes of this run, orphans too: by session and by a mark in the environment."""

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-from collections.abc import Iterator
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count, repeat
 from pathlib import Path
 from threading import Thread
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn, cast
 
 import pytest
 
+from clsync.control.listener import Listening
 from clsync.daemon.access import DirectAccess
 from clsync.daemon.broker import Broker, Ended, digest_of
 from clsync.daemon.build import make_parts
@@ -21,6 +27,7 @@ from clsync.daemon.handlers import make_handler
 from clsync.daemon.log import Log
 from clsync.daemon.plan import make_plans
 from clsync.daemon.prepare import DirectPreparation, Prepared
+from clsync.daemon.witness import Witness
 from clsync.errors import OperatorError
 from clsync.kernel.credentials import Ids
 from clsync.options import load
@@ -51,8 +58,8 @@ def _gone() -> NoReturn:
 class Asked:
     """A broker in a thread, and both ways to it."""
 
-    def __init__(self, top: Path, *more: str) -> None:
-        """Make the trees below `top`; `more`: arguments."""
+    def __init__(self, top: Path, *more: str, listening: Listening | None = None) -> None:
+        """Make the trees below `top`; `more`: arguments; `listening`: a control socket that is heard."""
         self.source, self.destination, self.log = top / "source", top / "destination", top / "log"
         for path in (self.source, self.destination):
             path.mkdir()
@@ -75,9 +82,14 @@ class Asked:
         self.ended = Ended()
         self.held: list[int] = []
         """Descriptors that were given out, and are open until the worker is dismissed."""
+        self.expect_end: Callable[[], object]
+        """Tells it that the worker was asked to end; there once it has answered."""
 
         async def served() -> Ended:
-            broker = Broker(first, access, preparation, Ids(65534, 65534, ()), log, lambda: None)
+            witness = Witness(listening) if listening is not None else None
+            broker = Broker(first, access, preparation, Ids(65534, 65534, ()), log, lambda: None, witness)
+            loop = asyncio.get_running_loop()
+            self.expect_end = lambda: loop.call_soon_threadsafe(broker.expect_end)
             return await broker.serve(looks, runs, self._dismissed)
 
         def run() -> None:
@@ -263,9 +275,55 @@ def test_what_was_never_given(asked: Asked, op: Op, values: tuple[Any, ...]) -> 
         asked.caller.call(op, *values)
 
 
-def test_scans_that_there_are_not(asked: Asked) -> None:
+@pytest.mark.parametrize("options", [["-c", "import os"], ["--all", "9" * 5000], ["--all", "x"], ["--all"]])
+def test_scans_that_there_are_not(asked: Asked, options: list[str]) -> None:
     with end_of(asked, "to scan"):
-        asked.caller.call(Op.SCAN, asked.root(), ["-c", "import os"])
+        asked.caller.call(Op.SCAN, asked.root(), options)
+
+
+@contextmanager
+def scan_below(root: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Give the input and the output of a scan; it has to fail, but not by an exception that nobody expected."""
+    argv = [sys.executable, "-I", "-m", "clsync.kernel.linkscan"]
+    with tempfile.TemporaryFile() as said:
+        with subprocess.Popen(
+            argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, bufsize=0
+        ) as scan:
+            assert scan.stdin is not None
+            assert scan.stdout is not None
+            yield cast(BinaryIO, scan.stdin), cast(BinaryIO, scan.stdout)
+            assert scan.wait(60) == 1
+        said.seek(0)
+        assert b"Traceback" not in said.read()
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        repeat(b"9" * 4096),
+        (b"1 %d 2\n" % inode for inode in count()),
+        [b"1 2\n"],
+        [b"one two three\n"],
+    ],
+    ids=["a line without an end", "files without an end", "no file", "no numbers"],
+)
+def test_scans_do_not_believe_who_asks(tmp_path: Path, wishes: Iterable[bytes]) -> None:
+    with scan_below(tmp_path) as (asked, found):
+        with suppress(BrokenPipeError):
+            asked.writelines(wishes)
+            asked.close()
+        assert found.read() == b""
+
+
+def test_scans_whom_nobody_hears_end_quietly(tmp_path: Path) -> None:
+    """Broker and worker are both gone."""
+    for name in range(2000):
+        (tmp_path / f"{name:0200}").touch()  # more than a pipe holds
+    device, inodes = os.stat(tmp_path).st_dev, [entry.inode() for entry in os.scandir(tmp_path)]
+    with scan_below(tmp_path) as (asked, found):
+        asked.write(b"".join(b"%d %d 1\n" % (device, inode) for inode in inodes))
+        found.close()
+        asked.close()
 
 
 def test_scans_whose_end_is_waited_for_count(asked: Asked) -> None:
@@ -501,6 +559,34 @@ def test_a_macro_makes_no_other_hook_out_of_a_permitted_one(tmp_path: Path) -> N
     finally:
         asked.close()
     assert mark.read_text() == str(permitted)
+
+
+def test_a_worker_that_waits_for_a_hook_is_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for nothing else, and not for long after it."""
+    monkeypatch.setattr("clsync.daemon.broker.ENDING", 1.0)
+    hook, runs, go = tmp_path / "hook", tmp_path / "runs", tmp_path / "go"
+    hook.write_text(f"#!/bin/sh\n: >{runs}\nuntil [ -e {go} ]; do sleep 0.05; done\n")
+    hook.chmod(0o755)
+    (tmp_path / "below").mkdir()
+    asked = Asked(tmp_path / "below", f"--exit-hook={hook}")
+    try:
+        asked.root()
+        run = framed(
+            Op.HOOK_RUN, Kind.REQUEST, 9, pack(SIGNATURES[Op.HOOK_RUN].request, 0, "exit-hook", "exiting", 1)
+        )
+        asked.runs.sendall(run)
+        until = time.monotonic() + 20
+        while not runs.exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        asked.expect_end()
+        time.sleep(2)  # what is to be shown is that nothing happens
+        asked.root()
+        go.touch()
+        ended = asked.wait()
+        assert (ended.late, ended.code, ended.trouble) == (True, None, "")
+    finally:
+        asked.close()
 
 
 def test_the_worker_goes_without_a_word(asked: Asked) -> None:

@@ -120,7 +120,7 @@ def test_the_part_with_rights_is_the_starter_with_less() -> None:
     assert (broker.ids, broker.bounding) == (ROOT, None)
     assert broker.kept & MARKS
     assert broker.kept & FOUR == FOUR
-    assert not broker.kept & mask(("CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SETPCAP"))
+    assert not broker.kept & mask(("CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_NET_ADMIN"))
     assert identity("--splitting=process", "-CCAP_KILL,CAP_CHOWN").kept == mask(("CAP_KILL", "CAP_CHOWN"))
     plan = planned("--splitting=process")
     assert (plan.roles.own, plan.roles.programs, plan.roles.others) == (ROOT, ROOT, False)
@@ -244,7 +244,10 @@ LAYERS = frozenset(("landlock", "seccomp", "mounts", "capabilities"))
         (("--compat=0.4", "--sandbox=auto", "-uroot"), AS_ROOT, LAYERS),
         (("--sandbox=mounts,seccomp",), AS_ROOT, {"mounts", "seccomp"}),
         (("-unobody",), AS_ROOT, LAYERS - {"capabilities"}),
-        (("--splitting=process",), AS_ROOT, LAYERS - {"capabilities"}),
+        (("--splitting=process",), AS_ROOT, LAYERS),
+        (("--splitting=process", "-CCAP_SYS_ADMIN"), AS_ROOT, LAYERS - {"capabilities"}),
+        (("--splitting=process",), Machine(ROOT, ALL & ~MARKS), LAYERS - {"mounts"}),
+        (("--splitting=process", "-CCAP_SETPCAP"), Machine(ROOT, ALL & ~MARKS), {"capabilities"}),
         (("-unobody", "--monitor=inotify"), AS_ROOT, set()),
         (("-unobody", "--monitor=inotify", "--sync-handler-uid=backup"), AS_ROOT, {"landlock", "seccomp"}),
         (("--chroot=/new",), AS_ROOT, LAYERS - {"mounts"}),
@@ -319,10 +322,7 @@ def test_the_plan_as_text() -> None:
         in text
     )
     assert "  the hooks (pre-exit): as the starter has it, or options say\n" in text
-    assert (
-        "  capabilities: clsync does not keep CAP_SETPCAP; to have it: --preserve-capabilities with CAP_SETPCAP"
-        in text
-    )
+    assert "left out" not in text
 
 
 def test_what_more_capabilities_would_give() -> None:

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from clsync.privilege import profiles
+from clsync.privilege.seccomp import ALLOWED, CONDITIONS
+from clsync.privilege.seccomp import NEVER as _NEVER
 from tests.fuzz.corpus import TARGETS
+
+NEVER = frozenset(_NEVER)
 
 _TOP = Path(__file__).parents[2]
 _TEXT = (_TOP / "docs" / "security.md").read_text()
@@ -31,6 +36,24 @@ def test_targets_are_those_that_there_are() -> None:
     # Those that take root are told as well.
     assert told >= set(TARGETS)
     assert {name for name in told - set(TARGETS) if not name.startswith("fanotify")} == set()
+
+
+def test_system_calls_are_counted() -> None:
+    """The worker's numbers, and those of what is started."""
+    begin = _TEXT.index("### System calls of each process")
+    rows = [
+        line.split(" | ") for line in _TEXT[begin : _TEXT.index("### Layers")].splitlines() if line.startswith("| ")
+    ]
+    told = {row[0].removeprefix("| "): [int(number) for number in re.findall(r"\d+", row[1])] for row in rows}
+    local = len(NEVER - profiles.NEEDED_BY_RSYNC | {"socket"})
+    assert told["worker"] == [len(NEVER)]
+    assert told["worker, `--seccomp-filter`"] == [len(set(ALLOWED)), len(CONDITIONS)]
+    assert told["rsync, to a local directory"] == [local]
+    assert told["rsync, elsewhere; ssh"] == [local - 1]
+    assert told["processes of mode copy, the one that deletes for another user"] == [
+        len(NEVER - profiles.NEEDED_BY_COPIES | {"socket"})
+    ]
+    assert not NEVER & {*ALLOWED, *CONDITIONS}
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", _TEXT))

@@ -46,7 +46,7 @@ def main() -> int:
         def reload(
             changes: Sequence[Change], through: Callable[[ReadFile], ReadFile] = lambda read_file: read_file
         ) -> Settings:
-            return load(arguments, environ, through(read_file), pid, changes)
+            return decided_as(load(arguments, environ, through(read_file), pid, changes), settings)
 
         if arguments[:1] == [DOCTOR]:
             from clsync.cli.doctor import doctor
@@ -55,12 +55,13 @@ def main() -> int:
             return _show(text) or code
         known: dict[bytes, bytes | None] = {}
         settings = load(arguments, environ, _remembering(known, read_file), pid)
-        if settings.splitting == "process":
-            from clsync.privilege import trust  # late, as below
+        from clsync.privilege import trust  # late, as below
+        from clsync.privilege.splitting import decided, decided_as
 
-            if trust.is_demanded(settings):
-                read_file = trust.read_config
-                settings = load(arguments, environ, _remembering(known, read_file), pid)
+        settings = decided(settings, list(known))
+        if trust.is_demanded(settings):
+            read_file = trust.read_config
+            settings = decided_as(load(arguments, environ, _remembering(known, read_file), pid), settings)
         if settings.dry_run:
             from clsync.daemon.doctor import dry_run
 
@@ -146,6 +147,7 @@ def _remembering(known: dict[bytes, bytes | None], read_file: ReadFile) -> ReadF
     """Return what reads files, and notes what was in them."""
 
     def read(path: bytes) -> bytes | None:
+        known[path] = None  # also where it cannot be read
         known[path] = read_file(path)
         return known[path]
 

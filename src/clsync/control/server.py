@@ -9,16 +9,15 @@ import os
 import re
 import select
 import socket
-import struct
 import time
-from array import array
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from clsync import __version__
 from clsync.control.listener import Listening
+from clsync.control.peer import CHANGES, Peer, peer_of
 from clsync.control.protocol import (
     MOST_IDS,
     PROTOCOL,
@@ -39,17 +38,6 @@ _CLOSING: Final = 1.0
 """Seconds."""
 _GONE_CHECK: Final = 0.5
 """Seconds between two looks whether a client that waits is still there."""
-_SO_PEERGROUPS: Final = 59
-_MOST_GROUPS: Final = 1024
-"""Bytes."""
-_CHANGES: Final[Mapping[int, bytes]] = {
-    Id.DUMP: b"sync_dump",
-    Id.SET: b"set",
-    Id.DIE: b"die",
-    Id.PAUSE: b"pause",
-    Id.RESUME: b"resume",
-}
-"""What changes something: not everybody who may connect may ask for it. Value: what answers call it."""
 
 
 class Instance(Protocol):
@@ -77,12 +65,20 @@ class Instance(Protocol):
         """End the daemon, as SIGTERM does."""
 
 
+Heard = Callable[[int], socket.socket | None]
+"""Is given the descriptor of a client who may ask for changes; returns where to read what he says, None: there."""
+
+
 @asynccontextmanager
 async def serving(
-    listener: Listening, instance: Instance, log: Callable[[str], None], most: int = MOST_CONNECTIONS
+    listener: Listening,
+    instance: Instance,
+    log: Callable[[str], None],
+    most: int = MOST_CONNECTIONS,
+    heard: Heard = lambda connection: None,
 ) -> AsyncIterator[None]:
     """Answer clients for the time of a `with` block. `most`: connections at a time; `log` is told who asks for what."""
-    clients = _Clients(listener, instance, log, most)
+    clients = _Clients(listener, instance, log, most, heard)
     server = await asyncio.start_unix_server(clients.serve, sock=listener)
     try:
         yield
@@ -91,22 +87,11 @@ async def serving(
         await clients.end()
 
 
-class _Peer(NamedTuple):
-    """Who is at the other end."""
-
-    pid: int
-    uid: int
-    groups: frozenset[int]
-
-    def __str__(self) -> str:
-        return f"uid {self.uid} (pid {self.pid})"
-
-
 class _Client:
     """A connection, and when it last asked for something (monotonic seconds)."""
 
     def __init__(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
-        self.writer, self.task, self.peer = writer, task, _peer(writer)
+        self.writer, self.task, self.peer = writer, task, peer_of(writer.get_extra_info("socket"))
         self.asked_at = time.monotonic()
         self.busy = False
 
@@ -114,9 +99,10 @@ class _Client:
 class _Clients:
     """All connections."""
 
-    def __init__(self, listener: Listening, instance: Instance, log: Callable[[str], None], most: int) -> None:
-        self._owner, self._group = listener.owner, listener.group
-        self._instance, self._log, self._most = instance, log, most
+    def __init__(
+        self, listener: Listening, instance: Instance, log: Callable[[str], None], most: int, heard: Heard
+    ) -> None:
+        self._listening, self._instance, self._log, self._most, self._heard = listener, instance, log, most, heard
         self._clients: set[_Client] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -127,7 +113,8 @@ class _Clients:
         client = _Client(writer, task)
         self._clients.add(client)
         try:
-            await self._talk(client, reader, writer)
+            async with self._words(client, reader) as words:
+                await self._talk(client, words, writer)
             writer.close()
             await writer.wait_closed()
         except (OSError, ProtocolError, asyncio.CancelledError):
@@ -137,6 +124,25 @@ class _Clients:
             # What nobody reads is not kept.
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
             await _closed(writer)
+
+    @asynccontextmanager
+    async def _words(self, client: _Client, reader: asyncio.StreamReader) -> AsyncIterator[asyncio.StreamReader]:
+        """Give where a client is read from: somebody may hear what those say who may ask for changes."""
+        if not client.peer.may_change(self._listening):
+            yield reader
+            return
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined] # it reads, too
+        connection = client.writer.get_extra_info("socket").fileno()
+        other = self._heard(connection)
+        if other is None:
+            client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            yield reader
+            return
+        words, back = await asyncio.open_unix_connection(sock=other)
+        try:
+            yield words
+        finally:
+            back.close()
 
     async def end(self) -> None:
         """End all connections."""
@@ -169,12 +175,12 @@ class _Clients:
                 if line.id == Id.QUIT:
                     return
 
-    async def _answer(self, line: Line, peer: _Peer, writer: asyncio.StreamWriter) -> bytes:
+    async def _answer(self, line: Line, peer: Peer, writer: asyncio.StreamWriter) -> bytes:
         if line.id >= MOST_IDS:
             return answer(line.number, Id.INVALID_ID, line.number)
-        if line.id in _CHANGES and not self._may_change(peer):
+        if line.id in CHANGES and not peer.may_change(self._listening):
             why = "only root, and the owner and group of the socket, may ask for this"
-            return _failed(line, _CHANGES[line.id], b"", errno.EPERM, why)
+            return _failed(line, CHANGES[line.id], b"", errno.EPERM, why)
         try:
             match line.id:
                 case Id.NEGOTIATE | Id.NEGOTIATED:
@@ -204,9 +210,6 @@ class _Clients:
             return answer(line.number, Id.INVALID_ARGUMENTS, line.id, line.number, reason=str(error).encode())
         return answer(line.number, Id.UNKNOWN, line.id, line.number)
 
-    def _may_change(self, peer: _Peer) -> bool:
-        return peer.uid in (0, self._owner) or self._group in peer.groups
-
     async def _wait(self, line: Line, writer: asyncio.StreamWriter) -> bytes:
         """Answer when everything has arrived, or be cancelled when the client has gone."""
         targets, until_synced = _asked(line)
@@ -222,7 +225,7 @@ class _Clients:
         finally:
             task.cancel()
 
-    def _pause(self, line: Line, peer: _Peer) -> bytes:
+    def _pause(self, line: Line, peer: Peer) -> bytes:
         paused = line.id == Id.PAUSE
         word = "pause" if paused else "resume"
         targets, _ = _asked(line)
@@ -234,7 +237,7 @@ class _Clients:
         self._log(f"control socket: {peer} asks for {word} of {of}")
         return answer(line.number, Id.PAUSED if paused else Id.RESUMED)
 
-    async def _dump(self, line: Line, peer: _Peer) -> bytes:
+    async def _dump(self, line: Line, peer: Peer) -> bytes:
         directory = line.strings()[0]
         self._log(f"control socket: {peer} asks for a dump to {shown(directory)}")
         try:
@@ -244,7 +247,7 @@ class _Clients:
             return _failed(line, b"sync_dump", directory, code, os.strerror(code))
         return answer(line.number, Id.DUMPED)
 
-    async def _set(self, line: Line, peer: _Peer) -> bytes:
+    async def _set(self, line: Line, peer: Peer) -> bytes:
         key, value = line.strings()
         try:
             await self._instance.set(shown(key), value)
@@ -302,14 +305,3 @@ def _has_left(writer: asyncio.StreamWriter) -> bool:
     ends = select.poll()
     ends.register(writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
     return bool(ends.poll(0))
-
-
-def _peer(writer: asyncio.StreamWriter) -> _Peer:
-    """Return who is at the other end (unix(7), SO_PEERCRED; socket(7), SO_PEERGROUPS)."""
-    connection = writer.get_extra_info("socket")
-    pid, uid, gid = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    try:
-        more = array("I", connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS))
-    except OSError:  # there are more, or an old kernel (Linux 4.13)
-        more = array("I")
-    return _Peer(pid, uid, frozenset((gid, *more)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -56,6 +57,10 @@ class Access(Protocol):
         """Write states into a new directory; `asked`: a client of the control socket has named it. Raises OSError."""
         ...
 
+    def heard(self, connection: int) -> socket.socket | None:
+        """Return where to read what a client of the control socket says; None: from its own connection."""
+        ...
+
 
 class DirectAccess:
     """Does all of it in this process (see `Access`)."""
@@ -91,6 +96,9 @@ class DirectAccess:
         if trust.is_demanded(made.settings):
             trust.demand_of_root(program, f"--{option}")
         return ProgramHook(program, option, made.settings.label, made.root, self._log)
+
+    def heard(self, connection: int) -> None:
+        """Return None: nobody else has to hear it."""
 
     def read_rules(self, made: Plan) -> Rules:
         """Read the rules file of a plan. Raises OperatorError."""

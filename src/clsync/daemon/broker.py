@@ -11,9 +11,8 @@ import hashlib
 import os
 import time
 import traceback
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from clsync.core.batch import Batch, Outcome, Verdict
@@ -22,18 +21,21 @@ from clsync.core.moves import Move, Step
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.daemon.access import Access
+from clsync.daemon.answers import Last, Later, WithDescriptors
 from clsync.daemon.hooks import Hook
 from clsync.daemon.log import Log
+from clsync.daemon.looking import AT_ONCE, listed, looked_at, straight_only
 from clsync.daemon.parts import MOST_IN_FLIGHT
 from clsync.daemon.permission import demand_free
 from clsync.daemon.plan import Plan
 from clsync.daemon.prepare import DirectPreparation, Prepared, recording
 from clsync.daemon.renames import demanded, visible
+from clsync.daemon.witness import Witness
 from clsync.errors import OperatorError
 from clsync.handler.base import Handler, Renamed, Renames
 from clsync.kernel import places
 from clsync.kernel.credentials import Ids
-from clsync.kernel.files import DIRECTORY_FLAGS, GONE, open_beneath, opened
+from clsync.kernel.files import opened
 from clsync.kernel.mounts import devices_shown_twice
 from clsync.kernel.ops import Scan
 from clsync.monitor.base import Changed, Monitor, Unnamed
@@ -70,8 +72,11 @@ _MOST_BYTES: Final = 1 << 30
 """In the paths of all batches that come in, or are on their way."""
 _GENERATIONS: Final = 4
 """Plans that are remembered: the one in force, and what may take its place."""
-_AT_ONCE: Final = 256
-_WHERE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+ENDING: Final = 15.0
+"""Seconds in which a worker that was told to end does, if nothing of the operator's keeps it."""
+_LOOK: Final = 0.5
+_LONGEST_TIME: Final = 20
+"""Digits of a time in nanoseconds."""
 _WORDS: Final = frozenset(
     (
         "starting",
@@ -98,6 +103,8 @@ class Ended:
     """What hindered it."""
     trouble: str = ""
     """What it did that it should not have done."""
+    late: bool = False
+    """It was told to end, and has not."""
 
 
 @dataclass
@@ -138,6 +145,8 @@ class _Hired:
     steps: list[Step] = field(default_factory=list)
     """Changes of names that are coming in."""
     at_work: bool = False
+    stopped: bool = False
+    """What is at work was told to end."""
 
     def drop(self) -> None:
         """Forget the batch that is coming in."""
@@ -158,10 +167,14 @@ class Broker:
         worker: Ids,
         log: Log,
         ready: Callable[[], None],
+        witness: Witness | None = None,
     ) -> None:
-        """`first`: what was made before the worker was. `worker`: who that is."""
+        """`first`: what was made before the worker was. `worker`: who that is.
+
+        `witness`: what it hears may be set, and dumped to; without one that is less.
+        """
         self._access, self._preparation, self._log, self._ready = access, preparation, log, ready
-        self._worker = worker
+        self._worker, self._witness = worker, witness
         self._generations = {0: first}
         self._current = self._newest = 0
         self._rules: dict[bytes, Rules] = {}
@@ -181,6 +194,7 @@ class Broker:
         self._last_number = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Event = asyncio.Event()
+        self._leaves = False
         self.ended = Ended()
         self._ports: list[Port] = []
 
@@ -191,7 +205,7 @@ class Broker:
 
         `dismiss` is called first then: a worker that goes on may hold what everything else waits for.
         """
-        quick = Port(looks, lambda frame: self._take(quick, frame, self._quick), self._end, in_turn=True)
+        quick = Port(looks, lambda frame: self._take(quick, frame, self._quick), self._end, in_turn=True, takes=True)
         slow = Port(runs, lambda frame: self._take(slow, frame, self._slow), self._end, in_turn=True)
         self._ports = [quick, slow]
         try:
@@ -201,6 +215,25 @@ class Broker:
             await self._close()
         return self.ended
 
+    def expect_end(self) -> None:
+        """Be told that the worker was asked to end: it is ended if it does not. More than once is as good as once."""
+        if not self._leaves:
+            self._leaves = True
+            self._begin(self._wait_for_end())
+
+    async def _wait_for_end(self) -> None:
+        left = ENDING
+        while not self._over.is_set() and left > 0:
+            await asyncio.sleep(_LOOK)
+            left = ENDING if self._is_waited_for() else left - _LOOK
+        if not self._over.is_set():
+            self.ended.late = True
+            self._end("")
+
+    def _is_waited_for(self) -> bool:
+        """Tell whether a worker that is about to end has something to wait for: a hook, or what was told to end."""
+        return self._hook is not None or any(hired.at_work and hired.stopped for hired in self._hired.values())
+
     def _end(self, trouble: str) -> None:
         self.ended.trouble = self.ended.trouble or trouble
         self._over.set()
@@ -208,6 +241,8 @@ class Broker:
             port.close()
 
     async def _close(self) -> None:
+        if self._witness is not None:
+            self._witness.close()
         for hired in self._hired.values():
             hired.drop()
             if hired.handler is not None:
@@ -255,7 +290,7 @@ class Broker:
         except (OSError, OperatorError) as error:
             port.send(error_frame(op, frame.number, error))
             return
-        if isinstance(answer, _Later):
+        if isinstance(answer, Later):
             self._demand_room(self._tasks, _MOST_TASKS)
             if answer.alone:
                 port.paused = True
@@ -264,13 +299,13 @@ class Broker:
             self._send(port, op, frame.number, answer)
 
     def _send(self, port: Port, op: Op, number: int, answer: Sequence[Any]) -> None:
-        descriptors = answer.descriptors if isinstance(answer, _WithDescriptors) else ()
+        descriptors = answer.descriptors if isinstance(answer, WithDescriptors) else ()
         port.send(framed(op, Kind.END, number, pack(SIGNATURES[op].end, *answer)), descriptors)
 
-    async def _answer_later(self, port: Port, op: Op, number: int, later: _Later) -> None:
+    async def _answer_later(self, port: Port, op: Op, number: int, later: Later) -> None:
         try:
             async for values in later.parts:
-                if isinstance(values, _Last):
+                if isinstance(values, Last):
                     self._send(port, op, number, values)
                     break
                 port.send(framed(op, Kind.MORE, number, pack(SIGNATURES[op].more, *values)))
@@ -335,19 +370,19 @@ class Broker:
         return (*self._access.ops.identity(directory), found.st_dev, found.st_nlink)
 
     def _look(self, number: int, paths: list[bytes]) -> Sequence[Any]:
-        return (b"".join(map(packed, _looked_at(_known(self._directories, number), paths))),)
+        return (b"".join(map(packed, looked_at(_known(self._directories, number), paths))),)
 
     def _look_plain(self, number: int, paths: list[bytes]) -> Sequence[Any]:
-        return (packed_plain(_looked_at(_known(self._directories, number), paths)),)
+        return (packed_plain(looked_at(_known(self._directories, number), paths)),)
 
     def _list(self, number: int, paths: list[bytes]) -> Sequence[Any]:
         directory = _known(self._directories, number)
         self._demand_room(self._listings, _MOST_DIRECTORIES)
         listing = self._number()
-        self._listings[listing] = _Listing(number, _listed(directory, paths))
+        self._listings[listing] = _Listing(number, listed(directory, paths))
         return (listing,)
 
-    def _list_next(self, number: int) -> _Later:
+    def _list_next(self, number: int) -> Later:
         listing = _known(self._listings, number)
 
         async def parts(names: Iterator[Sequence[Any]]) -> AsyncGenerator[Sequence[Any], None]:
@@ -355,19 +390,23 @@ class Broker:
             for part in names:
                 yield part
                 if time.monotonic() > until:
-                    yield _Last((False,))
+                    yield Last((False,))
             del self._listings[number]
-            yield _Last((True,))
+            yield Last((True,))
 
-        return _Later(parts(listing.parts))
+        return Later(parts(listing.parts))
 
     def _shown_twice(self, number: int) -> Sequence[Any]:
         return (list(devices_shown_twice(_known(self._directories, number))),)
 
-    def _scan(self, number: int, options: list[str]) -> _WithDescriptors:
+    def _scan(self, number: int, options: list[str]) -> WithDescriptors:
         directory = _known(self._directories, number)
         if options not in ([], ["--stat"]) and not (
-            len(options) == 2 and options[0] == "--all" and options[1].isdecimal() and options[1].isascii()
+            len(options) == 2
+            and options[0] == "--all"
+            and options[1].isdecimal()
+            and options[1].isascii()
+            and len(options[1]) <= _LONGEST_TIME
         ):
             raise Refused("to scan in a way that there is not")
         self._demand_room(self._scans, _MOST_SCANS)
@@ -375,9 +414,9 @@ class Broker:
         self._scans[number] = scan
         ends = os.dup(scan.inlet), os.dup(scan.outlet)
         scan.close()
-        return _WithDescriptors((number,), ends)
+        return WithDescriptors((number,), ends)
 
-    def _scan_end(self, number: int, kill: bool) -> _Later:
+    def _scan_end(self, number: int, kill: bool) -> Later:
         scan = _known(self._scans, number)
         if number in self._ending:
             raise Refused("the end of a scan twice")
@@ -389,9 +428,9 @@ class Broker:
             finally:
                 self._ending.discard(number)
                 del self._scans[number]
-            yield _Last((code,))
+            yield Last((code,))
 
-        return _Later(ended(), alone=False)
+        return Later(ended(), alone=False)
 
     # -- monitors ----------------------------------------------------------------------------------------------
 
@@ -408,13 +447,13 @@ class Broker:
         self._note_rules(rules)
         return (rules.source_text,)
 
-    def _monitor_open(self, digest: bytes) -> _WithDescriptors:
+    def _monitor_open(self, digest: bytes) -> WithDescriptors:
         rules = _known(self._rules, digest)
         if len(self._watching) >= _MOST_MONITORS:
             raise Refused("more monitors than there can be")
         number, monitor = self._number(), self._access.open_monitor(self._made, rules)
         self._watching[number] = _Watching(monitor, rules, monitor.arm())
-        return _WithDescriptors((number,), (os.dup(monitor.fileno()),))
+        return WithDescriptors((number,), (os.dup(monitor.fileno()),))
 
     def _monitor_arm(self, number: int) -> Sequence[Any]:
         watching = _known(self._watching, number)
@@ -442,7 +481,7 @@ class Broker:
         watching.taking = watching.monitor.take()
         return ()
 
-    def _monitor_next(self, number: int) -> _Later:
+    def _monitor_next(self, number: int) -> Later:
         watching = _known(self._watching, number)
         if watching.taking is None:
             raise Refused("a window that nobody took")
@@ -459,16 +498,16 @@ class Broker:
             for bits, found in together.items():
                 for part in in_frames(found):
                     yield bits, found[part]
-            yield _Last((done,))
+            yield Last((done,))
 
-        return _Later(parts(watching.taking))
+        return Later(parts(watching.taking))
 
     def _monitor_moves(self, number: int) -> Sequence[Any]:
         watching = _known(self._watching, number)
         watching.moves = watching.monitor.moves()
         return ()
 
-    def _monitor_next_moves(self, number: int) -> _Later:
+    def _monitor_next_moves(self, number: int) -> Later:
         watching = _known(self._watching, number)
         if watching.moves is None:
             raise Refused("moves that nobody asked for")
@@ -483,16 +522,16 @@ class Broker:
                     break
             for part in packed_moves(found):
                 yield part
-            yield _Last((done,))
+            yield Last((done,))
 
-        return _Later(parts(watching.moves))
+        return Later(parts(watching.moves))
 
     def _monitor_survivors(self, number: int) -> Sequence[Any]:
         watching = _known(self._watching, number)
         watching.survivors = watching.monitor.survivors()
         return ()
 
-    def _monitor_next_survivors(self, number: int) -> _Later:
+    def _monitor_next_survivors(self, number: int) -> Later:
         watching = _known(self._watching, number)
         if watching.survivors is None:
             raise Refused("survivors that nobody asked for")
@@ -502,15 +541,15 @@ class Broker:
             for survivor in survivors:
                 if survivor is not None:
                     found.append(survivor)
-                if len(found) >= _AT_ONCE or time.monotonic() > until:
+                if len(found) >= AT_ONCE or time.monotonic() > until:
                     done = False
                     break
             for named in (True, False):
                 these = [one for one in found if (one.path is not None) is named]
                 yield [n for one in these for n in (*one.file, one.bits)], [one.path or b"" for one in these], named
-            yield _Last((done,))
+            yield Last((done,))
 
-        return _Later(parts(watching.survivors))
+        return Later(parts(watching.survivors))
 
     def _monitor_watch_file(self, number: int, paths: list[bytes], file: list[int]) -> Sequence[Any]:
         if len(paths) != 1 or len(file) != 3:
@@ -518,7 +557,7 @@ class Broker:
         monitor = _known(self._watching, number).monitor
         try:
             with opened(self._made.root) as root:
-                stands = next(_looked_at(root, paths)) is not None
+                stands = next(looked_at(root, paths)) is not None
         except OSError:
             stands = False  # it is the monitor that tells of a root that is gone
         return (monitor.watch_file(paths[0], LinkedFile(*file)) if stands else 0,)
@@ -548,8 +587,11 @@ class Broker:
         path = self._generations[self._current].parts.standby
         return (path is not None and self._access.stands(path),)
 
-    def _dump(self) -> _WithDescriptors:
-        directory = self._generations[self._current].settings.dump_dir
+    def _dump(self, directory: bytes | None) -> WithDescriptors:
+        if directory is None:
+            directory = self._generations[self._current].settings.dump_dir
+        elif self._witness is None or not self._witness.has_named(directory):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if directory is None:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         made = places.make_directory(directory, 0o750)
@@ -559,7 +601,14 @@ class Broker:
         except OSError:
             os.close(made)
             raise
-        return _WithDescriptors((), (made,))
+        return WithDescriptors((), (made,))
+
+    def _hear(self) -> WithDescriptors:
+        descriptor = self._ports[0].take_descriptor()
+        if self._witness is None:
+            os.close(descriptor)
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return WithDescriptors((), (self._witness.hear(descriptor),))
 
     def _is_ready(self) -> Sequence[Any]:
         self._ready()
@@ -575,7 +624,7 @@ class Broker:
 
     # -- handlers and hooks ------------------------------------------------------------------------------------
 
-    def _handler_open(self, number: int, generation: int, target: int) -> _Later:
+    def _handler_open(self, number: int, generation: int, target: int) -> Later:
         prepared = _known(self._generations, generation)
         if target >= len(prepared.plans):
             raise Refused("a target that there is not")
@@ -596,9 +645,9 @@ class Broker:
             await handler.open()
             renames = isinstance(handler, Renames)
             swaps = isinstance(handler, Renames) and handler.swaps
-            yield _Last((handler.trusts_times, handler.coarse_ns, handler.glues, renames, swaps))
+            yield Last((handler.trusts_times, handler.coarse_ns, handler.glues, renames, swaps))
 
-        return _Later(opened(), alone=False)
+        return Later(opened(), alone=False)
 
     def _handler_batch(
         self, number: int, batch: int, root: int, initial: bool, status: str, attribute_bytes: int, digest: bytes
@@ -646,21 +695,21 @@ class Broker:
         if len(hired.steps) > STEPS_LIMIT:
             raise Refused("more steps than there can be")
 
-    def _handler_rename(self, number: int, digest: bytes) -> _Later:
+    def _handler_rename(self, number: int, digest: bytes) -> Later:
         hired, handler = self._resting(number)
         rules, steps = _known(self._rules, digest), hired.steps
         if not isinstance(handler, Renames):
             raise Refused("to rename where nothing can")
-        hired.steps, hired.at_work = [], True
+        hired.steps, hired.at_work, hired.stopped = [], True, False
 
         async def renamed() -> AsyncGenerator[Sequence[Any], None]:
             try:
                 result = await handler.rename(steps) if demanded(steps, rules) else Renamed(0)
             finally:
                 hired.at_work, hired.size = False, 0
-            yield _Last((result.steps, list(result.made), list(result.left)))
+            yield Last((result.steps, list(result.made), list(result.left)))
 
-        return _Later(renamed(), alone=False)
+        return Later(renamed(), alone=False)
 
     def _resting(self, number: int) -> tuple[_Hired, Handler]:
         hired: _Hired = _known(self._hired, number)
@@ -668,7 +717,7 @@ class Broker:
             raise Refused("two batches for one handler, or one for none")
         return hired, hired.handler
 
-    def _handler_sync(self, number: int) -> _Later:
+    def _handler_sync(self, number: int) -> Later:
         hired, handler = self._resting(number)
         head, hired.head = hired.head, None
         if hired.trouble is not None:
@@ -677,14 +726,14 @@ class Broker:
             raise trouble
         if head is None:
             raise Refused("a batch without a beginning")
-        hired.at_work = True
+        hired.at_work, hired.stopped = True, False
         batch = replace(head, entries=hired.entries, linked=hired.linked)
         hired.entries, hired.linked = {}, []
-        return _Later(self._synced(hired, handler, batch), alone=False)
+        return Later(self._synced(hired, handler, batch), alone=False)
 
     async def _synced(self, hired: _Hired, handler: Handler, batch: Batch) -> AsyncGenerator[Sequence[Any], None]:
         try:
-            kept, crooked = await _straight_only(batch)
+            kept, crooked = await straight_only(batch)
             outcome = await handler.sync(kept) if kept.entries else Outcome(Verdict.DONE)
         finally:
             hired.at_work, hired.size = False, 0
@@ -701,14 +750,15 @@ class Broker:
             reasons = [failed[path] for path in paths] if what == "failed" else []
             for part in in_frames(paths, reasons):
                 yield what, paths[part], reasons[part]
-        yield _Last((verdict.value, outcome.message, outcome.code))
+        yield Last((verdict.value, outcome.message, outcome.code))
 
     def _handler_stop(self, number: int) -> None:
         hired = self._hired.get(number)
         if hired is not None and hired.handler is not None:
+            hired.stopped = True
             hired.handler.stop()
 
-    def _handler_close(self, number: int) -> _Later:
+    def _handler_close(self, number: int) -> Later:
         hired: _Hired = _known(self._hired, number)
         del self._hired[number]
         hired.drop()
@@ -717,11 +767,11 @@ class Broker:
             hired.gone = True
             if hired.handler is not None:
                 await hired.handler.aclose()
-            yield _Last(())
+            yield Last(())
 
-        return _Later(closed(), alone=False)
+        return Later(closed(), alone=False)
 
-    def _hook_run(self, generation: int, option: str, status: str, iteration: int) -> _Later:
+    def _hook_run(self, generation: int, option: str, status: str, iteration: int) -> Later:
         prepared = _known(self._generations, generation)
         hook = {"pre-exit-hook": prepared.parts.pre_exit, "exit-hook": prepared.parts.at_exit}.get(option)
         if hook is None or status not in _WORDS:
@@ -735,9 +785,9 @@ class Broker:
                 await hook.run(status, iteration)
             finally:
                 self._hook = None
-            yield _Last(())
+            yield Last(())
 
-        return _Later(run(), alone=False)
+        return Later(run(), alone=False)
 
     def _hook_stop(self) -> None:
         if self._hook is not None:
@@ -745,22 +795,22 @@ class Broker:
 
     # -- other settings ----------------------------------------------------------------------------------------
 
-    def _prepare(self, keys: list[str], texts: list[str]) -> _Later:
+    def _prepare(self, keys: list[str], texts: list[str]) -> Later:
         if len(keys) != len(texts) or len(keys) > 10_000:
             raise Refused("changes that are none")
         changes = [_change(key, text) for key, text in zip(keys, texts, strict=True)]
 
         async def prepared() -> AsyncGenerator[Sequence[Any], None]:
             current = self._generations[self._current]
-            demand_free(changes, current.settings)
+            demand_free(changes, current.settings, self._witness.has_said if self._witness is not None else None)
             files: dict[bytes, bytes | None] = {}
             through = recording(files)
             new = await self._preparation.prepare(changes, current.settings, current.plans, current.parts, through)
             for made, handler in zip(new.plans, new.handlers, strict=True):
                 yield handler is not None, *_told(made)
-            yield _Last((self._note(new), *_told_once(new.plans[0], files)))
+            yield Last((self._note(new), *_told_once(new.plans[0], files)))
 
-        return _Later(prepared(), alone=False)
+        return Later(prepared(), alone=False)
 
     def _note(self, new: Prepared) -> int:
         """Remember what may be in force soon; return its number."""
@@ -797,6 +847,7 @@ class Broker:
         Op.STATUS: _status,
         Op.STANDBY: _standby,
         Op.DUMP: _dump,
+        Op.HEAR: _hear,
         Op.ADOPT: _adopt,
         Op.MONITOR_OPEN: _monitor_open,
         Op.MONITOR_ARM: _monitor_arm,
@@ -835,32 +886,6 @@ class Broker:
     """What is answered when it is done; where nothing is to be answered, it is only told."""
 
 
-class _Later:
-    """An answer that comes in parts, the last one a `_Last`, or none."""
-
-    def __init__(self, parts: AsyncGenerator[Sequence[Any], None], alone: bool = True) -> None:
-        """`alone`: no other question is taken meanwhile."""
-        self.parts, self.alone = parts, alone
-
-
-class _Last(tuple[Any, ...]):
-    """The values of the end of an answer."""
-
-    __slots__ = ()
-
-
-class _WithDescriptors(tuple[Any, ...]):
-    """An answer that descriptors come with."""
-
-    descriptors: Sequence[int]
-
-    def __new__(cls, values: Iterable[Any], descriptors: Sequence[int]) -> _WithDescriptors:
-        """`descriptors`: closed when they are sent."""
-        made = super().__new__(cls, values)
-        made.descriptors = descriptors
-        return made
-
-
 def digest_of(rules: Rules) -> bytes:
     """Return what rules are known by: the worker can only choose among those that the broker has read."""
     return hashlib.sha256(rules.source_text).digest()
@@ -893,76 +918,3 @@ def _told_once(made: Plan, files: Mapping[bytes, bytes | None]) -> Sequence[Any]
 def _change(key: str, text: str) -> Change:
     value = text.encode("utf-8", "surrogateescape")
     return Assignment(key, value) if key else Block(value)
-
-
-def _looked_at(root: int, paths: list[bytes]) -> Iterator[os.stat_result | OSError | None]:
-    """Yield what stands at paths below a directory, or why nobody can tell; behind a symlink stands nothing."""
-    lstat = os.lstat
-    above, here, closing = b"", root, -1
-    missing: OSError | None = None
-    """The answer for everything in `above`, where it has no descriptor."""
-    try:
-        for path in paths:
-            directory, _, name = path.rpartition(b"/")
-            if directory != above:
-                if closing >= 0:
-                    os.close(closing)
-                    closing = -1
-                above, here, missing = directory, root, None
-                if directory:
-                    try:
-                        here = closing = open_beneath(root, directory, _WHERE)
-                    except OSError as error:
-                        here, missing = -1, error if error.errno not in GONE else None
-            if here < 0:
-                yield missing
-                continue
-            try:
-                yield lstat(name or b".", dir_fd=here)
-            except (FileNotFoundError, NotADirectoryError):
-                yield None
-            except OSError as error:
-                yield error
-    finally:
-        if closing >= 0:
-            os.close(closing)
-
-
-def _listed(root: int, paths: list[bytes]) -> Generator[Sequence[Any], None, None]:
-    """Yield what stands in directories: (which one, error number, names, their lstat)."""
-    for number, path in enumerate(paths):
-        try:
-            directory = open_beneath(root, path, DIRECTORY_FLAGS)
-        except OSError as error:
-            yield number, 0 if error.errno in GONE else error.errno or 0, [], b""
-            continue
-        try:
-            with os.scandir(directory) as entries:
-                while names := [os.fsencode(entry.name) for entry in islice(entries, _AT_ONCE)]:
-                    yield number, 0, names, b"".join(map(packed, _looked_at(directory, names)))
-        except OSError as error:
-            yield number, error.errno or 0, [], b""
-        finally:
-            os.close(directory)
-
-
-async def _straight_only(batch: Batch) -> tuple[Batch, list[bytes]]:
-    """Leave out entries that do not lie below real directories alone now; return these, too.
-
-    The worker has looked, a moment ago, or says so.
-    """
-    directories = {path.rpartition(b"/")[0] for paths in (batch.entries, batch.linked) for path in paths}
-    crooked: set[bytes] = set()
-    for count, directory in enumerate(directories, 1):
-        try:
-            os.close(open_beneath(batch.root, directory, _WHERE))
-        except OSError as error:
-            if error.errno in GONE:  # else the handler meets it, and names it
-                crooked.add(directory)
-        if not count % _AT_ONCE:
-            await asyncio.sleep(0)
-    if not crooked:
-        return batch, []
-    left = {path: flags for path, flags in batch.entries.items() if path.rpartition(b"/")[0] not in crooked}
-    linked = [path for path in batch.linked if path.rpartition(b"/")[0] not in crooked]
-    return replace(batch, entries=left, linked=linked), [path for path in batch.entries if path not in left]

@@ -19,6 +19,7 @@ from clsync.privilege.accounts import SystemAccounts
 from clsync.privilege.carry import this_machine
 from clsync.privilege.plan import Machine, make_plan
 from clsync.privilege.report import Own, capability_text, gain_lines, plan_lines
+from clsync.privilege.splitting import trouble_with_it
 
 
 def dry_run(settings: Settings) -> str:
@@ -101,7 +102,7 @@ def _own(made: Plan, listener: _Listener) -> Own:
 
 def _machine(machine: Machine) -> list[str]:
     """Tell who we are and what there is."""
-    ids = machine.ids
+    ids, apart = machine.ids, trouble_with_it()
     layers = {layer: machine.troubles.get(layer) for layer in SANDBOX_LAYERS}
     try:
         version = f"version {landlock.version()}"
@@ -118,5 +119,6 @@ def _machine(machine: Machine) -> list[str]:
         f"  capabilities:  {capability_text(machine.permitted)}",
         f"  Landlock:      {version}",
         *(f"  {layer + ':':<15}{f'cannot be had: {why}' if why else 'can be had'}" for layer, why in layers.items()),
+        *([] if ids.uid else [f"  splitting:     {f'cannot be had: {apart}' if apart else 'can be had'}"]),
         f"  cgroups:       {groups or 'none'}",
     ]

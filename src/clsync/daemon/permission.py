@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from clsync.core.paths import shown
@@ -15,10 +15,17 @@ from clsync.options.table import ARGUMENTS_KEY, BY_NAME, FREE, RECURSIVE_ARGUMEN
 HOOKS: Final = ("pre-exit-hook", "exit-hook")
 
 
-def demand_free(changes: Sequence[Change], settings: Settings) -> None:
-    """Refuse what only the configuration file may decide, or may not at all. Raises OperatorError."""
+def demand_free(
+    changes: Sequence[Change], settings: Settings, has_said: Callable[[Assignment], bool] | None = None
+) -> None:
+    """Refuse what only the configuration file may decide, or may not at all. Raises OperatorError.
+
+    `has_said` tells what somebody has asked for who may ask for anything.
+    """
     for change in changes:
         if isinstance(change, Assignment):
+            if has_said is not None and has_said(change):
+                continue
             there_is = change.key in BY_NAME or change.key in (ARGUMENTS_KEY, RECURSIVE_ARGUMENTS_KEY)
             if (
                 there_is

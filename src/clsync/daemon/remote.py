@@ -6,6 +6,7 @@ import asyncio
 import errno
 import itertools
 import os
+import socket
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -508,15 +509,27 @@ class RemoteAccess:
 
     async def write_dump(self, directory: bytes, states: Sequence[State], *, asked: bool) -> None:
         """Write states into the directory of --dump-dir, or one that nobody may make. Raises OSError."""
-        if directory != self._settings.dump_dir:
-            made = places.make_directory(directory, 0o750)
-        else:
-            self._caller.call(Op.DUMP)
+        own = directory == self._settings.dump_dir
+        if own or self._settings.split_by_default:
+            self._caller.call(Op.DUMP, None if own else directory)
             (made,) = self._caller.descriptors
+        else:
+            made = places.make_directory(directory, 0o750)
         try:
             await in_steps(fill_dump(made, states))
         finally:
             os.close(made)
+
+    def heard(self, connection: int) -> socket.socket | None:
+        """Let the broker hear what a client says who may ask for changes: else it does none for him."""
+        if not self._settings.split_by_default:
+            return None
+        try:
+            self._caller.call(Op.HEAR, descriptor=connection)
+        except OSError:
+            return None
+        (where,) = self._caller.descriptors
+        return socket.socket(fileno=where)
 
     async def prepare(
         self, changes: Sequence[Change], settings: Settings, plans: Sequence[Plan], parts: Parts

@@ -42,6 +42,8 @@ def run(settings: Settings, reload: Reload) -> int:
     log = Log(settings.output, 0 if settings.quiet else settings.verbose, settings.debug)
     for warning in settings.warnings:
         log.warning(warning)
+    if settings.unsplit:
+        log.info(f"one process does everything: {settings.unsplit}")
     confinement = Confinement(settings, lambda text: log.debug(1, text))
     if confinement.shares_its_user:
         log.warning("handlers are run as the user of the part without rights, which can take them over: see --uid")
@@ -122,7 +124,7 @@ def _run(
         pid_file.write(str(os.getpid()))
         access = DirectAccess(status_file, log)
         parts = build.make_parts(plans, access)
-        if confinement.plan.identity is not None and settings.splitting == "off":
+        if confinement.plan.identity is not None and not settings.is_split:
             for file in (status_file, pid_file):
                 file.give_away()
         confinement.drop()
@@ -132,10 +134,11 @@ def _run(
         ready = background.ready if background is not None else lambda: None
         preparation = DirectPreparation(access, reload, log)
         mirrored = partial(_mirrored, settings, plans, log, listening, os.getpid())
-        if settings.splitting == "off":
+        if not settings.is_split:
             return mirrored(handlers, parts, access, preparation, ready)
         from clsync.daemon.broker import Broker  # late: most runs need none of it
         from clsync.daemon.split import Worker, run_as_process, run_as_thread
+        from clsync.daemon.witness import Witness
 
         worker = Worker(settings, plans, mirrored, reload, confinement)
         if background is not None and settings.splitting == "process":
@@ -144,7 +147,8 @@ def _run(
         def make_broker() -> Broker:
             assert confinement.plan.worker is not None
             first = Prepared(settings, plans, parts, handlers)
-            return Broker(first, access, preparation, confinement.plan.worker.ids, log, ready)
+            witness = Witness(listening) if listening is not None and settings.split_by_default else None
+            return Broker(first, access, preparation, confinement.plan.worker.ids, log, ready, witness)
 
         if settings.splitting == "process":
             return run_as_process(worker, make_broker)
@@ -184,7 +188,7 @@ def _control(
     from clsync.control.server import serving  # late: most runs need none of it
     from clsync.daemon.instance import DaemonInstance
 
-    return serving(listening, DaemonInstance(mirror, switch, access, pid), log.info)
+    return serving(listening, DaemonInstance(mirror, switch, access, pid), log.info, heard=access.heard)
 
 
 class _Status:

@@ -11,10 +11,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple, NoReturn, Protocol
 
 from clsync.daemon.access import Access
-from clsync.daemon.broker import Broker, Ended
+from clsync.daemon.broker import ENDING, Broker, Ended
 from clsync.daemon.build import make_parts
 from clsync.daemon.log import Log
 from clsync.daemon.parts import Parts
@@ -102,11 +103,18 @@ async def _serve(
     signals: Collection[int],
 ) -> Ended:
     loop = asyncio.get_running_loop()
+    broker = make_broker()
+
+    def pass_on(number: int) -> None:
+        _pass_on(worker, number)
+        if number in (signal.SIGINT, signal.SIGTERM):
+            broker.expect_end()
+
     for number in signals:
-        loop.add_signal_handler(number, _pass_on, worker, number)
+        loop.add_signal_handler(number, pass_on, number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     # Whoever has said nothing more, or what nobody should, is at its end, or does not mean to come to it.
-    return await make_broker().serve(looks, runs, lambda: _pass_on(worker, signal.SIGKILL))
+    return await broker.serve(looks, runs, lambda: _pass_on(worker, signal.SIGKILL))
 
 
 def _passed_on(worker: Worker) -> Collection[int]:
@@ -126,6 +134,9 @@ def _exit_code(ended: Ended, status: int, log: Log) -> int:
         raise ended.error
     if ended.trouble:
         log.error(f"the worker was ended: it asked for {ended.trouble}", "the next start syncs again")
+        return Exit.FAILURE
+    if ended.late:
+        log.error(f"the worker was ended: it has not ended within {ENDING:.0f} s", "the next start syncs again")
         return Exit.FAILURE
     if ended.code is None:
         log.error(f"the worker has ended ({exit_text(status)})", "the next start syncs again")
@@ -149,6 +160,7 @@ def _work(worker: Worker, looks: socket.socket, runs: socket.socket) -> NoReturn
     try:
         # Who shares a terminal with root types at it (TIOCSTI); what is typed there is for the broker to pass on.
         os.setsid()
+        _be_called(b"clsync-worker")
         worker.begin()
         _mirrored(worker, caller, Calls(runs, lambda: _alone(log)), alone=True)
         code = int(Exit.OK)
@@ -158,6 +170,12 @@ def _work(worker: Worker, looks: socket.socket, runs: socket.socket) -> NoReturn
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _be_called(name: bytes) -> None:
+    """Have a name of one's own in ps(1): signals by the name of the program are for the broker, who passes them on."""
+    with suppress(OSError), open("/proc/self/comm", "wb", buffering=0) as file:
+        file.write(name)
 
 
 def _mirrored(worker: Worker, caller: Caller, calls: Calls, *, alone: bool) -> None:

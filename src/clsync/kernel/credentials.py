@@ -19,6 +19,8 @@ from clsync.kernel.libc import LIBC, checked, function
 from clsync.options.table import CAPABILITIES
 
 _VERSION: Final = 0x20080522
+_PR_GET_DUMPABLE: Final = 3
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_KEEPCAPS: Final = 8
 _PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
@@ -145,6 +147,17 @@ def _calls() -> tuple[int, int, int]:
         return _CALLS[platform.machine()]
     except KeyError:
         raise OSError(errno.ENOSYS, f"system calls of {platform.machine()} are not known here") from None
+
+
+@contextmanager
+def dumpable_as_before() -> Iterator[None]:
+    """Let the process be traced by whoever may now, and leave cores: the ids of a thread change that for all of it."""
+    before = _prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
+    try:
+        yield
+    finally:
+        if before == 1:  # the only value that can be set
+            _prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 @contextmanager

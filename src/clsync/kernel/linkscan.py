@@ -3,16 +3,17 @@
 Run as `python -I -m clsync.kernel.linkscan [--stat | --all NS]` in the watched root. Standard input: `device inode
 links`, one file a line (0 links: not known); with `--all` nothing: a catalogue is wanted. Standard output: `device
 inode links path NUL` for every name found. Memory: what is wanted, and one directory. `--stat` is for file systems
-whose d_ino is not the st_ino (some overlays).
+whose d_ino is not the st_ino (some overlays). Who asks is not trusted: there is a limit to what can be wanted.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, Final
 
 from clsync.core.paths import join
 from clsync.kernel.mounts import devices_shown_twice
@@ -21,6 +22,10 @@ from clsync.kernel.walk import list_directory, lstat_below, walk
 Inode = tuple[int, int]
 YOUNG: Final = (0, 0)
 """In place of an inode: the file was changed lately."""
+MOST_WANTED: Final = 100_000
+"""Files of one search."""
+_LONGEST_LINE: Final = 3 * 21
+"""Bytes: three numbers of 64 bits."""
 
 
 def names_of(root: int, wanted: dict[Inode, int], by_stat: bool = False) -> Iterator[tuple[Inode, int, bytes]]:
@@ -69,20 +74,43 @@ def catalogue(root: int, young_ns: int, limit: int) -> Iterator[tuple[Inode, int
             yield YOUNG, 0, path
 
 
-def scanned(root: int, options: Sequence[bytes], lines: Iterable[bytes]) -> Iterator[tuple[Inode, int, bytes]]:
-    """Yield what the options ask for, and what is written in the lines (see above)."""
+def scanned(root: int, options: Sequence[bytes], wishes: BinaryIO) -> Iterator[tuple[Inode, int, bytes]]:
+    """Yield what the options ask for, and the lines in `wishes` (see above).
+
+    Raises OSError: EINVAL where a line is none, E2BIG where more is wanted than there can be.
+    """
     if options[:1] == [b"--all"]:
         yield from catalogue(root, int(options[1]), 100_000)
         return
-    wanted = {}
-    for line in lines:
-        device, inode, links = map(int, line.split())
+    yield from names_of(root, _wanted(wishes), b"--stat" in options)
+
+
+def _wanted(wishes: BinaryIO) -> dict[Inode, int]:
+    wanted: dict[Inode, int] = {}
+    while line := wishes.readline(_LONGEST_LINE):
+        try:
+            device, inode, links = map(int, line.split())
+        except ValueError:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
         wanted[device, inode] = links
-    yield from names_of(root, wanted, b"--stat" in options)
+        if len(wanted) > MOST_WANTED:
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+    return wanted
 
 
-def main() -> None:
-    """Read what is wanted, write what is found."""
+def main() -> int:
+    """Read what is wanted, write what is found; return the exit code."""
+    try:
+        _answer()
+    except OSError as error:
+        if error.errno != errno.EPIPE:  # else nobody is there any more, and that is no news
+            sys.stderr.write(f"clsync: the search for names: {error.strerror}\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes what is left at the end
+        return 1
+    return 0
+
+
+def _answer() -> None:
     options = [os.fsencode(argument) for argument in sys.argv[1:]]
     if options[:1] == [b"--all"]:
         os.nice(10)
@@ -94,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

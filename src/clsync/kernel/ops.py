@@ -210,8 +210,8 @@ class ThreadScan:
 
     def _scan(self, directory: int, wishes: int, found: int, options: Sequence[bytes]) -> None:
         try:
-            with open(wishes, "rb") as lines, open(found, "wb") as out:
-                for (device, inode), links, path in linkscan.scanned(directory, options, lines):
+            with open(wishes, "rb") as asked, open(found, "wb") as out:
+                for (device, inode), links, path in linkscan.scanned(directory, options, asked):
                     out.write(b"%d %d %d %s\0" % (device, inode, links, path))
             self._code = 0
         except OSError:

@@ -246,9 +246,9 @@ class InotifyMonitor:
             moved = bool(mask & kernel.MOVED_TO)
             self.directory_moved |= moved
             self._unsettled |= moved
-            self._to_walk.append((watch, key[4:].rstrip(b"\0"), self._takes))
+            self._to_walk.append((watch, key[4:].partition(b"\0")[0], self._takes))
         elif mask & kernel.ISDIR and mask & kernel.ATTRIB and len(key) > 4 and os.geteuid():
-            self._to_walk.append((watch, key[4:].rstrip(b"\0"), _READABLE))
+            self._to_walk.append((watch, key[4:].partition(b"\0")[0], _READABLE))
 
     def _fold_move(self, mask: int, cookie: bytes, key: bytes) -> None:
         """Note that a file has left its name, or got another one; what was written to it goes with it."""
@@ -269,7 +269,7 @@ class InotifyMonitor:
         directory = self._tree.path(watch)
         if directory is None or len(self._linked) >= _LINKED_LIMIT:
             return
-        name = key[4:].rstrip(b"\0")
+        name = key[4:].partition(b"\0")[0]
         try:
             found = os.lstat(self._full(join(directory, name)))
         except OSError:

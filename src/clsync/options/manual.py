@@ -433,24 +433,37 @@ def _splitting() -> str:
     return roff.section(
         "SPLITTING",
         roff.paragraph(
-            "With --splitting=process the first process keeps the rights of its starter, less the capabilities it has no"
-            " use for. It watches the tree, runs handlers and hooks with all rights, and reads rules and configuration."
-            " Where it is root, it takes these and hooks only from files that nobody but root may write, nor put others in"
-            " their place: all directories above are looked at as well, each time. The second one is nobody, or --uid and"
-            " --gid, cannot open a file of the tree, and cannot start anything. With"
-            " --seccomp-filter it can make harmless system calls only, with --detach-network=non-privileged it has no"
-            " network. It decides what is handed"
-            " over and when, and serves the control socket. Signals go to the first process, whose number stands in the"
-            " pid file. When one ends, so does the other. --preserve-capabilities is about the first process."
+            "Where root starts clsync, it is two processes (--splitting=auto, the default), except with --compat=0.4,"
+            " and where something speaks against it: --uid, --gid, --preserve-capabilities or --inherit-capabilities; a"
+            " configuration, rules or hooks that others than root may write; rules or hooks together with --chroot or"
+            " --mountpoints. Then it is one process, and the log says why; so do --dry-run and `clsync doctor`. Where"
+            " the system cannot give it, there is a warning."
+        ),
+        roff.paragraph(
+            "With --splitting=process the first process keeps the rights of its starter, less the capabilities it has"
+            " no use for. It watches the tree, runs handlers and hooks with all rights, and reads rules and"
+            " configuration. Where it is root, it takes these and hooks only from files that nobody but root may write,"
+            " nor put others in their place: all directories above are looked at as well, each time. The second one is"
+            " nobody, or --uid and --gid, cannot open a file of the tree, cannot start anything, and has no sockets but"
+            " local ones (--sandbox). With --seccomp-filter it can make harmless system calls only, with"
+            " --detach-network=non-privileged it has no network. It decides what is handed over and when, and serves the"
+            " control socket. Signals go to the first process, whose number stands in the pid file. When one ends, so"
+            " does the other. --preserve-capabilities is about the first process."
         ),
         roff.paragraph(
             "What the first process knew at the split, the second one knows as well: settings and environment. A clsync"
-            " that is not started as root has no other user for it: it starts nothing, and can open all that clsync can."
-            " Handlers should not be run as the user of the second process, who could take them over: --uid is for it"
-            " alone."
+            " that is not started as root has no other user for it: it starts nothing, and can open all that clsync"
+            " can. Handlers should not be run as the user of the second process, who could take them over: --uid is for"
+            " it alone."
         ),
         roff.paragraph(
-            "The second process cannot change what is run. So `set` takes what is about time, tries and messages only: "
+            "A second process that has not ended 15 seconds after SIGTERM or SIGINT is ended (exit code 1), unless a"
+            " hook runs, or a handler that was told to end."
+        ),
+        roff.paragraph(
+            "The second process cannot change what is run. By default everything can be set as without splitting: the"
+            " first process hears itself what is asked for by those who may. Where splitting is asked for, `set` takes"
+            " what is about time, tries and messages only: "
             + ", ".join(f"`{name}`" for name in sorted(FREE))
             + "; and hooks that are configured, or in --add-permitted-hook-files. Everything else is for the configuration"
             " file, which root alone should be able to write, and the blocks that --custom-signals names."

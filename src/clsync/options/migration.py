@@ -124,8 +124,9 @@ What handlers are given with `--compat=0.4` was compared with what clsync 0.4.5 
 _IDENTITY: Final = """\
 ## Privileges
 
-clsync runs, and starts its handlers, as the user who starts it. clsync 0.4 changed to `nobody` by itself and kept four
-capabilities; its handlers ran as root. `--compat=0.4` does the same, `--uid` and `--preserve-capabilities` ask for it.
+clsync runs, and starts its handlers, as the user who starts it; for root, a part of it is `nobody`. clsync 0.4
+changed to `nobody` by itself and kept four capabilities; its handlers ran as root. `--compat=0.4` does the same,
+`--uid` and `--preserve-capabilities` ask for it.
 What is different then (`clsync(1)`, PRIVILEGES):
 
 - **All ids change, in all threads**, supplementary groups included, and no thread keeps a capability that is not named.
@@ -146,6 +147,8 @@ What is different then (`clsync(1)`, PRIVILEGES):
   `--splitting`. So do `--uid` and `--gid` with it; that part cannot be root.
 - **rsync, ssh and the copier are in a sandbox** by default (`--sandbox`), programs and arguments of your own are not, and
   with `--compat=0.4` nothing is.
+- **Two processes** are the default for root (`--splitting=auto`), unless options such as `--uid` speak against it; with
+  `--compat=0.4` there is one, as there was.
 - **`--secure-splitting`** stands for `--seccomp-filter` and `--forbid-devices`, too.
 """
 

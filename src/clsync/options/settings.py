@@ -146,10 +146,19 @@ class Settings:
     given: frozenset[str] = frozenset()
     """Names of the options somebody has set."""
     warnings: tuple[str, ...] = field(default=())
+    split_by_default: bool = False
+    """Whether `--splitting=auto` has become `process`: then what may be changed is the same as without splitting."""
+    unsplit: str = ""
+    """Why `--splitting=auto` has come to nothing, where the operator's own options are the reason."""
 
     def fixed(self) -> dict[str, Any]:
         """Return the values that cannot be changed while clsync runs, by their names here."""
         return {BY_NAME[name].key: getattr(self, BY_NAME[name].key) for name in FIXED}
+
+    @property
+    def is_split(self) -> bool:
+        """Whether one part has the rights and another one decides; not known yet where it is `auto`."""
+        return self.splitting in ("thread", "process")
 
     @property
     def sandbox_demanded(self) -> frozenset[str]:
@@ -240,6 +249,8 @@ def load(
 def _secure(by_key: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
     """Return the values with those that --secure-splitting stands for; what is for the worker needs one."""
     found = by_key | {BY_NAME[name].key: value for name, value in SECURE.items() if name not in given}
+    if found["splitting"] == "auto":
+        found["splitting"] = "process"
     if found["splitting"] == "off" and "seccomp-filter" not in given:
         found["seccomp_filter"] = 0
     return found
@@ -573,5 +584,5 @@ def _check_privileges(s: Settings) -> None:
 
 def table_matches() -> bool:
     """Tell whether `Settings` has a field for every option with a value, and no other."""
-    extra = {"destinations", "arguments", "recursive_arguments", "given", "warnings"}
+    extra = {"destinations", "arguments", "recursive_arguments", "given", "warnings", "unsplit", "split_by_default"}
     return {f.name for f in fields(Settings)} - extra == {o.key for o in OPTIONS if o.takes is not Takes.NOTHING}

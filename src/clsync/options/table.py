@@ -53,6 +53,7 @@ _WHAT, _WHEN, _HOW, _RUN, _SAY, _CONF = "What", "When", "How", "Course of the ru
 _PRIVILEGE = "Privileges"
 
 SPLITTINGS: Final = ("off", "thread", "process")
+"""Each may be written as its number, too."""
 SECURE: Final = {"splitting": "process", "check-execvp-arguments": 1, "seccomp-filter": 1, "forbid-devices": 1}
 """What `--secure-splitting` stands for, unless it is set."""
 
@@ -751,16 +752,18 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "splitting",
         "",
         _V,
-        values.numbered(*SPLITTINGS),
-        "off",
+        values.numbered(*SPLITTINGS, unnumbered="auto"),
+        "auto",
         _PRIVILEGE,
         "be two, one with rights and one without",
         "HOW",
         "`process`: the first process keeps its rights, watches, and runs handlers and hooks; a second one, nobody without"
         " any capability, decides what is to be done, and answers at the control socket. `thread`: the same with two"
         " threads, which is no protection against code that was made to do something else: they share their memory."
-        " `off`, `thread` and `process` may be written 0, 1 and 2. See SPLITTING.",
-        completes=" ".join(SPLITTINGS),
+        " `auto`: `process` where root starts clsync and nothing speaks against it, else `off`. `off`, `thread` and"
+        " `process` may be written 0, 1 and 2. See SPLITTING.",
+        "off",
+        completes=" ".join(("auto", *SPLITTINGS)),
     ),
     _flag(
         "secure-splitting",

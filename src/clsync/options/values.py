@@ -255,13 +255,13 @@ def capabilities(*known: str) -> Parser:
     return parse
 
 
-def numbered(*names: str) -> Parser:
-    """Return the parser of one name out of `names`, or of its number, from 0."""
+def numbered(*names: str, unnumbered: str) -> Parser:
+    """Return the parser of one name out of `names`, or of its number, from 0; `unnumbered` is a name as well."""
 
     def parse(text: bytes | None, current: object) -> str:
         if text is not None and text.isdigit() and int(text) < len(names):
             return names[int(text)]
-        return str(choice(*names)(text, current))
+        return str(choice(*names, unnumbered)(text, current))
 
     return parse
 

@@ -68,7 +68,7 @@ class Confinement:
     def __init__(self, settings: Settings, debug: Debug) -> None:
         """Plan it; nothing is done yet. `debug` is told of each step. Raises OperatorError."""
         self.plan: Plan = make_plan(settings, this_machine(settings.sandbox != {"off"}), SystemAccounts())
-        self._debug = debug
+        self._debug, self._asked = debug, not settings.split_by_default
         self._group: Groups | None = None
         self._hides_code = any(isinstance(step, ChangeRoot | KeepMounts) for step in self.plan.confinement)
         identity = self.plan.identity
@@ -84,7 +84,9 @@ class Confinement:
     def shares_its_user(self) -> bool:
         """Whether the part without rights is who runs handlers and hooks, and so can take these over (ptrace(2))."""
         worker, who = self.plan.worker, self.plan.roles
-        return worker is not None and worker.ids.uid == who.programs.uid != who.starter.uid
+        if worker is None or (worker.no_files and not self._asked):
+            return False  # Landlock keeps it from that, which is enough for who has not asked for more
+        return worker.ids.uid == who.programs.uid != who.starter.uid
 
     def enter(self) -> None:
         """Take the steps that come before any path is looked at. Raises OperatorError."""
@@ -123,13 +125,15 @@ class Confinement:
             self.forget()
             resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
         if not self.plan.worker.any_call:
-            self._filter(everywhere=alone)
+            self._filter("seccomp-filter", lambda: seccomp.confine(everywhere=alone))
+        elif self.plan.worker.local:
+            self._filter("sandbox", lambda: seccomp.stay_local(everywhere=alone))
 
-    def _filter(self, everywhere: bool) -> None:
+    def _filter(self, option: str, load: Callable[[], None]) -> None:
         try:
-            seccomp.confine(everywhere)
+            load()
         except OSError as error:
-            raise OperatorError(f"--seccomp-filter: {error.strerror}", _hint(error), Exit.PRIVILEGE) from None
+            raise OperatorError(f"--{option}: {error.strerror}", _hint(error), Exit.PRIVILEGE) from None
 
     def leave(self) -> None:
         """Remove what was made for this process."""

@@ -20,12 +20,19 @@ _NOBODY: Final = 65534
 """The user and the group that own nothing, where there are no entries for them."""
 _BECOMING: Final = mask(("CAP_SETUID", "CAP_SETGID"))
 _READING: Final = mask(("CAP_DAC_READ_SEARCH",))
-_BROKER: Final = mask(
+_COPYING: Final = mask(
     (
-        *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETFCAP", "CAP_MKNOD"),  # mode copy
+        *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETFCAP", "CAP_MKNOD"),
         "CAP_DAC_READ_SEARCH",
+    )
+)
+"""What making files equal takes of root."""
+_BROKER: Final = _COPYING | mask(
+    (
         "CAP_KILL",  # handlers that have become somebody else, and the worker
         *("CAP_SETUID", "CAP_SETGID"),
+        "CAP_SETPCAP",  # to take from rsync what it has no use for
+        "CAP_SYS_NICE",  # --nice below 0
         "CAP_SYS_PTRACE",  # to see whether a handler does anything at all
         "CAP_SYS_ADMIN",  # fanotify marks, private views of mounts, trusted extended attributes
     )
@@ -165,11 +172,13 @@ class GiveUp(Step):
     """Keep all system calls."""
     no_files: bool = False
     """Read no file, run no program, and remove nothing (Landlock)."""
+    local: bool = False
+    """Have no sockets but local ones, and none of the worst system calls (seccomp), also where all others are kept."""
 
     @property
     def text(self) -> str:
         """Say what is done."""
-        more = "" if self.network else ", no network"
+        more = ", no network" if self.local or not self.network else ""
         more += ", no files to read (Landlock)" if self.no_files else ""
         return f"be user {self.ids.uid}, group {self.ids.gid}, without capabilities{more}, in the part that has no rights"
 
@@ -232,7 +241,7 @@ class Plan:
 
 def make_plan(s: Settings, machine: Machine, accounts: Accounts) -> Plan:
     """Plan what the settings ask for. Raises OperatorError for what cannot be had."""
-    worker = _worker(s, machine, accounts) if s.splitting != "off" else None
+    worker = _worker(s, machine, accounts) if s.is_split else None
     own = _own(s, machine, accounts) if worker is None else machine.ids
     kept = _kept(s, machine, own)
     programs = _programs(s, machine, accounts, own, kept)
@@ -242,7 +251,12 @@ def make_plan(s: Settings, machine: Machine, accounts: Accounts) -> Plan:
     roles = Roles(own, programs, machine.ids, kept & _READING if own.uid else 0, others)
     sandbox = _sandbox(s, machine, programs, kept)
     if worker is not None:
-        worker = replace(worker, no_files=s.sandbox != {"off"} and not machine.troubles.get("landlock"))
+        wanted = s.sandbox != {"off"}
+        worker = replace(
+            worker,
+            no_files=wanted and not machine.troubles.get("landlock"),
+            local=wanted and not machine.troubles.get("seccomp"),
+        )
     return Plan(tuple(_confinement(s)), _become(s, machine, own, kept, programs), roles, worker, sandbox)
 
 
@@ -319,7 +333,7 @@ def _own(s: Settings, machine: Machine, accounts: Accounts, nobody: bool = False
 def _kept(s: Settings, machine: Machine, own: Ids) -> int:
     """Return the capabilities that clsync itself keeps."""
     given = "preserve-capabilities" in s.given
-    if not given and s.splitting != "off" and not own.uid:
+    if not given and s.is_split and not own.uid:
         return _BROKER & machine.permitted
     if not given and own.uid == machine.ids.uid:
         return machine.permitted
@@ -354,7 +368,7 @@ def _become(s: Settings, machine: Machine, own: Ids, kept: int, programs: Ids) -
 
 def _asking(s: Settings) -> str:
     """Return the option that asks for another identity."""
-    split = s.splitting != "off"
+    split = s.is_split
     order = (*(() if split else ("uid", "gid")), "preserve-capabilities", "inherit-capabilities")
     return next((name for name in order if name in s.given), "splitting" if split else "compat")
 
@@ -392,14 +406,14 @@ def _lacking(layer: str, s: Settings, machine: Machine, programs: Ids, kept: int
         return LeftOut(why, how)
     if layer == "mounts" and s.chroot is not None and s.pivot_root == "off":
         return LeftOut("the new root is no mount point", "--pivot-root=auto")
-    if needed is None and not programs.uid and kept != machine.permitted and not kept & _MARKING:
-        # Without CAP_SYS_ADMIN it takes no_new_privs, and then root's programs do not become what root is.
+    if needed is None and not programs.uid and machine.permitted & _COPYING & ~kept and not kept & _MARKING:
+        # Without CAP_SYS_ADMIN it takes no_new_privs, and then root's programs have no more than we have.
         return LeftOut(
             "programs of root would stay without capabilities", "--preserve-capabilities with CAP_SYS_ADMIN"
         )
     trouble = machine.troubles.get(layer)
     # Where only programs of the operator are run, nobody misses it.
-    told = s.splitting != "off" or s.mode in (None, "rsyncdirect", "copy")
+    told = s.is_split or s.mode in (None, "rsyncdirect", "copy")
     return LeftOut(trouble, _REMEDIES[layer], told) if trouble else None
 
 

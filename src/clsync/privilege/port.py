@@ -58,18 +58,23 @@ class Caller:
         self.descriptors: list[int] = []
         """Those that came with the last answer."""
 
-    def call(self, op: Op, *values: Any) -> list[Any]:
-        """Ask; return the values of the answer. Raises OSError and OperatorError, as the other side did."""
-        return self.collect(op, *values)[1]
+    def call(self, op: Op, *values: Any, descriptor: int = -1) -> list[Any]:
+        """Ask; return the values of the answer. Raises OSError and OperatorError, as the other side did.
 
-    def collect(self, op: Op, *values: Any) -> tuple[list[list[Any]], list[Any]]:
+        `descriptor` goes with the question, if there is one.
+        """
+        return self.collect(op, *values, descriptor=descriptor)[1]
+
+    def collect(self, op: Op, *values: Any, descriptor: int = -1) -> tuple[list[list[Any]], list[Any]]:
         """Ask; return the parts of the answer, and the values of its end (see `call`)."""
         signature = SIGNATURES[op]
         self._number = (self._number + 1) & 0xFFFFFFFF
         self.descriptors = []
         parts = []
         try:
-            self._socket.sendall(framed(op, Kind.REQUEST, self._number, pack(signature.request, *values)))
+            question = framed(op, Kind.REQUEST, self._number, pack(signature.request, *values))
+            sent = socket.send_fds(self._socket, [question], [descriptor]) if descriptor >= 0 else 0
+            self._socket.sendall(question[sent:])
             while True:
                 frame = self._next()
                 if frame.number != self._number:
@@ -111,12 +116,16 @@ class Port:
         ended: Callable[[str], None],
         *,
         in_turn: bool = False,
+        takes: bool = False,
     ) -> None:
         """`received` is given each frame (Refused ends all); `ended` is called once, with what is wrong, if anything.
 
         `in_turn`: no frame is taken while the other side has not taken what was sent. At one end alone: else both wait.
+        `takes`: descriptors may come with frames.
         """
-        self._socket, self._received, self._ended, self._in_turn = sock, received, ended, in_turn
+        self._socket, self._received, self._ended, self._in_turn, self._takes = sock, received, ended, in_turn, takes
+        self._given: list[int] = []
+        """Descriptors that have come, and were not taken."""
         self._frames = Frames()
         self._queue: deque[tuple[memoryview, Sequence[int]]] = deque()
         self._drained = asyncio.Event()
@@ -154,6 +163,8 @@ class Port:
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
         self._drop_queue()
+        _close_all(self._given)
+        self._given = []
         self._drained.set()
         self._socket.close()
         self._ended(trouble)
@@ -200,11 +211,15 @@ class Port:
             if not self._open or self._waits:
                 return
             try:
-                data = self._socket.recv(_CHUNK)
+                data, descriptors = self._received_now()
             except BlockingIOError:
                 return
             except OSError:
-                data = b""
+                data, descriptors = b"", []
+            self._given += descriptors
+            if len(self._given) > _MOST_DESCRIPTORS:
+                self.close("more descriptors than there can be")
+                return
             if not data:
                 self.close()
                 return
@@ -213,10 +228,24 @@ class Port:
             if len(data) < _CHUNK:
                 return  # that was all
 
+    def _received_now(self) -> tuple[bytes, list[int]]:
+        if not self._takes:
+            return self._socket.recv(_CHUNK), []
+        data, descriptors, _, _ = socket.recv_fds(self._socket, _CHUNK, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        return data, descriptors
+
+    def take_descriptor(self) -> int:
+        """Return the descriptor that came with the question that is being answered. Raises Refused: there is none."""
+        if not self._given:
+            raise Refused("nothing where a descriptor should be")
+        return self._given.pop(0)
+
     def _dispatch(self) -> None:
         try:
             while self._open and not self._waits and (frame := self._frames.next()) is not None:
                 self._received(frame)
+                if self._given:
+                    raise Refused("a descriptor that nobody wants")
         except Refused as error:
             self.close(str(error))
             return

@@ -42,11 +42,13 @@ KEPT: Final = mask(
 """What making files equal takes."""
 KEPT_FOR_NAMES: Final = mask(("CAP_SYS_ADMIN",))
 """For attributes whose names begin with `trusted.` (xattr(7))."""
-_NEEDED_BY_RSYNC: Final = frozenset(
+NEEDED_BY_RSYNC: Final = frozenset(
     "execve execveat mknod mknodat setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset"
     " chroot personality".split()
 )
 """Of calls that the worker never makes, what rsync or the start of a program may."""
+NEEDED_BY_COPIES: Final = frozenset(("mknod", "mknodat"))
+"""Of these, what making files equal takes."""
 
 
 _NO_NAMESPACES: Final = Only(0, without=0x7E020000)
@@ -78,7 +80,7 @@ def rsync_sandbox(
         destination=destination,
         network=destination is None,
         capabilities=KEPT | (KEPT_FOR_NAMES if xattrs else 0),
-        filter=_filter(layers, network=destination is None, without=_NEEDED_BY_RSYNC),
+        filter=_filter(layers, network=destination is None, without=NEEDED_BY_RSYNC),
     )
 
 
@@ -88,7 +90,7 @@ def copy_sandbox() -> Sandbox | None:
         return None
     # It runs no program, so that it needs no CAP_SETPCAP to keep rights from being regained.
     layers = sandbox.usable() - {"mounts"} | {"capabilities"}
-    calls = _filter(layers, network=False, without=frozenset(("mknod", "mknodat")))
+    calls = _filter(layers, network=False, without=NEEDED_BY_COPIES)
     return Sandbox(layers, _BASICS, (), None, network=False, capabilities=KEPT | KEPT_FOR_NAMES, filter=calls)
 
 

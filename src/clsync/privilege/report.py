@@ -10,7 +10,7 @@ from clsync.kernel.credentials import Ids, mask, names_in
 from clsync.options import Settings
 from clsync.options.table import CAPABILITIES
 from clsync.options.values import shown
-from clsync.privilege.plan import Detach, LimitGroup, Machine, MakePrivate, Plan
+from clsync.privilege.plan import Detach, GiveUp, LimitGroup, Machine, MakePrivate, Plan
 from clsync.privilege.profiles import KEPT, KEPT_FOR_NAMES
 
 _ALL: Final = mask(CAPABILITIES)
@@ -79,7 +79,8 @@ def _processes(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own]) ->
     kept = become.kept if become is not None else machine.permitted
     ids = become.ids if become is not None else plan.roles.own
     if plan.worker is None:
-        yield _process("clsync", ids, kept, plan)
+        why = (("splitting", f"none: {s.unsplit}"),) if s.unsplit else ()
+        yield _process("clsync", ids, kept, plan, more=why)
     else:
         broker = "clsync, the broker (watches, runs handlers and hooks)"
         yield _process(broker, ids, kept, plan)
@@ -91,7 +92,7 @@ def _processes(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own]) ->
             0,
             plan,
             no_new_privs=True,
-            seccomp="" if worker.any_call else "only what an event loop needs",
+            seccomp=_calls(worker),
             landlock="reads no file, starts and removes nothing" if worker.no_files else "",
             namespaces=() if worker.network else ("network",),
             more=(("processes", "it can start none (RLIMIT_NPROC)"),) if apart else (),
@@ -101,6 +102,12 @@ def _processes(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own]) ->
     handlers = _handlers(s, exact=bool(own))
     if handlers:
         yield _process(handlers, plan.roles.programs, _of_programs(plan, machine), plan)
+
+
+def _calls(worker: GiveUp) -> str:
+    if not worker.any_call:
+        return "only what an event loop needs"
+    return "no sockets but local ones, no programs, mounting, tracing, loading and the like" if worker.local else ""
 
 
 def _own_process(one: Own, plan: Plan, machine: Machine, s: Settings, kept: int) -> _Process:

@@ -67,3 +67,13 @@ def confine(everywhere: bool = True) -> None:
     """
     actions = dict.fromkeys(ALLOWED, ALLOW) | dict.fromkeys(NEVER, KILL) | {"clone3": seccomp.error(errno.ENOSYS)}
     seccomp.load(seccomp.program(actions, CONDITIONS, seccomp.error(errno.EPERM), seccomp.numbers()), everywhere)
+
+
+def stay_local(everywhere: bool = True) -> None:
+    """Refuse sockets that are not local, and what nothing of ours asks for, and leave all else; for good.
+
+    `everywhere`: see `confine`. Raises OSError.
+    """
+    refused = dict.fromkeys((*NEVER, "socket"), seccomp.error(errno.EPERM))
+    local = {"socket": CONDITIONS["socket"]}
+    seccomp.load(seccomp.program(refused, local, ALLOW, seccomp.numbers()), everywhere)

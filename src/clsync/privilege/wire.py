@@ -55,6 +55,7 @@ class Op(IntEnum):
     STANDBY = 12
     DUMP = 13
     LOOK_PLAIN = 14
+    HEAR = 15
     MONITOR_OPEN = 20
     MONITOR_ARM = 21
     MONITOR_DRAIN = 22
@@ -109,7 +110,8 @@ SIGNATURES: Final = {
     Op.RULES: Signature("", "y"),
     Op.STATUS: Signature("s"),
     Op.STANDBY: Signature("", "b"),
-    Op.DUMP: Signature(""),
+    Op.DUMP: Signature("o"),
+    Op.HEAR: Signature(""),
     Op.MONITOR_OPEN: Signature("y", "u"),
     Op.MONITOR_ARM: Signature("u", "b"),
     Op.MONITOR_LOOK: Signature("u"),

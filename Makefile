@@ -10,10 +10,12 @@ SEEDS = 1..20
 JOBS = 2
 MODES = rsyncdirect copy
 MONITORS = fanotify inotify
-# For tools/demo, by the environment: paths may hold anything.
+# By the environment: paths and names may hold anything.
 export W =
 export D =
 export ARGS =
+export SCENARIO =
+HOURS = 1
 BENCH_ARGS =
 ORACLE_ARGS =
 # Tests wait more than they work.
@@ -21,7 +23,7 @@ PYTEST_ARGS = -n 3 --dist=loadgroup
 FUZZ_TIME = 300
 FUZZ_ARGS =
 
-TEST_PACKAGES = openssh-server attr acl iproute2 xfsprogs btrfs-progs fuse3 bindfs man-db zsh clsync libclsync-dev
+TEST_PACKAGES = openssh-server attr acl iproute2 xfsprogs btrfs-progs fuse3 bindfs man-db zsh clsync libclsync-dev libfaketime
 # For modes so and rsyncso; all else works without.
 NATIVE_PACKAGES = gcc libc6-dev pkg-config
 NATIVE = src/clsync/handler/plugin/host.c $(wildcard include/clsync/*.h) hatch_build.py
@@ -37,6 +39,8 @@ help:
 	@echo "make fuzz [FUZZ_TIME=300] [FUZZ_ARGS='TARGET...'] fuzz all that parses, for so many seconds"
 	@echo "make bench [BENCH_ARGS='...']                     measure clsync beside clsync 0.4 and lsyncd"
 	@echo "make soak [SEEDS=1..200] [JOBS=2]                 seeded churn, all modes and monitors"
+	@echo "make faults [SEEDS=1..3] [SCENARIO='disk full']   faults at random instants; a table of what was lost"
+	@echo "make soak-faults [HOURS=1]                        one program for hours with faults; its memory"
 	@echo "make oracle                                       record anew what clsync 0.4 gives its handlers"
 	@echo "make docs                                         make manual page, option list, completions"
 	@echo "make clean                                        remove what was made here"
@@ -66,6 +70,15 @@ soak: $(VENV)/.stamp-dev
 	        || failed="$$failed $$mode/$$monitor"; \
 	done; done; \
 	if [ "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+
+faults: SEEDS = 1..3
+faults: $(VENV)/.stamp-dev
+	@PYTHON=$(PYTHON) tools/need --optional $(TEST_PACKAGES) $(NATIVE_PACKAGES)
+	$(BIN)/python -m tests.faults --seeds $(SEEDS) --scenario "$$SCENARIO"
+
+soak-faults: $(VENV)/.stamp-dev
+	@PYTHON=$(PYTHON) tools/need --optional $(TEST_PACKAGES) $(NATIVE_PACKAGES)
+	$(BIN)/python -m tests.faults.soak --hours $(HOURS)
 
 proofs: $(VENV)/.stamp-dev
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/properties --timeout=0 $(PYTEST_ARGS)
@@ -113,4 +126,4 @@ $(VENV)/.stamp-bench: $(VENV)/.stamp-dev
 	@$(PIP) install -e '.[dev,bench]'
 	@touch $@
 
-.PHONY: help run test check bench soak proofs fuzz oracle docs clean installed
+.PHONY: help run test check bench soak faults soak-faults proofs fuzz oracle docs clean installed

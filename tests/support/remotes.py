@@ -30,6 +30,8 @@ class Remote(Protocol):
     def stop(self) -> None: ...
     @property
     def connections(self) -> int: ...
+    @property
+    def processes(self) -> list[int]: ...
 
 
 def missing() -> list[str]:
@@ -68,6 +70,11 @@ class Server:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self._log, self._process = self.log, None
+
+    @property
+    def processes(self) -> list[int]:
+        """Those that run now: the server itself, and one or more for each connection."""
+        return [self._process.pid, *self._process.descendants()] if self._process is not None else []
 
     @property
     def log(self) -> str:
@@ -137,15 +144,16 @@ class SshHost(Server):
 class RsyncHost(Server):
     """A host with an rsync daemon and a module `data`."""
 
-    def __init__(self, top: Path, directory: Path) -> None:
-        """Make settings below `top`; `directory` is what is copied to."""
+    def __init__(self, top: Path, directory: Path, *, chroot: bool = False) -> None:
+        """Make settings below `top`; `directory` is what is copied to. `chroot` (needs root) is rsync's default."""
         settings = top / "rsyncd.conf"
         super().__init__(
             "rsync", "--daemon", "--no-detach", f"--config={settings}", "--port={port}", f"--address={LOCAL}"
         )
         rights = "uid = 0\ngid = 0\n" if os.geteuid() == 0 else ""
         settings.write_text(
-            f"log file = {top}/rsyncd.log\nuse chroot = no\nmunge symlinks = no\nread only = no\n{rights}"
+            f"log file = {top}/rsyncd.log\nuse chroot = {'yes' if chroot else 'no'}\n"
+            f"munge symlinks = no\nread only = no\n{rights}"
             f"[data]\npath = {directory.parent}\n[closed]\npath = {directory.parent}\nread only = yes\n"
         )
         self._told = top / "rsyncd.log"

@@ -31,7 +31,7 @@ from tests.support import churn
 from tests.support.playground import Playground
 from tests.support.rights import as_nobody
 from tests.support.trees import compare, compare_trees, report, snapshot
-from tests.system.world import memory_directory
+from tests.system.world import World, memory_directory
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 EVERYTHING = {b"": DIRECTORY | RECURSIVE}
@@ -459,6 +459,49 @@ def test_nobody_sees_a_file_half_written(mirror: Mirror) -> None:
     stop.set()
     thread.join()
     assert all(s[1:] == b"03000000" for s in seen), seen
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_who_is_killed_leaves_no_part_of_a_file(world: World, early: bool) -> None:
+    """Not in a directory that is new either, where nothing was before."""
+
+    def drafts() -> list[Path]:
+        return list(world.destination.glob("new/.big.clsync-*"))
+
+    (world.top / "new").mkdir()
+    (world.top / "new/big").write_bytes(os.urandom(2_000_000))
+    if early:
+        (world.top / "new").rename(world.source / "new")
+    with world.daemon("-Mcopy", "--bwlimit=200k") as daemon:
+        if not early:
+            daemon.wait_for_log("Info: initial sync done ")
+            (world.top / "new").rename(world.source / "new")
+        daemon.wait_until(lambda: any(draft.stat().st_size for draft in drafts()), what="a part of it")
+        daemon.kill()
+        assert not (world.destination / "new/big").exists()
+    with world.daemon("-Mcopy") as daemon:
+        world.wait_for_equal(daemon)
+
+
+@ROOT
+def test_what_cannot_be_removed_again_is_removed_later(mirror: Mirror) -> None:
+    """The destination lets files be made in a directory, and neither renamed nor removed."""
+    for top in (mirror.source, mirror.destination):
+        (top / "d").mkdir()
+    (mirror.source / "d/file").write_text("text")
+    (mirror.source / "other").write_text("text")
+    append_only = ["chattr", "+a", mirror.destination / "d"]
+    if subprocess.run(append_only, capture_output=True).returncode:
+        pytest.skip("no such attribute here")
+    try:
+        outcome = mirror.run({b"d/file": REGULAR})
+    finally:
+        subprocess.run(["chattr", "-a", mirror.destination / "d"], check=True)
+    assert outcome.verdict is Verdict.UNWELL
+    assert "does not let go of d/.file.clsync-" in outcome.message
+    assert any((mirror.destination / "d").iterdir())
+    mirror.sync({b"d/file": REGULAR, b"d": DIRECTORY, b"other": REGULAR, b"": DIRECTORY})
+    mirror.check()
 
 
 @ROOT

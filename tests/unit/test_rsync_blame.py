@@ -97,3 +97,11 @@ def test_the_most_telling_line_is_shown() -> None:
     assert first_line(END) == END.decode()
     assert first_line(b"\n") == ""
     assert reason(b"rsync: \xff\x07") == "\\xff\\x07"
+
+
+def test_long_messages_lose_their_middle() -> None:
+    """A handler may say anything; the error of one that names a long path comes at its end."""
+    told = reason(b'rsync: mkstemp "' + b"x" * 66_000 + b'" failed: No space left on device (28)')
+    assert len(told) < 1000
+    assert told.startswith('mkstemp "xxx')
+    assert told.endswith('" failed: No space left on device (28)')

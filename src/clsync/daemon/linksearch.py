@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TypeVar, cast
 
 from clsync.core.changes import CONTENT, DOUBT, NAME
@@ -157,18 +157,18 @@ class LinkSearch:
         """Learn all files with several names; revive those changed since `young_ns` (wall clock)."""
         if not self._catalogue_wanted:  # one that has not begun yet will do
             self._catalogue_wanted = True
-            self._begin_round(self._learn_all(young_ns))
+            self._begin_round(lambda: self._learn_all(young_ns))
 
     def begin_parting(self, destination: bytes) -> None:
         """Revive the names that hang together in the directory `destination`, and are those of different files here."""
-        self._begin_round(self._part(destination))
+        self._begin_round(lambda: self._part(destination))
 
-    def _begin_round(self, work: Coroutine[None, None, dict[bytes, int]]) -> None:
+    def _begin_round(self, work: Callable[[], Awaitable[dict[bytes, int]]]) -> None:
         self._rounds.add(asyncio.get_running_loop().create_task(self._round(work)))
 
-    async def _round(self, work: Coroutine[None, None, dict[bytes, int]]) -> None:
+    async def _round(self, work: Callable[[], Awaitable[dict[bytes, int]]]) -> None:
         async with self._one_round:
-            names = await work
+            names = await work()
         # Who is woken by what follows is to see that this is over.
         self._rounds.discard(cast("asyncio.Task[None]", asyncio.current_task()))
         self._revive(names)

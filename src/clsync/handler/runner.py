@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from clsync.kernel import orphans
 from clsync.kernel.features import refuse_if_forced
 from clsync.kernel.priority import USUAL, Priority, set_priority
 from clsync.kernel.process import activity, group_alive, signal_group, spawn
@@ -44,13 +45,18 @@ class Result(NamedTuple):
 class Runner:
     """Runs programs for one handler, one after the other."""
 
-    def __init__(self, timeout: float = 0.0, patience: float = 0.0, priority: Priority = USUAL) -> None:
+    def __init__(
+        self, timeout: float = 0.0, patience: float = 0.0, priority: Priority = USUAL, *, far: bool = False
+    ) -> None:
         """`priority`: of the programs. `timeout`: seconds after which a program is ended, 0 for none.
 
         `patience`: seconds after which a program is ended in which neither it nor a descendant did anything,
-        0 for none. Only for programs that wait for nobody but each other.
+        0 for none. Only for programs that wait for nobody but each other; `far`: and for another host. That may be
+        busy, so the patience doubles each time, until a program ends by itself; what was started to come there does
+        not count.
         """
         self._timeout, self._patience, self._priority = timeout, patience, priority
+        self._far, self._first_patience = far, patience
         self._child: subprocess.Popen[bytes] | None = None
         self._stopped = False
         self._timed_out = self._stood_still = False
@@ -104,6 +110,8 @@ class Runner:
                 await group_ended(child.pid)
         finally:
             self._child = None
+        if self._far:
+            self._patience = self._patience * 2 if self._stood_still else self._first_patience
         text = messages.text() if messages else b""
         return Result(child.returncode, text, self._timed_out, self._stopped, self._stood_still)
 
@@ -149,7 +157,7 @@ class Runner:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._patience / 4)
-            now = activity(child.pid)
+            now = activity(child.pid, alone=self._far)
             if now is None or now != last:
                 last, since = now, loop.time()
             elif loop.time() - since >= self._patience:
@@ -167,6 +175,24 @@ async def group_ended(group: int) -> None:
         if loop.time() > deadline:
             signal_group(group, signal.SIGKILL)
         await asyncio.sleep(0.02)
+
+
+async def orphans_ended(work: bytes) -> str:
+    """End what a clsync that was killed has left at the same work; return what is wrong where that does not end.
+
+    It would write what is old over what is new.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while left := orphans.orphans(work):
+        late = loop.time() - began
+        if late > 2 * GRACE:
+            return f"what another clsync that was killed has left at work does not end (process {left[0]})"
+        for pid in left:
+            with suppress(PermissionError):
+                orphans.end(pid, signal.SIGKILL if late > GRACE else signal.SIGTERM)
+        await asyncio.sleep(0.02)
+    return ""
 
 
 async def ended(child: subprocess.Popen[bytes]) -> int:

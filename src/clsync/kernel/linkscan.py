@@ -116,9 +116,12 @@ def _answer() -> None:
         os.nice(10)
     root = os.open(b".", os.O_RDONLY | os.O_DIRECTORY)
     out = sys.stdout.buffer
-    for (device, inode), links, path in scanned(root, options, sys.stdin.buffer):
-        out.write(b"%d %d %d %s\0" % (device, inode, links, path))
-    out.flush()
+    try:
+        for (device, inode), links, path in scanned(root, options, sys.stdin.buffer):
+            out.write(b"%d %d %d %s\0" % (device, inode, links, path))
+        out.flush()
+    except BrokenPipeError:  # who has asked was killed
+        os._exit(1)  # not by exit(): that would try to write the rest
 
 
 if __name__ == "__main__":

@@ -78,8 +78,8 @@ _WAITS_FOR_FIFO = (b"wait_for_partner", b"fifo_open")
 _WAITS_FOR_OTHERS = (b"poll_schedule_timeout", b"do_select", b"do_sys_poll", b"do_epoll_wait", b"ep_poll")
 
 
-def activity(pid: int) -> tuple[int, ...] | None:
-    """Return figures that change as long as a process or a descendant of it does anything at all.
+def activity(pid: int, *, alone: bool = False) -> tuple[int, ...] | None:
+    """Return figures that change as long as a process or (unless it counts `alone`) a descendant does anything at all.
 
     None where one of them waits for something else than for another process: a disk, a lock, a signal. Where one
     waits for somebody to open the other end of a fifo, it alone counts.
@@ -91,7 +91,8 @@ def activity(pid: int) -> tuple[int, ...] | None:
     try:
         while pending:
             one = pending.pop()
-            pending += map(int, _read(b"/proc/%d/task/%d/children" % (one, one)).split())
+            if not alone:
+                pending += map(int, _read(b"/proc/%d/task/%d/children" % (one, one)).split())
             waits = _read(b"/proc/%d/wchan" % one)
             if waits.startswith(_WAITS_FOR_FIFO):
                 return (one,)

@@ -13,8 +13,10 @@ from clsync.handler.copy.control import Control
 from clsync.handler.copy.run import Run
 from clsync.handler.copy.settings import Settings
 from clsync.handler.renaming import rename_local
+from clsync.handler.runner import orphans_ended
 from clsync.kernel import roles
 from clsync.kernel.capabilities import Capabilities
+from clsync.kernel.orphans import work_of
 from clsync.kernel.priority import USUAL, Priority, set_own_priority
 from clsync.kernel.sandbox import Sandbox
 
@@ -66,6 +68,8 @@ class CopyHandler:
         self._thread = ThreadPoolExecutor(1, "copy", set_own_priority, (priority,))
         self._rate, self._sandbox = rate, sandbox
         self._littered = False
+        self._alone = False
+        """Nothing is at work there that a clsync before us has left."""
 
     async def open(self) -> None:
         """Nothing is to be made ready (see `handler.base.Handler`)."""
@@ -74,6 +78,9 @@ class CopyHandler:
         """Make every entry equal at the destination (see `handler.base.Handler`)."""
         self._control.reset()
         wrong = self._destination_check()
+        if not wrong and not self._alone:
+            wrong = await orphans_ended(work_of(batch.root, self._destination))
+            self._alone = not wrong
         if wrong:
             return Outcome(Verdict.UNWELL, message=wrong)
         run = Run(

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from clsync.core.paths import join
+from clsync.core.paths import join, shown
 from clsync.handler.copy.attributes import below
 from clsync.handler.copy.content import same_content
 from clsync.handler.copy.roots import Roots
-from clsync.handler.copy.trouble import Refused, Vanished, source_trouble
+from clsync.handler.copy.trouble import Refused, Unwell, Vanished, destination_trouble, source_trouble
 from clsync.handler.copy.units import Inode, Linked
 from clsync.handler.removal import listing
 
@@ -177,12 +177,12 @@ class Place:
                 os.close(source)
         elif stat.S_ISLNK(mode):
             target = self._target(name)
-            self._replace(name, have, lambda as_name: self._symlink(as_name, name, target, want))
+            self._replace(name, have, lambda as_name: self._symlink(as_name, name, target, want), whole=True)
         else:
-            self._replace(name, have, lambda as_name: self._node(as_name, name, want))
+            self._replace(name, have, lambda as_name: self._node(as_name, name, want), whole=True)
 
     def copy_fresh(self, name: bytes, force: bool) -> None:
-        """Copy a regular file to where nothing can be yet."""
+        """Copy a regular file to where nothing can be yet; who is killed meanwhile leaves no part of it there."""
         context = self._roots.context
         source = self._open(name)
         try:
@@ -193,7 +193,7 @@ class Place:
                 path = join(self.path, name)
                 context.linked.append(Linked(Inode(seen.st_dev, seen.st_ino), path, force))
             else:
-                self._write(name, source, seen)
+                self._replace(name, None, lambda as_name: self._write(as_name, source, seen))
         finally:
             os.close(source)
 
@@ -203,7 +203,7 @@ class Place:
         def linked(as_name: bytes) -> None:
             os.link(known, as_name, src_dir_fd=place, dst_dir_fd=self.destination, follow_symlinks=False)
 
-        self._replace(name, have, linked)
+        self._replace(name, have, linked, whole=True)
 
     def directory(self, name: bytes, have: os.stat_result | None) -> bool:
         """Make sure that a directory stands at `name`; tell whether it is new, and so empty."""
@@ -231,9 +231,14 @@ class Place:
 
     # -- how ---------------------------------------------------------------------------------------------------
 
-    def _replace(self, name: bytes, have: os.stat_result | None, create: Callable[[bytes], None]) -> None:
-        """Create something under a temporary name and put it in the place of whatever is there."""
-        if self.fresh and have is None:
+    def _replace(
+        self, name: bytes, have: os.stat_result | None, create: Callable[[bytes], None], *, whole: bool = False
+    ) -> None:
+        """Create something under a temporary name and put it in the place of whatever is there.
+
+        `whole`: it is made by one call, so that nobody can see a part of it where nothing was before.
+        """
+        if whole and self.fresh and have is None:
             create(name)
             return
         other = temporary(name)
@@ -243,8 +248,7 @@ class Place:
                 raise Refused("the directory that stands there at the destination cannot go, or rules protect it")
             os.rename(other, name, src_dir_fd=self.destination, dst_dir_fd=self.destination)
         except BaseException:
-            with suppress(OSError):
-                os.unlink(other, dir_fd=self.destination)
+            self._withdraw(other)
             raise
 
     def _write(self, name: bytes, source: int, seen: os.stat_result) -> None:
@@ -267,9 +271,20 @@ class Place:
             finally:
                 os.close(file)
         except BaseException:
-            with suppress(OSError):
-                os.unlink(name, dir_fd=self.destination)
+            self._withdraw(name)
             raise
+
+    def _withdraw(self, name: bytes) -> None:
+        """Remove what has not become complete. Raises Unwell where it has to be left: the next run looks for it then."""
+        try:
+            os.unlink(name, dir_fd=self.destination)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            path = join(self.path, name)
+            text = f"the destination does not let go of {shown(path)}, which was begun: {error.strerror}"
+            trouble = destination_trouble(error, path)
+            raise trouble if isinstance(trouble, Unwell) else Unwell(text) from error
 
     def _learn(self, made: os.stat_result) -> None:
         """Take from a file just made which owner the next ones will have: they need not be looked at."""

@@ -21,6 +21,7 @@ from clsync.handler.copy.settings import Context
 from clsync.handler.copy.trouble import Stopped, Unwell
 from clsync.handler.copy.units import Unit
 from clsync.kernel import roles
+from clsync.kernel.orphans import mark
 from clsync.kernel.process import exit_text, signal_group
 
 _MOST: Final = 4
@@ -48,11 +49,14 @@ class _Worker:
 class Pool:
     """Runs units until all of them, and what they lead to, are done. For one thread."""
 
-    def __init__(self, context: Context, control: Control, tick: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, context: Context, control: Control, work: bytes, tick: Callable[[], None] | None = None
+    ) -> None:
         """Start the workers for a batch. Raises Unavailable or Stopped.
 
-        `context` collects their results; `tick` is called now and then.
+        `context` collects their results; `work`: what they do (`kernel.orphans`); `tick` is called now and then.
         """
+        self._environment = os.environb | mark(work)
         self._context, self._control, self._tick = context, control, tick
         self._pending: deque[Unit] = deque()
         self._workers: dict[int, _Worker] = {}
@@ -119,7 +123,12 @@ class Pool:
             try:
                 with roles.as_programs():
                     process = subprocess.Popen(
-                        argv, cwd="/", stdin=subprocess.DEVNULL, pass_fds=descriptors, process_group=0
+                        argv,
+                        cwd="/",
+                        stdin=subprocess.DEVNULL,
+                        pass_fds=descriptors,
+                        process_group=0,
+                        env=self._environment,
                     )
             except OSError:
                 ours.close()

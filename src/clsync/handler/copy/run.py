@@ -19,6 +19,7 @@ from clsync.handler.copy.trouble import Stopped, Unwell, destination_trouble
 from clsync.handler.copy.units import Inode, Linked, Listed, Unit, groups, phases
 from clsync.kernel import roles
 from clsync.kernel.files import DIRECTORY_FLAGS, open_straight
+from clsync.kernel.orphans import work_of
 from clsync.kernel.walk import lstat_below
 
 ALONE: Final = 2000
@@ -106,7 +107,7 @@ class Run:
         if self._pool is None and not self._alone:
             try:
                 tick = partial(self._show, context) if self._show_progress else None
-                self._pool = Pool(context, self._control, tick)
+                self._pool = Pool(context, self._control, work_of(self._batch.root, self._path), tick)
             except Unavailable as why:
                 if self._apart:
                     raise Unwell(f"nothing can be copied as user {roles.programs_ids().uid}: {why}") from None

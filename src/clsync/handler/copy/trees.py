@@ -145,8 +145,8 @@ class _Directory:
     def _fresh(self, name: bytes) -> None:
         try:
             self._place.copy_fresh(name, self._unit.force)
-        except FileExistsError:
-            self._have[name] = False  # not by us: no harm
+        except IsADirectoryError:
+            self._have[name] = True  # not by us
             self._file(name)
 
     def _file(self, name: bytes) -> None:

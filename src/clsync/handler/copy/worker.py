@@ -17,7 +17,7 @@ from typing import Final
 from clsync.handler.copy.engine import Engine
 from clsync.handler.copy.messages import Broken, First, Given, Inbox, Report, Work, send
 from clsync.handler.copy.settings import Context
-from clsync.handler.copy.trouble import Stopped, Unwell
+from clsync.handler.copy.trouble import Stopped, Unwell, destination_trouble
 from clsync.kernel.landlock import READ, WRITE, Allowed
 from clsync.kernel.sandbox import stay_within
 
@@ -43,7 +43,11 @@ class Worker:
         settings, device = first
         if settings.sandbox is not None:
             places = Allowed(b"/proc/self/fd/%d" % source, READ), Allowed(b"/proc/self/fd/%d" % destination, WRITE)
-            stay_within(settings.sandbox, places)
+            try:
+                stay_within(settings.sandbox, places)
+            except OSError as error:  # it looks at them
+                trouble = destination_trouble(error, b"")
+                raise trouble if isinstance(trouble, Unwell) else error from None
         context = Context(source, destination, device, settings, self.pause)
         engine = Engine(context)
         self._context = context

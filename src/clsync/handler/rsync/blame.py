@@ -24,6 +24,8 @@ ABSENT = b".clsync-absent-"
 """How the name begins that stands for a directory's attributes in lists (see `core.lists.files_from`)."""
 _ABSENT_NAME = re.compile(rb"/?\.clsync-absent-[0-9a-f]+")
 TEMPORARY = re.compile(rb"^\.(.+)\.[A-Za-z0-9]{6}$", re.DOTALL)
+_SAID = 400
+"""Characters of the beginning, and of the end, of a message that are told."""
 _SUMMARY = re.compile(rb"rsync(?: error|: \[.*\] error|  ?warning)?: .*\(code \d+\) at |^rsync error: ")
 
 
@@ -73,8 +75,9 @@ def blame(messages: bytes, entries: Mapping[bytes, int], prefixes: Iterable[byte
 
 def reason(line: bytes) -> str:
     """Return what a message says, without the program's own words before it."""
-    text = shown(_ABSENT_NAME.sub(b"", line))
-    return text.removeprefix("rsync: ")
+    text = shown(_ABSENT_NAME.sub(b"", line)).removeprefix("rsync: ")
+    # A path may be long; the error comes after it.
+    return text if len(text) <= 2 * _SAID else f"{text[:_SAID]} [...] {text[-_SAID:]}"
 
 
 def first_line(messages: bytes) -> str:

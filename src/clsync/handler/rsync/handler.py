@@ -15,6 +15,8 @@ from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.rsync.recipe import Recipe
 from clsync.handler.rsync.run import BatchRun
 from clsync.handler.rsync.target import Target
+from clsync.handler.runner import orphans_ended
+from clsync.kernel.orphans import work_of
 from clsync.kernel.priority import USUAL, Priority
 from clsync.kernel.sandbox import Sandbox
 
@@ -69,6 +71,8 @@ class RsyncHandler:
         )
         self._destination_check, self._log = destination_check, log
         self._probed = not target.remote
+        self._alone = False
+        """Nothing is at work there that a clsync before us has left."""
 
     async def open(self) -> None:
         """Nothing is to be made ready (see `handler.base.Handler`)."""
@@ -80,6 +84,11 @@ class RsyncHandler:
         if wrong:
             return Outcome(Verdict.UNWELL, message=wrong)
         rules = None if batch.initial and self.full_initial else self.rules
+        if not self._alone:
+            wrong = await orphans_ended(work_of(batch.root, self._program.target.text))
+            if wrong:
+                return Outcome(Verdict.UNWELL, message=wrong)
+            self._alone = True
         try:
             unusable = None if self._probed else await self._probe(batch)
             return unusable or await BatchRun(self._program, batch, rules).outcome()

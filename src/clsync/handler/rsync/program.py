@@ -16,6 +16,7 @@ from clsync.handler.rsync.connection import Connection, chooses_shell
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, MERGE, Recipe
 from clsync.handler.rsync.target import Target
 from clsync.handler.runner import Result, Runner, anonymous_file
+from clsync.kernel.orphans import mark, work_of
 from clsync.kernel.priority import USUAL, Priority
 from clsync.kernel.process import exit_text
 from clsync.kernel.sandbox import Sandbox
@@ -26,6 +27,11 @@ PATIENCE = 1.0
 """Seconds after which a local rsync is ended whose processes wait for each other.
 
 Seen with 3.5.0: -H while files of the source vanish, and a file that became a fifo before it was opened.
+"""
+FAR_PATIENCE = 60.0
+"""Seconds after which a remote one is ended that did nothing, the first time: its other end may be busy.
+
+Seen with 3.5.0: -H while the other end cannot write. rsync's own --timeout does not end it.
 """
 _CODE_SSH = 255
 _HINTS = {
@@ -68,7 +74,7 @@ class Program:
         self._codes_done = frozenset(codes_done) | CODES_DONE
         self._arguments, self._show_progress = list(arguments), show_progress
         self._environment = dict(environment) | {b"LC_ALL": b"C"}
-        self._runner = Runner(timeout, 0.0 if target.remote else PATIENCE, priority)
+        self._runner = Runner(timeout, FAR_PATIENCE if target.remote else PATIENCE, priority, far=target.remote)
         keep = target.ssh and not chooses_shell(self._arguments, self._environment)
         self.sandbox = sandbox
         """What a run can do at most, but for the way to a remote target."""
@@ -137,10 +143,14 @@ class Program:
         argv = [self.name]
         for argument in self._arguments:
             argv += [*arguments, *shell] if argument == ARGUMENTS_MACRO else [argument]
-        env = self._environment | {
-            b"CLSYNC_STATUS": batch.status.encode(),
-            b"CLSYNC_ITERATION": b"%d" % batch.number,
-        }
+        env = (
+            self._environment
+            | mark(work_of(batch.root, self.target.text))
+            | {
+                b"CLSYNC_STATUS": batch.status.encode(),
+                b"CLSYNC_ITERATION": b"%d" % batch.number,
+            }
+        )
         nowhere = os.open(os.devnull, os.O_WRONLY) if output is None and not visible else None
         try:
             out = output if nowhere is None else nowhere

@@ -340,7 +340,9 @@ class BatchRun:
                     await self._note_lost(self._blame(result, part), part)
                 continue
             confused = result.code == _CODE_PROTOCOL and not result.timed_out and not result.stopped
-            if (result.stood_still or confused) and self._stalls < MOST_STALLS:
+            # A remote one has taken a minute or more to be noticed: that is told.
+            stalled = result.stood_still and not self._program.target.remote
+            if (stalled or confused) and self._stalls < MOST_STALLS:
                 self._stalls += 1
                 pending.append(part)
                 continue

@@ -7,13 +7,15 @@ import shlex
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from clsync.errors import Exit
 from tests.support.recorder import Recorder
-from tests.system.world import MODES, SYNCED, World
+from tests.system.world import AT_ONCE, MODES, SYNCED, World
 
 BOTH = ("pre-exit", "exit")
 
@@ -42,6 +44,19 @@ def both(world: World, changed: str = "stopped") -> list[str]:
     return ["-llab1", hook(world, "pre-exit", f"echo {changed} >{world.source}/state"), hook(world, "exit")]
 
 
+@contextmanager
+def busy_neighbour(top: Path, linked: bool) -> Iterator[None]:
+    """Let somebody write files on our file system all the time, with one name each or with two."""
+    (top / "neighbour").mkdir()
+    again = "[ -e neighbour/l$n ] || ln neighbour/$n neighbour/l$n; " if linked else ""
+    writing = f"n=0; while :; do : >neighbour/$n; {again}: >neighbour/$n; n=$(((n + 1) % 500)); done"
+    with subprocess.Popen(["sh", "-c", writing], cwd=top) as neighbour:
+        try:
+            yield
+        finally:
+            neighbour.kill()
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("ending", [("--exit-on-no-events",), ("--exit-on-no-events", "--max-iterations=20")])
 def test_what_the_pre_exit_hook_changes_is_synced(world: World, mode: str, ending: tuple[str, ...]) -> None:
@@ -68,20 +83,29 @@ def test_max_iterations_let_one_more_batch_follow_the_hook(world: World) -> None
     assert b"state" in calls[-1].arguments
 
 
+@pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize("mode", MODES)
-def test_neighbours_on_the_file_system_keep_no_run_from_its_end(world: World, mode: str) -> None:
+def test_neighbours_on_the_file_system_keep_no_run_from_its_end(world: World, mode: str, linked: bool) -> None:
     world.write("d/file")
-    busy = world.top / "neighbour"
-    busy.mkdir()
-    writing = "n=0; while :; do : >neighbour/$n; : >neighbour/$n; n=$(((n + 1) % 500)); done"
-    late = hook(world, "pre-exit", f"echo late >{world.source}/late")
-    with subprocess.Popen(["sh", "-c", writing], cwd=world.top) as neighbour:
-        try:
-            done = world.run(*world.trees, f"-M{mode}", "-llab1", "--exit-on-no-events", late, timeout=120)
-        finally:
-            neighbour.kill()
+    with busy_neighbour(world.top, linked):
+        late = hook(world, "pre-exit", f"echo late >{world.source}/late")
+        done = world.run(*world.trees, f"-M{mode}", "-llab1", "--exit-on-no-events", late, timeout=120)
     assert done.code == Exit.OK, done.err
     world.demand_equal()
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_neighbours_on_the_file_system_keep_nobody_waiting(world: World, linked: bool) -> None:
+    with (
+        world.daemon("-Mrsyncdirect", f"-s{world.top}/socket", *AT_ONCE) as daemon,
+        busy_neighbour(world.top, linked),
+    ):
+        daemon.wait_for_log(SYNCED)
+        world.write("file")
+        done = world.run("wait", f"-s{world.top}/socket", "--until-synced", "--timeout=100", timeout=120)
+        assert done.code == Exit.OK, done.err
+        assert world.copied("file") is not None
+        assert daemon.stop(signal.SIGQUIT) == Exit.OK, daemon.output
 
 
 @pytest.mark.parametrize("sync", [True, False])

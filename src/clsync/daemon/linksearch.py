@@ -59,6 +59,8 @@ class LinkSearch:
         self._rests_until = 0.0
         """No search for files for which nothing waits before that (time of the event loop)."""
         self._task: asyncio.Task[None] | None = None
+        self._asked = self._answered = 0
+        """Wishes, counted; all up to the second number are fulfilled."""
         self._one_round = asyncio.Lock()
         self._catalogue_wanted = False
         self._rounds: set[asyncio.Task[None]] = set()
@@ -69,12 +71,26 @@ class LinkSearch:
         """Tell whether a search is going on."""
         return self._task is not None or self._pause is not None or bool(self._rounds)
 
+    def mark(self) -> int:
+        """Return what stands for all that is to be searched for by now (see `over`)."""
+        return self._asked
+
+    def over(self, mark: int) -> bool:
+        """Tell whether all is found that was to be searched for at a mark: neighbours may give it something for ever."""
+        return self._answered >= mark and not self._rounds
+
+    @property
+    def catching_up(self) -> bool:
+        """Tell whether something is searched for that an initial sync has left behind."""
+        return bool(self._rounds)
+
     def want(self, files: Mapping[LinkedFile, Iterable[bytes]], changed: Mapping[LinkedFile, int]) -> None:
         """Search for files; what waits for each is released when it is over, and what has `changed` is told."""
         for file, names in files.items():
             self._wanted.setdefault(file, []).extend(names)
         for file, bits in changed.items():
             self._unseen[file] = self._unseen.get(file, 0) | bits
+        self._asked += bool(files)
         self._begin()
 
     def want_unseen(self, files: Mapping[LinkedFile, int]) -> None:
@@ -95,6 +111,11 @@ class LinkSearch:
         self._hasty = True
         if self._pause is not None:
             self._begin()
+
+    def end_rest(self) -> None:
+        """Search at once for what is wanted: somebody waits."""
+        self._rests_until = 0.0
+        self._begin()
 
     def _begin(self) -> None:
         if not self._wanted or self._task is not None:
@@ -120,6 +141,7 @@ class LinkSearch:
     async def _search(self) -> None:
         wanted = {file: self._wanted.pop(file) for file in list(self._wanted)[:_AT_ONCE]}
         unseen = {file: self._unseen.pop(file) for file in wanted if file in self._unseen}
+        asked = 0 if self._wanted else self._asked
         self._names_came = False
         began = time.monotonic()
         found = await self._attempt(lambda: self._finder.find(set(wanted)))
@@ -128,6 +150,7 @@ class LinkSearch:
         else:
             self._rests_until = asyncio.get_running_loop().time() + _RESTS * (time.monotonic() - began)
             self._tell(found, wanted, unseen)
+            self._answered = max(self._answered, asked)
         self._task = None
         self._begin()
         self._release(name for names in wanted.values() for name in names)

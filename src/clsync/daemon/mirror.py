@@ -131,6 +131,8 @@ class Mirror:
         """When somebody wanted the rules to be read again last (monotonic seconds)."""
         self._parts_wanted: tuple[Parts, Handlers] | None = None
         self._last_flush = float("inf")
+        self._searched: int | None = None
+        """What is searched for for hard links was known by then, and nothing else is left (see `LinkSearch.mark`)."""
         """When all that had changed before somebody wanted the run to end was read (wall clock)."""
         self._dismissed: list[Handler] = []
         """Handlers that were made and never used."""
@@ -243,6 +245,7 @@ class Mirror:
         """
         chosen = [delivery for delivery in self._deliveries if not names or delivery.target.name in names]
         failed: dict[str, dict[bytes, str]] = {}
+        mark = -1
         await self._following.wait()
         while True:
             await self._look_at_all()
@@ -256,17 +259,24 @@ class Mirror:
             arrivals = await asyncio.gather(*(delivery.target.arrival(barrier) for delivery, barrier in barriers))
             for delivery, found in zip(chosen, arrivals, strict=True):
                 failed.setdefault(delivery.target.name, {}).update(found)
-            if not until_synced or await self._at_rest(chosen):
-                return {name: found for name, found in failed.items() if found}
+            if not until_synced:
+                break
+            if await self._at_rest(chosen):
+                if mark < 0:
+                    mark = self._search.mark()
+                if self._search.over(mark):
+                    break
+                self._search.end_rest()
             await asyncio.sleep(_SECOND_LOOK)
+        return {name: found for name, found in failed.items() if found}
 
     async def _at_rest(self, chosen: Sequence[Delivery]) -> bool:
-        """Tell whether nothing is left for some targets, also by what has changed a moment ago."""
+        """Tell whether nothing is dirty for some targets, also by what has changed a moment ago."""
 
         def rests() -> bool:
             return all(d.target.at_rest() or not self._serves(d) for d in chosen)
 
-        if self._search.busy or not rests():
+        if not rests():
             return False
         await self._look_at_all()
         return rests()
@@ -534,26 +544,34 @@ class Mirror:
 
     async def _nothing_comes(self) -> bool:
         """Tell whether nothing is left, and nothing of ours comes: neighbours on the file system may never rest."""
-        if not self._anything_left():
-            return True
-        if self._unfinished() or self._leaving is Leaving.FLUSH or self._root.trouble() is not None:
+        if not self._dirty() and self._collector.last_take < self._last_flush and self._collector.drain():
+            if self._leaving is Leaving.FLUSH or self._root.trouble() is not None:
+                return False
+            await self._collector.catch_up(patience=_LAST_READ)
+            try:
+                await self._source.take_all(time.monotonic())
+            except OSError:
+                self._lose_window()
+        if self._dirty():
+            self._searched = None
             return False
-        await self._collector.catch_up(patience=_LAST_READ)
-        try:
-            await self._source.take_all(time.monotonic())
-        except OSError:
-            self._lose_window()
-        return not self._unfinished()
+        if self._searched is None:
+            self._searched = self._search.mark()
+            self._search.end_rest()
+        return self._search.over(self._searched) or self._searches_in_vain()
 
     def _anything_left(self) -> bool:
         # What comes after a last flush is too late, or a neighbour's who never rests.
-        return self._unfinished() or (self._collector.last_take < self._last_flush and self._collector.drain())
+        comes = self._collector.last_take < self._last_flush and self._collector.drain()
+        return self._dirty() or comes or (self._search.busy and not self._searches_in_vain())
 
-    def _unfinished(self) -> bool:
-        """Tell whether anything is left of what was taken."""
-        searching = self._search.busy and not (self._search.failing and self._leaving is not None)
+    def _dirty(self) -> bool:
+        """Tell whether anything is left of what was taken, as far as is known."""
         unknown = self._hold_until is not None or self._collector.half_taken
-        return unknown or searching or any(d.target.pending() for d in self._deliveries if not self._given_up_on(d))
+        return unknown or any(d.target.pending() for d in self._deliveries if not self._given_up_on(d))
+
+    def _searches_in_vain(self) -> bool:
+        return self._search.failing and self._leaving is not None
 
     def _doubt_all(self) -> None:
         """Compare everything with the next batch; by content only what changes from now on."""

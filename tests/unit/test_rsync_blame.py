@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clsync.core.batch import DIRECTORY, LINKED, RECURSIVE, REGULAR
-from clsync.handler.rsync.blame import blame, first_line, reason
+from clsync.handler.rsync.blame import blame, first_line, half_read, reason
 
 ENTRIES = {
     b"busy": REGULAR,
@@ -90,6 +90,22 @@ def test_what_vanished_is_no_failure_but_tears_what_hangs_together() -> None:
     text = b'file has vanished: "/src/%s"\n'
     found = blame(b"".join(text % p for p in (b"busy", b"linked", b"tree/a")), ENTRIES, PREFIXES, False)
     assert (found.failed, found.vanished, found.complete) == ({}, {b"linked", b"tree"}, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "half"),
+    [
+        (b'rsync: [sender] read errors mapping "/src/busy": No data available (61)', True),
+        (b'rsync: read errors mapping "/src/busy": No data available (61)', True),
+        (b"ERROR: busy failed verification -- update discarded.", True),
+        (b'rsync: [sender] read errors mapping "/src/busy": Input/output error (5)', False),
+        (b'rsync: [sender] send_files failed to open "/src/busy": No data available (61)', False),
+    ],
+)
+def test_what_was_written_to_while_it_was_read(line: bytes, half: bool) -> None:
+    found = blame(line + b"\n" + END, ENTRIES, PREFIXES, False)
+    assert (found.failed.keys(), found.complete) == ({b"busy"}, True)
+    assert half_read(found.failed[b"busy"]) is half
 
 
 def test_the_most_telling_line_is_shown() -> None:

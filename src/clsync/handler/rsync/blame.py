@@ -27,6 +27,9 @@ TEMPORARY = re.compile(rb"^\.(.+)\.[A-Za-z0-9]{6}$", re.DOTALL)
 _SAID = 400
 """Characters of the beginning, and of the end, of a message that are told."""
 _SUMMARY = re.compile(rb"rsync(?: error|: \[.*\] error|  ?warning)?: .*\(code \d+\) at |^rsync error: ")
+_NOT_VERIFIED = re.compile(rb"^ERROR: (.+) failed verification -- update discarded\.")
+_READ = ("[sender] read errors mapping ", "read errors mapping ")
+_TOO_SHORT = "No data available (61)"
 
 
 class Blame(NamedTuple):
@@ -73,6 +76,11 @@ def blame(messages: bytes, entries: Mapping[bytes, int], prefixes: Iterable[byte
     return Blame(failed, vanished, complete and bool(failed or vanished))
 
 
+def half_read(why: str) -> bool:
+    """Tell whether a path failed because the file ended too early, or was another one by the end: it may have changed."""
+    return (why.startswith(_READ) and why.endswith(_TOO_SHORT)) or _NOT_VERIFIED.match(why.encode()) is not None
+
+
 def reason(line: bytes) -> str:
     """Return what a message says, without the program's own words before it."""
     text = shown(_ABSENT_NAME.sub(b"", line)).removeprefix("rsync: ")
@@ -89,7 +97,7 @@ def first_line(messages: bytes) -> str:
 
 def _name_in(line: bytes, prefixes: list[bytes]) -> bytes | None:
     """Return the path a message speaks of, relative to either end."""
-    patterns = (_UNQUOTED, _DELETING, _ARROW, _QUOTED)
+    patterns = (_UNQUOTED, _NOT_VERIFIED, _DELETING, _ARROW, _QUOTED)
     quoted = next(filter(None, (pattern.search(line) for pattern in patterns)), None)
     if quoted is None:
         return None

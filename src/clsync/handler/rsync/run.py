@@ -19,7 +19,7 @@ from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.paths import ancestors, join, parent
 from clsync.handler.base import PathRules, may_go
 from clsync.handler.rsync import permitted
-from clsync.handler.rsync.blame import Blame, blame, first_line
+from clsync.handler.rsync.blame import Blame, blame, first_line, half_read
 from clsync.handler.rsync.clearing import clear
 from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.rsync.recipe import MERGE
@@ -436,6 +436,14 @@ class BatchRun:
         if await self._delete(doomed) is None:
             self._program.littered.clear()
 
+    def _has_changed(self, path: bytes) -> bool:
+        """Tell whether something has changed since the run began."""
+        try:
+            now = self._look(path)
+        except OSError:
+            return False
+        return now is None or (now.st_ctime_ns >= self._began_ns and not stat.S_ISDIR(now.st_mode))
+
     def _blame(self, result: Result, part: Entries) -> Blame:
         # A directory listed by its content meets entries that are sent in another run.
         entries = {**self._batch.entries, **part}
@@ -505,7 +513,11 @@ class BatchRun:
             rest = {p: f for p, f in part.items() if p not in found.failed}
             return [rest] if len(rest) < len(part) else None
         if found.complete:
-            self._failed.update(found.failed)
+            for path, why in found.failed.items():
+                if half_read(why) and self._has_changed(path):
+                    self._again.add(path)
+                else:
+                    self._failed[path] = why
             await self._note_lost(found, part)
             # rsync links names to one that was sent: where something failed, they may hang on nothing.
             linked = {p: f for p, f in part.items() if f & flag.LINKED}

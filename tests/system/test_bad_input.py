@@ -418,10 +418,13 @@ def test_deletions_make_room(world: World, old: str, new: str) -> None:
     world.write(old, "o" * 2_800_000)
     coming = world.file("coming", "n" * 1_500_000)
     with mounted("tmpfs", world.destination, "size=4m"):
-        with world.daemon("-Mcopy", delays=("-t1", "-w0")) as daemon:
+        with world.daemon("-Mcopy", delays=("-t0.2", "-w0")) as daemon:
             daemon.wait_for_log(SYNCED)
+            # No window ends between the two, however long a busy disk takes for them.
+            os.kill(daemon.pid, signal.SIGSTOP)
             (world.source / old).unlink()
             coming.rename(world.source / new)
+            os.kill(daemon.pid, signal.SIGCONT)
             # To compare is to open: what is deleted then takes its room until it is closed.
             daemon.wait_until((world.destination / new).exists, what="the new file")
             world.wait_for_equal(daemon)

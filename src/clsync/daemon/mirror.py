@@ -536,9 +536,9 @@ class Mirror:
         searching = self._search.busy and not (self._search.failing and self._leaving is not None)
         unknown = self._hold_until is not None or self._collector.half_taken
         pending = any(d.target.pending() for d in self._deliveries if not self._given_up_on(d))
-        if self._collector.last_take >= self._last_flush:
-            return unknown or pending or searching  # what comes now is too late, or a neighbour's who never rests
-        return unknown or pending or searching or self._collector.drain()
+        # What comes after a last flush is too late, or a neighbour's who never rests.
+        in_time = self._collector.last_take < self._last_flush
+        return unknown or pending or searching or (in_time and self._collector.drain())
 
     def _doubt_all(self) -> None:
         """Compare everything with the next batch; by content only what changes from now on."""

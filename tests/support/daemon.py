@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.environment import INHERITED
 from tests.support.trees import Difference, Ignore, compare_trees, report
 
 Argument = str | bytes | os.PathLike[str]
@@ -47,7 +48,7 @@ class Daemon:
         """Take what to run; `env` is added to the environment, `program` replaces `clsync` (argv head)."""
         self.command = [*(program or (installed(),)), *args]
         self._mark = uuid.uuid4().hex
-        self.environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {}), _MARK: self._mark}
+        self.environment = {**INHERITED, "PYTHONUNBUFFERED": "1", **(env or {}), _MARK: self._mark}
         self._cwd = cwd
         self._log = tempfile.TemporaryFile()
         self.process: subprocess.Popen[bytes] | None = None

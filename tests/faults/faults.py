@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.faults.stage import TRANSPORTS, Stage
 from tests.support.daemon import Daemon, installed
+from tests.support.environment import INHERITED
 from tests.system.world import mount
 
 FAKETIME = Path(f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketime.so.1")
@@ -300,7 +301,7 @@ class _Fuse(Fault):
         self.stage.destination.mkdir()
         fresh = "attr_timeout=0,entry_timeout=0,negative_timeout=0"
         command = ["bindfs", "-f", "-o", fresh, str(self.stage.kept), str(self.stage.destination)]
-        environment = {**os.environ, "LD_PRELOAD": str(library), "FAILING_DISK": str(control)}
+        environment = {**INHERITED, "LD_PRELOAD": str(library), "FAILING_DISK": str(control)}
         self.process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         self.stage.children.append(self.process)
         self.stage.mounts.append(self.stage.destination)

@@ -17,10 +17,12 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.environment import INHERITED
 from tests.support.trees import Difference, Ignore, compare_trees, report
 
 Argument = str | bytes | os.PathLike[str]
@@ -47,7 +49,7 @@ class Daemon:
         """Take what to run; `env` is added to the environment, `program` replaces `clsync` (argv head)."""
         self.command = [*(program or (installed(),)), *args]
         self._mark = uuid.uuid4().hex
-        self.environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {}), _MARK: self._mark}
+        self.environment = {**INHERITED, "PYTHONUNBUFFERED": "1", **(env or {}), _MARK: self._mark}
         self._cwd = cwd
         self._log = tempfile.TemporaryFile()
         self.process: subprocess.Popen[bytes] | None = None
@@ -183,6 +185,18 @@ class Daemon:
             raise AssertionError(f"{report(last)}\n{error}") from None
 
     # Its processes
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Stop all its processes meanwhile: what is done then is seen at once, however long a busy disk takes for it."""
+        held = self.family()
+        for pid in held:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in held:
+                os.kill(pid, signal.SIGCONT)
 
     def descendants(self) -> list[int]:
         """Return the processes the program has started, theirs included; a second one that is the program is not.

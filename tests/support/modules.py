@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.daemon import Daemon
+from tests.support.environment import INHERITED
 
 EXAMPLES = Path("/usr/share/doc/clsync/examples")
 """Where the package clsync of Debian has its examples."""
@@ -40,7 +40,7 @@ def our_flags() -> tuple[str, ...]:
         pytest.skip("no C compiler or no pkg-config")
     place = {"PKG_CONFIG_PATH": f"{sys.prefix}/share/pkgconfig"}
     found = subprocess.run(
-        ["pkg-config", "--cflags", "clsync"], env={**os.environ, **place}, capture_output=True, text=True, check=True
+        ["pkg-config", "--cflags", "clsync"], env={**INHERITED, **place}, capture_output=True, text=True, check=True
     )
     return tuple(shlex.split(found.stdout))
 

@@ -29,6 +29,7 @@ from clsync.core.paths import ancestors, parent
 from clsync.core.rules import Rules
 from clsync.monitor import TreeMonitor
 from clsync.monitor.base import Changed
+from tests.support.environment import INHERITED
 from tests.support.trees import Entry, Snapshot, snapshot
 
 POLL_INTERVAL = 0.1
@@ -308,7 +309,7 @@ def watch_in_child(
     command = [*before, sys.executable, "-m", "tests.support.monitors", os.fspath(root), kind]
     here = Path(__file__).parents[2]
     done = subprocess.run(
-        command, env={**os.environ, **(env or {})}, cwd=here, capture_output=True, text=True, timeout=60
+        command, env={**INHERITED, **(env or {})}, cwd=here, capture_output=True, text=True, timeout=60
     )
     assert not done.returncode, done.stdout + done.stderr
     told = json.loads(done.stdout)

@@ -415,13 +415,17 @@ def test_deletions_make_room(world: World, old: str, new: str) -> None:
     """A deletion and a file that fits only after it go in one window, wherever they are."""
     for name in ("a", "z"):
         (world.source / name).mkdir()
-    world.write(old, "o" * 2_800_000)
-    coming = world.file("coming", "n" * 1_500_000)
+    world.write(old, "o" * 1_900_000)  # has room twice: young when the daemon starts, it is copied once more
+    coming = world.file("coming", "n" * 2_500_000)
     with mounted("tmpfs", world.destination, "size=4m"):
-        with world.daemon("-Mcopy", delays=("-t1", "-w0")) as daemon:
+        socket = f"-s{world.top}/socket"
+        with world.daemon("-Mcopy", socket, delays=("-t0.2", "-w0")) as daemon:
             daemon.wait_for_log(SYNCED)
-            (world.source / old).unlink()
-            coming.rename(world.source / new)
+            # No search for young files is to find the new one before the events are read.
+            assert world.run("wait", socket, "--until-synced").code == 0
+            with daemon.held():
+                (world.source / old).unlink()
+                coming.rename(world.source / new)
             # To compare is to open: what is deleted then takes its room until it is closed.
             daemon.wait_until((world.destination / new).exists, what="the new file")
             world.wait_for_equal(daemon)

@@ -26,6 +26,7 @@ from clsync.control.server import version as parts_of
 from clsync.errors import Exit
 from clsync.options.manual import STATUS_TEXTS
 from tests.support.daemon import Daemon, installed
+from tests.support.environment import INHERITED
 from tests.support.rights import NOBODY
 from tests.system.world import ROOT, SYNCED, Ended, World
 
@@ -624,7 +625,7 @@ def test_somebody_else_at_the_socket(world: World, path: Path, said: bytes | Non
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **world.environment},
+            env={**INHERITED, **world.environment},
         )
         listener.settimeout(LATE)
         connection, _ = listener.accept()

@@ -21,6 +21,7 @@ from clsync import __version__
 from clsync.errors import Exit
 from clsync.options.table import OPTIONS
 from tests.support.daemon import Daemon, installed
+from tests.support.environment import INHERITED
 from tests.support.recorder import Call, Recorder
 from tests.system.world import AT_ONCE, MODES, QUICK, ROOT, SYNCED, WATCHING, World
 
@@ -841,7 +842,7 @@ def test_it_can_be_started_by_anything(world: World) -> None:
     closed = f'exec "{installed()}" "$@" <&- >&- 2>&-'
     done = subprocess.run(
         ["sh", "-c", closed, "sh", *world.trees, "--only-initialsync"],
-        env={**os.environ, **world.environment},
+        env={**INHERITED, **world.environment},
         timeout=30,
         check=False,
     )

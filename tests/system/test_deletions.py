@@ -14,6 +14,7 @@ import pytest
 
 from clsync.errors import Exit
 from tests.support.daemon import Daemon, installed
+from tests.support.environment import INHERITED
 from tests.system.world import MODES, ROOT, SYNCED, World, mounted
 
 HELD = "entries that the source does not have are left there: more than --max-delete allows"
@@ -163,7 +164,7 @@ def test_a_terminal_is_asked(world: World, answer: bytes, code: int) -> None:
         stderr=theirs,
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        env={**os.environ, **world.environment},
+        env={**INHERITED, **world.environment},
     )
     os.close(theirs)
     said = b""

@@ -16,6 +16,7 @@ from clsync.errors import Exit
 from clsync.handler.plugin.layout import Context, Element
 from clsync.kernel.process import group_alive
 from tests.support.daemon import Daemon
+from tests.support.environment import INHERITED
 from tests.support.modules import Probe, Seen, compiled, debian_flags, example, our_flags, run_c
 from tests.support.trees import Snapshot, snapshot
 from tests.system.test_modes import PLANTED, RULES, plant, with_rejected
@@ -686,7 +687,7 @@ def test_without_a_compiler(world: World, probe: Probe) -> None:
     package = world.top / "python/clsync"
     shutil.copytree(Path(clsync.__file__).parent, package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     command = [sys.executable, "-m", "clsync.cli.main", *world.trees, "--only-initialsync"]
-    env = {**os.environ, **world.environment, "PYTHONPATH": str(package.parent)}
+    env = {**INHERITED, **world.environment, "PYTHONPATH": str(package.parent)}
     world.write("f1")
     for options, code in ((("-Mso", probe.option), Exit.HANDLER), (("-Mcopy",), Exit.OK)):
         done = subprocess.run([*command, *options], env=env, capture_output=True, text=True, check=False)

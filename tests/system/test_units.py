@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import installed
+from tests.support.environment import INHERITED
 
 pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 
@@ -25,7 +25,7 @@ def analyzed(units: Path, *words: str, env: Mapping[str, str] | None = None) -> 
     path = {"SYSTEMD_UNIT_PATH": f"{units}:{others}", **(env or {})}
     return subprocess.run(
         ["systemd-analyze", *words],
-        env={**os.environ, **path},
+        env={**INHERITED, **path},
         capture_output=True,
         text=True,
         timeout=60,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.daemon import Argument, Daemon, installed
+from tests.support.environment import INHERITED
 from tests.support.trees import Ignore, compare_trees, report
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -123,7 +124,7 @@ class World:
             [*head, installed(), *args],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env={**os.environ, **self.environment, **(env or {})},
+            env={**INHERITED, **self.environment, **(env or {})},
             cwd=self.top,
             timeout=timeout,
             check=False,

@@ -18,11 +18,15 @@ from clsync.core.windows import Window
 from clsync.daemon import memory as module
 from clsync.daemon.collector import Collector
 from clsync.daemon.log import Log
-from clsync.daemon.memory import Memory, Place
+from clsync.daemon.memory import Memory
 from clsync.daemon.root import Directory
 from clsync.daemon.source import Source
+from clsync.daemon.stateaccess import DirectStateAccess
 from clsync.daemon.target import Target
+from clsync.kernel.durable import boot_id
 from clsync.monitor import TreeMonitor
+from clsync.state.opening import FILE
+from clsync.state.room import Place
 from clsync.state.store import Confirmed
 
 EVERYTHING = {b"": flag.DIRECTORY | flag.RECURSIVE | DOUBT << CHANGE_SHIFT}
@@ -39,7 +43,8 @@ def memory(top: Path, targets: int) -> Memory:
     directory = Directory(bytes(top / "source"))
     source = Source(directory, collector, log, wake=lambda: None)
     source.targets += [Target(log, str(number)) for number in range(targets)]
-    made = Memory(directory, Place(bytes(top / "state"), asked=True), 0, log)
+    access = DirectStateAccess(directory.path, bytes(top / "state") + b"/" + FILE)
+    made = Memory(directory, Place(bytes(top / "state"), asked=True, boot=boot_id()), access, 0, log)
     made.attach(source, lambda: None, watched=True)
     return made
 

@@ -10,8 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -157,11 +156,3 @@ def _places() -> list[str]:
     found = {Path(sys.prefix), Path(sys.base_prefix), package, Path(installed()).parent}
     outside = {place for place in found if not place.is_relative_to("/usr")}
     return sorted(str(p) for p in outside if not any(other in p.parents for other in outside))
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 20) -> None:
-    """Wait (s) until a condition holds; for programs that have left their starter."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come about in {timeout} s"
-        time.sleep(0.01)

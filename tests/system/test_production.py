@@ -16,8 +16,9 @@ import pytest
 
 from tests.support.daemon import Daemon
 from tests.support.modules import example, our_flags
-from tests.support.site import Site, site, wait_until
+from tests.support.site import Site, site
 from tests.support.trees import Snapshot, snapshot
+from tests.support.waiting import wait_until
 from tests.system.world import ROOT, SYNCED, WATCHING
 
 pytestmark = [ROOT, pytest.mark.root]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.environment import INHERITED
 from tests.support.seeds import seed_of_run
 
 settings.register_profile(
@@ -35,6 +36,7 @@ def states() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="clsync-states-") as place, pytest.MonkeyPatch.context() as patch:
         os.chmod(place, 0o711)  # who keeps it may be nobody
         patch.setenv("STATE_DIRECTORY", place)
+        patch.setitem(INHERITED, "STATE_DIRECTORY", place)
         yield
 
 

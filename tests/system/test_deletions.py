@@ -15,7 +15,7 @@ import pytest
 from clsync.errors import Exit
 from tests.support.daemon import Daemon, installed
 from tests.support.environment import INHERITED
-from tests.system.world import MODES, ROOT, SYNCED, World, mounted
+from tests.system.world import MODES, ROOT, SYNCED, World, mounted, states
 
 HELD = "entries that the source does not have are left there: more than --max-delete allows"
 FEW = "--max-delete=3"
@@ -150,6 +150,7 @@ def test_they_are_told_and_accepted_at_the_control_socket(world: World) -> None:
         assert spared(world)
         ctl("accept")
         world.wait_for_equal(daemon)
+        daemon.wait_until(lambda: not json.loads(ctl("-j", "status"))["held_back"], what="the end of that batch")
         assert "no deletions are held back" in world.run("ctl", "-s", path, "accept").err
 
 
@@ -188,7 +189,7 @@ def test_a_terminal_is_asked(world: World, answer: bytes, code: int) -> None:
 
 def stated(world: World, *options: str) -> Daemon:
     """Return the program with a state, not started."""
-    return world.daemon(f"--state-dir={world.top}/state", *options)
+    return world.daemon(f"--state-dir={states(world)}", *options)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -22,7 +22,7 @@ from clsync.state.store import Store
 from tests.support.churn_run import Settings, _short_queue, run_seed
 from tests.support.daemon import Argument, Daemon
 from tests.system.test_splitting import NOBODY, worker_of
-from tests.system.world import MODES, ROOT, SYNCED, World, memory_directory, mounted
+from tests.system.world import MODES, ROOT, SYNCED, World, memory_directory, mounted, states
 
 MONITORS = ("fanotify", "inotify")
 SPLIT = "--splitting=process"
@@ -33,11 +33,6 @@ WARM = "Info: warm start: "
 KEPT_AT = 1_000_000_000
 
 pytestmark = ROOT
-
-
-def states(world: World) -> Path:
-    """Return a place that who has no rights can get to, too."""
-    return Path(os.environ["STATE_DIRECTORY"], str(world.top).replace("/", "_"))
 
 
 def database(world: World) -> Path:

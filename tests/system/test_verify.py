@@ -19,8 +19,7 @@ from tests.support.daemon import Daemon
 from tests.support.remotes import Remote, RsyncHost, SshHost, missing
 from tests.support.trees import snapshot
 from tests.system.test_split_by_default import has_worker
-from tests.system.test_state import states
-from tests.system.world import MODES, QUICK, ROOT, SYNCED, Ended, World
+from tests.system.world import MODES, QUICK, ROOT, SYNCED, Ended, World, states
 
 NO_STATE = "--state-dir=none"
 ODD = b"new\nline \x1b[31m \xff"

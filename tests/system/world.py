@@ -169,6 +169,11 @@ def holders(place: Path) -> str:
     return "\n".join(found)
 
 
+def states(world: World) -> Path:
+    """Return a place for states that who has no rights can get to, too."""
+    return Path(INHERITED["STATE_DIRECTORY"], str(world.top).replace("/", "_"))
+
+
 @contextmanager
 def memory_directory() -> Iterator[Path]:
     """Give a directory on tmpfs."""

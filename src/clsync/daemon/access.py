@@ -16,6 +16,7 @@ from clsync.daemon.handlers import make_comparison, make_handler
 from clsync.daemon.hooks import Hook, ProgramHook
 from clsync.daemon.log import Log
 from clsync.daemon.plan import Plan, find_program, read_rules
+from clsync.daemon.question import Terminal, deletion_question
 from clsync.handler.base import Handler
 from clsync.handler.compare.base import Comparison
 from clsync.kernel import roles
@@ -69,8 +70,16 @@ class Access(Protocol):
         """Return where to read what a client of the control socket says; None: from its own connection."""
         ...
 
+    async def ask_to_delete(self, made: Plan, count: int) -> bool | None:
+        """Ask at the terminal whether so many entries may go at the target of a plan; None: nobody is there."""
+        ...
+
     def for_state(self, made: Plan) -> StateAccess:
         """Return what the state of a source needs."""
+        ...
+
+    def close(self) -> None:
+        """Wait for no answer at the terminal any more."""
         ...
 
 
@@ -81,6 +90,7 @@ class DirectAccess:
         """`status_file`: where the status goes; `state`: the directory of the state, if there is one."""
         self.ops: KernelOps = DirectOps()
         self._status_file, self._log, self._state = status_file, log, state
+        self._terminal = Terminal()
 
     def open_monitor(self, made: Plan, rules: Rules) -> Monitor:
         """Return what watches the tree, not armed yet. Raises OperatorError, OSError."""
@@ -135,6 +145,14 @@ class DirectAccess:
             write_dump(directory, states)
 
         await asyncio.to_thread(write if asked else lambda: roles.by_somebody(write))
+
+    async def ask_to_delete(self, made: Plan, count: int) -> bool | None:
+        """Ask at the terminal whether so many entries may go at the target of a plan; None: nobody is there."""
+        return await self._terminal.ask(deletion_question(count, made.name))
+
+    def close(self) -> None:
+        """Wait for no answer at the terminal any more."""
+        self._terminal.close()
 
     def for_state(self, made: Plan) -> DirectStateAccess:
         """Return what the state of a source needs."""

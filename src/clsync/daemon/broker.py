@@ -202,6 +202,8 @@ class Broker:
         self._scanners: set[int] = set()
         """Those of the scans that look at the tree for the state."""
         self._hired: dict[int, _Hired] = {}
+        self._asking: set[int] = set()
+        """Targets for which somebody is being asked, or was."""
         self._comparisons = Comparisons()
         self._hook: Hook | None = None
         """The one that runs."""
@@ -262,6 +264,7 @@ class Broker:
             if hired.handler is not None:
                 hired.handler.stop()
         self._hook_stop()
+        self._access.close()
         self._comparisons.stop()
         if self._state is not None:
             self._state.stop()
@@ -882,6 +885,20 @@ class Broker:
         if self._hook is not None:
             self._hook.stop()
 
+    def _ask_to_delete(self, generation: int, target: int, count: int) -> Later:
+        prepared = _known(self._generations, generation)
+        if target >= len(prepared.plans) or target in self._asking:
+            raise Refused("to ask for a target that there is not, or twice")
+        self._asking.add(target)
+
+        async def asked() -> AsyncGenerator[Sequence[Any], None]:
+            answer = await self._access.ask_to_delete(prepared.plans[target], count)
+            if answer is None:
+                self._asking.discard(target)
+            yield Last((answer is not None, answer is True))
+
+        return Later(asked(), alone=False)
+
     # -- comparisons -------------------------------------------------------------------------------------------
 
     def _compare_open(self, number: int, generation: int, target: int) -> Later:
@@ -1014,6 +1031,7 @@ class Broker:
         Op.HANDLER_CLOSE: _handler_close,
         Op.HOOK_RUN: _hook_run,
         Op.HOOK_STOP: _hook_stop,
+        Op.ASK_TO_DELETE: _ask_to_delete,
         Op.PREPARE: _prepare,
         Op.COMPARE_OPEN: _compare_open,
         Op.COMPARE: _compare,

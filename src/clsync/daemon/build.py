@@ -98,6 +98,7 @@ def _outlet(made: Plan, access: Access) -> Outlet:
         local=made.local,
         brake=_brake(made),
         trusted=s.accept_target > 0,
+        ask=lambda count: access.ask_to_delete(made, count),
         make_comparison=(lambda: access.new_comparison(made)) if can_compare(made) else None,
         scrub_rate=_scrub_rate(made),
         scrub_content=s.scrub_checksum > 0,

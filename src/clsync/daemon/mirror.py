@@ -22,7 +22,6 @@ from clsync.daemon.delivery import Delivery
 from clsync.daemon.dump import State
 from clsync.daemon.log import Log
 from clsync.daemon.parts import Parts
-from clsync.daemon.question import Terminal
 from clsync.daemon.root import Directory
 from clsync.daemon.scrub import Passed, Scrub
 from clsync.daemon.source import Source
@@ -169,7 +168,8 @@ class Mirror:
         self._hold_until: float | None = None
         self._interrupted = False
         self._trouble = ""
-        self._terminal, self._asked = Terminal(), 0
+        self._asking: set[asyncio.Task[None]] = set()
+        """Questions to whoever sits at the terminal."""
         self._started_ns = started_ns
 
     def _warm_start(self, memory: Memory) -> WarmStart:
@@ -426,14 +426,14 @@ class Mirror:
             self._source.distrust()
             self._doubt_all()
             self._hurry_all()
-        if self._course.only_initial and not self._asked and self._over(lambda delivery: delivery.initial_over):
+        if self._course.only_initial and not self._asking and self._over(lambda delivery: delivery.initial_over):
             await self._drain_dry()
             self._leaving = self._leaving or Leaving.DONE
             return
         held = self._hold_until is not None
         if (
             self._course.exit_on_no_events
-            and not self._asked
+            and not self._asking
             and self._over(lambda d: d.initial_over)
             and (held or await self._nothing_comes())
         ):
@@ -557,7 +557,8 @@ class Mirror:
             await self._warm.stop()
         if self._memory is not None:
             await self._memory.close(well=self._leaving in (Leaving.DONE, Leaving.FLUSH))
-        self._terminal.close()
+        for task in self._asking:
+            task.cancel()
         await self._search.close()
         self._collector.close()
         for delivery in self._deliveries:
@@ -788,21 +789,24 @@ class Mirror:
 
     def _ask(self, delivery: Delivery) -> None:
         """Ask whoever sits at the terminal, once for each target, before anything is known of it."""
-        if delivery.asked or not self._terminal.there() or not delivery.is_new:
+        ask = delivery.outlet.ask
+        if delivery.asked or ask is None or not delivery.is_new:
             return
-        delivery.asked = True
-        self._asked += 1
 
-        def answered(yes: bool) -> None:
-            self._asked -= 1
-            if yes:
+        async def asked() -> None:
+            answer = await ask(delivery.withheld.count)
+            delivery.asked = answer is not None
+            if answer:
                 delivery.accept()
-            self._call()
 
-        where = delivery.target.name or "the destination"
-        self._terminal.ask(
-            f"{delivery.withheld.count} entries at {where} are not in the source: delete them?", answered
-        )
+        delivery.asked = True
+        task = asyncio.create_task(asked())
+        self._asking.add(task)
+        task.add_done_callback(self._asked)
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        self._asking.discard(task)
+        self._call()
 
     def _end_if_enough(self) -> None:
         """End the run where it has gone well often enough, or failed too often."""

@@ -38,6 +38,8 @@ class Outlet:
     """How much may be deleted that nobody saw going; None: anything."""
     trusted: bool = False
     """That does not count as long as it is not known what the target holds."""
+    ask: Callable[[int], Awaitable[bool | None]] | None = None
+    """Asks whoever sits at the terminal whether so many entries may go (see `question.Terminal`)."""
     make_comparison: Callable[[], Awaitable[Comparison]] | None = None
     """Makes what compares the target with the source; None: that cannot be done. Raises OperatorError, ComparisonFailed."""
     scrub_rate: int = 0

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 
 _TERMINAL = 0
+
+
+def deletion_question(count: int, name: str) -> str:
+    """Return the question whether so many entries may go; `name`: of the target, empty where there is only one."""
+    return f"{count} entries at {name or 'the destination'} are not in the source: delete them?"
 
 
 class Terminal:
@@ -14,40 +18,44 @@ class Terminal:
 
     def __init__(self) -> None:
         """Nobody is asked yet."""
-        self._questions: list[tuple[str, Callable[[bool], None]]] = []
+        self._turn = asyncio.Lock()
+        self._line: asyncio.Future[bytes] | None = None
+        self._closed = False
 
-    @staticmethod
-    def there() -> bool:
-        """Tell whether somebody may sit there: both are terminals, and we are in its foreground."""
-        try:
-            return os.isatty(_TERMINAL) and os.isatty(2) and os.tcgetpgrp(_TERMINAL) == os.getpgrp()
-        except OSError:
-            return False
-
-    def ask(self, text: str, answered: Callable[[bool], None]) -> None:
-        """Ask something; `answered` is told whether the answer is yes. Call within an event loop."""
-        self._questions.append((text, answered))
-        if len(self._questions) == 1:
-            self._show()
-            asyncio.get_running_loop().add_reader(_TERMINAL, self._read)
+    async def ask(self, text: str) -> bool | None:
+        """Ask something; return whether the answer is yes, None where there is nobody to ask."""
+        async with self._turn:
+            if self._closed or not _somebody_is_there():
+                return None
+            loop = asyncio.get_running_loop()
+            self._line = loop.create_future()
+            loop.add_reader(_TERMINAL, self._read)
+            try:
+                os.write(2, f"{text} [y/N] ".encode())
+                return (await self._line).strip().lower() in (b"y", b"yes")
+            except OSError:
+                return None  # it has just gone
+            finally:
+                loop.remove_reader(_TERMINAL)
 
     def close(self) -> None:
-        """Wait for no answer any more."""
-        if self._questions:
-            asyncio.get_running_loop().remove_reader(_TERMINAL)
-            self._questions.clear()
-
-    def _show(self) -> None:
-        os.write(2, f"{self._questions[0][0]} [y/N] ".encode())
+        """Wait for no answer any more: it is no."""
+        self._closed = True
+        if self._line is not None and not self._line.done():
+            self._line.set_result(b"")
 
     def _read(self) -> None:
         try:
             line = os.read(_TERMINAL, 4096)
         except OSError:
             line = b""
-        _, answered = self._questions.pop(0)
-        if self._questions:
-            self._show()
-        else:
-            asyncio.get_running_loop().remove_reader(_TERMINAL)
-        answered(line.strip().lower() in (b"y", b"yes"))
+        if self._line is not None and not self._line.done():
+            self._line.set_result(line)
+
+
+def _somebody_is_there() -> bool:
+    """Tell whether somebody may sit there: both are terminals, and we are in its foreground."""
+    try:
+        return os.isatty(_TERMINAL) and os.isatty(2) and os.tcgetpgrp(_TERMINAL) == os.getpgrp()
+    except OSError:
+        return False

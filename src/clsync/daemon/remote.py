@@ -591,6 +591,17 @@ class RemoteAccess:
         (where,) = self._caller.descriptors
         return socket.socket(fileno=where)
 
+    async def ask_to_delete(self, made: Plan, count: int) -> bool | None:
+        """Have it asked at the terminal whether so many entries may go; None: nobody is there."""
+        try:
+            somebody, yes = await self._calls.call(Op.ASK_TO_DELETE, *self._place(made), count)
+        except OSError:
+            return None
+        return bool(yes) if somebody else None
+
+    def close(self) -> None:
+        """Leave it to the broker, which waits for no answer any more when the worker is gone."""
+
     def for_state(self, made: Plan) -> StateAccess:
         """Return what the state of a source needs."""
         from clsync.daemon.remotestate import RemoteStateAccess  # late: it needs a database

@@ -97,6 +97,7 @@ class Op(IntEnum):
     READY = 70
     ENDED = 71
     FAILED = 72
+    ASK_TO_DELETE = 73
 
 
 class Signature(NamedTuple):
@@ -164,6 +165,7 @@ SIGNATURES: Final = {
     Op.READY: Signature(""),
     Op.ENDED: Signature("i"),
     Op.FAILED: Signature("iss"),
+    Op.ASK_TO_DELETE: Signature("uuu", "bb"),
 }
 """`u` unsigned, `i` signed integer, `b` truth, `d` number, `y` bytes, `o` bytes or None, `s` text, `P` paths relative to
 the watched directory, `I` and `U` integers of 32 and 64 bits, `L` several bytes or None, `T` texts."""

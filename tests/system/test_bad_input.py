@@ -778,9 +778,10 @@ def test_file_that_cannot_be_read(world: World, mode: str) -> None:
         *world.trees, "-t0.05", "-w0.05", f"-M{mode}", program=[*head, installed()], env=world.environment
     ) as daemon:
         daemon.wait_until(lambda: world.copied("plain") == "plain", what="the other file")
-        daemon.wait_for_log("Permission denied")
+        daemon.wait_for_log("Error: secret: ")
         world.write("later")
         daemon.wait_until(lambda: world.copied("later") == "later", what="a later file")
-        assert daemon.output.count("Permission denied") == 1, daemon.output
+        assert daemon.output.count("Error: secret: ") == 1, daemon.output
+        assert "Permission denied" in daemon.output
         secret.chmod(0o644)
         world.wait_for_equal(daemon)

@@ -291,6 +291,7 @@ def test_mode_of_remote_destinations(world: World, ssh_host: SshHost) -> None:
     assert done.code == Exit.OK, done.err
     assert "Info: mode rsyncdirect: " in done.err
     (world.top / "ssh/user").unlink()
+    world.write("later")  # where nothing differs, nobody is asked
     options = (f"-W{world.source}", f"-D{ssh_host.destination}", "--only-initialsync", "--retries=1")
     done = world.run(*options, env=ssh_host.environment)
     assert done.code in SSH_FAILED

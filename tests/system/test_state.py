@@ -383,14 +383,14 @@ def test_a_killed_worker_leaves_what_the_next_start_goes_on_with(world: World) -
 def test_a_state_changes_hands(world: World) -> None:
     """To who has no rights it is given; what he has written is not read with rights."""
     old(world, "a/one")
-    with kept(world) as daemon:
+    with kept(world, "--splitting=off") as daemon:
         restart(world, daemon)
     with kept(world, SPLIT) as daemon:
         assert differs(daemon) == 0
         restart(world, daemon)
         owners = {path.stat().st_uid for path in (database(world).parent, *database(world).parent.iterdir())}
         assert owners == {NOBODY}
-    with kept(world) as daemon:
+    with kept(world, "--splitting=off") as daemon:
         daemon.wait_for_log("was kept by another user")
         restart(world, daemon)
         assert WARM not in daemon.output

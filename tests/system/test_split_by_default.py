@@ -12,21 +12,14 @@ from pathlib import Path
 import pytest
 
 from clsync.errors import Exit
-from tests.support.daemon import Daemon
 from tests.support.recorder import Recorder
 from tests.support.rights import NOBODY
-from tests.system.test_splitting import status_of, tell, worker_of
+from tests.system.test_splitting import status_of, tell, worker_of, workers_of
 from tests.system.world import ROOT, SYNCED, World
 
 pytestmark = [ROOT, pytest.mark.root]
 ONE = "Info: one process does everything: "
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-
-
-def has_worker(daemon: Daemon) -> bool:
-    """Tell whether there is a second process without rights; the initial sync is over."""
-    children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
-    return any(status_of(Path("/proc") / pid)["NoNewPrivs"] == "1" for pid in children)
 
 
 def test_root_is_split(world: World) -> None:
@@ -165,7 +158,7 @@ def test_what_needs_it_is_an_error_without_it(world: World) -> None:
 def test_the_old_default_is_none(world: World) -> None:
     with world.daemon("--compat=0.4", "-Mrsyncdirect", f"-L{world.top / 'lists'}", "-R/dev/null") as daemon:
         daemon.wait_for_log("initial sync done")
-        assert not has_worker(daemon)
+        assert not workers_of(daemon)
         assert ONE not in daemon.output
 
 
@@ -186,7 +179,7 @@ def test_all_can_be_set_as_without_splitting(world: World) -> None:
     world.top.chmod(0o700)
     with world.daemon("-Mcopy", "--socket", path) as daemon:
         daemon.wait_for_log(SYNCED)
-        assert has_worker(daemon)
+        assert workers_of(daemon)
         for key, value in (("destination-dir", str(second)), ("rules-file", str(rules)), ("label", "a b")):
             code, said = tell(world, path, "set", key, value)
             assert code == 0, said
@@ -198,7 +191,7 @@ def test_all_can_be_set_as_without_splitting(world: World) -> None:
         assert "status == " in (world.top / "dump/instance").read_text()
         for key, value in (("splitting", "off"), ("uid", "1"), ("config-file", "x")):
             assert tell(world, path, "set", key, value)[0] == 9
-        assert has_worker(daemon)
+        assert workers_of(daemon)
     with world.daemon("-Mdirect", "-S/bin/true", "--socket", path) as daemon:
         daemon.wait_for_log(SYNCED)
         assert tell(world, path, "set", "sync-handler", str(recorder.program))[0] == 0

@@ -49,12 +49,22 @@ def worker_of(daemon: Daemon) -> int:
     found: list[int] = []
 
     def seen() -> bool:
-        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
-        found[:] = [int(pid) for pid in children if status_of(Path("/proc") / pid)["NoNewPrivs"] == "1"]
+        found[:] = workers_of(daemon)
         return bool(found)
 
     daemon.wait_until(seen, what="a process without rights")
     return found[0]
+
+
+def workers_of(daemon: Daemon) -> list[int]:
+    """Return the processes that call themselves workers; what else it has started may have no rights either."""
+    found = []
+    for pid in Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            status = status_of(Path("/proc") / pid)
+            if status["Name"] == "clsync-worker" and status["NoNewPrivs"] == "1":
+                found.append(int(pid))
+    return found
 
 
 def pipes_of(pid: int) -> set[str]:
@@ -220,9 +230,7 @@ def test_two_threads(closed: World) -> None:
 def test_ways_of_splitting_have_names_and_numbers(world: World, value: str, number: int) -> None:
     with world.daemon(f"--splitting={value}", "-Mcopy") as daemon:
         daemon.wait_for_log(SYNCED)
-        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
-        workers = [pid for pid in children if status_of(Path("/proc") / pid)["NoNewPrivs"] == "1"]
-        assert len(workers) == number
+        assert len(workers_of(daemon)) == number
 
 
 def test_a_way_of_splitting_that_there_is_not(world: World) -> None:

@@ -18,7 +18,7 @@ from clsync.errors import Exit
 from tests.support.daemon import Daemon
 from tests.support.remotes import Remote, RsyncHost, SshHost, missing
 from tests.support.trees import snapshot
-from tests.system.test_split_by_default import has_worker
+from tests.system.test_splitting import workers_of
 from tests.system.world import MODES, QUICK, ROOT, SYNCED, Ended, World, states
 
 NO_STATE = "--state-dir=none"
@@ -430,7 +430,7 @@ def test_whoever_decides(world: World, mode: str, how: str) -> None:
     options = (*world.trees, f"-M{mode}", f"--socket={world.top}/socket")
     split = f"--splitting={how}"
     with running(world, f"-M{mode}", split, f"--state-dir={states(world)}") as daemon:
-        assert has_worker(daemon) is (how == "process")
+        assert workers_of(daemon) is (how == "process")
         rewrite(world.destination / "rewritten", "REWRITTEN")
         (world.destination / "d/file").unlink()
         (world.destination / "extra").touch()
@@ -452,7 +452,7 @@ def test_whoever_decides(world: World, mode: str, how: str) -> None:
 def test_a_scrub_is_no_reason_for_one_process(world: World) -> None:
     world.write("file")
     with running(world, "-Mcopy", NO_STATE, "--scrub-rate=5000") as daemon:
-        assert has_worker(daemon)
+        assert workers_of(daemon)
         assert "one process does everything" not in daemon.output
 
 

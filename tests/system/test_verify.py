@@ -430,7 +430,7 @@ def test_whoever_decides(world: World, mode: str, how: str) -> None:
     options = (*world.trees, f"-M{mode}", f"--socket={world.top}/socket")
     split = f"--splitting={how}"
     with running(world, f"-M{mode}", split, f"--state-dir={states(world)}") as daemon:
-        assert workers_of(daemon) is (how == "process")
+        assert bool(workers_of(daemon)) is (how == "process")
         rewrite(world.destination / "rewritten", "REWRITTEN")
         (world.destination / "d/file").unlink()
         (world.destination / "extra").touch()

@@ -24,9 +24,10 @@ from clsync.core.listing import Records
 from clsync.core.rules import Rules
 from clsync.core.verification import Aspect, Difference
 from clsync.daemon.access import DirectAccess
-from clsync.daemon.broker import Broker, Ended, digest_of
+from clsync.daemon.broker import Broker, Ended
 from clsync.daemon.build import make_parts, make_room
 from clsync.daemon.comparing import Comparisons
+from clsync.daemon.desks.shared import digest_of
 from clsync.daemon.files import SmallFile
 from clsync.daemon.handlers import make_handler
 from clsync.daemon.log import Log
@@ -206,7 +207,7 @@ def test_behind_a_symlink_there_is_nothing_to_be_seen(asked: Asked) -> None:
 
 def test_a_long_directory_is_listed_in_turns(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both sides have other things to do meanwhile, and neither has room for all of it."""
-    monkeypatch.setattr("clsync.daemon.broker._TURN", 0.0)
+    monkeypatch.setattr("clsync.daemon.desks.tree.TURN", 0.0)
     names = {b"f%d" % number for number in range(1000)}
     for name in names:
         os.close(os.open(bytes(asked.source) + b"/" + name, os.O_CREAT | os.O_WRONLY))
@@ -439,7 +440,7 @@ def test_a_batch_for_which_there_is_no_descriptor(asked: Asked) -> None:
 
 
 def test_a_batch_that_would_fill_the_memory(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clsync.daemon.broker._MOST_BYTES", 100_000)
+    monkeypatch.setattr("clsync.daemon.desks.handlers._MOST_BYTES", 100_000)
     asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
     head = pack(SIGNATURES[Op.HANDLER_BATCH].request, 1, 1, asked.root(), False, "running", 0, -1, asked.digest)
     with end_of(asked, "a batch that is too long"):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any
+
+from clsync.privilege.wire import Op
+
+Answers = dict[Op, Callable[..., Any]]
+"""What answers which question: with values, `Later`, or nothing where something is only told."""
 
 
 class Later:

@@ -19,8 +19,8 @@ from clsync.core.listing import YOUNG_NS, Records
 from clsync.core.moves import Move, Step
 from clsync.core.paths import ancestors, join
 from clsync.core.rules import Rules
-from clsync.daemon.broker import digest_of
 from clsync.daemon.build import make_parts
+from clsync.daemon.desks.shared import digest_of
 from clsync.daemon.dump import State, fill_dump
 from clsync.daemon.hooks import Hook
 from clsync.daemon.log import Log

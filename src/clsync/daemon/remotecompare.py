@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from clsync.core.rules import Rules
-from clsync.daemon.broker import digest_of
+from clsync.daemon.desks.shared import digest_of
 from clsync.handler.compare.base import ComparisonFailed, Part, Question
 from clsync.privilege.differences import unpacked_differences
 from clsync.privilege.wire import Op, in_frames

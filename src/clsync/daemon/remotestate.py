@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from clsync.core.listing import YOUNG_NS
-from clsync.daemon.broker import digest_of
+from clsync.daemon.desks.shared import digest_of
 from clsync.privilege.looks import Seen
 from clsync.privilege.port import Caller
 from clsync.privilege.wire import Op, in_frames

@@ -1,0 +1,94 @@
+"""What all desks know: settings, rules, and directories that the worker was given."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sized
+from typing import Any, Final
+
+from clsync.core.rules import Rules
+from clsync.daemon.access import Access
+from clsync.daemon.plan import Plan
+from clsync.daemon.prepare import Prepared
+from clsync.privilege.wire import Refused
+
+TURN: Final = 0.01
+"""Seconds of work for one question, where it can be cut in parts."""
+GENERATIONS: Final = 4
+"""Plans that are remembered: the one in force, and what may take its place."""
+WORDS: Final = frozenset(
+    (
+        "starting",
+        "initsync",
+        "running",
+        "rehashing",
+        "hold on",
+        "synchandler error",
+        "lastsync",
+        "preexit",
+        "terminating",
+        "exiting",
+    )
+)
+"""What may be in the status file."""
+
+
+class Shared:
+    """What all desks know."""
+
+    def __init__(self, first: Prepared, access: Access) -> None:
+        """`first`: what was made before the worker was."""
+        self.access = access
+        self.generations = {0: first}
+        self.current = self.newest = 0
+        self.rules: dict[bytes, Rules] = {}
+        """Digest -> those that the worker may choose."""
+        self.note_rules(first.plans[0].rules)
+        self.directories: dict[int, int] = {}
+        """Number that the worker knows -> descriptor."""
+        self.sources: set[int] = set()
+        """Those of the watched directory: nothing else is handed over."""
+        self._last_number = 0
+
+    @property
+    def now(self) -> Prepared:
+        """What is in force."""
+        return self.generations[self.current]
+
+    @property
+    def made(self) -> Plan:
+        """What concerns the source is the same in all plans."""
+        return self.generations[self.current].plans[0]
+
+    def number(self) -> int:
+        self._last_number += 1
+        return self._last_number
+
+    def demand_room(self, among: Sized, most: int) -> None:
+        """See that there is room for one more; `most`: for one target. Raises Refused."""
+        if len(among) >= most * len(self.generations[self.current].plans):
+            raise Refused("more than there can be")
+
+    def note_rules(self, rules: Rules) -> bytes:
+        digest = digest_of(rules)
+        self.rules.pop(digest, None)
+        self.rules[digest] = rules
+        while len(self.rules) > GENERATIONS:
+            del self.rules[next(iter(self.rules))]
+        return digest
+
+
+def digest_of(rules: Rules) -> bytes:
+    """Return what rules are known by: the worker can only choose among those that the broker has read.
+
+    Those that let everything through are as good as none.
+    """
+    return hashlib.sha256(rules.source_text if rules else b"").digest()
+
+
+def known(among: dict[Any, Any], number: Any) -> Any:
+    """Return what the worker was given. Raises Refused."""
+    try:
+        return among[number]
+    except KeyError:
+        raise Refused("something that it was never given") from None

@@ -18,7 +18,7 @@ from clsync.api import Kind as ObjectKind
 from clsync.core.batch import DIRECTORY, MISSING, REGULAR
 from clsync.core.changes import ATTRIB, CONTENT, NAME
 from clsync.core.classify import CHANGE_SHIFT
-from clsync.daemon.remote import Calls
+from clsync.daemon.remote.calls import Calls
 from clsync.errors import OperatorError
 from clsync.handler.copy import messages as copying
 from clsync.handler.copy.units import Listed

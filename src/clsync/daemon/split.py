@@ -21,7 +21,8 @@ from clsync.daemon.log import Log
 from clsync.daemon.parts import Parts
 from clsync.daemon.plan import Plan
 from clsync.daemon.prepare import Preparation, Reload
-from clsync.daemon.remote import Calls, RemoteAccess
+from clsync.daemon.remote.access import RemoteAccess
+from clsync.daemon.remote.calls import Calls
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
 from clsync.kernel.process import exit_text
@@ -32,7 +33,7 @@ from clsync.privilege.wire import Op
 from clsync.state.room import Place
 
 if TYPE_CHECKING:
-    from clsync.daemon.remotestate import OneThread
+    from clsync.daemon.remote.state import OneThread
 
 _PASSED_ON: Final = (
     signal.SIGHUP,
@@ -211,7 +212,7 @@ def _thread_for(place: Place | None) -> OneThread | None:
     """Return a thread in which to wait for a disk, if there is a state: not begun yet."""
     if place is None:
         return None
-    from clsync.daemon.remotestate import OneThread  # late: it needs a database
+    from clsync.daemon.remote.state import OneThread  # late: it needs a database
 
     return OneThread()
 
@@ -226,7 +227,7 @@ def preload(place: Place | None = None) -> None:
     """Import what the worker may need later: then it may have no right to read it."""
     if place is not None:
         import clsync.daemon.memory
-        import clsync.daemon.remotestate
+        import clsync.daemon.remote.state
     import difflib
     import syslog
 

@@ -13,7 +13,7 @@ from clsync.privilege.differences import unpacked_differences
 from clsync.privilege.wire import Op, in_frames
 
 if TYPE_CHECKING:
-    from clsync.daemon.remote import Calls
+    from clsync.daemon.remote.calls import Calls
 
 
 class RemoteComparison:

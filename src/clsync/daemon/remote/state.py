@@ -20,7 +20,8 @@ from clsync.state.messages import RECORD
 from clsync.state.walker import Directory, Scope, View
 
 if TYPE_CHECKING:
-    from clsync.daemon.remote import Calls, RemoteOps
+    from clsync.daemon.remote.calls import Calls
+    from clsync.daemon.remote.tree import RemoteOps
 
 T = TypeVar("T")
 SOURCE: Final = 0

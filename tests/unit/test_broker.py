@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import socket
@@ -935,6 +936,7 @@ def test_a_question_is_ended(asked: Asked) -> None:
     """Whoever waits for a part is told that there is none any more; the next question is answered."""
     for name in range(100):
         (asked.source / f"f{name}").touch()
+    gc.collect()  # what other tests have left open is not to be closed meanwhile
     before = len(os.listdir("/proc/self/fd"))
     comparing = Comparing(asked)
     comparing.begin(whole=True, rate=1)

@@ -78,8 +78,7 @@ def _measure(
     begin = time.monotonic()
     try:
         with bench.scratch.room("room") as room:
-            checking = number is None
-            sample = row.verify(bench, program, room) if checking else row.measure(bench, program, room, number)
+            sample = row.verify(bench, program, room) if number is None else row.measure(bench, program, room, number)
     except BenchmarkError as error:
         errors[program.name] = str(error)
         _say(f"  {program.name}: {error}")
@@ -87,7 +86,7 @@ def _measure(
     if sample:
         samples[program.name].append(sample)
         figures = ", ".join(f"{name} {value:.4g}" for name, value in sample.items() if not isinstance(value, list))
-        what = "check" if checking else f"round {(number or 0) + 1}"
+        what = "check" if number is None else f"round {number + 1}"
         _say(f"  {what} {program.name}: {figures} ({time.monotonic() - begin:.0f} s)")
 
 

@@ -92,7 +92,7 @@ def test_what_was_looked_at_is_handed_over_with_what_came_later(tmp_path: Path) 
 
 async def moved(collector: Collector) -> tuple[list[tuple[bytes | None, bytes | None]], set[bytes]]:
     """Take the window; return what was moved in it, and what was known to be dirty when that was told."""
-    dirty, told, known = DirtySet(), [], set[bytes]()
+    dirty, told, known = DirtySet(), list[tuple[bytes | None, bytes | None]](), set[bytes]()
 
     def note(moves: Sequence[Move], since: float) -> None:
         told.extend((move.old, move.new) for move in moves)

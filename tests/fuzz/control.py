@@ -7,13 +7,13 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Collection, Mapping
-from typing import cast
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, cast
 
 from clsync.cli.ctl import _rows
 from clsync.control.client import Client, Unknown
 from clsync.control.listener import Listener
-from clsync.control.protocol import LONGEST_ANSWER, Malformed, ProtocolError, Reader, request
+from clsync.control.protocol import LONGEST_ANSWER, Line, Malformed, ProtocolError, Reader, request
 from clsync.control.server import serving
 from clsync.core.paths import printable
 from clsync.errors import OperatorError
@@ -40,6 +40,20 @@ class _Instance:
         if targets:
             raise OperatorError(f"there is no target {targets}")
 
+    def accept(self, targets: Collection[str]) -> None:
+        if targets:
+            raise OperatorError(f"there is no target {targets}")
+
+    async def verify(
+        self, targets: Collection[str], content: bool, repair: bool, tell: Callable[[Mapping[str, object]], None]
+    ) -> Mapping[str, object]:
+        assert isinstance(content, bool)
+        assert isinstance(repair, bool)
+        if targets:
+            raise OperatorError(f"there is no target {targets}", "name another one")
+        tell({"path": os.fsdecode(b"\xff\n")})
+        return {"differing": 1}
+
     async def dump(self, directory: bytes) -> None:
         assert b"\0" not in directory
         raise FileExistsError(17, "File exists")
@@ -57,6 +71,8 @@ _LINES = (
     b"1 200\n2 201\n3 400\n4 250\n",
     b'5 401 {"targets": []}\3/\n',
     b'5 402 {"targets": ["x", 3]}\3/\n',
+    b'5 404 {"targets": []}\3/\n6 404 {"targets": ["x"]}\3/\n',
+    b'5 405 {"targets": [], "content": true, "repair": 0}\3/\n6 405 {"targets": ["x"]}\3/\n',
     b"6 211 key\3/ value with blanks\3/\n",
     b"7 202 /path\n7 202 \xff\3/\n",
     b"8 240\n9 1000\n",
@@ -73,6 +89,8 @@ def control_requests(data: bytes) -> None:
         with tempfile.TemporaryDirectory(prefix="clsync-fuzz-") as place:
             listener = Listener(os.fsencode(place) + b"/s", 0o600, None)
             said: list[str] = []
+            strange: list[dict[str, Any]] = []
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: strange.append(context))
             async with serving(listener.open(), _Instance(), said.append):
                 answers = b""
                 for sent in (data[:100_000], b"1 200\n"):
@@ -85,6 +103,7 @@ def control_requests(data: bytes) -> None:
                         answers += b""
                     writer.close()
             assert all(line.isprintable() for line in said), said
+            assert not strange, strange
             listener.remove()
             return answers
 
@@ -101,8 +120,8 @@ def control_requests(data: bytes) -> None:
 def control_lines(data: bytes) -> None:
     """Bytes are lines or an error, whatever pieces they come in, and what is read can be written again."""
 
-    def read(*chunks: bytes) -> tuple[list[object], bool]:
-        lines, found = Reader(), list[object]()
+    def read(*chunks: bytes) -> tuple[list[Line], bool]:
+        lines, found = Reader(), list[Line]()
         try:
             for chunk in chunks:
                 lines.feed(chunk)
@@ -117,8 +136,8 @@ def control_lines(data: bytes) -> None:
     assert (pieces, failed_so) == (whole, failed) or failed or failed_so
     for line in whole:
         try:
-            arguments = line.arguments()  # type: ignore[attr-defined]
-            written = request(line.number, line.id, *arguments)  # type: ignore[attr-defined]
+            arguments = line.arguments()
+            written = request(line.number, line.id, *arguments)
         except Malformed:
             continue
         again = Reader(1 << 20)

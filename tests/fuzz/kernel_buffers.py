@@ -70,18 +70,18 @@ def _fanotify_events(feed: Feed) -> Iterator[tuple[bytes, set[bytes]]]:
     """Yield (event, paths that it speaks of) as fanotify(7) says."""
     while feed:
         masks = (2, 8, 4, 0x100, 0x200, fanotify.RENAME, 0xA, 2 | 1 << 30, 0x200 | 1 << 30)
-        mask = int(feed.one(masks))  # type: ignore[call-overload]
+        mask = feed.one(masks)
         kinds = (fanotify.INFO_OLD_DFID_NAME, fanotify.INFO_NEW_DFID_NAME) if mask == fanotify.RENAME else (2,)
         records, paths = b"", set()
         for kind in kinds:
-            where, record = feed.one(_handles())  # type: ignore[misc]
+            where, record = feed.one(_handles())
             itself = mask & (4 | 1 << 30) and not feed.number() % 4  # who writes to a directory itself?
             name = b"." if itself else feed.name()
             records += _record(kind, record + name + b"\0")
             if where != b"..":
                 paths.add(os.path.join(where, name) if name != b"." else where)
         if feed.number() % 2:
-            records += _record(fanotify.INFO_FID, feed.one(_handles())[1])  # type: ignore[index]
+            records += _record(fanotify.INFO_FID, feed.one(_handles())[1])
         for _ in range(1 + feed.number() % 40):  # many alike are folded in another way
             yield _HEAD.pack(24 + len(records), 3, 0, 24, mask, -1, 1) + records, paths
 
@@ -125,8 +125,8 @@ def inotify_events(data: bytes) -> None:
     feed, monitor, expected, buffer = Feed(data), _inotify(), set[bytes](), b""
     watches = {path: watch for watch in range(1, 10) if (path := monitor._directory(watch)) is not None}
     while feed:
-        path, watch = feed.one(sorted(watches.items()))  # type: ignore[misc]
-        mask, name = int(feed.one((2, 8, 4, 0x200, 0x40))), feed.name()  # type: ignore[call-overload]
+        path, watch = feed.one(sorted(watches.items()))
+        mask, name = feed.one((2, 8, 4, 0x200, 0x40)), feed.name()
         padded = name + bytes(16 - len(name) % 16)
         for _ in range(1 + feed.number() % 40):
             buffer += struct.pack("=iIII", watch, mask, 0, len(padded)) + padded

@@ -62,7 +62,7 @@ def _values(signature: str, feed: Feed) -> list[Any]:
 def broker_frames(data: bytes) -> None:
     """Messages of every kind come through as they are; with anything changed in them they are refused, or fit again."""
     feed = Feed(data)
-    op = cast(Op, feed.one(_OPS))
+    op = feed.one(_OPS)
     part = feed.number() % 3
     signature = SIGNATURES[op][part]
     values = _values(signature, feed)
@@ -125,7 +125,7 @@ def broker_requests(data: bytes) -> None:
         try:
             root = asked.root()
             for number in range(1, 12):
-                op = cast(Op, feed.one(_OPS))
+                op = feed.one(_OPS)
                 signature = SIGNATURES[op].request
                 values = _values(signature, feed)
                 small = {"u": feed.number() % 4, "y": asked.digest, "s": "running"}
@@ -210,9 +210,9 @@ def scanner_messages(data: bytes) -> None:
     """What a scanner says comes through in any pieces."""
     feed = Feed(data)
     letters = (scanning.WORK, scanning.SHARE, scanning.FOUND, scanning.LINKED, scanning.IDLE, scanning.FAILED)
-    sent = []
+    sent = list[tuple[bytes, list[bytes]]]()
     while feed and len(sent) < 8:
-        sent.append((cast(bytes, feed.one(letters)), [feed.path() for _ in range(1 + feed.number() % 4)]))
+        sent.append((feed.one(letters), [feed.path() for _ in range(1 + feed.number() % 4)]))
     stream = b"".join(scanning.message(letter, parts) for letter, parts in sent)
     inbox, found = scanning.Inbox(), []
     for piece in feed.pieces(stream):
@@ -297,12 +297,13 @@ def module_packets(data: bytes) -> None:
 @target(b"\x03abc", bytes(range(120)))
 def module_records(data: bytes) -> None:
     """Objects come out of the file of records as they were put there."""
-    feed, expected, known = Feed(data), [], Directories(1000)
+    feed, known = Feed(data), Directories(1000)
+    expected = list[tuple[bytes, ObjectKind, ObjectKind, int]]()
     with Records() as records:
         while feed and len(expected) < 50:
             path = feed.path()
-            flags = cast(int, feed.one((REGULAR, DIRECTORY, MISSING)))
-            flags |= cast(int, feed.one((ATTRIB, CONTENT, NAME))) << CHANGE_SHIFT
+            flags = feed.one((REGULAR, DIRECTORY, MISSING))
+            flags |= feed.one((ATTRIB, CONTENT, NAME)) << CHANGE_SHIFT
             found = event(path, flags, known)
             records.add(path, found, 0)
             expected.append((path, ObjectKind(found.new), ObjectKind(found.old), found.mask))

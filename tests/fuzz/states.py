@@ -9,7 +9,6 @@ import tempfile
 import zlib
 from functools import cache
 from pathlib import Path
-from typing import cast
 
 from clsync.core.listing import SELF, DamagedListing, change, pack_part, packed, parts_of, signature_of, unpack_part
 from clsync.errors import OperatorError
@@ -102,7 +101,7 @@ _COLUMNS = {
 def state_rows(data: bytes) -> None:
     """Rows in which a value has become another one, of any type, are gone on with, or the state is set aside."""
     feed = Feed(data)
-    table = cast(str, feed.one(list(_COLUMNS)))
+    table = feed.one(list(_COLUMNS))
     column = feed.one(_COLUMNS[table])
     value: object = [None, feed.number(8) - 5, feed.some(50).decode("latin-1"), feed.some(50), feed.number(3) / 7][
         feed.number() % 5

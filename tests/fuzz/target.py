@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+T = TypeVar("T")
 Act = Callable[[bytes], None]
 SLOW = 2.0
 """Seconds of processor time that no input may take."""
@@ -58,7 +59,7 @@ class Feed:
         """Return a number of so many bytes."""
         return int.from_bytes(self.take(size), "little")
 
-    def one(self, options: Sequence[object]) -> object:
+    def one(self, options: Sequence[T]) -> T:
         """Return one of the options."""
         return options[self.number() % len(options)]
 

@@ -32,6 +32,9 @@ class Node:
     st_dev: int = 1
     touched: bool = False
     """Somebody has set the mtime."""
+    st_uid: int = 0
+    st_gid: int = 0
+    st_rdev: int = 0
 
     @property
     def st_ctime_ns(self) -> int:

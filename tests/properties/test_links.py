@@ -27,6 +27,9 @@ class Found:
     st_size: int = 0
     st_mtime_ns: int = 0
     st_ctime_ns: int = 0
+    st_uid: int = 0
+    st_gid: int = 0
+    st_rdev: int = 0
 
 
 class Links(RuleBasedStateMachine):

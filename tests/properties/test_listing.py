@@ -139,7 +139,8 @@ def test_the_index_says_what_a_dictionary_says(drawn: Choices, size: int) -> Non
     rows = sqlite3.connect(":memory:", isolation_level=None)
     rows.executescript(schema.TABLES)
     model = Model()
-    before, index.PART = index.PART, size
+    patch = pytest.MonkeyPatch()
+    patch.setattr(index, "PART", size)
     try:
         for _ in range(12):
             if drawn.number(3) == 0:
@@ -160,5 +161,5 @@ def test_the_index_says_what_a_dictionary_says(drawn: Choices, size: int) -> Non
                 assert (path in index.confirm(rows, {path: record})) == model.confirm(path, signature)
             assert read(rows) == model.listings
     finally:
-        index.PART = before
+        patch.undo()
         rows.close()

@@ -175,7 +175,7 @@ class Mirror:
         self.age()
         self.events = self.recent = {}
         source = here(lambda: os.dup(self.root), SCOPE, self.store.path)
-        works = [lambda: self.carry(b"", True), lambda: asyncio.run(record(source))]
+        works: list[Callable[[], object]] = [lambda: self.carry(b"", True), lambda: asyncio.run(record(source))]
         self.random.shuffle(works)
         for work in works:
             work()

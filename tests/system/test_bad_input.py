@@ -7,14 +7,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from clsync.errors import Exit
-from tests.support.daemon import Daemon, installed
+from tests.support.daemon import Argument, Daemon, installed
 from tests.support.recorder import Recorder
 from tests.support.trees import snapshot
 from tests.system.world import ROOT, SYNCED, World, mount, mounted, unmount
@@ -25,9 +25,15 @@ MODES = ("rsyncdirect", "copy")
 # -- what hinders the start ------------------------------------------------------------------------------------
 
 
-def refused(world: World, code: int, *args: str | bytes | Path, **how: object) -> tuple[str, str]:
+def refused(
+    world: World,
+    code: int,
+    *args: Argument,
+    env: Mapping[str, str] | None = None,
+    head: Sequence[Argument] = (),
+) -> tuple[str, str]:
     """Run something that must not start; return message and hint."""
-    return world.run(*args, **how).complaint(code)  # type: ignore[arg-type]
+    return world.run(*args, env=env, head=head).complaint(code)
 
 
 def test_source_missing(world: World) -> None:

@@ -180,7 +180,7 @@ def test_who_has_many_connections_makes_room_for_others(world: World, path: Path
         daemon.wait_for_log(SYNCED)
         with connected(bytes(path), 20) as client:
 
-            def crowd(_: Client) -> None:
+            def crowd(_client: Client) -> None:
                 held = []
                 for _ in range(200):
                     one = socket.socket(socket.AF_UNIX)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,7 +115,7 @@ def told(world: World, *args: str | bytes | Path) -> str:
     return done.out
 
 
-def status(world: World, path: Path) -> dict[str, object]:
+def status(world: World, path: Path) -> dict[str, Any]:
     """Return the status in JSON."""
     found = json.loads(told(world, "-s", path, "status", "--json"))
     assert isinstance(found, dict)
@@ -468,7 +469,7 @@ def test_status_names_what_fails_and_why(world: World, path: Path) -> None:
         (world.source / os.fsdecode(b"bad\xff\n")).write_text("x")
         daemon.wait_until(lambda: status(world, path)["failing"] == 1, what="the failure")
         found = status(world, path)
-        (failure,) = found["failures"]  # type: ignore[misc]
+        (failure,) = found["failures"]
         assert failure["path"] == os.fsdecode(b"bad\xff\n")
         assert "7" in failure["reason"]
         assert found["phase"] == "synchandler error"
@@ -509,8 +510,9 @@ def test_stop(world: World, path: Path, word: str) -> None:
 def test_stop_of_a_daemon_in_the_background(world: World, path: Path) -> None:
     daemon = world.daemon("-b", "--socket", path)
     try:
-        assert daemon.start().process is not None
-        assert daemon.process.wait(LATE) == 0
+        process = daemon.start().process
+        assert process is not None
+        assert process.wait(LATE) == 0
         pid = status(world, path)["pid"]
         assert pid != daemon.pid
         assert pid in daemon.family()

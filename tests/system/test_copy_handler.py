@@ -130,8 +130,8 @@ def build(top: Path) -> None:
         os.chmod(top / "suid", 0o6711)
         os.chown(top / "link", 12, 34, follow_symlinks=False)
         os.chown(top / "a/b/c", 99, 98)
-    for name in ("a/b/c/file", "link", "a/b", "fifo", "large"):
-        os.utime(top / name, ns=(10**18 + 1, 10**18 + 123456789), follow_symlinks=False)
+    for path in ("a/b/c/file", "link", "a/b", "fifo", "large"):
+        os.utime(top / path, ns=(10**18 + 1, 10**18 + 123456789), follow_symlinks=False)
 
 
 class Inside:
@@ -490,7 +490,7 @@ def test_what_cannot_be_removed_again_is_removed_later(mirror: Mirror) -> None:
         (top / "d").mkdir()
     (mirror.source / "d/file").write_text("text")
     (mirror.source / "other").write_text("text")
-    append_only = ["chattr", "+a", mirror.destination / "d"]
+    append_only: list[str | Path] = ["chattr", "+a", mirror.destination / "d"]
     if subprocess.run(append_only, capture_output=True).returncode:
         pytest.skip("no such attribute here")
     try:

@@ -163,7 +163,7 @@ def test_a_hook_at_work_is_ended_by_term(world: World, name: str) -> None:
     with world.daemon(hook(world, name, "exec sleep 600")) as daemon:
         daemon.wait_for_log(SYNCED)
         os.kill(daemon.pid, signal.SIGQUIT)
-        daemon.wait_until(lambda: noted(world), what="the hook")
+        daemon.wait_until(lambda: bool(noted(world)), what="the hook")
         daemon.stop(code=None)
 
 

@@ -10,12 +10,13 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clsync.errors import Exit
 from tests.support.daemon import Daemon, installed
-from tests.support.remotes import RsyncHost, SshHost, missing
+from tests.support.remotes import Remote, RsyncHost, SshHost, missing
 from tests.support.trees import compare_trees
 from tests.system.world import MODES, QUICK, SYNCED, WATCHING, World
 
@@ -46,7 +47,7 @@ def wait(world: World, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def status(world: World) -> dict[str, object]:
+def status(world: World) -> dict[str, Any]:
     command = [installed(), "ctl", f"-s{world.top}/socket", "-j", "status"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     found = json.loads(done.stdout)
@@ -123,7 +124,7 @@ def test_one_that_is_away_gets_everything_when_it_is_back(world: World) -> None:
         world.write("more/below")
         wait_for_equal(world, daemon, targets[1:])
         found = status(world)
-        one, two = found["targets"]  # type: ignore[misc]
+        one, two = found["targets"]
         assert (one["destination"], two["destination"]) == (str(targets[0]), str(targets[1]))
         assert one["trouble"]
         assert (two["trouble"], two["pending"], two["failing"]) == (None, 0, 0)
@@ -332,7 +333,7 @@ def test_a_pause_of_one_target(world: World) -> None:
         wait_for_equal(world, daemon, targets[1:])
         assert wait(world, f"--target={targets[1]}").returncode == Exit.OK
         assert not (targets[0] / "file").exists()
-        one, two = status(world)["targets"]  # type: ignore[misc]
+        one, two = status(world)["targets"]
         assert (one["paused"], two["paused"]) == (True, False)
         assert one["pending"] > 0
         assert f"{targets[0]}: " in ctl(world, "status").stdout
@@ -365,7 +366,7 @@ def test_quit_does_not_wait_for_the_end_of_a_pause(world: World, word: int) -> N
 def test_hosts_of_every_kind_side_by_side(world: World) -> None:
     """One of them is down for a while."""
     targets = places(world, "here", "behind-ssh", "module")
-    hosts = [SshHost(world.top, targets[1]), RsyncHost(world.top, targets[2])]
+    hosts: list[Remote] = [SshHost(world.top, targets[1]), RsyncHost(world.top, targets[2])]
     world.environment |= hosts[0].environment
     world.write("dir/file")
     options = [f"-D{to}" for to in (targets[0], *(host.destination for host in hosts))]

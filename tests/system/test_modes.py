@@ -372,8 +372,7 @@ def test_directory_for_lists(world: World) -> None:
     assert world.run(*world.trees, f"-S{handler}", f"-L{lists}", *arguments).code == 0
     assert os.listdir(lists) == []  # it was there before
     lists.chmod(0o755)
-    arguments = ("-Strue", *arguments)
-    message, hint = world.run(*world.trees, f"-L{lists}", *arguments).complaint(Exit.FILES)
+    message, hint = world.run(*world.trees, f"-L{lists}", "-Strue", *arguments).complaint(Exit.FILES)
     assert "can be read by others" in message
     assert "chmod 700" in hint
 

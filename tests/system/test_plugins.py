@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,11 @@ def wait_for_content(world: World, daemon: Daemon) -> None:
 def started(world: World, probe: Probe, mode: str, *options: str, delays: tuple[str, ...] = QUICK) -> Daemon:
     """Return the daemon with the module, not started."""
     return world.bare(f"-W{world.source}", f"-M{mode}", probe.option, *delays, *options)
+
+
+def was_given(probe: Probe, before: int, needed: set[Seen]) -> bool:
+    """Tell whether the module was given all these objects, after so many calls."""
+    return needed <= {seen for call in probe.named("sync")[before:] for seen in call.objects}
 
 
 # -- the examples of clsync 0.4 --------------------------------------------------------------------------------
@@ -147,13 +153,7 @@ def test_objects(world: World, probe: Probe) -> None:
             before = len(probe.named("sync"))
             step()
             calls = probe.wait_for(daemon, "sync", before + 1)
-            daemon.wait_until(
-                lambda needed=needed, before=before: (
-                    needed  # type: ignore[misc]
-                    <= {seen for call in probe.named("sync")[before:] for seen in call.objects}
-                ),
-                what=f"{needed}, not {calls[-1].objects}",
-            )
+            daemon.wait_until(partial(was_given, probe, before, needed), what=f"{needed}, not {calls[-1].objects}")
 
 
 def test_any_name(world: World, probe: Probe) -> None:

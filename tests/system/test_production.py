@@ -181,11 +181,11 @@ def test_hpc(nodes: Site) -> None:
     with nodes.program("clsync", "-Khpc", "-R/etc/clsync/rules/hpc-walked", *SOON) as daemon:
         wanted = {name: nodes.read(f"/etc/{name}") for name in ("passwd", "group", "hosts", "machines")}
         daemon.wait_until(lambda: all(on_node(nodes, node) == wanted for node in NODES), what="files on the nodes")
-        wanted["machines"] = "node1 node2 node3\n"
-        nodes.write("/etc/machines", wanted["machines"])
-        wanted["passwd-"] = "an older one"
+        changed = {"machines": "node1 node2 node3\n", "passwd-": "an older one"}
+        wanted |= changed
+        nodes.write("/etc/machines", changed["machines"])
         nodes.write("/etc/shadow", "still not for them")
-        nodes.write("/etc/passwd-", wanted["passwd-"])
+        nodes.write("/etc/passwd-", changed["passwd-"])
         daemon.wait_until(lambda: all(on_node(nodes, node) == wanted for node in NODES), what="changes on the nodes")
         daemon.stop()
         demand_no_troubles(daemon.output, "hpc")
@@ -212,7 +212,7 @@ def test_hpc_backup(nodes: Site) -> None:
         }
         assert list((mirror / "usr").iterdir()) == []
         assert {path.name for path in (mirror / "var").iterdir()} == {"kept", "run"}
-        left_out = ("data/x.swp", ".ccache")
+        left_out: tuple[str, ...] = ("data/x.swp", ".ccache")
         wait_for_content(daemon, nodes.path("/srv"), mirror / "srv", left_out)
         assert not any((mirror / "srv" / name).exists() for name in left_out)
         assert oct(nodes.path("/dev/shm/clsync").stat().st_mode & 0o777) == "0o700"

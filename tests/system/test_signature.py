@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,16 @@ def mark(world: World, daemon: Daemon, recorder: Recorder, name: str) -> None:
     daemon.wait_until(lambda: name.encode() in handed(recorder), what=name)
 
 
+def handed_again(recorder: Recorder, path: bytes, before: int) -> bool:
+    """Tell whether a path was handed over more often than before."""
+    return handed(recorder)[path] > before
+
+
+def belongs_to(path: Path, uid: int) -> bool:
+    """Tell whether a file is a user's."""
+    return path.stat().st_uid == uid
+
+
 @ROOT
 def test_owners_are_mended_and_the_mending_is_not_mended_for_ever(world: World) -> None:
     """A handler that changes what it is given is called by its own changes."""
@@ -40,7 +51,7 @@ def test_owners_are_mended_and_the_mending_is_not_mended_for_ever(world: World) 
         daemon.wait_for_log("watching")
         for number in range(3):
             path = world.write(f"new{number}", "text")
-            daemon.wait_until(lambda path=path: path.stat().st_uid == 12, what="the owner")
+            daemon.wait_until(partial(belongs_to, path, 12), what="the owner")
         for number in range(4):
             mark(world, daemon, recorder, f"marker{number}")
         (world.source / "new0").write_text("other text")
@@ -79,7 +90,7 @@ def test_what_is_made_anew_is_handed_over_though_the_fields_are_the_same(world: 
             mark(world, daemon, recorder, f"marker before {next(NUMBERS)}")
             before = handed(recorder)[b"file"]
             change()
-            daemon.wait_until(lambda before=before: handed(recorder)[b"file"] > before, what="what is no mere change")
+            daemon.wait_until(partial(handed_again, recorder, b"file", before), what="what is no mere change")
 
 
 @pytest.mark.parametrize("mode", ["rsyncdirect", "direct"])

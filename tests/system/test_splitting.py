@@ -18,7 +18,7 @@ import pytest
 from clsync.kernel.cgroups import hierarchies
 from clsync.kernel.sandbox import trouble_with
 from tests.support.churn_run import Settings, run_seed
-from tests.support.daemon import Daemon
+from tests.support.daemon import Argument, Daemon
 from tests.support.recorder import Recorder
 from tests.system.world import ROOT, SYNCED, WATCHING, World, mounted
 
@@ -203,7 +203,7 @@ def test_a_scanner_may_list_and_nothing_else(closed: World) -> None:
     closed.write("file", "text")
     state = closed.top / "state"
     state.mkdir()
-    words = [sys.executable, "-c", _LISTS, closed.source, state]
+    words: list[Argument] = [sys.executable, "-c", _LISTS, closed.source, state]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout == "[b'file'] 4\n"
 
@@ -405,8 +405,9 @@ def test_what_hinders_the_start_is_told(closed: World) -> None:
 def test_the_background(closed: World) -> None:
     daemon = closed.daemon(SPLIT, "-b", "-Mcopy", "-z", closed.top / "pid")
     try:
-        assert daemon.start().process is not None
-        assert daemon.process.wait(20) == 0
+        process = daemon.start().process
+        assert process is not None
+        assert process.wait(20) == 0
         pid = int((closed.top / "pid").read_text())
         assert len(daemon.family()) >= 2
         os.kill(pid, signal.SIGTERM)

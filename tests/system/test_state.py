@@ -210,7 +210,7 @@ def test_other_rules_make_it_void(world: World, how: str) -> None:
         learn(world, daemon)
         world.wait_for_copy(daemon, "a/one")
         rules.write_text("+*.*\n")
-        daemon.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
+        os.kill(daemon.pid, signal.SIGHUP)
         daemon.wait_for_log("rules: read again")
         daemon.wait_until(lambda: is_complete(world), what="a complete state by the new rules")
         daemon.stop()
@@ -282,7 +282,7 @@ def test_events_that_were_lost_are_found_without_a_look_at_the_destination(mode:
             daemon.wait_for_log("what changed unseen was looked for: ")
             world.wait_for_equal(daemon, ignore=lambda path: path == b"d7/same")
             assert is_tampered(world, "d7/same")
-            daemon.process.send_signal(signal.SIGUSR2)  # type: ignore[union-attr]
+            os.kill(daemon.pid, signal.SIGUSR2)
             world.write("d7/last")
             world.wait_for_copy(daemon, "d7/last")
             daemon.wait_until(lambda: is_complete(world), what="a complete state")

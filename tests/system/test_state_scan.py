@@ -24,6 +24,7 @@ from clsync.state.scan import ScanFailed, Scanned, Source, here
 from clsync.state.store import Confirmed, Store
 from clsync.state.walker import Scope, Walker
 from tests.support import rulesets
+from tests.support.daemon import Argument
 from tests.support.trees import walk
 from tests.system.world import mounted
 
@@ -308,7 +309,7 @@ def test_a_directory_that_is_not_in_the_index_is_in_doubt(tree: Tree) -> None:
 def test_a_directory_that_cannot_be_read_is_in_doubt(tmp_path: Path) -> None:
     script = "from tests.system.test_state_scan import compare_unreadable; compare_unreadable()"
     drop = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    words = [*drop, sys.executable, "-c", script, tmp_path]
+    words: list[Argument] = [*drop, sys.executable, "-c", script, tmp_path]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 0, ended.stderr
 

@@ -179,7 +179,7 @@ def test_ends(world: World, held: Held, how: str) -> None:
         world.write("a", "text")
         held.wait_for(daemon, "begin a")
         world.write("a", "other text")
-        daemon.process.send_signal(signal.SIGQUIT)  # type: ignore[union-attr]
+        os.kill(daemon.pid, signal.SIGQUIT)
         held.let("a")
         assert daemon.wait() == Exit.OK
     assert held.journal.count("begin a") == held.journal.count("end a") >= 2

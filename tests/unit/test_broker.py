@@ -951,7 +951,7 @@ def test_a_question_is_ended(asked: Asked) -> None:
     comparing.begin(whole=True, rate=1)
     told(asked, Op.COMPARE_NEXT, 1, number=9)
     told(asked, Op.COMPARE_END, 1, number=10)
-    frames, ended = Frames(), {}
+    frames, ended = Frames(), dict[int, list[Any]]()
     while len(ended) < 2:
         while (frame := frames.next()) is None:
             frames.feed(asked.runs.recv(65536))
@@ -989,7 +989,7 @@ class _Steps:
 def test_a_comparison_goes_no_further_than_it_is_asked(tmp_path: Path) -> None:
     """Nothing piles up, and where the worker rests the comparison does."""
 
-    async def answered(parts: AsyncGenerator[Sequence[Any], None]) -> list[Sequence[Any]]:
+    async def answered(parts: AsyncGenerator[Sequence[Any], None]) -> list[tuple[Any, ...]]:
         told = [tuple(values) async for values in parts]
         for _ in range(20):
             await asyncio.sleep(0)  # whatever could go on now does

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -42,6 +42,20 @@ class Daemon:
 
     def status(self) -> Mapping[str, object]:
         return {"phase": "running", "path": os.fsdecode(b"\xff\n")}
+
+    async def wait(self, targets: Collection[str], until_synced: bool) -> Mapping[str, object]:
+        return {"failing": 0}
+
+    def pause(self, targets: Collection[str], paused: bool) -> None:
+        """Pause, if it handed over anything."""
+
+    def accept(self, targets: Collection[str]) -> None:
+        """Delete, if it held back anything."""
+
+    async def verify(
+        self, targets: Collection[str], content: bool, repair: bool, tell: Callable[[Mapping[str, object]], None]
+    ) -> Mapping[str, object]:
+        return {"differing": 0}
 
     async def dump(self, directory: bytes) -> None:
         await self.ready_to_dump.wait()
@@ -102,8 +116,11 @@ async def served(path: Path) -> AsyncIterator[Served]:
     listener.remove()
 
 
+Run = Callable[[Callable[[Served], Awaitable[None]]], None]
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[[Callable[[Served], Awaitable[None]]], None]]:
+def run(tmp_path: Path) -> Run:
     """Return what runs a test while a server serves."""
 
     def run(act: Callable[[Served], Awaitable[None]]) -> None:
@@ -115,10 +132,7 @@ def run(tmp_path: Path) -> Iterator[Callable[[Callable[[Served], Awaitable[None]
         asyncio.run(main())
         assert not (tmp_path / "s").exists()
 
-    return run  # type: ignore[return-value]
-
-
-Run = Callable[[Callable[[Served], Awaitable[None]]], None]
+    return run
 
 
 def test_dump(run: Run) -> None:

@@ -222,10 +222,10 @@ def test_a_directory_whose_group_changes_while_files_are_made_in_it(tmp_path: Pa
         directory.chmod(0o2755)
     for name in ("first", "second"):
         (source / name).write_text("text")
-    roots = [os.open(directory, FLAGS) for directory in (source, destination)]
+    source_root, destination_root = (os.open(directory, FLAGS) for directory in (source, destination))
     plain = Settings(Capabilities(), None, 0, False, False, False, frozenset(), exact_modes=True)
-    context = Context(*roots, os.fstat(roots[0]).st_dev, plain)
-    place = Place(Roots(context), b"", *roots)
+    context = Context(source_root, destination_root, os.fstat(source_root).st_dev, plain)
+    place = Place(Roots(context), b"", source_root, destination_root)
     old = os.umask(0)
     try:
         for name in ("first", "second"):

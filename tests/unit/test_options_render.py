@@ -12,6 +12,7 @@ import pytest
 
 from clsync.errors import Exit
 from clsync.options import render, roff
+from clsync.options.completion import bash, zsh
 from clsync.options.manual import EXIT_TEXTS, manual
 from clsync.options.migration import migration
 from clsync.options.reference import reference
@@ -82,7 +83,7 @@ def test_every_option_is_described_everywhere() -> None:
     for option in OPTIONS:
         assert roff.literal(f"--{option.name}") in page
         assert f"--{option.name}" in reference()
-        for make in (render.bash, render.zsh):
+        for make in (bash, zsh):
             assert f"--{option.name}" in make()
     assert all(name in reference() for name in LATER)
 
@@ -93,7 +94,10 @@ def test_the_way_from_clsync_0_4_names_what_is_different_or_missing() -> None:
     assert len(rows) == len(other) > 0
     for row, option in zip(rows, other, strict=True):
         assert f"--{option.name}=" in row
-        assert f"| `{written(option.default).decode()}` | `{written(option.old_default).decode()}` |" in row
+        new, old = written(option.default), written(option.old_default)
+        assert new is not None
+        assert old is not None
+        assert f"| `{new.decode()}` | `{old.decode()}` |" in row
     for name in (*LATER, *(option.name for option in RETIRED)):
         assert f"`--{name}`" in migration()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from clsync.errors import Exit, OperatorError
-from clsync.kernel.credentials import CAPABILITIES, Ids, mask
+from clsync.kernel.credentials import Ids, mask
 from clsync.options import load
+from clsync.options.table import CAPABILITIES
 from clsync.privilege.accounts import User
 from clsync.privilege.plan import (
     Become,

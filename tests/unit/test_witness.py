@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,8 @@ def test_a_worker_that_speaks_for_itself_is_not_heard(heard: Asked, listening: L
         pair = socket.socketpair()
         pipe = [open(end, "rb", buffering=0) for end in os.pipe()]
         with accepted, pair[0], pair[1], pipe[0], pipe[1], socket.socket() as other, listening.dup() as same:
-            for end in (own, accepted, *pair, *pipe, other, same):
+            ends: list[socket.socket | FileIO] = [own, accepted, *pair, *pipe, other, same]
+            for end in ends:
                 with pytest.raises(OSError):  # noqa: PT011 - whatever it is
                     heard.caller.call(Op.HEAR, descriptor=end.fileno())
     heard.root()  # and all goes on

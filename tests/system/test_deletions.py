@@ -81,6 +81,28 @@ def test_they_wait_where_there_is_no_room(world: World, mode: str, rules: bool) 
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("rules", [False, True], ids=["", "rules"])
+@pytest.mark.parametrize("names", [1, 3])
+def test_what_stands_in_the_way_gives_way(world: World, mode: str, rules: bool, names: int) -> None:
+    """Nothing else goes. An rsync that may not remove it can wait for ever, if the file has several names."""
+    fill(world)
+    options = ("-R", world.file("rules", "-f\\.bak$\n")) if rules else ()
+    way = world.write("way")
+    for number in range(1, names):
+        os.link(way, world.source / f"w{number}")
+    (world.destination / "way/deep").mkdir(parents=True)
+    (world.destination / "way/deep/file").write_text("in the way")
+    with world.daemon(f"-M{mode}", FEW, NO_STATE, *options) as daemon:
+        daemon.wait_for_log(HELD)
+        assert world.copied("way") == "way"
+        if names > 1:
+            assert os.path.samefile(world.destination / "way", world.destination / "w1")
+        assert spared(world)
+        os.kill(daemon.pid, signal.SIGRTMIN)
+        world.wait_for_equal(daemon)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("option", ["--accept-target", "--max-delete=none", "--max-delete=20", "--max-delete=50%"])
 def test_they_may_go(world: World, mode: str, option: str) -> None:
     """Of what is not known no percentage can be had: the usual limit counts."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -40,6 +40,8 @@ class Result(NamedTuple):
     stopped: bool = False
     stood_still: bool = False
     """It and what it started waited for each other, and were ended."""
+    said_it: bool = False
+    """It said what it was to be ended for."""
 
 
 class Runner:
@@ -71,9 +73,11 @@ class Runner:
         output: int | None = None,
         keep_messages: bool = True,
         sandbox: Sandbox | None = None,
+        until: bytes = b"",
     ) -> Result:
         """Run a program in the directory `cwd`; `records` go to its standard input, its standard output to `output`.
 
+        `until`: what it says on standard error when nothing is to be had from it any more: it is ended then.
         `sandbox`: what it can do; None: all that who runs it can do. Raises OSError where the program cannot be run at all.
         """
         self._stopped = self._timed_out = self._stood_still = False
@@ -81,7 +85,7 @@ class Runner:
         if self._stopped:  # while the records were written
             os.close(source)
             return Result(0, b"", stopped=True)
-        messages = _Messages() if keep_messages else None
+        messages = _Messages(until, self._end) if keep_messages else None
         try:
             child = spawn(
                 argv,
@@ -106,14 +110,16 @@ class Runner:
                 await self._wait(child)
                 if messages and child.returncode > 0:
                     await messages.late()
-            if self._stopped or self._timed_out or self._stood_still or child.returncode < 0:
+            cut = self._stopped or self._timed_out or self._stood_still or (messages is not None and messages.said_it)
+            if cut or child.returncode < 0:
                 await group_ended(child.pid)
         finally:
             self._child = None
         if self._far:
             self._patience = self._patience * 2 if self._stood_still else self._first_patience
         text = messages.text() if messages else b""
-        return Result(child.returncode, text, self._timed_out, self._stopped, self._stood_still)
+        said_it = messages is not None and messages.said_it
+        return Result(child.returncode, text, self._timed_out, self._stopped, self._stood_still, said_it)
 
     def stop(self) -> None:
         """End the program at work, and what it started: SIGTERM, then SIGKILL."""
@@ -225,12 +231,14 @@ class _Messages:
     Its end is not waited for: a kept ssh connection inherits it and holds it open for minutes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, until: bytes, end: Callable[[], None]) -> None:
+        """`end` is called when `until` is said, if that is anything."""
+        self._until, self._end, self.said_it = until, end, False
         self._outlet, self.inlet = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         # Only our end must not block: a child that writes a lot would otherwise see EAGAIN.
         os.set_blocking(self.inlet, True)
         self._head = b""
-        self._tail = b""
+        self._tail = self._recent = b""
         self._came = asyncio.Event()
         """Something was said, or nothing will be any more."""
 
@@ -274,10 +282,18 @@ class _Messages:
             if not data:
                 asyncio.get_running_loop().remove_reader(self._outlet)
                 return
+            self._listen(data)
             if len(self._head) < half:
                 room = half - len(self._head)
                 self._head, data = self._head + data[:room], data[room:]
             self._tail = (self._tail + data)[-half:]
+
+    def _listen(self, data: bytes) -> None:
+        if self._until and not self.said_it:
+            self._recent = self._recent[-len(self._until) :] + data
+            if self._until in self._recent:
+                self.said_it = True
+                self._end()
 
 
 async def _spooled(records: Iterable[bytes]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from clsync.core import batch as flag
 from clsync.core.lists import TOO_LONG, too_long_part, unescape
@@ -31,7 +31,8 @@ _SUMMARY = re.compile(
     rb"^Deletions stopped due to --max-delete "
 )
 _SPARED = re.compile(rb"^Deletions stopped due to --max-delete limit \((\d+) skipped\)$", re.MULTILINE)
-_IN_THE_WAY = b"could not make way for "
+IN_THE_WAY: Final = b"could not make way for "
+"""What is said where a directory with content stands in the way, and has to stay."""
 _NOT_VERIFIED = re.compile(rb"^ERROR: (.+) failed verification -- update discarded\.")
 _READ = ("[sender] read errors mapping ", "read errors mapping ")
 _TOO_SHORT = "No data available (61)"
@@ -71,7 +72,7 @@ def blame(messages: bytes, entries: Mapping[bytes, int], prefixes: Iterable[byte
             failed[too_long_part(name)] = TOO_LONG
         elif name is not None and entry is not None and _UNREADABLE.search(line):
             failed[name] = reason(line)  # the same: everything else below a recursive entry went well
-        elif name is not None and entry is not None and line.startswith(_IN_THE_WAY):
+        elif name is not None and entry is not None and line.startswith(IN_THE_WAY):
             failed.setdefault(name, reason(line))
         elif entry is None:
             complete = False
@@ -86,11 +87,6 @@ def blame(messages: bytes, entries: Mapping[bytes, int], prefixes: Iterable[byte
 def spared(messages: bytes) -> int:
     """Return how many deletions `--max-delete` has held back: files, and directories that were empty."""
     return sum(int(count) for count in _SPARED.findall(messages))
-
-
-def in_the_way(why: str) -> bool:
-    """Tell whether a path failed because a directory with content stands there at the destination."""
-    return why.startswith(_IN_THE_WAY.decode())
 
 
 def half_read(why: str) -> bool:

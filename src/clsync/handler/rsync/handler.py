@@ -120,7 +120,7 @@ class RsyncHandler:
             run = BatchRun(self._program, batch, rules, spares=True)
             outcome = await run.outcome()
             # What is to be deleted may be what there is no room for; it is counted before any of it goes.
-            count = await BatchRun(self._program, batch, rules).doomed() if run.full else run.spared
+            count = await BatchRun(self._program, batch, rules).doomed() if run.full or run.uncounted else run.spared
             if (outcome.verdict is Verdict.UNWELL and not run.full) or not count:
                 return outcome
             if count > batch.most_deletions:

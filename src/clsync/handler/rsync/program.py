@@ -124,9 +124,11 @@ class Program:
         batch: Batch,
         records: Iterable[bytes] | None,
         output: int | None = None,
+        until: bytes = b"",
     ) -> Result:
         """Run the program with `arguments` for `%RSYNC-ARGS%`; `records` on its standard input.
 
+        `until`: see `Runner.run`.
         Raises OSError where the program cannot be run.
         """
         if self.stopping:
@@ -155,7 +157,9 @@ class Program:
         try:
             out = output if nowhere is None else nowhere
             sandbox = self._sandboxed(arguments)
-            return await self._runner.run(argv, cwd=batch.root, env=env, records=records, output=out, sandbox=sandbox)
+            return await self._runner.run(
+                argv, cwd=batch.root, env=env, records=records, output=out, sandbox=sandbox, until=until
+            )
         finally:
             if nowhere is not None:
                 os.close(nowhere)
@@ -174,7 +178,8 @@ class Program:
 
     def done(self, result: Result) -> bool:
         """Tell whether a run went well."""
-        return result.code in self._codes_done and not (result.stopped or result.timed_out or result.stood_still)
+        cut = result.stopped or result.timed_out or result.stood_still or result.said_it
+        return result.code in self._codes_done and not cut
 
 
 def unwell(result: Result, target: Target) -> Outcome:

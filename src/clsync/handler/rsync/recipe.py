@@ -9,7 +9,6 @@ ARGUMENTS_MACRO = b"%RSYNC-ARGS%"
 LIST = (b"--files-from=-", b"--from0")
 MERGE = b"--filter=merge "
 """What precedes the name of a file of rules."""
-_MAKES_WAY = (b"--delete", b"--force")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +21,8 @@ class Recipe:
     """A directory in a list stands for itself alone, even if it has come to be one after it was listed."""
     spares: bool = False
     """Nothing is deleted; what would have been is counted (`blame.spared`)."""
+    deletes: bool = True
+    """What is not at the source goes."""
     makes_way: bool = True
     """A directory with content gives way to what is none, or to nothing, at the source."""
     acls: bool = False
@@ -86,7 +87,9 @@ class Recipe:
             *([b"-" + letters] if letters else []),
             b"--modify-window=%d" % self.modify_window,
             b"--numeric-ids",
-            *(_MAKES_WAY if self.makes_way else ()),  # each of them does it
+            # Each of them lets a directory with content give way.
+            *([b"--delete"] if self.makes_way and self.deletes else []),
+            *([b"--force"] if self.makes_way else []),
             *([b"--max-delete=0"] if self.spares else []),
             *self.lacking,
             *([b"--bwlimit=%d" % self.rate] if self.rate else []),

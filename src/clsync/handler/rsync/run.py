@@ -19,7 +19,7 @@ from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.paths import ancestors, join, parent
 from clsync.handler.base import PathRules, may_go
 from clsync.handler.rsync import permitted
-from clsync.handler.rsync.blame import Blame, blame, first_line, half_read, in_the_way, spared
+from clsync.handler.rsync.blame import IN_THE_WAY, Blame, blame, first_line, half_read, spared
 from clsync.handler.rsync.clearing import clear
 from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.rsync.recipe import MERGE
@@ -80,6 +80,8 @@ class BatchRun:
         self.spared = 0
         self.full = False
         """The target has no room."""
+        self.uncounted = False
+        """What stays there was not counted."""
         self._spares, self._clears = spares, clears
         self._program, self._batch, self._rules = program, batch, rules
         self._recipe = program.recipe if rules is None else program.recipe.bounded()
@@ -372,10 +374,18 @@ class BatchRun:
                 continue
             if self._program.stopping:
                 return Outcome(Verdict.UNWELL, message="stopped")
-            result = await self._program.run(*self._command(part, force))
+            until = IN_THE_WAY if self._recipe.spares else b""
+            result = await self._program.run(*self._command(part, force), until=until)
+            if result.said_it and not result.stopped:
+                # rsync may never end where it lacks one of several names (3.5.0); without --delete --force is enough.
+                self._recipe = replace(self._recipe, spares=False, deletes=False)
+                self.uncounted = True
+                self._note_litter(part)
+                pending.append(part)
+                continue
             cut = result.code not in _CODES_WHOLE and not self._program.done(result)
             if cut or result.stopped or result.stood_still:
-                self._program.littered.update(parent(p) for p, f in part.items() if not f & flag.RECURSIVE)
+                self._note_litter(part)
             if self._spares:
                 self.spared = max(self.spared, spared(result.messages))
             if self._program.done(result) or (self._spares and result.code == _CODE_SPARED):
@@ -401,6 +411,10 @@ class BatchRun:
                 return self._unwell(result)
             pending += again
         return None
+
+    def _note_litter(self, entries: Entries) -> None:
+        """Note where a run that was cut off may have left temporary files."""
+        self._program.littered.update(parent(p) for p, f in entries.items() if not f & flag.RECURSIVE)
 
     def _unwell(self, result: Result) -> Outcome:
         self.full = _is_full(result)
@@ -580,9 +594,7 @@ class BatchRun:
             return [rest] if len(rest) < len(part) else None
         if found.complete:
             for path, why in found.failed.items():
-                if self._spares and in_the_way(why):
-                    self._again.add(path)  # alone it may replace what stands there
-                elif half_read(why) and self._has_changed(path):
+                if half_read(why) and self._has_changed(path):
                     self._again.add(path)
                 else:
                     self._failed[path] = why

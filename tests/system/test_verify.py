@@ -9,16 +9,17 @@ import random
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from clsync.errors import Exit
+from clsync.kernel.sandbox import trouble_with
 from tests.support.daemon import Daemon
 from tests.support.remotes import Remote, RsyncHost, SshHost, missing
 from tests.support.trees import snapshot
-from tests.system.test_splitting import workers_of
+from tests.system.test_splitting import status_of, workers_of
 from tests.system.world import MODES, QUICK, ROOT, SYNCED, Ended, World, states
 
 NO_STATE = "--state-dir=none"
@@ -320,6 +321,26 @@ def test_what_is_on_its_way_is_no_difference(world: World, mode: str) -> None:
             daemon.wait_for_log("scrub: content differs (content)")
         world.wait_for_equal(daemon)
         assert daemon.output.count("scrub: ") == 1, daemon.output
+
+
+@ROOT
+@pytest.mark.skipif(any(map(trouble_with, ("landlock", "seccomp"))), reason="needs Landlock and filters")
+def test_what_compares_can_do_nothing_else(world: World) -> None:
+    """It has the right to read closed directories, and no other."""
+    plant(world)
+    with running(world, "-Mcopy", "--scrub-rate=1") as daemon:
+        found: list[dict[str, str]] = []
+
+        def seen() -> bool:
+            for pid in daemon.descendants():
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    if b"clsync.handler.compare.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        found[:] = [status_of(Path(f"/proc/{pid}"))]
+            return bool(found) and found[0]["Seccomp"] == "2"
+
+        daemon.wait_until(seen, what="a process that compares, in its sandbox")
+        assert found[0]["NoNewPrivs"] == "1"
+        assert int(found[0]["CapEff"], 16) == 1 << 2, "CAP_DAC_READ_SEARCH alone"
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -50,7 +50,8 @@ def test_system_calls_are_counted() -> None:
     assert told["worker, `--seccomp-filter`"] == [len(set(ALLOWED)), len(CONDITIONS)]
     assert told["rsync, to a local directory"] == [local]
     assert told["rsync, elsewhere; ssh"] == [local - 1]
-    assert told["processes of mode copy, the one that deletes for another user"] == [
+    assert told["scanners of the state, processes that compare"] == [len(NEVER | {"socket"})]
+    assert told["processes of mode copy, those that delete or rename for another user"] == [
         len(NEVER - profiles.NEEDED_BY_COPIES | {"socket"})
     ]
     assert not NEVER & {*ALLOWED, *CONDITIONS}

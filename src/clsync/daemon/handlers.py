@@ -29,7 +29,7 @@ from clsync.kernel.capabilities import Capabilities, probe_for_programs
 from clsync.kernel.priority import Priority, trouble_with
 from clsync.options import MODULE_MODES
 from clsync.options.expansion import expand, macros
-from clsync.privilege.profiles import copy_sandbox
+from clsync.privilege.profiles import compare_sandbox, copy_sandbox
 
 _RECURSIVE_ARGUMENTS: dict[str, tuple[bytes, ...]] = {"shell": (b"initialsync", b"%label%", b"%INCLUDE-LIST%")}
 """Of runs that take a whole directory, where these are not those of the others."""
@@ -216,6 +216,7 @@ def _comparison_settings(made: Plan, local: bytes) -> CopySettings:
         xattrs=s.xattrs > 0,
         compares=False,
         groups=frozenset(),
+        sandbox=compare_sandbox(xattrs=s.xattrs > 0),
     )
 
 

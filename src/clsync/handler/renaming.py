@@ -18,6 +18,7 @@ from clsync.kernel import roles
 from clsync.kernel.files import DIRECTORY_FLAGS, open_beneath, open_straight
 from clsync.kernel.process import spawn
 from clsync.kernel.rename import exchange, rename_free
+from clsync.kernel.sandbox import Sandbox
 
 MADE: Final = b"m"
 DONE: Final = b"d"
@@ -25,15 +26,18 @@ DONE: Final = b"d"
 _PRIVATE: Final = 0o700
 
 
-def rename_local(destination: bytes, steps: Sequence[Step]) -> Renamed:
-    """Carry out steps below a directory, as the user who runs handlers, until one of them cannot be done."""
+def rename_local(destination: bytes, steps: Sequence[Step], sandbox: Sandbox | None = None) -> Renamed:
+    """Carry out steps below a directory, as the user who runs handlers, until one of them cannot be done.
+
+    `sandbox`: what a process that does it can do besides.
+    """
     try:
         with roles.as_programs():
             root = open_straight(destination, DIRECTORY_FLAGS)
     except OSError:
         return Renamed(0)
     try:
-        made = _by_others(root, steps) if roles.programs_are_others() else list(carried_out(root, steps))
+        made = _by_others(root, steps, sandbox) if roles.programs_are_others() else list(carried_out(root, steps))
     except OSError:
         return Renamed(0)  # no process can be started
     finally:
@@ -52,11 +56,11 @@ def carried_out(root: int, steps: Iterable[Step]) -> Iterator[bool]:
         yield made
 
 
-def _by_others(root: int, steps: Sequence[Step]) -> list[bool]:
+def _by_others(root: int, steps: Sequence[Step], sandbox: Sandbox | None) -> list[bool]:
     """Have it done by a process (see `handler.renamer`). Raises OSError where none can be started."""
     argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.handler.renamer"]
     with spawn(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        answer, _ = child.communicate(pickle.dumps(list(steps)))
+        answer, _ = child.communicate(pickle.dumps((list(steps), sandbox)))
     return [byte == MADE[0] for byte in answer]
 
 

@@ -98,11 +98,20 @@ def copy_sandbox() -> Sandbox | None:
 
 def scan_sandbox() -> Sandbox | None:
     """Return what a process that lists the watched tree can do, besides that; None where there are no sandboxes."""
+    return _looking((), _LISTING)
+
+
+def compare_sandbox(*, xattrs: bool) -> Sandbox | None:
+    """Return what a process that compares two trees can do, besides reading them; None where there are no sandboxes."""
+    return _looking(_BASICS, _LISTING | (KEPT_FOR_NAMES if xattrs else 0))
+
+
+def _looking(allowed: tuple[Allowed, ...], capabilities: int) -> Sandbox | None:
     if not sandbox.usable():
         return None
     layers = sandbox.usable() - {"mounts"} | {"capabilities"}
     calls = _filter(layers, network=False, without=frozenset())
-    return Sandbox(layers, (), (), None, network=False, capabilities=_LISTING, filter=calls)
+    return Sandbox(layers, allowed, (), None, network=False, capabilities=capabilities, filter=calls)
 
 
 def _filter(layers: frozenset[str], *, network: bool, without: frozenset[str]) -> bytes:

@@ -19,6 +19,8 @@ from clsync.core.verification import Difference
 from clsync.handler.compare.tree import Comparing, Trees
 from clsync.handler.copy.settings import Settings
 from clsync.handler.copy.trouble import Refused
+from clsync.kernel.landlock import READ, Allowed
+from clsync.kernel.sandbox import stay_within
 
 _TICK: Final = 0.2
 """Seconds between two looks whether to go on."""
@@ -104,6 +106,10 @@ def _compare(wish: Wish) -> None:
     """Do what is wished. Raises OSError, Refused, _Orphaned."""
     source = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     destination = os.open(wish.destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if wish.settings.sandbox is not None:
+        stay_within(
+            wish.settings.sandbox, [Allowed(b"/proc/self/fd/%d" % tree, READ) for tree in (source, destination)]
+        )
     pace = _Pace(wish.rate)
     comparing = Comparing(Trees(source, destination, wish.settings, wish.content), _tell, pace.spend)
     if wish.paths is None:

@@ -113,7 +113,7 @@ class CopyHandler:
         """Rename at the destination (see `handler.base.Renames`)."""
         if self._destination_check():
             return Renamed(0)
-        return await asyncio.to_thread(rename_local, self._destination, steps)
+        return await asyncio.to_thread(rename_local, self._destination, steps, self._sandbox)
 
     def stop(self) -> None:
         """End the batch at work soon."""

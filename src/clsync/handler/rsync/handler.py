@@ -103,8 +103,12 @@ class RsyncHandler:
         if not self._plain or self._program.stopping or self._destination_check():
             return Renamed(0)
         if not target.remote:
-            return await asyncio.to_thread(rename_local, target.text, steps) if target.text else Renamed(0)
+            return await self._rename_here(steps)
         return await self._program.rename(steps) if target.ssh else Renamed(0)
+
+    async def _rename_here(self, steps: Sequence[Step]) -> Renamed:
+        where = self._program.target.text
+        return await asyncio.to_thread(rename_local, where, steps, self._program.sandbox) if where else Renamed(0)
 
     def stop(self) -> None:
         """End the run at work."""

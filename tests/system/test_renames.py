@@ -58,7 +58,8 @@ def held_up(world: World, daemon: Daemon) -> Iterator[None]:
     daemon.wait_until(socket.exists, what="the socket")
     with connected(bytes(socket), timeout=20) as client:
         client.pause([], True)
-        yield
+        with daemon.held():
+            yield
         for _ in range(2):
             daemon.wait_until(lambda: asleep(daemon), what="a rest")
             time.sleep(0.03)  # it rests for 10 ms before it reads the next events

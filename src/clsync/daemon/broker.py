@@ -34,7 +34,7 @@ from clsync.daemon.prepare import DirectPreparation, Prepared, recording
 from clsync.daemon.renames import demanded, visible
 from clsync.daemon.witness import Witness
 from clsync.errors import OperatorError
-from clsync.handler.base import Handler, Renamed, Renames
+from clsync.handler.base import AsksHost, Handler, HostNews, Renamed, Renames
 from clsync.handler.compare.base import Question
 from clsync.kernel import places
 from clsync.kernel.credentials import Ids
@@ -803,6 +803,18 @@ class Broker:
 
         return Later(renamed(), alone=False)
 
+    def _handler_host(self, number: int, flush: bool) -> Later:
+        """Ask the host of a target, also while a batch is at work."""
+        handler = _known(self._hired, number).handler
+        if handler is None:
+            raise Refused("to ask by a handler that there is not")
+
+        async def told() -> AsyncGenerator[Sequence[Any], None]:
+            news = await handler.ask_host(flush=flush) if isinstance(handler, AsksHost) else HostNews(None)
+            yield Last((news.boot, news.flushed))
+
+        return Later(told(), alone=False)
+
     def _resting(self, number: int) -> tuple[_Hired, Handler]:
         hired: _Hired = _known(self._hired, number)
         if hired.at_work or hired.handler is None:
@@ -1027,6 +1039,7 @@ class Broker:
         Op.HANDLER_SYNC: _handler_sync,
         Op.HANDLER_STEPS: _handler_steps,
         Op.HANDLER_RENAME: _handler_rename,
+        Op.HANDLER_HOST: _handler_host,
         Op.HANDLER_STOP: _handler_stop,
         Op.HANDLER_CLOSE: _handler_close,
         Op.HOOK_RUN: _hook_run,

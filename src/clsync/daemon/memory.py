@@ -20,6 +20,7 @@ from clsync.core.listing import YOUNG_NS, Records, as_young, is_directory, recor
 from clsync.core.paths import ancestors, leads_out, parent, shown
 from clsync.core.rules import Rules
 from clsync.daemon.holding import Handed, TargetMemory, Unknown, holds_top
+from clsync.daemon.hosts import Host
 from clsync.daemon.log import Log
 from clsync.daemon.resolve import bits_of
 from clsync.daemon.root import Directory
@@ -30,7 +31,7 @@ from clsync.kernel.ops import Looks
 from clsync.state import scan
 from clsync.state.mark import Held, distrust
 from clsync.state.room import Place
-from clsync.state.store import Confirmed, Store
+from clsync.state.store import Confirmed, Dirty, Store
 from clsync.state.walker import Scope
 
 _WIDE: Final = NAME | DOUBT
@@ -75,7 +76,7 @@ class Memory:
 
     def __init__(self, root: Directory, place: Place, access: StateAccess, one_file_system: int, log: Log) -> None:
         """`one_file_system`: see `state.walker.Scope`."""
-        self.root, self._place, self._level, self._log = root, place, one_file_system, log
+        self.root, self._place, self._level, self.log = root, place, one_file_system, log
         self.access = access
         """For what may take rights, or time."""
         self._room = asyncio.Semaphore(scan.MOST)
@@ -89,14 +90,16 @@ class Memory:
         self._recordings: dict[bytes, asyncio.Task[None]] = {}
         self._something, self._hurry = asyncio.Event(), asyncio.Event()
         self._at_work: list[asyncio.Task[None]] = []
-        self._turn, self._one_record = asyncio.Lock(), asyncio.Lock()
+        self.turn, self._one_record = asyncio.Lock(), asyncio.Lock()
 
-    def attach(self, source: Source, lose_window: Callable[[], None], *, watched: bool) -> None:
+    def attach(
+        self, source: Source, lose_window: Callable[[], None], *, watched: bool, wake: Callable[[], None]
+    ) -> None:
         """Be told where changes come from; `lose_window` is called where they cannot be looked at.
 
-        `watched`: they are named as they come.
+        `watched`: they are named as they come. `wake` is called when there is more to hand over.
         """
-        self._source, self._lose_window, self._watched = source, lose_window, watched
+        self._source, self._lose_window, self._watched, self.wake = source, lose_window, watched, wake
         self.targets = [TargetMemory(self, target, number) for number, target in enumerate(source.targets)]
 
     # -- opening and closing -----------------------------------------------------------------------------------
@@ -117,8 +120,9 @@ class Memory:
         again = self._store is not None
         await self.close()
         self._identity, self._scope = identity, Scope(rules, self._level)
-        for target, (key, _) in zip(self.targets, keys, strict=True):
+        for target, (key, local) in zip(self.targets, keys, strict=True):
             target.key = key
+            target.host = Host(self, target, self.log) if local is None else None
         self.access.follow([local for _, local in keys])
         empty = [target.key for target in self.targets if await self.access.is_empty(target.number)]
         try:
@@ -126,7 +130,7 @@ class Memory:
         except OperatorError as error:
             if self._place.asked and not again:
                 raise
-            self._log.warning(f"{error.message}: this run keeps no state")
+            self.log.warning(f"{error.message}: this run keeps no state")
             await self.access.apart(self._distrust)
             return
         self.complete = any(not holds_top(rows) for rows in [await target.rows() for target in self.targets])
@@ -141,9 +145,9 @@ class Memory:
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from None
         if store.found:
-            self._log.warning(f"{where} is set aside: {store.found}; everything is compared")
+            self.log.warning(f"{where} is set aside: {store.found}; everything is compared")
         hint = "the next start compares everything"
-        store.on_lost = lambda why: self._log.error(f"{where} is no longer kept: {why}", hint)
+        store.on_lost = lambda why: self.log.error(f"{where} is no longer kept: {why}", hint)
         for key in empty:
             store.hand_over(key, {b"": DOUBT}, time.time(), deep=(b"",))
         if any(leads_out(row.path) for key in keys for row in store.dirty(key)):
@@ -220,7 +224,7 @@ class Memory:
             await self.access.apart(store.give_up, str(error))
             raise Unknown from None
         except OSError as error:
-            self._log.warning(f"the source cannot be compared with the state: {error}")
+            self.log.warning(f"the source cannot be compared with the state: {error}")
             raise Unknown from None
 
     async def unlike(self, paths: Collection[bytes]) -> set[bytes]:
@@ -439,7 +443,7 @@ class Memory:
 
     async def _confirm(self, *, patient: bool) -> None:
         """Confirm what has landed, by all that the monitor has said since; `patient`: when the time is good."""
-        async with self._turn:
+        async with self.turn:
             store, collector = self.kept, self._source.collector
             if store is None:
                 self._landed.clear()
@@ -468,6 +472,26 @@ class Memory:
                 self._recordings.pop(top).result()
             self.complete = self.complete or b"" in finished
             await self.access.apart(self._write, store, works, before_ns)
+
+    async def lose(self, target: TargetMemory, find: Callable[[Store], list[Dirty]]) -> int:
+        """Let be handed over again what a target may have lost: what `find` returns, and what is not confirmed yet.
+
+        Return how many paths that are.
+        """
+        async with self.turn:
+            store = self.kept
+            if store is None:
+                return 0
+            lost = await self.access.apart(find, store)
+            for row in lost:
+                target.target.dirty.add(((row.path, row.bits),), row.since)
+            again = dict[bytes, int]()
+            for handed in [handed for one, handed in self._landed if one is target]:
+                handed.forget()
+                again |= handed.changes
+                target.target.dirty.add(handed.changes.items(), handed.since)
+        self.wake()
+        return len({*again, *(row.path for row in lost)})
 
     async def _doubt_unseen(self) -> None:
         """Confirm what has landed where nothing was watched meanwhile: what has changed since may be there as it was."""
@@ -552,9 +576,19 @@ class Memory:
         if store is None or not store.awaiting_flush():
             return
         number = await self.access.apart(store.begin_flush)
-        for target in self.targets if await self.access.flush(SOURCE) else ():
-            if await self.access.flush(target.number):
-                await self.access.apart(store.flushed, target.key, number)
+        if await self.access.flush(SOURCE):
+            waiting = [target for target in self.targets if store.awaiting_flush(target.key)]
+            async with asyncio.TaskGroup() as side_by_side:  # none waits for another
+                for target in waiting:
+                    side_by_side.create_task(self._flush_target(store, target, number))
+
+    async def _flush_target(self, store: Store, target: TargetMemory, number: int) -> None:
+        if target.host is not None:
+            number = await target.host.flushed(number)
+        elif not await self.access.flush(target.number):
+            return
+        if number:
+            await self.access.apart(store.flushed, target.key, number)
 
 
 def looked_for(looks: Looks, paths: Iterable[bytes]) -> Iterator[tuple[bytes, Look]]:

@@ -28,7 +28,7 @@ from clsync.daemon.parts import Parts
 from clsync.daemon.plan import Plan, for_each_destination
 from clsync.daemon.prepare import Prepared, Reload, with_what_stays
 from clsync.daemon.remotecompare import RemoteComparison
-from clsync.handler.base import Handler, PathRules, Renamed
+from clsync.handler.base import Handler, HostNews, PathRules, Renamed
 from clsync.handler.compare.base import Comparison, ComparisonFailed
 from clsync.handler.rsync import Target
 from clsync.kernel import places
@@ -448,6 +448,16 @@ class RemoteHandler:
             await self._calls.drained()
         done, made, left = await self._calls.call(Op.HANDLER_RENAME, self._number, self._digest())
         return Renamed(done, frozenset(made), tuple(left))
+
+    async def ask_host(self, *, flush: bool) -> HostNews:
+        """Have the host of the target asked (see `handler.base.AsksHost`)."""
+        if not self._opened:
+            return HostNews(b"")
+        try:
+            boot, flushed = await self._calls.call(Op.HANDLER_HOST, self._number, flush)
+        except OSError:
+            return HostNews(b"")
+        return HostNews(boot, flushed)
 
     def _digest(self) -> bytes:
         assert self.rules is None or isinstance(self.rules, Rules)

@@ -34,6 +34,8 @@ class WarmStart:
         self.compared = asyncio.Event()
         """Set when all that differs is known."""
         self._task: asyncio.Task[None] | None = None
+        self._asked: asyncio.Future[list[None]] | None = None
+        """What hosts say of a loss of power."""
         self._deliveries: list[Delivery] = []
 
     async def begin(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -51,6 +53,7 @@ class WarmStart:
             else:
                 # What has changed since an earlier start may look as it did then: there it may not have arrived.
                 delivery.compared_since = min((row.since for row in rows if not row.path), default=time.time())
+        self._asked = asyncio.ensure_future(asyncio.gather(*(target.begin() for target in self._memory.targets)))
         if warm:
             self._deliveries = warm
             self._task = asyncio.get_running_loop().create_task(self._run(warm, list(deliveries)))
@@ -65,9 +68,10 @@ class WarmStart:
 
     async def stop(self) -> None:
         """End it; those that have not been given everything have to be compared as a whole."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in (self._task, self._asked):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         for delivery in self._deliveries:
             delivery.warm = False
         self.compared.set()
@@ -99,6 +103,8 @@ class WarmStart:
             for delivery in everybody:
                 delivery.inferred.update(path for path, _ in names)
                 delivery.target.dirty.add(names, began)
+        if self._asked is not None:
+            await self._asked
         self.compared.set()
         self._wake()
         await asyncio.gather(*(self._given(delivery) for delivery in warm if delivery.warm))

@@ -45,7 +45,7 @@ def memory(top: Path, targets: int) -> Memory:
     source.targets += [Target(log, str(number)) for number in range(targets)]
     access = DirectStateAccess(directory.path, bytes(top / "state") + b"/" + FILE)
     made = Memory(directory, Place(bytes(top / "state"), asked=True, boot=boot_id()), access, 0, log)
-    made.attach(source, lambda: None, watched=True)
+    made.attach(source, lambda: None, watched=True, wake=lambda: None)
     return made
 
 

@@ -34,7 +34,7 @@ FAR_PATIENCE = 60.0
 Seen with 3.5.0: -H while the other end cannot write. rsync's own --timeout does not end it.
 """
 _CODE_SSH = 255
-_ANSWER_PATIENCE = 10.0
+_ANSWER_PATIENCE = 20.0
 _FLUSH_PATIENCE = 300.0
 """Seconds that a host may take to say which boot it is in, and to flush a file system."""
 _HINTS = {

@@ -16,6 +16,7 @@ from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.listing import Signature, pack_part, packed, unpacked
 from clsync.errors import Exit, OperatorError
 from clsync.kernel.durable import boot_id, flush_file_system
+from clsync.state import schema
 from clsync.state.place import default_directory, directory_of
 from clsync.state.store import Confirmed, Dirty, Store
 from tests.system.world import mounted
@@ -171,6 +172,18 @@ def test_who_cannot_be_asked_may_have_lost_everything_that_was_not_flushed(store
     store.confirm(A, Confirmed({b"g": FILE}))
     assert paths(store.doubt(A)).keys() == {b"g"}
     assert store.doubt(A) == []
+
+
+def test_the_log_is_short_again_after_much_was_written(store: Store, place: Path) -> None:
+    log = place / "state.db-wal"
+    for number in range(3):
+        noise = random.Random(number).randbytes(schema._LOG_LEFT)
+        store.confirm(A, Confirmed({}, {b"d%d" % number: [(b"d%d" % number, [(b"", noise)])]}))
+    assert log.stat().st_size > schema._LOG_LEFT
+    store._changes = -schema._LOG_LEFT  # much was written
+    store.shorten_log()
+    store.hand_over(A, {b"f": CONTENT}, 0)
+    assert log.stat().st_size <= schema._LOG_LEFT
 
 
 def test_a_tree_that_is_being_recorded_is_in_doubt(store: Store, place: Path) -> None:

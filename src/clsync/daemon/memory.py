@@ -14,10 +14,10 @@ from typing import Final, NamedTuple
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
 from clsync.core.classify import CHANGE_SHIFT, Stat
 from clsync.core.listing import YOUNG_NS, Records, as_young, is_directory, record_of, signature_of
-from clsync.core.paths import ancestors, leads_out, parent, shown
+from clsync.core.paths import ancestors, is_below, leads_out, parent, shown
 from clsync.core.rules import Rules
 from clsync.daemon.holding import Handed, TargetMemory, Unknown, holds_top
 from clsync.daemon.hosts import Host
@@ -35,6 +35,8 @@ from clsync.state.store import Confirmed, Dirty, Store
 from clsync.state.walker import Scope
 
 _WIDE: Final = NAME | DOUBT
+_TREE: Final = DOUBT | OF_DIRECTORY
+"""Change bits of what is handed over with everything below."""
 _AGE: Final = 0.05
 """Seconds after which what has landed is confirmed: no change of before carries the time of one since."""
 _GATHER: Final = 1.0
@@ -88,6 +90,8 @@ class Memory:
         """The index knows the whole tree."""
         self._landed: list[tuple[TargetMemory, Handed]] = []
         self._recordings: dict[bytes, asyncio.Task[None]] = {}
+        self._standing = set[bytes]()
+        """Directories that were recorded for one of several targets, and have not changed as a whole since."""
         self._something, self._hurry = asyncio.Event(), asyncio.Event()
         self._at_work: list[asyncio.Task[None]] = []
         self.turn, self._one_record = asyncio.Lock(), asyncio.Lock()
@@ -100,6 +104,7 @@ class Memory:
         `watched`: they are named as they come. `wake` is called when there is more to hand over.
         """
         self._source, self._lose_window, self._watched, self.wake = source, lose_window, watched, wake
+        source.named = self._named
         self.targets = [TargetMemory(self, target, number) for number, target in enumerate(source.targets)]
 
     # -- opening and closing -----------------------------------------------------------------------------------
@@ -188,6 +193,7 @@ class Memory:
             self._recordings.clear()
             store, self._store = self._store, None  # whoever waits begins no other one
         self._landed.clear()
+        self._standing.clear()
         self.complete = False
         if store is not None:
             await self.access.apart(store.close)
@@ -298,11 +304,11 @@ class Memory:
             if not await self._record_top(store, since, batch.initial):
                 # What the handler finds may not be in the index, which was made before: it is to be confirmed by its name.
                 handed.repeated = {path: bits for path, bits in taken.items() if path}
-        elif len(self.targets) == 1:
+        else:
             for top in [p for p, f in batch.entries.items() if f & flag.RECURSIVE and p not in handed.trees]:
                 handed.recorded.append(top)
-                async with self._one_record:
-                    await self._begin_record(store, top, since)
+                if not await self._record_below(store, top, since):
+                    handed.repeated |= {path: bits for path, bits in taken.items() if is_below(path, top)}
         target.flying.append(handed)
         return handed
 
@@ -316,6 +322,22 @@ class Memory:
         if self._source.collector.monitor is None:
             await self.recorded()  # what changes later shows (see `_doubt_unseen`)
         return True
+
+    async def _record_below(self, store: Store, top: bytes, since: float) -> bool:
+        """Record a directory, unless another target has let it be recorded as it is; tell whether that begins now."""
+        async with self._one_record:
+            if top in self._standing:
+                return False
+            await self._begin_record(store, top, since)
+            if len(self.targets) > 1:
+                self._standing.add(top)
+        return True
+
+    def _named(self, paths: Collection[bytes], bits: int) -> None:
+        """Be told what is dirty at all targets from now on."""
+        if bits & _WIDE:
+            for top in [top for top in self._standing if not {top, b"", *ancestors(top)}.isdisjoint(paths)]:
+                self._standing.discard(top)
 
     def _noted(
         self,
@@ -405,7 +427,8 @@ class Memory:
             handed.seen.pop(path, None)
             handed.again[path] = handed.changes.get(path, 0) | ATTRIB | NAME
         handed.again |= handed.repeated
-        target.target.dirty.add(((path, ATTRIB) for path in handed.repeated), handed.since)
+        again = ((path, bits if bits & _TREE else ATTRIB) for path, bits in handed.repeated.items())
+        target.target.dirty.add(again, handed.since)
         handed.landed = time.monotonic()
         self._landed.append((target, handed))
         self._something.set()

@@ -54,6 +54,7 @@ class Host:
         """Be told how a batch went, before anything of it is confirmed."""
         if outcome.verdict is not Verdict.UNWELL:
             if not (self._known or self._mute) and time.monotonic() - self._asked_at > _ASK_EVERY:
+                self._asked_at = time.monotonic()
                 news = await self._ask(flush=False)
                 if news.boot:
                     await self._note_boot(news.boot)
@@ -82,7 +83,6 @@ class Host:
 
     async def _ask(self, *, flush: bool) -> HostNews:
         handler = self._target.handler()
-        self._asked_at = time.monotonic()
         news = await handler.ask_host(flush=flush) if isinstance(handler, AsksHost) else HostNews(None)
         if news.boot is None and not self._mute:
             self._log.debug(1, f"the host of {self._called} does not say in which boot it is")

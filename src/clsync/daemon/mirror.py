@@ -278,7 +278,7 @@ class Mirror:
     async def arrival(self, names: Collection[str], until_synced: bool) -> dict[str, dict[bytes, str]]:
         """Wait until everything that has changed before this call has arrived (see `Arrival.of`)."""
         if self._warm is not None:
-            await self._warm.compared.wait()
+            await self._warm.known(names)
         return await self._arrival.of(names, until_synced)
 
     async def verify(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -34,8 +34,8 @@ class WarmStart:
         self.compared = asyncio.Event()
         """Set when all that differs is known."""
         self._task: asyncio.Task[None] | None = None
-        self._asked: asyncio.Future[list[None]] | None = None
-        """What hosts say of a loss of power."""
+        self._asked: dict[Delivery, asyncio.Task[None]] = {}
+        """What finds out whether the host of a target has lost anything: none waits for that of another."""
         self._deliveries: list[Delivery] = []
 
     async def begin(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -53,13 +53,21 @@ class WarmStart:
             else:
                 # What has changed since an earlier start may look as it did then: there it may not have arrived.
                 delivery.compared_since = min((row.since for row in rows if not row.path), default=time.time())
-        self._asked = asyncio.ensure_future(asyncio.gather(*(target.begin() for target in self._memory.targets)))
+        loop = asyncio.get_running_loop()
+        self._asked = {delivery: loop.create_task(target.begin()) for delivery, target in pairs}
         if warm:
             self._deliveries = warm
-            self._task = asyncio.get_running_loop().create_task(self._run(warm, list(deliveries)))
+            self._task = loop.create_task(self._run(warm, list(deliveries)))
         else:
             self.compared.set()
         return [delivery for delivery in deliveries if delivery not in warm]
+
+    async def known(self, names: Collection[str]) -> None:
+        """Wait until all is known that differs at some targets (`names`; none: at all)."""
+        await self.compared.wait()
+        asked = [task for one, task in self._asked.items() if not names or one.target.name in names]
+        if asked:
+            await asyncio.wait(asked)
 
     @property
     def at_work(self) -> bool:
@@ -68,10 +76,10 @@ class WarmStart:
 
     async def stop(self) -> None:
         """End it; those that have not been given everything have to be compared as a whole."""
-        for task in (self._task, self._asked):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        tasks = [*self._asked.values(), *([self._task] if self._task is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for delivery in self._deliveries:
             delivery.warm = False
         self.compared.set()
@@ -103,14 +111,13 @@ class WarmStart:
             for delivery in everybody:
                 delivery.inferred.update(path for path, _ in names)
                 delivery.target.dirty.add(names, began)
-        if self._asked is not None:
-            await self._asked
         self.compared.set()
         self._wake()
         await asyncio.gather(*(self._given(delivery) for delivery in warm if delivery.warm))
 
     async def _given(self, delivery: Delivery) -> None:
         """Wait until a target has been given what differs, once: nobody waits for what has failed, or is set aside."""
+        await self._asked[delivery]
         dirty = delivery.target.dirty
         left = {*dirty.ready, *chain.from_iterable(dirty.flights)}
         while left := {path for path in left - delivery.given if dirty.is_due(path)}:

@@ -92,8 +92,13 @@ class TargetMemory:
         """
         return await self._memory.access.only_there(self.number, {parent(row.path) for row in rows})
 
-    async def begin(self) -> None:
-        """Find out, at a start, whether the host of the target has lost anything."""
+    def may_have_lost(self) -> bool:
+        """Tell, at a start, whether the target is on a host that may have lost something with its power."""
+        store = self._memory.kept
+        return self.host is not None and store is not None and store.awaiting_flush(self.key) > 0
+
+    async def ask(self) -> None:
+        """Find out whether it has."""
         if self.host is not None:
             await self.host.begin()
 

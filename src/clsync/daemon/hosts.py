@@ -41,9 +41,6 @@ class Host:
 
     async def begin(self) -> None:
         """Find out at a start what of the last run may be lost."""
-        store = self._memory.kept
-        if store is None or not store.awaiting_flush(self._target.key):
-            return
         news = await self._ask(flush=False)
         if news.boot:
             await self._note_boot(news.boot)

@@ -54,7 +54,8 @@ class WarmStart:
                 # What has changed since an earlier start may look as it did then: there it may not have arrived.
                 delivery.compared_since = min((row.since for row in rows if not row.path), default=time.time())
         loop = asyncio.get_running_loop()
-        self._asked = {delivery: loop.create_task(target.begin()) for delivery, target in pairs}
+        unsure = [(delivery, target) for delivery, target in pairs if target.may_have_lost()]
+        self._asked = {delivery: loop.create_task(target.ask()) for delivery, target in unsure}
         if warm:
             self._deliveries = warm
             self._task = loop.create_task(self._run(warm, list(deliveries)))
@@ -117,7 +118,8 @@ class WarmStart:
 
     async def _given(self, delivery: Delivery) -> None:
         """Wait until a target has been given what differs, once: nobody waits for what has failed, or is set aside."""
-        await self._asked[delivery]
+        if delivery in self._asked:
+            await self._asked[delivery]
         dirty = delivery.target.dirty
         left = {*dirty.ready, *chain.from_iterable(dirty.flights)}
         while left := {path for path in left - delivery.given if dirty.is_due(path)}:

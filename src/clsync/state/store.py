@@ -281,8 +281,7 @@ class Store:
     def note_boot(self, target: bytes, boot: bytes) -> list[Dirty]:
         """Note which boot the host of a target is in, whatever tells two of them apart.
 
-        Return what it may have lost since we saw it last, because it was not flushed; that is dirty from now on. Without
-        such notes the target is taken to be where we are.
+        Return what it may have lost since that was noted last, because it was not flushed; that is dirty from now on.
         """
         return self._write(lambda: self._note_boot(target, boot), [], durable=True)
 

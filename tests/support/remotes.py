@@ -92,8 +92,8 @@ class Server:
 class SshHost(Server):
     """A host `there`, reached by a program `ssh` with a configuration of its own."""
 
-    def __init__(self, top: Path, directory: Path) -> None:
-        """Make keys and settings below `top`; `directory` is what is copied to."""
+    def __init__(self, top: Path, directory: Path, *, command: str = "") -> None:
+        """Make keys and settings below `top`; `directory` is what is copied to. `command`: all that can be run there."""
         place = top / "ssh"
         place.mkdir()
         super().__init__("/usr/sbin/sshd", "-D", "-e", "-p", "{port}", "-f", os.fspath(place / "sshd_config"))
@@ -106,7 +106,7 @@ class SshHost(Server):
         (place / "sshd_config").write_text(
             f"ListenAddress {LOCAL}\nHostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\nPidFile none\n"
             "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nLogLevel VERBOSE\n"
-            f"SetEnv HOME={place}\n"
+            f"SetEnv HOME={place}\n{f'ForceCommand {command}' if command else ''}\n"
         )
         known = (place / "host.pub").read_text()
         (place / "known_hosts").write_text(f"[{LOCAL}]:{self.port} {known}")

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +23,7 @@ from clsync.state.store import Store
 from tests.support.churn_run import Settings, _short_queue, run_seed
 from tests.support.daemon import Argument, Daemon
 from tests.system.test_splitting import NOBODY, worker_of
-from tests.system.world import MODES, ROOT, SYNCED, World, memory_directory, mounted, states
+from tests.system.world import MODES, QUICK, ROOT, SYNCED, World, memory_directory, mounted, states
 
 MONITORS = ("fanotify", "inotify")
 SPLIT = "--splitting=process"
@@ -231,6 +232,47 @@ def test_each_destination_has_its_own(world: World) -> None:
     assert len([*states(world).glob("*/state.db")]) == 2
     with kept(world) as daemon:
         assert differs(daemon) == 0
+
+
+SMALL_LISTS = """
+import sys
+import clsync.daemon.memory
+clsync.daemon.memory._LISTED = 10
+from clsync.cli.main import main
+sys.exit(main())
+"""
+"""The program, to which ten names are many."""
+
+
+@BOTH
+def test_a_large_directory_that_comes_to_several_destinations_is_known_afterwards(world: World, how: str) -> None:
+    """It is recorded once for all of them; what changes in it meanwhile is known as well."""
+    others = [world.top / name for name in ("second", "third")]
+    for other in others:
+        other.mkdir()
+    args = [*world.trees, *(f"-D{other}" for other in others), *QUICK, f"--state-dir={states(world)}"]
+    program: list[Argument] = [sys.executable, world.file("small.py", SMALL_LISTS)]
+
+    def start() -> Daemon:
+        return Daemon(*args, f"--splitting={how}", env=world.environment, cwd=world.top, program=program)
+
+    old(world, "a/one")
+    large = world.top / "large"
+    for number in range(40):
+        (large / f"{number % 4}").mkdir(parents=True, exist_ok=True)
+        (large / f"{number % 4}/{number}").write_text(f"{number}")
+    with start() as daemon:
+        daemon.wait_until(lambda: daemon.output.count("initial sync done") == 3, what="all")
+        learn(world, daemon)
+        large.rename(world.source / "large")
+        for number in range(10):
+            world.write(f"large/{number % 4}/new{number}")
+        for destination in (world.destination, *others):
+            daemon.wait_for_equal(bytes(world.source), bytes(destination))
+        restart(world, daemon)
+    with start() as daemon:
+        assert differs(daemon) == 0
+        daemon.wait_until(lambda: daemon.output.count("initial sync done") == 3, what="all")
 
 
 @BOTH

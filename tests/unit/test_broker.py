@@ -388,6 +388,7 @@ def test_garbage(asked: Asked, data: bytes) -> None:
         (Op.HANDLER_OPEN, (1, 0, 1), "a target that there is not"),
         (Op.HANDLER_SYNC, (1,), "never given"),
         (Op.HANDLER_RENAME, (1, b""), "never given"),
+        (Op.HANDLER_HOST, (1, True), "never given"),
         (Op.HOOK_RUN, (0, "/bin/sh", "running", 1), "a hook"),
         (Op.HOOK_RUN, (0, "exit-hook", "running", 1), "a hook"),
         (Op.ADOPT, (0,), "by the wrong way"),
@@ -471,6 +472,11 @@ def rename(asked: Asked, *steps: tuple[int, bytes, bytes], digest: bytes | None 
     values = 1, kinds, sources, targets
     asked.runs.sendall(framed(Op.HANDLER_STEPS, Kind.REQUEST, 0, pack(SIGNATURES[Op.HANDLER_STEPS].request, *values)))
     return int(asked.ask(Op.HANDLER_RENAME, 1, asked.digest if digest is None else digest)[0])
+
+
+def test_a_target_that_is_here_has_no_host_to_be_asked(asked: Asked) -> None:
+    asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
+    assert asked.ask(Op.HANDLER_HOST, 1, True) == [None, False]
 
 
 MAKE_DIRECTORY, MOVE_FILE, MOVE_DIRECTORY = 1, 2, 3

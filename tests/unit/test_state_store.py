@@ -16,6 +16,7 @@ from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.listing import Signature, pack_part, packed, unpacked
 from clsync.errors import Exit, OperatorError
 from clsync.kernel.durable import boot_id, flush_file_system
+from clsync.state import schema
 from clsync.state.place import default_directory, directory_of
 from clsync.state.store import Confirmed, Dirty, Store
 from tests.system.world import mounted
@@ -141,6 +142,48 @@ def test_a_target_that_has_booted_may_have_lost_what_was_not_flushed(store: Stor
     assert paths(store.dirty(A)) == {b"": ATTRIB, **lost}
     assert store.note_boot(A, b"its second") == []
     store.close()
+
+
+def test_what_a_host_has_lost_is_what_was_confirmed(store: Store, place: Path) -> None:
+    """Places in which something was handed over are for rows of ours that are lost with our power."""
+    store.note_boot(A, b"its first")
+    store.hand_over(A, {b"d/f": CONTENT, b"d/g": CONTENT, b"d/h": CONTENT}, 0)
+    store.confirm(A, Confirmed({b"d/f": FILE}))
+    store = again(store, place)
+    assert store.boot_of(A) == b"its first"
+    assert paths(store.note_boot(A, b"its second")).keys() == {b"d/f", b"d/g", b"d/h"}
+    assert paths(store.dirty(A))[b"d"] == ATTRIB
+    assert store.awaiting_flush(A) == 1
+    assert paths(again(store, place, boot=LATER).dirty(A))[b"d"] == PLACE
+
+
+def test_what_is_settled_of_a_row_may_be_lost_as_well(store: Store) -> None:
+    """Most of the row is on its way still."""
+    store.note_boot(A, b"its first")
+    store.hand_over(A, {b"%d" % number: CONTENT for number in range(8)}, 0)
+    store.confirm(A, Confirmed({b"0": FILE}))
+    store.note_boot(A, b"its second")
+    assert paths(store.dirty(A)).keys() == {b"", *(b"%d" % number for number in range(8))}
+
+
+def test_who_cannot_be_asked_may_have_lost_everything_that_was_not_flushed(store: Store) -> None:
+    store.confirm(A, Confirmed({b"f": FILE}))
+    store.flushed(A, store.begin_flush())
+    store.confirm(A, Confirmed({b"g": FILE}))
+    assert paths(store.doubt(A)).keys() == {b"g"}
+    assert store.doubt(A) == []
+
+
+def test_the_log_is_short_again_after_much_was_written(store: Store, place: Path) -> None:
+    log = place / "state.db-wal"
+    for number in range(3):
+        noise = random.Random(number).randbytes(schema._LOG_LEFT)
+        store.confirm(A, Confirmed({}, {b"d%d" % number: [(b"d%d" % number, [(b"", noise)])]}))
+    assert log.stat().st_size > schema._LOG_LEFT
+    store._changes = -schema._LOG_LEFT  # much was written
+    store.shorten_log()
+    store.hand_over(A, {b"f": CONTENT}, 0)
+    assert log.stat().st_size <= schema._LOG_LEFT
 
 
 def test_a_tree_that_is_being_recorded_is_in_doubt(store: Store, place: Path) -> None:

@@ -473,6 +473,7 @@ class Delivery:
         handed = await self.memory.before(batch, flight.taken, flight.since, flight.resolved.records)
         outcome = await self.crew.sync(batch)
         if handed is not None:
+            await self.memory.landed(outcome)
             flight.landed = partial(self.memory.after, handed)
         return outcome
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -16,10 +16,12 @@ from clsync.core.paths import ancestors, is_below, parent
 from clsync.daemon.log import Log
 from clsync.daemon.resolve import FORCED_LIMIT
 from clsync.daemon.target import Target
+from clsync.handler.base import Handler
 from clsync.state import index, scan
 from clsync.state.store import Dirty
 
 if TYPE_CHECKING:
+    from clsync.daemon.hosts import Host
     from clsync.daemon.memory import Memory
 
 _WIDE: Final = NAME | DOUBT
@@ -55,6 +57,13 @@ class Handed:
         """Whether there is anything to be confirmed."""
         return bool(self.seen or self.trees or self.again or self.recorded)
 
+    def forget(self) -> None:
+        """Let nothing of it be confirmed: it is handed over again."""
+        self.seen.clear()
+        self.young.clear()
+        self.trees.clear()
+        self.recorded.clear()
+
 
 class TargetMemory:
     """What one target holds."""
@@ -63,6 +72,10 @@ class TargetMemory:
         """Be asked for a target of the memory; `number`: which one it is."""
         self._memory, self.target, self.number = memory, target, number
         self.key = b""
+        self.host: Host | None = None
+        """Where the target is; None: here."""
+        self.handler: Callable[[], Handler] = _nobody
+        """Returns who can be asked of it."""
         self.flying: list[Handed] = []
 
     async def rows(self) -> list[Dirty]:
@@ -78,6 +91,16 @@ class TargetMemory:
         At a remote one, who receives removes them.
         """
         return await self._memory.access.only_there(self.number, {parent(row.path) for row in rows})
+
+    def may_have_lost(self) -> bool:
+        """Tell, at a start, whether the target is on a host that may have lost something with its power."""
+        store = self._memory.kept
+        return self.host is not None and store is not None and store.awaiting_flush(self.key) > 0
+
+    async def ask(self) -> None:
+        """Find out whether it has."""
+        if self.host is not None:
+            await self.host.begin()
 
     async def is_warm(self) -> bool:
         """Tell whether it is known what the target holds, but for some paths."""
@@ -114,6 +137,11 @@ class TargetMemory:
             places = {path for step in steps for path in (step.source, step.target) if path}
             changes = dict.fromkeys(map(parent, places), ATTRIB) | dict.fromkeys(places, _WIDE)
             await self._memory.access.apart(store.hand_over, self.key, changes, time.time())
+
+    async def landed(self, outcome: Outcome) -> None:
+        """Be told first how a batch went: its host may have something to say of itself."""
+        if self.host is not None:
+            await self.host.note(outcome)
 
     def after(self, handed: Handed, outcome: Outcome) -> None:
         """Take note of what became of it."""
@@ -184,6 +212,10 @@ class TargetMemory:
             for path in [path for path in handed.trees if not wide.isdisjoint((b"", *ancestors(path)))]:
                 del handed.trees[path]
             handed.recorded = [p for p in handed.recorded if not p or wide.isdisjoint((b"", *ancestors(p)))]
+
+
+def _nobody() -> Handler:
+    raise LookupError
 
 
 def _above(paths: Iterable[bytes]) -> set[bytes]:

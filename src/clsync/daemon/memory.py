@@ -14,12 +14,13 @@ from typing import Final, NamedTuple
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
 from clsync.core.classify import CHANGE_SHIFT, Stat
 from clsync.core.listing import YOUNG_NS, Records, as_young, is_directory, record_of, signature_of
-from clsync.core.paths import ancestors, leads_out, parent, shown
+from clsync.core.paths import ancestors, is_below, leads_out, parent, shown
 from clsync.core.rules import Rules
 from clsync.daemon.holding import Handed, TargetMemory, Unknown, holds_top
+from clsync.daemon.hosts import Host
 from clsync.daemon.log import Log
 from clsync.daemon.resolve import bits_of
 from clsync.daemon.root import Directory
@@ -30,10 +31,12 @@ from clsync.kernel.ops import Looks
 from clsync.state import scan
 from clsync.state.mark import Held, distrust
 from clsync.state.room import Place
-from clsync.state.store import Confirmed, Store
+from clsync.state.store import Confirmed, Dirty, Store
 from clsync.state.walker import Scope
 
 _WIDE: Final = NAME | DOUBT
+_TREE: Final = DOUBT | OF_DIRECTORY
+"""Change bits of what is handed over with everything below."""
 _AGE: Final = 0.05
 """Seconds after which what has landed is confirmed: no change of before carries the time of one since."""
 _GATHER: Final = 1.0
@@ -75,7 +78,7 @@ class Memory:
 
     def __init__(self, root: Directory, place: Place, access: StateAccess, one_file_system: int, log: Log) -> None:
         """`one_file_system`: see `state.walker.Scope`."""
-        self.root, self._place, self._level, self._log = root, place, one_file_system, log
+        self.root, self._place, self._level, self.log = root, place, one_file_system, log
         self.access = access
         """For what may take rights, or time."""
         self._room = asyncio.Semaphore(scan.MOST)
@@ -87,16 +90,21 @@ class Memory:
         """The index knows the whole tree."""
         self._landed: list[tuple[TargetMemory, Handed]] = []
         self._recordings: dict[bytes, asyncio.Task[None]] = {}
+        self._standing = set[bytes]()
+        """Directories that were recorded for one of several targets, and have not changed as a whole since."""
         self._something, self._hurry = asyncio.Event(), asyncio.Event()
         self._at_work: list[asyncio.Task[None]] = []
-        self._turn, self._one_record = asyncio.Lock(), asyncio.Lock()
+        self.turn, self._one_record = asyncio.Lock(), asyncio.Lock()
 
-    def attach(self, source: Source, lose_window: Callable[[], None], *, watched: bool) -> None:
+    def attach(
+        self, source: Source, lose_window: Callable[[], None], *, watched: bool, wake: Callable[[], None]
+    ) -> None:
         """Be told where changes come from; `lose_window` is called where they cannot be looked at.
 
-        `watched`: they are named as they come.
+        `watched`: they are named as they come. `wake` is called when there is more to hand over.
         """
-        self._source, self._lose_window, self._watched = source, lose_window, watched
+        self._source, self._lose_window, self._watched, self.wake = source, lose_window, watched, wake
+        source.named = self._named
         self.targets = [TargetMemory(self, target, number) for number, target in enumerate(source.targets)]
 
     # -- opening and closing -----------------------------------------------------------------------------------
@@ -117,8 +125,9 @@ class Memory:
         again = self._store is not None
         await self.close()
         self._identity, self._scope = identity, Scope(rules, self._level)
-        for target, (key, _) in zip(self.targets, keys, strict=True):
+        for target, (key, local) in zip(self.targets, keys, strict=True):
             target.key = key
+            target.host = Host(self, target, self.log) if local is None else None
         self.access.follow([local for _, local in keys])
         empty = [target.key for target in self.targets if await self.access.is_empty(target.number)]
         try:
@@ -126,7 +135,7 @@ class Memory:
         except OperatorError as error:
             if self._place.asked and not again:
                 raise
-            self._log.warning(f"{error.message}: this run keeps no state")
+            self.log.warning(f"{error.message}: this run keeps no state")
             await self.access.apart(self._distrust)
             return
         self.complete = any(not holds_top(rows) for rows in [await target.rows() for target in self.targets])
@@ -141,9 +150,9 @@ class Memory:
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from None
         if store.found:
-            self._log.warning(f"{where} is set aside: {store.found}; everything is compared")
+            self.log.warning(f"{where} is set aside: {store.found}; everything is compared")
         hint = "the next start compares everything"
-        store.on_lost = lambda why: self._log.error(f"{where} is no longer kept: {why}", hint)
+        store.on_lost = lambda why: self.log.error(f"{where} is no longer kept: {why}", hint)
         for key in empty:
             store.hand_over(key, {b"": DOUBT}, time.time(), deep=(b"",))
         if any(leads_out(row.path) for key in keys for row in store.dirty(key)):
@@ -184,6 +193,7 @@ class Memory:
             self._recordings.clear()
             store, self._store = self._store, None  # whoever waits begins no other one
         self._landed.clear()
+        self._standing.clear()
         self.complete = False
         if store is not None:
             await self.access.apart(store.close)
@@ -220,7 +230,7 @@ class Memory:
             await self.access.apart(store.give_up, str(error))
             raise Unknown from None
         except OSError as error:
-            self._log.warning(f"the source cannot be compared with the state: {error}")
+            self.log.warning(f"the source cannot be compared with the state: {error}")
             raise Unknown from None
 
     async def unlike(self, paths: Collection[bytes]) -> set[bytes]:
@@ -294,11 +304,11 @@ class Memory:
             if not await self._record_top(store, since, batch.initial):
                 # What the handler finds may not be in the index, which was made before: it is to be confirmed by its name.
                 handed.repeated = {path: bits for path, bits in taken.items() if path}
-        elif len(self.targets) == 1:
+        else:
             for top in [p for p, f in batch.entries.items() if f & flag.RECURSIVE and p not in handed.trees]:
                 handed.recorded.append(top)
-                async with self._one_record:
-                    await self._begin_record(store, top, since)
+                if not await self._record_below(store, top, since):
+                    handed.repeated |= {path: bits for path, bits in taken.items() if is_below(path, top)}
         target.flying.append(handed)
         return handed
 
@@ -312,6 +322,22 @@ class Memory:
         if self._source.collector.monitor is None:
             await self.recorded()  # what changes later shows (see `_doubt_unseen`)
         return True
+
+    async def _record_below(self, store: Store, top: bytes, since: float) -> bool:
+        """Record a directory, unless another target has let it be recorded as it is; tell whether that begins now."""
+        async with self._one_record:
+            if top in self._standing:
+                return False
+            await self._begin_record(store, top, since)
+            if len(self.targets) > 1:
+                self._standing.add(top)
+        return True
+
+    def _named(self, paths: Collection[bytes], bits: int) -> None:
+        """Be told what is dirty at all targets from now on."""
+        if bits & _WIDE:
+            for top in [top for top in self._standing if not {top, b"", *ancestors(top)}.isdisjoint(paths)]:
+                self._standing.discard(top)
 
     def _noted(
         self,
@@ -401,7 +427,8 @@ class Memory:
             handed.seen.pop(path, None)
             handed.again[path] = handed.changes.get(path, 0) | ATTRIB | NAME
         handed.again |= handed.repeated
-        target.target.dirty.add(((path, ATTRIB) for path in handed.repeated), handed.since)
+        again = ((path, bits if bits & _TREE else ATTRIB) for path, bits in handed.repeated.items())
+        target.target.dirty.add(again, handed.since)
         handed.landed = time.monotonic()
         self._landed.append((target, handed))
         self._something.set()
@@ -439,7 +466,7 @@ class Memory:
 
     async def _confirm(self, *, patient: bool) -> None:
         """Confirm what has landed, by all that the monitor has said since; `patient`: when the time is good."""
-        async with self._turn:
+        async with self.turn:
             store, collector = self.kept, self._source.collector
             if store is None:
                 self._landed.clear()
@@ -468,6 +495,26 @@ class Memory:
                 self._recordings.pop(top).result()
             self.complete = self.complete or b"" in finished
             await self.access.apart(self._write, store, works, before_ns)
+
+    async def lose(self, target: TargetMemory, find: Callable[[Store], list[Dirty]]) -> int:
+        """Let be handed over again what a target may have lost: what `find` returns, and what is not confirmed yet.
+
+        Return how many paths that are.
+        """
+        async with self.turn:
+            store = self.kept
+            if store is None:
+                return 0
+            lost = await self.access.apart(find, store)
+            for row in lost:
+                target.target.dirty.add(((row.path, row.bits),), row.since)
+            again = dict[bytes, int]()
+            for handed in [handed for one, handed in self._landed if one is target]:
+                handed.forget()
+                again |= handed.changes
+                target.target.dirty.add(handed.changes.items(), handed.since)
+        self.wake()
+        return len({*again, *(row.path for row in lost)})
 
     async def _doubt_unseen(self) -> None:
         """Confirm what has landed where nothing was watched meanwhile: what has changed since may be there as it was."""
@@ -552,9 +599,19 @@ class Memory:
         if store is None or not store.awaiting_flush():
             return
         number = await self.access.apart(store.begin_flush)
-        for target in self.targets if await self.access.flush(SOURCE) else ():
-            if await self.access.flush(target.number):
-                await self.access.apart(store.flushed, target.key, number)
+        if await self.access.flush(SOURCE):
+            waiting = [target for target in self.targets if store.awaiting_flush(target.key)]
+            async with asyncio.TaskGroup() as side_by_side:  # none waits for another
+                for target in waiting:
+                    side_by_side.create_task(self._flush_target(store, target, number))
+
+    async def _flush_target(self, store: Store, target: TargetMemory, number: int) -> None:
+        if target.host is not None:
+            number = await target.host.flushed(number)
+        elif not await self.access.flush(target.number):
+            return
+        if number:
+            await self.access.apart(store.flushed, target.key, number)
 
 
 def looked_for(looks: Looks, paths: Iterable[bytes]) -> Iterator[tuple[bytes, Look]]:

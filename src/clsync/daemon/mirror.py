@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from clsync.core.batch import Outcome, Verdict
@@ -137,9 +138,10 @@ class Mirror:
         self._memory, self._warm = memory, None if memory is None else self._warm_start(memory)
         self._note_parts(parts)
         if memory is not None:
-            memory.attach(self._source, self._lose_window, watched=not self._course.only_initial)
+            memory.attach(self._source, self._lose_window, watched=not self._course.only_initial, wake=self._call)
             for delivery, target in zip(self._deliveries, memory.targets, strict=True):
                 delivery.memory = target
+                target.handler = partial(_first_handler, delivery)
         if self._course.exit_on_no_events:
             self._search.hurry()
         self._leaving: Leaving | None = None
@@ -276,7 +278,7 @@ class Mirror:
     async def arrival(self, names: Collection[str], until_synced: bool) -> dict[str, dict[bytes, str]]:
         """Wait until everything that has changed before this call has arrived (see `Arrival.of`)."""
         if self._warm is not None:
-            await self._warm.compared.wait()
+            await self._warm.known(names)
         return await self._arrival.of(names, until_synced)
 
     async def verify(
@@ -913,6 +915,10 @@ class Mirror:
         if rule is not None:
             what = "rejects the watched directory itself: nothing in it is ever synced"
             self._log.warning(f"rules, {rule}: {what}; write +d^$ before it")
+
+
+def _first_handler(delivery: Delivery) -> Handler:
+    return delivery.crew.first
 
 
 def _holds_anything(directory: bytes) -> bool:

@@ -25,6 +25,8 @@ class Source:
         self.root, self.collector, self._wake = root, collector, wake
         self.targets: list[Target] = []
         self.links = LinkIndex()
+        self.named: Callable[[Sequence[bytes], int], None] = lambda paths, bits: None
+        """Told what is dirty at all targets from now on, with its change bits."""
         self.searches: dict[LinkedFile, int] = {}
         """How often the names of a file were searched for in vain."""
         finder = LinkFinder(self.links, root)
@@ -53,6 +55,7 @@ class Source:
             target.moves.note(moves, since, target.dirty)
 
     def _add(self, paths: Sequence[bytes], bits: int, since: float) -> None:
+        self.named(paths, bits)
         for target in self.targets:
             if paths:
                 target.moves.note_change()
@@ -67,6 +70,7 @@ class Source:
 
     def doubt(self, since: float) -> None:
         """Let everything be compared; by content only what has changed `since` then (wall clock)."""
+        self.named((b"",), DOUBT)
         for target in self.targets:
             target.dirty.add([(b"", DOUBT)], since)
 

@@ -101,7 +101,7 @@ class DirectStateAccess:
         """
         path = self._root if target is SOURCE else self._local[target]
         if path is None:
-            return True  # of a remote one nothing is known
+            return False  # its host is to be asked
         try:
             with opened(self._root) as here:
                 argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.kernel.durable", path]

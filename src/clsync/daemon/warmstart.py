@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -34,6 +34,8 @@ class WarmStart:
         self.compared = asyncio.Event()
         """Set when all that differs is known."""
         self._task: asyncio.Task[None] | None = None
+        self._asked: dict[Delivery, asyncio.Task[None]] = {}
+        """What finds out whether the host of a target has lost anything: none waits for that of another."""
         self._deliveries: list[Delivery] = []
 
     async def begin(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -51,12 +53,22 @@ class WarmStart:
             else:
                 # What has changed since an earlier start may look as it did then: there it may not have arrived.
                 delivery.compared_since = min((row.since for row in rows if not row.path), default=time.time())
+        loop = asyncio.get_running_loop()
+        unsure = [(delivery, target) for delivery, target in pairs if target.may_have_lost()]
+        self._asked = {delivery: loop.create_task(target.ask()) for delivery, target in unsure}
         if warm:
             self._deliveries = warm
-            self._task = asyncio.get_running_loop().create_task(self._run(warm, list(deliveries)))
+            self._task = loop.create_task(self._run(warm, list(deliveries)))
         else:
             self.compared.set()
         return [delivery for delivery in deliveries if delivery not in warm]
+
+    async def known(self, names: Collection[str]) -> None:
+        """Wait until all is known that differs at some targets (`names`; none: at all)."""
+        await self.compared.wait()
+        asked = [task for one, task in self._asked.items() if not names or one.target.name in names]
+        if asked:
+            await asyncio.wait(asked)
 
     @property
     def at_work(self) -> bool:
@@ -65,9 +77,10 @@ class WarmStart:
 
     async def stop(self) -> None:
         """End it; those that have not been given everything have to be compared as a whole."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [*self._asked.values(), *([self._task] if self._task is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for delivery in self._deliveries:
             delivery.warm = False
         self.compared.set()
@@ -105,6 +118,8 @@ class WarmStart:
 
     async def _given(self, delivery: Delivery) -> None:
         """Wait until a target has been given what differs, once: nobody waits for what has failed, or is set aside."""
+        if delivery in self._asked:
+            await self._asked[delivery]
         dirty = delivery.target.dirty
         left = {*dirty.ready, *chain.from_iterable(dirty.flights)}
         while left := {path for path in left - delivery.given if dirty.is_due(path)}:

@@ -86,6 +86,24 @@ class Renames(Protocol):
         ...
 
 
+class HostNews(NamedTuple):
+    """What the host of a target has said of itself."""
+
+    boot: bytes | None
+    """What tells its boots apart; empty: it does not answer now; None: it never tells."""
+    flushed: bool = False
+    """All that stands in the target survives a loss of power there."""
+
+
+@runtime_checkable
+class AsksHost(Protocol):
+    """What a handler offers besides, if its target is on another host."""
+
+    async def ask_host(self, *, flush: bool) -> HostNews:
+        """Ask the host of the target which boot it is in; `flush`: have the target flushed. Batches go on meanwhile."""
+        ...
+
+
 def may_go(path: bytes, rules: PathRules | None) -> bool:
     """Tell whether rules let a path be deleted that is gone, whatever it was."""
     return rules is None or rules.permits(path, True) or rules.permits(path, False)

@@ -558,9 +558,11 @@ def _state() -> str:
         ),
         roff.paragraph(
             "What was confirmed is flushed ten seconds after the start and every 30 seconds, if there is anything: the"
-            " source, and local destinations, by syncfs(2). What was confirmed since is handed over again after the next"
-            " boot."
-            " A remote host is not asked: what it has lost with its power is found by USR2."
+            " source, and local destinations, by syncfs(2); hosts behind ssh, on the connection that is kept, by `sync -f`."
+            " What was confirmed since is handed over again after the next boot of either side."
+            " A host that does not say whether it has booted (an rsync daemon, a forced command, a remote shell of your"
+            " own, another system than Linux) is given again at a start, and after it was out of reach, what it was given"
+            " within the last two minutes; what else it has lost with its power is found by `clsync verify` or USR2."
         ),
         roff.paragraph(
             "Where changes are found by looking at intervals (--monitor=poll), a file that came and went between two looks"

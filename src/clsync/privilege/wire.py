@@ -84,6 +84,7 @@ class Op(IntEnum):
     HANDLER_CLOSE = 46
     HANDLER_STEPS = 47
     HANDLER_RENAME = 48
+    HANDLER_HOST = 49
     HOOK_RUN = 50
     HOOK_STOP = 51
     PREPARE = 60
@@ -150,6 +151,7 @@ SIGNATURES: Final = {
     Op.HANDLER_SYNC: Signature("u", "ssiu", "sPT"),
     Op.HANDLER_STEPS: Signature("uIPP"),
     Op.HANDLER_RENAME: Signature("uy", "uUP"),
+    Op.HANDLER_HOST: Signature("ub", "ob"),
     Op.HANDLER_STOP: Signature("u"),
     Op.HANDLER_CLOSE: Signature("u"),
     Op.HOOK_RUN: Signature("ussu"),

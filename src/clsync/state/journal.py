@@ -25,6 +25,8 @@ _COUNT: Final = struct.Struct("<I")
 _BITS: Final = 4
 _PLACE: Final = DOUBT | CONTENT | ATTRIB
 """Change bits of a place in which something may have been lost: a file, or a directory with all that is in it."""
+_ONLY_PLACE: Final = 1 << 31
+"""Beside them on disk: that counts where rows may be lost, not where a target is to have lost what it was given."""
 _FEW: Final = 8
 """Of a row of which less than this part is left, that is written anew."""
 _INSERT: Final = "INSERT INTO journal (target, flush, since, content, checksum) VALUES (?, ?, ?, ?, ?)"
@@ -105,10 +107,10 @@ class Journal:
     def __len__(self) -> int:
         return sum(map(len, self._owners.values()))
 
-    @property
-    def unflushed(self) -> int:
-        """How many paths wait for a flush."""
-        return sum(count for _, _, count in self._settled.values())
+    def unflushed(self, target: int | None = None) -> int:
+        """Return how many paths wait for a flush, of a target; None: of all."""
+        settled = [*self._settled.values()]  # another thread may be writing
+        return sum(count for whose, _, count in settled if target in (None, whose))
 
     def of(self, target: int) -> dict[bytes, tuple[int, float]]:
         """Return what is dirty at a target: path -> change bits, since when."""
@@ -156,7 +158,7 @@ class Journal:
     def heat(self, target: int, places: Iterable[bytes], since: float, flush: int) -> None:
         """Name places by a row; who calls sees to it that it is durable."""
         # Of the directory that is the root its attributes alone: what is in it is named by itself.
-        self.add_lost(target, {place: _PLACE if place else ATTRIB for place in places}, since, flush)
+        self.add_lost(target, {place: _ONLY_PLACE | (_PLACE if place else ATTRIB) for place in places}, since, flush)
         self._hot.setdefault(target, {}).update(dict.fromkeys(places, (flush, since)))
 
     def fold(self, target: int, limit: int, flush: int) -> None:
@@ -230,23 +232,36 @@ class Journal:
     def flushed(self, target: int, flush: int) -> None:
         """Note that a target was flushed since some rows were settled: those of this flush and of earlier ones."""
         for number in [n for n, (whose, when, _) in self._settled.items() if whose == target and when <= flush]:
-            self._rows.execute(_DELETE, (number,))
-            del self._settled[number]
-            self.count -= 1
+            self._delete_settled(number)
         hot = self._hot.get(target, {})
         self._hot[target] = {place: (when, since) for place, (when, since) in hot.items() if when > flush}
 
-    def doubt(self, target: int, flush: int) -> set[bytes]:
-        """Let all that waits for a flush be dirty; return those paths."""
+    def doubt(self, target: int, flush: int, *, places: bool) -> set[bytes]:
+        """Let all that waits for a flush be dirty; return those paths.
+
+        `places`: also those in which rows of ours may be lost that were there.
+        """
+        for row in {*self._owners.get(target, {}).values()}:
+            if row.settled:
+                self._end(target, row, flush)
         found = set[bytes]()
         query = "SELECT since, content FROM journal WHERE id = ?"
         for number in [n for n, (whose, _, _) in self._settled.items() if whose == target]:
             since, content = self._rows.execute(query, (number,)).fetchone()
-            lost = {p: bits | CONTENT | (0 if bits & NAME else ATTRIB) for p, bits in unpacked(content).items()}
+            changes = unpacked(content)
+            if not places and any(bits & _ONLY_PLACE for bits in changes.values()):
+                continue
+            plain = {path: bits & ~_ONLY_PLACE for path, bits in changes.items()}
+            lost = {p: bits | CONTENT | (0 if bits & NAME else ATTRIB) for p, bits in plain.items()}
             self.add(target, lost, since, flush)
+            self._delete_settled(number)
             found |= lost.keys()
-        self.flushed(target, max((when for _, when, _ in self._settled.values()), default=0))
         return found
+
+    def _delete_settled(self, number: int) -> None:
+        self._rows.execute(_DELETE, (number,))
+        del self._settled[number]
+        self.count -= 1
 
     def drop(self, target: int) -> None:
         """Forget a target."""

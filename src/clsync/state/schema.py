@@ -13,6 +13,8 @@ VERSION: Final = 2
 _PAGE: Final = 4096
 """A changed directory costs a page or two. Larger ones save 7 bytes an object, and take twice as long to write."""
 _LOG_PAGES: Final = 4096
+_LOG_LEFT: Final = 4 << 20
+"""Bytes that the log keeps, which grows as far as it has to."""
 _CACHE_KIB: Final = 4096
 _PATIENCE: Final = 60.0
 """Seconds that a writer waits for another one: none of them writes for longer than some 10 ms at a time."""
@@ -45,6 +47,7 @@ def connect(path: bytes, *, write: bool) -> sqlite3.Connection:
         if write:
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+            connection.execute(f"PRAGMA journal_size_limit = {_LOG_LEFT}")
     except BaseException:
         connection.close()
         raise

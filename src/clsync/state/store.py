@@ -127,7 +127,7 @@ class Store:
             self._add_target(key)
         if self._meta.boot != boot:
             for number in self._targets.values():
-                self._doubt(number)
+                self._doubt(number, places=True)
             self._meta.boot = boot
 
     def _add_target(self, key: bytes) -> None:
@@ -257,9 +257,9 @@ class Store:
 
     # -- flushing ----------------------------------------------------------------------------------------------
 
-    def awaiting_flush(self) -> int:
-        """Return how many paths wait for a flush, of all targets."""
-        return self._journal.unflushed
+    def awaiting_flush(self, target: bytes | None = None) -> int:
+        """Return how many paths wait for a flush, of a target; None: of all."""
+        return self._journal.unflushed(None if target is None else self._targets[target])
 
     def begin_flush(self) -> int:
         """Return a number for a flush that begins now: what is confirmed from now on is none of its business."""
@@ -271,24 +271,34 @@ class Store:
         """Note that a target was flushed (syncfs(2), rsync --fsync) after `begin_flush` had returned this number."""
         self._write(lambda: self._journal.flushed(self._targets[target], flush), None)
 
+    def boot_of(self, target: bytes) -> bytes:
+        """Return in which boot the host of a target was when somebody noted that; empty: nobody has."""
+        return self._try(lambda: self._boot_of(self._targets[target]), b"")
+
+    def _boot_of(self, number: int) -> bytes:
+        return bytes(self._rows.execute("SELECT boot FROM target WHERE id = ?", (number,)).fetchone()[0])
+
     def note_boot(self, target: bytes, boot: bytes) -> list[Dirty]:
         """Note which boot the host of a target is in, whatever tells two of them apart.
 
-        Return what it may have lost since we saw it last, because it was not flushed; that is dirty from now on. Without
-        such notes the target is taken to be where we are.
+        Return what it may have lost since that was noted last, because it was not flushed; that is dirty from now on.
         """
         return self._write(lambda: self._note_boot(target, boot), [], durable=True)
 
     def _note_boot(self, key: bytes, boot: bytes) -> list[Dirty]:
         number = self._targets[key]
-        if self._rows.execute("SELECT boot FROM target WHERE id = ?", (number,)).fetchone()[0] == boot:
+        if self._boot_of(number) == boot:
             return []
         change = "UPDATE target SET boot = ?, checksum = ? WHERE id = ?"
         self._rows.execute(change, (boot, checksum(key, boot), number))
-        return self._doubt(number)
+        return self._doubt(number, places=False)
 
-    def _doubt(self, number: int) -> list[Dirty]:
-        lost = self._journal.doubt(number, self._meta.flush)
+    def doubt(self, target: bytes) -> list[Dirty]:
+        """Let all that waits for a flush of a target be dirty; return it."""
+        return self._write(lambda: self._doubt(self._targets[target], places=False), [], durable=True)
+
+    def _doubt(self, number: int, *, places: bool) -> list[Dirty]:
+        lost = self._journal.doubt(number, self._meta.flush, places=places)
         return [dirty for dirty in self._dirty(number) if dirty.path in lost]
 
     # -- whole trees -------------------------------------------------------------------------------------------

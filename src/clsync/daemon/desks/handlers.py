@@ -15,7 +15,7 @@ from clsync.daemon.desks.shared import WORDS, Shared, known
 from clsync.daemon.looking import straight_only
 from clsync.daemon.parts import MOST_IN_FLIGHT
 from clsync.daemon.renames import demanded
-from clsync.handler.base import Handler, Renamed, Renames
+from clsync.handler.base import AsksHost, Handler, HostNews, Renamed, Renames
 from clsync.privilege.moves import unpacked_steps
 from clsync.privilege.wire import STEPS_LIMIT, Op, Refused, in_frames
 
@@ -71,6 +71,7 @@ class Handlers:
             Op.HANDLER_LINKED: self._linked,
             Op.HANDLER_STEPS: self._steps,
             Op.HANDLER_RENAME: self._rename,
+            Op.HANDLER_HOST: self._host,
             Op.HANDLER_SYNC: self._sync,
             Op.HANDLER_STOP: self._stop,
             Op.HANDLER_CLOSE: self._close,
@@ -186,6 +187,18 @@ class Handlers:
             yield Last((result.steps, list(result.made), list(result.left)))
 
         return Later(renamed(), alone=False)
+
+    def _host(self, number: int, flush: bool) -> Later:
+        """Ask the host of a target, also while a batch is at work."""
+        handler = known(self._hired, number).handler
+        if handler is None:
+            raise Refused("to ask by a handler that there is not")
+
+        async def told() -> AsyncGenerator[Sequence[Any], None]:
+            news = await handler.ask_host(flush=flush) if isinstance(handler, AsksHost) else HostNews(None)
+            yield Last((news.boot, news.flushed))
+
+        return Later(told(), alone=False)
 
     def _resting(self, number: int) -> tuple[_Hired, Handler]:
         hired: _Hired = known(self._hired, number)

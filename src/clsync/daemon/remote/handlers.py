@@ -10,7 +10,7 @@ from clsync.core.moves import Step
 from clsync.core.rules import Rules
 from clsync.daemon.desks.shared import digest_of
 from clsync.daemon.remote.calls import Calls
-from clsync.handler.base import PathRules, Renamed
+from clsync.handler.base import HostNews, PathRules, Renamed
 from clsync.privilege.moves import packed_steps
 from clsync.privilege.wire import STEPS_LIMIT, Op, in_frames
 
@@ -71,6 +71,16 @@ class RemoteHandler:
             await self._calls.drained()
         done, made, left = await self._calls.call(Op.HANDLER_RENAME, self._number, self._digest())
         return Renamed(done, frozenset(made), tuple(left))
+
+    async def ask_host(self, *, flush: bool) -> HostNews:
+        """Have the host of the target asked (see `handler.base.AsksHost`)."""
+        if not self._opened:
+            return HostNews(b"")
+        try:
+            boot, flushed = await self._calls.call(Op.HANDLER_HOST, self._number, flush)
+        except OSError:
+            return HostNews(b"")
+        return HostNews(boot, flushed)
 
     def _digest(self) -> bytes:
         assert self.rules is None or isinstance(self.rules, Rules)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.moves import Step
 from clsync.core.paths import shown
-from clsync.handler.base import PathRules, Renamed
+from clsync.handler.base import HostNews, PathRules, Renamed
 from clsync.handler.renaming import rename_local
 from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.rsync.recipe import Recipe
@@ -109,6 +109,10 @@ class RsyncHandler:
     async def _rename_here(self, steps: Sequence[Step]) -> Renamed:
         where = self._program.target.text
         return await asyncio.to_thread(rename_local, where, steps, self._program.sandbox) if where else Renamed(0)
+
+    async def ask_host(self, *, flush: bool) -> HostNews:
+        """Ask the host of the target, by ssh where a connection is kept (see `handler.base.AsksHost`)."""
+        return await self._program.ask_host(flush=flush)
 
     def stop(self) -> None:
         """End the run at work."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.moves import Step
 from clsync.core.paths import shown
-from clsync.handler.base import Renamed
-from clsync.handler.rsync import renaming
+from clsync.handler.base import HostNews, Renamed
+from clsync.handler.rsync import hosts, renaming
 from clsync.handler.rsync.blame import ABSENT, first_line
 from clsync.handler.rsync.connection import Connection, chooses_shell
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, MERGE, Recipe
@@ -34,6 +34,9 @@ FAR_PATIENCE = 60.0
 Seen with 3.5.0: -H while the other end cannot write. rsync's own --timeout does not end it.
 """
 _CODE_SSH = 255
+_ANSWER_PATIENCE = 20.0
+_FLUSH_PATIENCE = 300.0
+"""Seconds that a host may take to say which boot it is in, and to flush a file system."""
 _HINTS = {
     1: "look at the arguments and at the rsync daemon's configuration",
     3: "see that source and destination exist",
@@ -75,11 +78,15 @@ class Program:
         self._arguments, self._show_progress = list(arguments), show_progress
         self._environment = dict(environment) | {b"LC_ALL": b"C"}
         self._runner = Runner(timeout, FAR_PATIENCE if target.remote else PATIENCE, priority, far=target.remote)
+        self._priority = priority
+        self._askers: set[Runner] = set()
+        """What asks the host of the target, beside the runs."""
         keep = target.ssh and not chooses_shell(self._arguments, self._environment)
         self.sandbox = sandbox
         """What a run can do at most, but for the way to a remote target."""
         self._connection = Connection(target, sandbox) if keep else None
         self._can_rename = renaming.reachable(target.directory)
+        self._can_ask = self._connection is not None
 
     async def rename(self, steps: Sequence[Step]) -> Renamed:
         """Rename at the other end of the kept connection, as far as its shell can do it."""
@@ -87,34 +94,73 @@ class Program:
             return Renamed(0)
         aside = b".clsync-" + secrets.token_hex(6).encode()
         text = renaming.script(self.target.directory, steps, aside)
-        here, said = self._connection.place(), anonymous_file()
         try:
-            if await self._connected(self._connection, here) is not None:
-                return Renamed(0)  # the batch will say why
-            command = [*self._connection.command(), b"exec sh"]
-            sandbox = self._connection.sandbox()
-            result = await self._runner.run(
+            told = await self._told(self._connection, self._runner, text)
+        except OSError:
+            told = None  # no ssh
+        if told is None:
+            return Renamed(0)  # the batch will say why
+        result, answer = told
+        if not renaming.understood(answer):
+            # No shell there, or no host.
+            self._can_rename = _is_away(result)
+            return Renamed(0, left=(aside,))
+        return renaming.renamed(answer, steps, aside)
+
+    async def ask_host(self, *, flush: bool) -> HostNews:
+        """Ask the other end of the kept connection which boot it is in; `flush`: have the target flushed."""
+        if self._connection is None or not self._can_ask:
+            return HostNews(None)
+        asker = Runner(_FLUSH_PATIENCE if flush else _ANSWER_PATIENCE, priority=self._priority)
+        self._askers.add(asker)
+        try:
+            told = await self._told(self._connection, asker, hosts.script(self.target.directory if flush else None))
+        except OSError:
+            told = None
+        finally:
+            self._askers.discard(asker)
+        if told is None:
+            return HostNews(b"")
+        result, answer = told
+        news = hosts.news(answer)
+        if news.boot is None:
+            # What runs there is fixed (a forced command), or it is no shell, or no Linux.
+            self._can_ask = _is_away(result)
+            return HostNews(b"") if self._can_ask else news
+        return news
+
+    async def _told(self, connection: Connection, runner: Runner, text: bytes) -> tuple[Result, bytes] | None:
+        """Let the shell at the other end run a script; return what it has said, None: there is no connection.
+
+        Raises OSError.
+        """
+        here, said = connection.place(), anonymous_file()
+        try:
+            if await self._connected(connection, runner, here) is not None:
+                return None
+            command = [*connection.command(), b"exec sh"]
+            sandbox = connection.sandbox()
+            result = await runner.run(
                 command, cwd=here, env=self._environment, records=[text], output=said, sandbox=sandbox
             )
-            answer = os.pread(said, os.fstat(said).st_size, 0)
-        except OSError:
-            return Renamed(0)  # no ssh: the batch will say so
+            return result, os.pread(said, os.fstat(said).st_size, 0)
         finally:
             os.close(here)
             os.close(said)
-        if not renaming.understood(answer):
-            # No shell there, or no host: 255 is what ssh says of that.
-            self._can_rename = result.code == _CODE_SSH or result.stopped or result.timed_out
-            return Renamed(0, left=(aside,))
-        return renaming.renamed(answer, steps, aside)
 
     def stop(self) -> None:
         """End the run at work."""
         self.stopping = True
         self._runner.stop()
+        self._stop_asking()
+
+    def _stop_asking(self) -> None:
+        for asker in self._askers:
+            asker.stop()
 
     async def aclose(self) -> None:
         """Close the kept connection."""
+        self._stop_asking()
         if self._connection is not None:
             await self._connection.close(self._runner, self._environment)
 
@@ -135,7 +181,7 @@ class Program:
             return Result(0, b"", stopped=True)
         shell = []
         if self._connection is not None:
-            trouble = await self._connected(self._connection, batch.root)
+            trouble = await self._connected(self._connection, self._runner, batch.root)
             if trouble is not None:
                 return trouble
             shell = self._connection.options()
@@ -171,15 +217,20 @@ class Program:
             return None
         return sandbox.with_files(a.removeprefix(MERGE) for a in arguments if a.startswith(MERGE))
 
-    async def _connected(self, connection: Connection, here: int) -> Result | None:
+    async def _connected(self, connection: Connection, runner: Runner, here: int) -> Result | None:
         """Connect, if that is to be done; return how it went wrong, or that we are to stop."""
-        trouble = await connection.open(self._runner, self._environment, here, lambda: self.stopping)
+        trouble = await connection.open(runner, self._environment, here, lambda: self.stopping)
         return trouble or (Result(0, b"", stopped=True) if self.stopping else None)
 
     def done(self, result: Result) -> bool:
         """Tell whether a run went well."""
         cut = result.stopped or result.timed_out or result.stood_still or result.said_it
         return result.code in self._codes_done and not cut
+
+
+def _is_away(result: Result) -> bool:
+    """Tell whether a command for another host has not come there, or was ended: 255 is what ssh says of that."""
+    return result.code == _CODE_SSH or result.stopped or result.timed_out
 
 
 def unwell(result: Result, target: Target) -> Outcome:

@@ -100,9 +100,9 @@ def renamed(said: bytes, steps: Sequence[Step], aside: bytes) -> Renamed:
 
 def _split(path: bytes) -> tuple[bytes, bytes]:
     above = parent(path)
-    return _word(above), _word(path[len(above) + 1 if above else 0 :])
+    return word(above), word(path[len(above) + 1 if above else 0 :])
 
 
-def _word(path: bytes) -> bytes:
+def word(path: bytes) -> bytes:
     """Return a path as one word for the shell that `printf %b` turns back into it."""
     return b"'" + _ODD.sub(lambda found: b"\\0%03o" % found[0][0], path) + b"'"

@@ -154,6 +154,23 @@ def test_they_are_told_and_accepted_at_the_control_socket(world: World) -> None:
         assert "no deletions are held back" in world.run("ctl", "-s", path, "accept").err
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_no_more_is_accepted_than_was_held_back(world: World, mode: str) -> None:
+    """And what may go without a word."""
+    fill(world)
+    with world.daemon(f"-M{mode}", FEW, NO_STATE) as daemon:
+        daemon.wait_for_log(HELD)
+        (world.destination / "other").mkdir()
+        for number in range(20):
+            (world.destination / "other" / str(number)).touch()
+        os.kill(daemon.pid, signal.SIGRTMIN)
+        daemon.wait_until(lambda: daemon.output.count(HELD) == 2, what="another question")
+        assert spared(world)
+        assert len(os.listdir(world.destination / "other")) == 20
+        os.kill(daemon.pid, signal.SIGRTMIN)
+        world.wait_for_equal(daemon)
+
+
 @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", Exit.INCOMPLETE), (b"\n", Exit.INCOMPLETE)])
 def test_a_terminal_is_asked(world: World, answer: bytes, code: int) -> None:
     fill(world)
@@ -219,6 +236,31 @@ def test_what_went_while_nobody_looked(world: World, mode: str) -> None:
         daemon.wait_for_log(HELD)
         os.kill(daemon.pid, signal.SIGRTMIN)
         world.wait_for_equal(daemon)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_who_has_agreed_once_is_asked_again(world: World, mode: str) -> None:
+    """Of what a comparison finds later."""
+    path = world.top / "socket"
+    for number in range(8):
+        world.write(f"d/{number}")
+    options = (f"-M{mode}", FEW, f"--socket={path}")
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.wait_for_equal(daemon)
+        daemon.stop(signal.SIGQUIT)
+    for number in range(6):
+        (world.source / f"d/{number}").unlink()
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(HELD)
+        os.kill(daemon.pid, signal.SIGRTMIN)
+        world.wait_for_equal(daemon)
+        fill(world)
+        assert world.run("verify", *world.trees, *options, "--repair").code == Exit.INCOMPLETE
+        assert spared(world)
+        os.kill(daemon.pid, signal.SIGUSR2)
+        assert world.run("wait", "-s", path, "--until-synced").code == Exit.INCOMPLETE
+        assert spared(world)
 
 
 def test_half_may_go_unasked(world: World) -> None:

@@ -245,6 +245,7 @@ class Delivery:
     def accept(self) -> bool:
         """Let what was held back be deleted with the next batch; tell whether there is anything."""
         changes = self.withheld.accept()
+        self.inferred.difference_update(path for path, _ in changes)
         self.target.distrusted.update(path for path, _ in changes)
         self.target.dirty.add(changes, time.time())
         self.hurry = self.hurry or bool(changes)

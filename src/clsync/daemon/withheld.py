@@ -24,7 +24,8 @@ class Withheld:
         """Entries that the last full comparison would have deleted."""
         self._named: dict[bytes, int] = {}
         """What a comparison with memory found gone -> how many entries that is, about."""
-        self._accepted = False
+        self._accepted = 0
+        """How many entries may go with the next full comparison beyond what always may: somebody has agreed to that."""
 
     @property
     def count(self) -> int:
@@ -43,7 +44,12 @@ class Withheld:
 
         `known`: how many the target holds; None: it is not known, the target is new.
         """
-        if self.brake is None or self._accepted or (self.trusted and known is None):
+        most = self._always(known)
+        return None if most is None else most + self._accepted
+
+    def _always(self, known: int | None) -> int | None:
+        """Return how many entries may go though nobody has agreed to it (see `most`)."""
+        if self.brake is None or (self.trusted and known is None):
             return None
         return self.brake.most(known)
 
@@ -51,12 +57,12 @@ class Withheld:
         """Note that everything was compared, and what was left there by that."""
         self._named.clear()
         before, self._everything = self.count, spared
-        self._accepted = self._accepted and spared > 0
+        self._accepted = 0
         self._tell(before)
 
     def too_many(self, gone: Sequence[bytes], count: int, known: int | None) -> bool:
         """Tell whether some paths may not go, `count` entries with what is below them; if so, they are left there."""
-        most, before = self.most(known), self.count
+        most, before = self._always(known), self.count
         for path in gone:
             self._named.pop(path, None)
         if most is None or count + sum(self._named.values()) <= most:
@@ -77,12 +83,12 @@ class Withheld:
         return bool(self._everything) or path in self._named
 
     def accept(self) -> list[tuple[bytes, int]]:
-        """Let it go; return what is dirty by that."""
+        """Let it go, and no more than that; return what is dirty by that."""
         found = [(path, NAME) for path in self._named]
         if self._everything:
             found.append((b"", DOUBT))
+            self._accepted = self.count
         self._named.clear()
-        self._accepted = bool(found)
         return found
 
     def _tell(self, before: int) -> None:

@@ -245,6 +245,25 @@ def test_an_empty_destination_is_another_one(world: World, how: str) -> None:
 
 
 @BOTH
+def test_what_could_not_be_held_is_compared_when_it_can(world: World, how: str) -> None:
+    """Who runs handlers may not have been allowed to set owners."""
+    world.top.chmod(0o755)
+    old(world, "a/one", "two")
+    os.chown(world.source / "two", 1234, 1234)
+    os.chown(world.destination, NOBODY, NOBODY)
+    options = ("-Mrsyncdirect", f"--splitting={how}")
+    with kept(world, *options, "--sync-handler-uid=nobody") as daemon:
+        daemon.wait_for_log("the destination cannot hold owners")
+        restart(world, daemon)
+    for warm in (False, True):
+        with kept(world, *options) as daemon:
+            daemon.wait_for_log(SYNCED)
+            world.demand_equal()
+            assert (WARM in daemon.output) == warm
+            restart(world, daemon)
+
+
+@BOTH
 def test_two_destinations_one_of_them_away(world: World, how: str) -> None:
     """The state is one; what is dirty is known of each."""
     old(world, "a/one")

@@ -15,6 +15,7 @@ import pytest
 from clsync.errors import Exit
 from tests.support.daemon import Daemon, installed
 from tests.support.environment import INHERITED
+from tests.system.test_state import is_complete
 from tests.system.world import MODES, ROOT, SYNCED, World, mounted, states
 
 HELD = "entries that the source does not have are left there: more than --max-delete allows"
@@ -261,6 +262,85 @@ def test_who_has_agreed_once_is_asked_again(world: World, mode: str) -> None:
         os.kill(daemon.pid, signal.SIGUSR2)
         assert world.run("wait", "-s", path, "--until-synced").code == Exit.INCOMPLETE
         assert spared(world)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("when", ["while nobody looked", "later"])
+def test_what_is_not_in_a_directory_that_is_another_one(world: World, mode: str, when: str) -> None:
+    """All that is in it is synced, also what is in directories that are new."""
+    for number in range(8):
+        world.write(f"d/{number}")
+        world.write(f"d/e/{number}")
+    options = (f"-M{mode}", FEW)
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.wait_for_equal(daemon)
+        daemon.stop(signal.SIGQUIT)
+    (world.source / "d").rename(world.top / "kept")
+
+    def come_back() -> None:
+        for name in ("d/new", "d/e/0", "d/e/new", "d/f/g/new"):
+            world.write(name, "new")
+        (world.source / "d/link").symlink_to("new")
+        (world.source / "d/f").chmod(0o700)
+
+    if when != "later":
+        come_back()
+    for number in range(2):
+        with stated(world, *options) as daemon:
+            daemon.wait_for_log(HELD)
+            if not number and when == "later":
+                come_back()
+            for name in ("d/new", "d/e/0", "d/e/new", "d/f/g/new", "d/link"):
+                world.wait_for_copy(daemon, name, "new")
+            daemon.wait_until(lambda: (world.destination / "d/f").stat().st_mode & 0o777 == 0o700, what="the mode")
+            assert sorted(os.listdir(world.destination / "d")) == [*map(str, range(8)), "e", "f", "link", "new"]
+            assert sorted(os.listdir(world.destination / "d/e")) == [*map(str, range(8)), "new"]
+            assert (world.destination / "d/1").read_text() == "d/1"
+            if number:
+                os.kill(daemon.pid, signal.SIGRTMIN)
+                world.wait_for_equal(daemon)
+            daemon.stop(signal.SIGQUIT, code=0 if number else Exit.INCOMPLETE)
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("when", ["while nobody looked", "later"])
+def test_a_file_system_below_that_is_not_mounted(world: World, mode: str, when: str) -> None:
+    """Its mount point is an empty directory; when it is back, nothing waits."""
+    disk, path = world.top / "disk", world.top / "socket"
+    disk.mkdir()
+    options = (f"-M{mode}", FEW, f"--socket={path}")
+    with mounted("tmpfs", disk):
+        for number in range(8):
+            (disk / str(number)).write_text("precious")
+        world.write("file")
+        mount = world.source / "m"
+        with mounted("bind", mount, device=str(disk)), stated(world, *options) as daemon:
+            daemon.wait_for_log(SYNCED)
+            world.wait_for_equal(daemon)
+            daemon.wait_until(lambda: is_complete(world), what="a complete state")
+            if when == "later":
+                subprocess.run(["umount", "-l", mount], check=True)
+                daemon.wait_for_log(HELD)
+                assert len(os.listdir(world.destination / "m")) == 8
+            daemon.stop(signal.SIGQUIT, code=None)
+        with stated(world, *options) as daemon:
+            daemon.wait_for_log(HELD)
+            daemon.wait_for_log(SYNCED)
+            world.write("other")
+            world.wait_for_copy(daemon, "other")
+            assert len(os.listdir(world.destination / "m")) == 8
+            subprocess.run(["mount", "--bind", disk, mount], check=True)
+            try:
+                world.wait_for_equal(daemon)
+                daemon.wait_until(
+                    lambda: not json.loads(world.run("ctl", "-s", path, "-j", "status").out)["held_back"],
+                    what="nothing that is held back",
+                )
+            finally:
+                subprocess.run(["umount", "-l", mount], check=True)
 
 
 def test_half_may_go_unasked(world: World) -> None:

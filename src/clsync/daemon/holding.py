@@ -95,6 +95,10 @@ class TargetMemory:
         store = self._memory.kept
         return 0 if store is None else await self._memory.access.apart(store.objects, directories)
 
+    async def gone_below(self, directories: Collection[bytes], root: int) -> list[bytes]:
+        """Return what the target may hold below some directories, and the source does not (see `Memory.gone_below`)."""
+        return await self._memory.gone_below(directories, root)
+
     async def before(
         self, batch: Batch, taken: Mapping[bytes, int], since: float, records: Records | None
     ) -> Handed | None:
@@ -147,7 +151,7 @@ class TargetMemory:
             return taken
         log.info(f"what changed unseen was looked for: {len(found)} of {looked} objects differ")
         for row in rows:
-            if any(is_below(row.path, top) for top in tops):
+            if row.path in tops or any(is_below(row.path, top) for top in tops):
                 found[row.path] = found.get(row.path, 0) | row.bits
         for path, bits in taken.items():
             if path not in tops:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from clsync.core.changes import DOUBT, NAME
+from clsync.core.paths import ancestors, is_below
 from clsync.daemon.log import Log
 from clsync.daemon.target import Target
 from clsync.options.brake import Brake
@@ -24,6 +25,8 @@ class Withheld:
         """Entries that the last full comparison would have deleted."""
         self._named: dict[bytes, int] = {}
         """What a comparison with memory found gone -> how many entries that is, about."""
+        self._told = 0
+        """How many entries there were when that was said last."""
         self._accepted = 0
         """How many entries may go with the next full comparison beyond what always may: somebody has agreed to that."""
 
@@ -56,20 +59,18 @@ class Withheld:
     def note_compared(self, spared: int) -> None:
         """Note that everything was compared, and what was left there by that."""
         self._named.clear()
-        before, self._everything = self.count, spared
-        self._accepted = 0
-        self._tell(before)
+        self._everything, self._accepted = spared, 0
+        self.tell()
 
     def too_many(self, gone: Sequence[bytes], count: int, known: int | None) -> bool:
         """Tell whether some paths may not go, `count` entries with what is below them; if so, they are left there."""
-        most, before = self._always(known), self.count
+        most = self._always(known)
         for path in gone:
             self._named.pop(path, None)
         if most is None or count + sum(self._named.values()) <= most:
             return False
         self._named |= dict.fromkeys(gone, 1)
         self._named[gone[0]] += count - len(gone)
-        self._tell(before)
         return True
 
     def seen(self, paths: Iterable[bytes]) -> None:
@@ -77,6 +78,14 @@ class Withheld:
         if self._named:
             for path in paths:
                 self._named.pop(path, None)
+
+    def around(self) -> set[bytes]:
+        """Return what is left there by its own name, and all directories above it."""
+        return {up for path in self._named for up in (path, *ancestors(path))}
+
+    def seen_below(self, directory: bytes) -> None:
+        """Forget what is at and below a directory, which is looked at anew."""
+        self.seen([path for path in self._named if path == directory or is_below(path, directory)])
 
     def holds(self, path: bytes) -> bool:
         """Tell whether a path is left there by its own name, or everything that is too much."""
@@ -89,9 +98,12 @@ class Withheld:
             found.append((b"", DOUBT))
             self._accepted = self.count
         self._named.clear()
+        self._told = self._everything
         return found
 
-    def _tell(self, before: int) -> None:
-        if self.count > before:
+    def tell(self) -> None:
+        """Say how many there are, if there are more than were told."""
+        if self.count > self._told:
             hint = "all else is synced; if they may go: clsync ctl accept, or signal RTMIN"
             self._log.error(f"{self._target.called}: {self.text}", hint)
+        self._told = self.count

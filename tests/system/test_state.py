@@ -281,6 +281,33 @@ def test_two_destinations_one_of_them_away(world: World, how: str) -> None:
             world.demand_equal()
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_versions_of_a_file_that_one_destination_has_missed(world: World, mode: str) -> None:
+    """What it holds may have the size and mtime of the last one."""
+    old(world, "a/one")
+    second, socket = world.top / "second", world.top / "socket"
+    second.mkdir()
+    options = (f"-M{mode}", f"-D{second}", f"--socket={socket}")
+
+    def known_size() -> int:
+        with closing(sqlite3.connect(f"file:{database(world)}?mode=ro", uri=True)) as rows:
+            return index.noted(rows, [b"a/one"])[b"a/one"].size
+
+    with kept(world, *options) as daemon:
+        daemon.wait_until(lambda: daemon.output.count("initial sync done") == 2, what="both")
+        daemon.wait_until(lambda: is_complete(world), what="a complete state")
+        assert world.run("ctl", "-s", socket, "pause", f"--target={second}").code == 0
+        file = world.write("a/one", "longer text")
+        daemon.wait_until(lambda: known_size() == 11, what="a confirmed file")
+        file.write_text("a/two")
+        os.utime(file, ns=(KEPT_AT, KEPT_AT))
+        daemon.wait_until(lambda: known_size() == 5, what="another one")
+        daemon.kill()
+    assert (second / "a/one").read_text() == "a/one"
+    with kept(world, *options) as daemon:
+        daemon.wait_until(lambda: (second / "a/one").read_text() == "a/two", what="the last version")
+
+
 @BOTH
 @pytest.mark.parametrize("mode", MODES)
 def test_events_that_were_lost_are_found_without_a_look_at_the_destination(mode: str, how: str) -> None:

@@ -228,6 +228,9 @@ class Store:
             if others:
                 changed |= index.differences(self._rows, top, listings)
             index.graft(self._rows, top, listings)
+        if others:
+            # That another size or mtime shows by itself is true of this version, and not of all that are to come.
+            changed = {path: bits | CONTENT for path, bits in changed.items()}
         for other in others:
             self._note(other, changed, time.time())
         self._settle(number, seen, confirmed.trees)

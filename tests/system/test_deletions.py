@@ -5,17 +5,24 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import termios
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from clsync.core.changes import NAME
 from clsync.errors import Exit
+from clsync.kernel.durable import boot_id
+from clsync.state.meta import Meta
+from clsync.state.store import Store
 from tests.support.daemon import Daemon, installed
 from tests.support.environment import INHERITED
-from tests.system.test_state import is_complete
+from tests.system.test_state import database, is_complete
 from tests.system.world import MODES, ROOT, SYNCED, World, mounted, states
 
 HELD = "entries that the source does not have are left there: more than --max-delete allows"
@@ -341,6 +348,41 @@ def test_a_file_system_below_that_is_not_mounted(world: World, mode: str, when: 
                 )
             finally:
                 subprocess.run(["umount", "-l", mount], check=True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_went_after_a_crash(world: World, mode: str) -> None:
+    """Beside what was on its way, files that are not complete are removed, and nothing else."""
+    for number in range(8):
+        world.write(f"d/{number}")
+    options = (f"-M{mode}", FEW, "--splitting=off")
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(SYNCED)
+        daemon.wait_until(lambda: is_complete(world), what="a complete state")
+        daemon.stop()
+    with closing(sqlite3.connect(database(world))) as rows:
+        keys, identity = [key for (key,) in rows.execute("SELECT key FROM target")], Meta.read(rows).identity
+    store = Store.open(bytes(database(world).parent), identity, keys, boot_id())
+    store.hand_over(keys[0], {b"x": NAME}, 0.0)
+    store.close()
+    shutil.rmtree(world.source / "d")
+    litter = [world.destination / name for name in (".x.AbCd12", ".x.clsync-012345", ".clsync-0123456789ab")]
+    other = world.destination / "of somebody else"
+    for path in (*litter, other):
+        path.touch()
+    for accepts in (False, True):
+        with stated(world, *options) as daemon:
+            daemon.wait_for_log(HELD)
+            daemon.wait_for_log(SYNCED)
+            world.write("new")
+            world.wait_for_copy(daemon, "new")
+            assert len(os.listdir(world.destination / "d")) == 8
+            daemon.wait_until(lambda: not any(path.exists() for path in litter), what="no litter")
+            if accepts:
+                os.kill(daemon.pid, signal.SIGRTMIN)
+                daemon.wait_until(lambda: not (world.destination / "d").exists(), what="the deletion")
+            assert other.exists()
+            daemon.stop(signal.SIGQUIT, code=None)
 
 
 def test_half_may_go_unasked(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import aclosing
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from clsync.daemon.memory import Memory
 
 _WIDE: Final = NAME | DOUBT
+_LITTER: Final = re.compile(rb"\.(clsync-.*|.*\.(clsync-)?[A-Za-z0-9]{6})", re.DOTALL)
+"""Names that handlers of ours give to what is not complete."""
 
 
 class Unknown(Exception):
@@ -73,11 +76,19 @@ class TargetMemory:
         return await self._memory.access.apart(store.dirty, self.key)
 
     async def left_over(self, rows: Iterable[Dirty]) -> list[bytes]:
-        """Return what stands only at the target beside paths that it may not hold: what was cut off leaves files behind.
+        """Return what stands only at the target beside paths that it may not hold, and was left there by what was cut off.
 
-        At a remote one, who receives removes them.
+        At a remote one, who receives removes it.
         """
-        return await self._memory.access.only_there(self.number, {parent(row.path) for row in rows})
+        store, directories = self._memory.kept, {parent(row.path) for row in rows}
+        found = await self._memory.access.only_there(self.number, directories)
+        found = [path for path in found if _LITTER.fullmatch(path.rpartition(b"/")[2])]
+        if store is None or not found:
+            return []
+        known = await self._memory.access.apart(
+            store.noted, found
+        )  # the source had these: the comparison counts them
+        return [path for path in found if path not in known]
 
     async def is_warm(self) -> bool:
         """Tell whether it is known what the target holds, but for some paths."""

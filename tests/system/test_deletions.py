@@ -351,6 +351,30 @@ def test_a_file_system_below_that_is_not_mounted(world: World, mode: str, when: 
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_repair_is_no_word(world: World, mode: str) -> None:
+    """Nor is what is held back a fault of the index."""
+    path = world.top / "socket"
+    options = (f"-M{mode}", FEW, f"--socket={path}")
+    for number in range(8):
+        world.write(f"d/{number}")
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(SYNCED)
+        daemon.wait_until(lambda: is_complete(world), what="a complete state")
+        daemon.stop()
+    for number in range(6):
+        (world.source / f"d/{number}").unlink()
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(HELD)
+        daemon.wait_for_log(SYNCED)
+        done = world.run("verify", *world.trees, *options, "--repair")
+        assert done.code == Exit.INCOMPLETE, done
+        assert "entries compared, all agree" in done.out.splitlines()[-1], done
+        assert len(os.listdir(world.destination / "d")) == 8
+        assert world.run("ctl", "-s", path, "accept").code == 0
+        world.wait_for_equal(daemon)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_what_went_after_a_crash(world: World, mode: str) -> None:
     """Beside what was on its way, files that are not complete are removed, and nothing else."""
     for number in range(8):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from clsync.core.changes import DOUBT, NAME
 from clsync.core.paths import ancestors, is_below
@@ -34,6 +34,11 @@ class Withheld:
     def count(self) -> int:
         """Return how many entries are left at the target though the source does not have them."""
         return self._everything + sum(self._named.values())
+
+    @property
+    def named(self) -> Collection[bytes]:
+        """Return what is left there by its own name."""
+        return self._named.keys()
 
     @property
     def text(self) -> str:

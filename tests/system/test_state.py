@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +25,7 @@ from clsync.state.store import Store
 from tests.support.churn_run import Settings, _short_queue, run_seed
 from tests.support.daemon import Argument, Daemon
 from tests.system.test_splitting import NOBODY, worker_of
-from tests.system.world import MODES, ROOT, SYNCED, World, memory_directory, mounted, states
+from tests.system.world import MODES, ROOT, SYNCED, World, memory_directory, mounted, states, unmount
 
 MONITORS = ("fanotify", "inotify")
 SPLIT = "--splitting=process"
@@ -242,6 +245,40 @@ def test_an_empty_destination_is_another_one(world: World, how: str) -> None:
     (world.destination / "a").rmdir()
     with kept(world, f"--splitting={how}") as daemon:
         world.wait_for_copy(daemon, "a/one")
+
+
+@contextmanager
+def disk(image: Path, device: str, place: Path) -> Iterator[None]:
+    """Let a device be a disk, and mount it."""
+    until = time.monotonic() + 5  # the one before may be on its way out
+    while subprocess.run(["losetup", device, image], check=False, capture_output=True).returncode:
+        if time.monotonic() > until:
+            pytest.skip(f"{device} is used by others")
+        time.sleep(0.05)
+    try:
+        with mounted("xfs", place, device=device):
+            yield
+            unmount(place)
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)
+
+
+@pytest.mark.skipif(shutil.which("mkfs.xfs") is None, reason="needs mkfs.xfs")
+def test_two_disks_that_take_turns(world: World) -> None:
+    """XFS tells of the device alone what it is."""
+    disks = [world.top / "one", world.top / "other"]
+    for image in disks:
+        subprocess.run(["truncate", "-s", "320M", image], check=True)
+        subprocess.run(["mkfs.xfs", "-q", image], check=True)
+    old(world, "a/one")
+    device = subprocess.run(["losetup", "-f"], check=True, capture_output=True, text=True).stdout.strip()
+    for number, image in enumerate([*disks, *disks]):
+        name = world.write(f"b/{number}").name
+        with disk(image, device, world.destination), kept(world, "-Mcopy") as daemon:
+            daemon.wait_for_log(SYNCED)
+            assert (world.destination / "b" / name).exists()
+            world.demand_equal()
+            restart(world, daemon)
 
 
 @BOTH

@@ -174,6 +174,7 @@ def _target_key(made: Plan) -> bytes:
     parts = (
         made.mode, made.program, arguments, made.destination, directory and directory.identity, s.acls, s.xattrs,
         s.modification_signature, s.one_file_system, s.exclude_mount_points, held and replace(held, reflink=False),
+        made.local and made.volumes.get(made.local),
     )  # fmt: skip
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
 

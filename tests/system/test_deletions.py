@@ -5,16 +5,24 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import termios
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from clsync.core.changes import NAME
 from clsync.errors import Exit
+from clsync.kernel.durable import boot_id
+from clsync.state.meta import Meta
+from clsync.state.store import Store
 from tests.support.daemon import Daemon, installed
 from tests.support.environment import INHERITED
+from tests.system.test_state import database, is_complete
 from tests.system.world import MODES, ROOT, SYNCED, World, mounted, states
 
 HELD = "entries that the source does not have are left there: more than --max-delete allows"
@@ -176,6 +184,23 @@ def test_they_are_told_and_accepted_at_the_control_socket(world: World) -> None:
         assert "no deletions are held back" in world.run("ctl", "-s", path, "accept").err
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_no_more_is_accepted_than_was_held_back(world: World, mode: str) -> None:
+    """And what may go without a word."""
+    fill(world)
+    with world.daemon(f"-M{mode}", FEW, NO_STATE) as daemon:
+        daemon.wait_for_log(HELD)
+        (world.destination / "other").mkdir()
+        for number in range(20):
+            (world.destination / "other" / str(number)).touch()
+        os.kill(daemon.pid, signal.SIGRTMIN)
+        daemon.wait_until(lambda: daemon.output.count(HELD) == 2, what="another question")
+        assert spared(world)
+        assert len(os.listdir(world.destination / "other")) == 20
+        os.kill(daemon.pid, signal.SIGRTMIN)
+        world.wait_for_equal(daemon)
+
+
 @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", Exit.INCOMPLETE), (b"\n", Exit.INCOMPLETE)])
 def test_a_terminal_is_asked(world: World, answer: bytes, code: int) -> None:
     fill(world)
@@ -241,6 +266,169 @@ def test_what_went_while_nobody_looked(world: World, mode: str) -> None:
         daemon.wait_for_log(HELD)
         os.kill(daemon.pid, signal.SIGRTMIN)
         world.wait_for_equal(daemon)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_who_has_agreed_once_is_asked_again(world: World, mode: str) -> None:
+    """Of what a comparison finds later."""
+    path = world.top / "socket"
+    for number in range(8):
+        world.write(f"d/{number}")
+    options = (f"-M{mode}", FEW, f"--socket={path}")
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.wait_for_equal(daemon)
+        daemon.stop(signal.SIGQUIT)
+    for number in range(6):
+        (world.source / f"d/{number}").unlink()
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(HELD)
+        os.kill(daemon.pid, signal.SIGRTMIN)
+        world.wait_for_equal(daemon)
+        fill(world)
+        assert world.run("verify", *world.trees, *options, "--repair").code == Exit.INCOMPLETE
+        assert spared(world)
+        os.kill(daemon.pid, signal.SIGUSR2)
+        assert world.run("wait", "-s", path, "--until-synced").code == Exit.INCOMPLETE
+        assert spared(world)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("when", ["while nobody looked", "later"])
+def test_what_is_not_in_a_directory_that_is_another_one(world: World, mode: str, when: str) -> None:
+    """All that is in it is synced, also what is in directories that are new."""
+    for number in range(8):
+        world.write(f"d/{number}")
+        world.write(f"d/e/{number}")
+    options = (f"-M{mode}", FEW)
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.wait_for_equal(daemon)
+        daemon.stop(signal.SIGQUIT)
+    (world.source / "d").rename(world.top / "kept")
+
+    def come_back() -> None:
+        for name in ("d/new", "d/e/0", "d/e/new", "d/f/g/new"):
+            world.write(name, "new")
+        (world.source / "d/link").symlink_to("new")
+        (world.source / "d/f").chmod(0o700)
+
+    if when != "later":
+        come_back()
+    for number in range(2):
+        with stated(world, *options) as daemon:
+            daemon.wait_for_log(HELD)
+            if not number and when == "later":
+                come_back()
+            for name in ("d/new", "d/e/0", "d/e/new", "d/f/g/new", "d/link"):
+                world.wait_for_copy(daemon, name, "new")
+            daemon.wait_until(lambda: (world.destination / "d/f").stat().st_mode & 0o777 == 0o700, what="the mode")
+            assert sorted(os.listdir(world.destination / "d")) == [*map(str, range(8)), "e", "f", "link", "new"]
+            assert sorted(os.listdir(world.destination / "d/e")) == [*map(str, range(8)), "new"]
+            assert (world.destination / "d/1").read_text() == "d/1"
+            if number:
+                os.kill(daemon.pid, signal.SIGRTMIN)
+                world.wait_for_equal(daemon)
+            daemon.stop(signal.SIGQUIT, code=0 if number else Exit.INCOMPLETE)
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("when", ["while nobody looked", "later"])
+def test_a_file_system_below_that_is_not_mounted(world: World, mode: str, when: str) -> None:
+    """Its mount point is an empty directory; when it is back, nothing waits."""
+    disk, path = world.top / "disk", world.top / "socket"
+    disk.mkdir()
+    options = (f"-M{mode}", FEW, f"--socket={path}")
+    with mounted("tmpfs", disk):
+        for number in range(8):
+            (disk / str(number)).write_text("precious")
+        world.write("file")
+        mount = world.source / "m"
+        with mounted("bind", mount, device=str(disk)), stated(world, *options) as daemon:
+            daemon.wait_for_log(SYNCED)
+            world.wait_for_equal(daemon)
+            daemon.wait_until(lambda: is_complete(world), what="a complete state")
+            if when == "later":
+                subprocess.run(["umount", "-l", mount], check=True)
+                daemon.wait_for_log(HELD)
+                assert len(os.listdir(world.destination / "m")) == 8
+            daemon.stop(signal.SIGQUIT, code=None)
+        with stated(world, *options) as daemon:
+            daemon.wait_for_log(HELD)
+            daemon.wait_for_log(SYNCED)
+            world.write("other")
+            world.wait_for_copy(daemon, "other")
+            assert len(os.listdir(world.destination / "m")) == 8
+            subprocess.run(["mount", "--bind", disk, mount], check=True)
+            try:
+                world.wait_for_equal(daemon)
+                daemon.wait_until(
+                    lambda: not json.loads(world.run("ctl", "-s", path, "-j", "status").out)["held_back"],
+                    what="nothing that is held back",
+                )
+            finally:
+                subprocess.run(["umount", "-l", mount], check=True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_repair_is_no_word(world: World, mode: str) -> None:
+    """Nor is what is held back a fault of the index."""
+    path = world.top / "socket"
+    options = (f"-M{mode}", FEW, f"--socket={path}")
+    for number in range(8):
+        world.write(f"d/{number}")
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(SYNCED)
+        daemon.wait_until(lambda: is_complete(world), what="a complete state")
+        daemon.stop()
+    for number in range(6):
+        (world.source / f"d/{number}").unlink()
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(HELD)
+        daemon.wait_for_log(SYNCED)
+        done = world.run("verify", *world.trees, *options, "--repair")
+        assert done.code == Exit.INCOMPLETE, done
+        assert "entries compared, all agree" in done.out.splitlines()[-1], done
+        assert len(os.listdir(world.destination / "d")) == 8
+        assert world.run("ctl", "-s", path, "accept").code == 0
+        world.wait_for_equal(daemon)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_went_after_a_crash(world: World, mode: str) -> None:
+    """Beside what was on its way, files that are not complete are removed, and nothing else."""
+    for number in range(8):
+        world.write(f"d/{number}")
+    options = (f"-M{mode}", FEW, "--splitting=off")
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(SYNCED)
+        daemon.wait_until(lambda: is_complete(world), what="a complete state")
+        daemon.stop()
+    with closing(sqlite3.connect(database(world))) as rows:
+        keys, identity = [key for (key,) in rows.execute("SELECT key FROM target")], Meta.read(rows).identity
+    store = Store.open(bytes(database(world).parent), identity, keys, boot_id())
+    store.hand_over(keys[0], {b"x": NAME}, 0.0)
+    store.close()
+    shutil.rmtree(world.source / "d")
+    litter = [world.destination / name for name in (".x.AbCd12", ".x.clsync-012345", ".clsync-0123456789ab")]
+    other = world.destination / "of somebody else"
+    for path in (*litter, other):
+        path.touch()
+    for accepts in (False, True):
+        with stated(world, *options) as daemon:
+            daemon.wait_for_log(HELD)
+            daemon.wait_for_log(SYNCED)
+            world.write("new")
+            world.wait_for_copy(daemon, "new")
+            assert len(os.listdir(world.destination / "d")) == 8
+            daemon.wait_until(lambda: not any(path.exists() for path in litter), what="no litter")
+            if accepts:
+                os.kill(daemon.pid, signal.SIGRTMIN)
+                daemon.wait_until(lambda: not (world.destination / "d").exists(), what="the deletion")
+            assert other.exists()
+            daemon.stop(signal.SIGQUIT, code=None)
 
 
 def test_half_may_go_unasked(world: World) -> None:

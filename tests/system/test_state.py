@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,7 +26,7 @@ from clsync.state.store import Store
 from tests.support.churn_run import Settings, _short_queue, run_seed
 from tests.support.daemon import Argument, Daemon
 from tests.system.test_splitting import NOBODY, worker_of
-from tests.system.world import MODES, QUICK, ROOT, SYNCED, World, memory_directory, mounted, states
+from tests.system.world import MODES, QUICK, ROOT, SYNCED, World, memory_directory, mounted, states, unmount
 
 MONITORS = ("fanotify", "inotify")
 SPLIT = "--splitting=process"
@@ -286,6 +289,59 @@ def test_an_empty_destination_is_another_one(world: World, how: str) -> None:
         world.wait_for_copy(daemon, "a/one")
 
 
+@contextmanager
+def disk(image: Path, device: str, place: Path) -> Iterator[None]:
+    """Let a device be a disk, and mount it."""
+    until = time.monotonic() + 5  # the one before may be on its way out
+    while subprocess.run(["losetup", device, image], check=False, capture_output=True).returncode:
+        if time.monotonic() > until:
+            pytest.skip(f"{device} is used by others")
+        time.sleep(0.05)
+    try:
+        with mounted("xfs", place, device=device):
+            yield
+            unmount(place)
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)
+
+
+@pytest.mark.skipif(shutil.which("mkfs.xfs") is None, reason="needs mkfs.xfs")
+def test_two_disks_that_take_turns(world: World) -> None:
+    """XFS tells of the device alone what it is."""
+    disks = [world.top / "one", world.top / "other"]
+    for image in disks:
+        subprocess.run(["truncate", "-s", "320M", image], check=True)
+        subprocess.run(["mkfs.xfs", "-q", image], check=True)
+    old(world, "a/one")
+    device = subprocess.run(["losetup", "-f"], check=True, capture_output=True, text=True).stdout.strip()
+    for number, image in enumerate([*disks, *disks]):
+        name = world.write(f"b/{number}").name
+        with disk(image, device, world.destination), kept(world, "-Mcopy") as daemon:
+            daemon.wait_for_log(SYNCED)
+            assert (world.destination / "b" / name).exists()
+            world.demand_equal()
+            restart(world, daemon)
+
+
+@BOTH
+def test_what_could_not_be_held_is_compared_when_it_can(world: World, how: str) -> None:
+    """Who runs handlers may not have been allowed to set owners."""
+    world.top.chmod(0o755)
+    old(world, "a/one", "two")
+    os.chown(world.source / "two", 1234, 1234)
+    os.chown(world.destination, NOBODY, NOBODY)
+    options = ("-Mrsyncdirect", f"--splitting={how}")
+    with kept(world, *options, "--sync-handler-uid=nobody") as daemon:
+        daemon.wait_for_log("the destination cannot hold owners")
+        restart(world, daemon)
+    for warm in (False, True):
+        with kept(world, *options) as daemon:
+            daemon.wait_for_log(SYNCED)
+            world.demand_equal()
+            assert (WARM in daemon.output) == warm
+            restart(world, daemon)
+
+
 @BOTH
 def test_two_destinations_one_of_them_away(world: World, how: str) -> None:
     """The state is one; what is dirty is known of each."""
@@ -302,6 +358,33 @@ def test_two_destinations_one_of_them_away(world: World, how: str) -> None:
             assert 1 <= differs(daemon) <= 2
             assert (second / "a/two").read_text() == "a/two"
             world.demand_equal()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_versions_of_a_file_that_one_destination_has_missed(world: World, mode: str) -> None:
+    """What it holds may have the size and mtime of the last one."""
+    old(world, "a/one")
+    second, socket = world.top / "second", world.top / "socket"
+    second.mkdir()
+    options = (f"-M{mode}", f"-D{second}", f"--socket={socket}")
+
+    def known_size() -> int:
+        with closing(sqlite3.connect(f"file:{database(world)}?mode=ro", uri=True)) as rows:
+            return index.noted(rows, [b"a/one"])[b"a/one"].size
+
+    with kept(world, *options) as daemon:
+        daemon.wait_until(lambda: daemon.output.count("initial sync done") == 2, what="both")
+        daemon.wait_until(lambda: is_complete(world), what="a complete state")
+        assert world.run("ctl", "-s", socket, "pause", f"--target={second}").code == 0
+        file = world.write("a/one", "longer text")
+        daemon.wait_until(lambda: known_size() == 11, what="a confirmed file")
+        file.write_text("a/two")
+        os.utime(file, ns=(KEPT_AT, KEPT_AT))
+        daemon.wait_until(lambda: known_size() == 5, what="another one")
+        daemon.kill()
+    assert (second / "a/one").read_text() == "a/one"
+    with kept(world, *options) as daemon:
+        daemon.wait_until(lambda: (second / "a/one").read_text() == "a/two", what="the last version")
 
 
 @BOTH

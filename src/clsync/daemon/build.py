@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clsync.control.listener import Listener
@@ -168,9 +169,12 @@ def _target_key(made: Plan) -> bytes:
     lookup = lookup_of(made)
     arguments = [expand(argument, lookup) for argument in made.arguments]
     directory = made.directories.get(made.local) if made.local is not None else None
+    # What could not be held there was left out: who has other rights, or mounts it in another way, has all of it compared.
+    held = made.held.get(made.local) if made.local is not None else None
     parts = (
         made.mode, made.program, arguments, made.destination, directory and directory.identity, s.acls, s.xattrs,
-        s.modification_signature, s.one_file_system, s.exclude_mount_points,
+        s.modification_signature, s.one_file_system, s.exclude_mount_points, held and replace(held, reflink=False),
+        made.local and made.volumes.get(made.local),
     )  # fmt: skip
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from clsync.core import batch as flag
@@ -16,7 +17,7 @@ from clsync.core.changes import DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Freshness
 from clsync.core.listing import Records
 from clsync.core.moves import Move, Step
-from clsync.core.paths import shown
+from clsync.core.paths import ancestors, shown
 from clsync.core.rules import Rules
 from clsync.daemon import renames
 from clsync.daemon.crew import Crew
@@ -245,6 +246,7 @@ class Delivery:
     def accept(self) -> bool:
         """Let what was held back be deleted with the next batch; tell whether there is anything."""
         changes = self.withheld.accept()
+        self.inferred.difference_update(path for path, _ in changes)
         self.target.distrusted.update(path for path, _ in changes)
         self.target.dirty.add(changes, time.time())
         self.hurry = self.hurry or bool(changes)
@@ -328,12 +330,14 @@ class Delivery:
         doubts = self.target.dirty.doubts
         changes = taken if self.memory is None else await self.memory.narrowed(taken, self._log)
         if changes is not taken:
-            self.inferred.update(path for path, bits in changes.items() if bits & NAME and path not in taken)
+            for path in (path for path, bits in taken.items() if bits & DOUBT and not changes.get(path, 0) & DOUBT):
+                self.withheld.seen_below(path)  # what is gone still is among the changes
+            self.inferred.update(p for p, bits in changes.items() if bits & NAME and not taken.get(p, 0) & NAME)
         records = None if self.memory is None else Records()
         resolved = await self._resolver.resolve(
             changes, root=root, freshness=freshness, doubts=doubts, ripe=ripe, renamed=renamed, records=records
         )
-        await self._withhold(resolved)
+        await self._withhold(resolved, root)
         if any(bits & (NAME | DOUBT) for bits in set(taken.values())):
             self._source.search.note_new_names()
         async for file, names in in_slices(resolved.linked.items()):
@@ -343,21 +347,46 @@ class Delivery:
         await self._traffic.set_apart(resolved, ripe, safe=safe, shares=shares)
         return resolved
 
-    async def _withhold(self, resolved: Resolved) -> None:
-        """Leave out what memory, or a comparison, says is gone, if it is too much for that."""
+    async def _withhold(self, resolved: Resolved, root: int) -> None:
+        """Leave out what memory, or a comparison, says is gone, if it is too much for that. Raises OSError."""
         entries, memory = resolved.entries, self.memory
         gone = [p for p, f in entries.items() if f & flag.MISSING and p in self.inferred] if self.inferred else []
+        hidden = {} if memory is None else await self._hidden(entries, memory, root)
         self.withheld.seen(entries.keys() - gone)
-        if not gone:
-            return
-        count = sum(self.extra.pop(path, 1) for path in gone)
-        known = None
-        if memory is not None:
-            count += await memory.entries_below(gone)
-            known = await memory.known()
-        if self.withheld.too_many(gone, count, known):
+        gone += chain.from_iterable(hidden.values())
+        if gone and await self._too_many(gone):
             for path in gone:
-                del entries[path]
+                entries.pop(path, None)
+            for directory in hidden:
+                await self._resolver.spread(directory, resolved, root)
+        self.withheld.tell()
+
+    async def _too_many(self, gone: Sequence[bytes]) -> bool:
+        """Tell whether so much may not go without a word; if so, it is noted."""
+        count, known = sum(self.extra.pop(path, 1) for path in gone), None
+        if self.memory is not None:
+            count += await self.memory.entries_below(gone)
+            known = await self.memory.known()
+        return self.withheld.too_many(gone, count, known)
+
+    async def _hidden(
+        self, entries: Mapping[bytes, int], memory: TargetMemory, root: int
+    ) -> dict[bytes, list[bytes]]:
+        """Return what would be deleted in directories that are others than they were, and that nobody saw going.
+
+        Such a one is handed over with all that is below it: a mount point without its file system would empty the target.
+        """
+        deep = {path for path, flags in entries.items() if path and flags & flag.RECURSIVE}
+        held = self.withheld.around() if deep else set[bytes]()
+        if not self.warm:
+            deep &= self.inferred | held
+        tops = [path for path in deep if deep.isdisjoint(ancestors(path))]
+        for path in held.intersection(tops):
+            self.withheld.seen_below(path)
+        found: dict[bytes, list[bytes]] = {}
+        for path in await memory.gone_below(tops, root):
+            found.setdefault(next(up for up in ancestors(path) if up in deep), []).append(path)
+        return found
 
     async def _most_deletions(self, entries: Mapping[bytes, int]) -> int | None:
         """Return how much may be deleted by comparing everything; None: any number, or that is not what is done."""
@@ -384,6 +413,7 @@ class Delivery:
             if self.extra:
                 self.extra = {path: count for path, count in self.extra.items() if path not in flight.taken}
             self.inferred.difference_update(flight.taken)
+            self.inferred.difference_update(resolved.entries)
         if resolved.entries.get(b"", 0) & flag.RECURSIVE and (
             outcome.verdict is not Verdict.UNWELL or outcome.spared
         ):

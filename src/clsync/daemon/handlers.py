@@ -26,6 +26,7 @@ from clsync.handler.rsync.program import Program
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
 from clsync.kernel import places, roles
 from clsync.kernel.capabilities import Capabilities, probe_for_programs
+from clsync.kernel.files import volume_of
 from clsync.kernel.priority import Priority, trouble_with
 from clsync.options import MODULE_MODES
 from clsync.options.expansion import expand, macros
@@ -272,7 +273,9 @@ def _destination_check(made: Plan) -> Callable[[], str | None]:
     if local is None:
         return lambda: None
     if local not in made.directories:
-        made.directories[local] = Directory(local)
+        made.directories[local] = there = Directory(local)
+        with there.opened() as directory:
+            made.volumes[local] = volume_of(directory)
     directory = made.directories[local]
 
     def check() -> str | None:

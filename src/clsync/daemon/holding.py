@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from clsync.daemon.memory import Memory
 
 _WIDE: Final = NAME | DOUBT
+_LITTER: Final = re.compile(rb"\.(clsync-.*|.*\.(clsync-)?[A-Za-z0-9]{6})", re.DOTALL)
+"""Names that handlers of ours give to what is not complete."""
 
 
 class Unknown(Exception):
@@ -86,11 +89,19 @@ class TargetMemory:
         return await self._memory.access.apart(store.dirty, self.key)
 
     async def left_over(self, rows: Iterable[Dirty]) -> list[bytes]:
-        """Return what stands only at the target beside paths that it may not hold: what was cut off leaves files behind.
+        """Return what stands only at the target beside paths that it may not hold, and was left there by what was cut off.
 
-        At a remote one, who receives removes them.
+        At a remote one, who receives removes it.
         """
-        return await self._memory.access.only_there(self.number, {parent(row.path) for row in rows})
+        store, directories = self._memory.kept, {parent(row.path) for row in rows}
+        found = await self._memory.access.only_there(self.number, directories)
+        found = [path for path in found if _LITTER.fullmatch(path.rpartition(b"/")[2])]
+        if store is None or not found:
+            return []
+        known = await self._memory.access.apart(
+            store.noted, found
+        )  # the source had these: the comparison counts them
+        return [path for path in found if path not in known]
 
     def may_have_lost(self) -> bool:
         """Tell, at a start, whether the target is on a host that may have lost something with its power."""
@@ -117,6 +128,10 @@ class TargetMemory:
         """Return how many entries the target holds below some directories, none of which lies below another."""
         store = self._memory.kept
         return 0 if store is None else await self._memory.access.apart(store.objects, directories)
+
+    async def gone_below(self, directories: Collection[bytes], root: int) -> list[bytes]:
+        """Return what the target may hold below some directories, and the source does not (see `Memory.gone_below`)."""
+        return await self._memory.gone_below(directories, root)
 
     async def before(
         self, batch: Batch, taken: Mapping[bytes, int], since: float, records: Records | None
@@ -175,7 +190,7 @@ class TargetMemory:
             return taken
         log.info(f"what changed unseen was looked for: {len(found)} of {looked} objects differ")
         for row in rows:
-            if any(is_below(row.path, top) for top in tops):
+            if row.path in tops or any(is_below(row.path, top) for top in tops):
                 found[row.path] = found.get(row.path, 0) | row.bits
         for path, bits in taken.items():
             if path not in tops:

@@ -248,6 +248,24 @@ class Memory:
                     found.add(path)
         return found
 
+    async def gone_below(self, tops: Collection[bytes], root: int) -> list[bytes]:
+        """Return what the index has below some directories and is not there any more, without what lies below that.
+
+        `root`: the watched directory, open.
+        """
+        store, looks = self.kept, self.root.ops.looks(root)
+
+        def modes(paths: Sequence[bytes]) -> Iterator[int | None]:
+            for path, look in looked_for(looks, paths):
+                try:
+                    found = look(path)
+                except OSError:
+                    yield 0  # it is there, whatever it is
+                else:
+                    yield None if found is None else found.st_mode
+
+        return [] if store is None or not tops else await self.access.apart(store.gone, tops, modes)
+
     async def _begin_record(self, store: Store, top: bytes, since: float) -> None:
         """Begin a scan, for one at a time who has `_one_record`; none where the state is kept no longer."""
         old = self._recordings.pop(top, None)

@@ -63,6 +63,8 @@ class Plan:
     """What --destination-dir says; the destination may be another one, if the handler's arguments name it."""
     directories: dict[bytes, Directory] = field(default_factory=dict)
     """Local destinations as they were seen first: what stands there later may be a bare mount point."""
+    volumes: dict[bytes, bytes] = field(default_factory=dict)
+    """What tells their file systems from others, also from those that stand there in their turn."""
     held: dict[bytes, Capabilities] = field(default_factory=dict)
     """What they can hold."""
     made_directories: list[bytes] = field(default_factory=list)
@@ -119,6 +121,7 @@ def _make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan
     made = Plan(settings, log, root, destination, read_rules(settings), now, started_ns() - 10**9)
     if before is not None:
         made.directories, made.held, made.made_directories = before.directories, before.held, before.made_directories
+        made.volumes = before.volumes
     if destination is not None and not destination.remote:
         made.local = local_destination(destination.text, made, "--destination-dir")
         made.destination = Target(made.local)

@@ -102,6 +102,8 @@ class DirectPreparation:
         same = [a.same_handler == b.same_handler for a, b in zip(new_parts.outlets, parts.outlets, strict=True)]
         handlers = [None if stays else make_handler(plan) for stays, plan in zip(same, new, strict=True)]
         demand_apart(new)
+        if any(handlers):
+            new_parts = make_parts(new, self._access)  # by now it is known what new destinations can hold
         return Prepared(settings, new, new_parts, handlers)
 
     def adopt(self, prepared: Prepared) -> None:

@@ -185,6 +185,28 @@ class Resolver:
         for path, flags in forced.items():
             entries[path] = entries.get(path, 0) | flags
 
+    async def spread(self, top: bytes, resolved: Resolved, root: int) -> None:
+        """Let everything below a recursive entry be an entry of its own: so nothing is deleted there. Raises OSError.
+
+        Where that is too much, none of it is handed over.
+        """
+        entries, rules = resolved.entries, self.rules
+        below = {top: flag.DIRECTORY | ATTRIB << CHANGE_SHIFT}
+        enter: Callable[[bytes], bool] = rules.reaches if rules is not None else (lambda p: True)
+        device = self._ops.device(root) if self._one_file_system > 1 else None
+        async for path, found in in_slices(self._ops.walk(root, top, enter, self._one_file_system > 0)):
+            counts = device is None or found.st_dev == device
+            if counts and (rules is None or rules.permits(path, stat.S_ISDIR(found.st_mode))):
+                below[path] = _each(found.st_mode)
+            if len(below) > FORCED_LIMIT:
+                below.clear()
+                break
+        resolved.whole = [path for path in resolved.whole if path != top]
+        del entries[top]
+        for path, flags in below.items():
+            entries[path] = entries.get(path, 0) | flags
+        resolved.entries = dict(sorted(entries.items()))
+
     def _complete_links(
         self, classifier: Classifier, changes: Mapping[bytes, int], resolved: Resolved, shown_twice: set[int]
     ) -> None:
@@ -257,6 +279,14 @@ class Resolver:
             if not any(stands_for(here, inode) for inode in these):
                 del found[name]
         return found
+
+
+def _each(mode: int) -> int:
+    """Return the flags of something that may be new."""
+    if stat.S_ISDIR(mode):
+        return flag.DIRECTORY | ATTRIB << CHANGE_SHIFT
+    kind = flag.REGULAR if stat.S_ISREG(mode) else 0
+    return kind | flag.FORCE | (NAME | CONTENT) << CHANGE_SHIFT
 
 
 def bits_of(flags: int) -> int:

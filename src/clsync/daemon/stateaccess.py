@@ -48,7 +48,7 @@ class StateAccess(Protocol):
         ...
 
     async def only_there(self, target: int, directories: Iterable[bytes]) -> list[bytes]:
-        """Return the paths in some directories that stand only at a target; none of a remote one."""
+        """Return the paths in some directories that stand only at a target, without directories; none of a remote one."""
         ...
 
     async def flush(self, target: int | None) -> bool:
@@ -90,7 +90,7 @@ class DirectStateAccess:
         return local is not None and await asyncio.to_thread(_is_empty, local)
 
     async def only_there(self, target: int, directories: Iterable[bytes]) -> list[bytes]:
-        """Return the paths in some directories that stand only at a target."""
+        """Return the paths in some directories that stand only at a target, without directories."""
         local = self._local[target]
         return [] if local is None else await asyncio.to_thread(_only_there, self._root, local, directories)
 
@@ -141,18 +141,21 @@ def _only_there(source: bytes, target: bytes, directories: Iterable[bytes]) -> l
 
 
 def _only_at(here: int, there: int, directory: bytes) -> list[bytes]:
-    """Return the paths in one directory that stand only `there`; nothing behind a symlink."""
+    """Return the paths in one directory that stand only `there`, without directories; nothing behind a symlink."""
     try:
-        names = {*_names(here, directory)}
+        names = {name for name, _ in _names(here, directory)}
         with roles.as_programs():
-            return [join(directory, name) for name in _names(there, directory) if name not in names]
+            found = _names(there, directory)
+        return [join(directory, name) for name, is_dir in found if not is_dir and name not in names]
     except OSError:
         return []
 
 
-def _names(root: int, directory: bytes) -> list[bytes]:
+def _names(root: int, directory: bytes) -> list[tuple[bytes, bool]]:
+    """Return the names in a directory, and whether they are directories. Raises OSError."""
     found = open_beneath(root, directory, DIRECTORY_FLAGS)
     try:
-        return list(map(os.fsencode, os.listdir(found)))
+        with os.scandir(found) as entries:
+            return [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
     finally:
         os.close(found)

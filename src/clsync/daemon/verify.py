@@ -359,12 +359,13 @@ class Verifier:
 
         report = Report("index")
         try:
-            first = await self._unknown(report)
+            first = await self._unknown(report, deliveries)
             if first and repair:
+                unseen = {path: 1 for path, bits in first.items() if bits & NAME}
                 for delivery in deliveries:
-                    delivery.mend(first, {})
+                    delivery.mend(first, unseen)
                 await self._settled()
-            again = await self._unknown(report) if first else {}
+            again = await self._unknown(report, deliveries) if first else {}
         except Unknown:
             return None
         except OSError as error:
@@ -376,8 +377,8 @@ class Verifier:
         report.mended = report.differences.keys() - again.keys()
         return report
 
-    async def _unknown(self, report: Report) -> dict[bytes, int]:
-        """Return what differs from the index when nothing is on its way. Raises Unknown."""
+    async def _unknown(self, report: Report, deliveries: Collection[Delivery]) -> dict[bytes, int]:
+        """Return what differs from the index when nothing is on its way, but for what is held back. Raises Unknown."""
         assert self._memory is not None
         await self._settled()
         found: dict[bytes, int] = {}
@@ -395,7 +396,8 @@ class Verifier:
         seen = await self._seen()
         dirty = {path for target in self._source.targets for path in target.dirty.paths()}
         moving = Moving([*seen.items(), *((path, NAME) for path in dirty)], ())
-        return {path: bits for path, bits in found.items() if path in unlike and path not in moving}
+        held = {path for delivery in deliveries for path in delivery.withheld.named}
+        return {p: bits for p, bits in found.items() if p in unlike and p not in moving and p not in held}
 
     async def _settled(self) -> None:
         assert self._memory is not None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from clsync.core.changes import DOUBT, NAME
+from clsync.core.paths import ancestors, is_below
 from clsync.daemon.log import Log
 from clsync.daemon.target import Target
 from clsync.options.brake import Brake
@@ -24,12 +25,20 @@ class Withheld:
         """Entries that the last full comparison would have deleted."""
         self._named: dict[bytes, int] = {}
         """What a comparison with memory found gone -> how many entries that is, about."""
-        self._accepted = False
+        self._told = 0
+        """How many entries there were when that was said last."""
+        self._accepted = 0
+        """How many entries may go with the next full comparison beyond what always may: somebody has agreed to that."""
 
     @property
     def count(self) -> int:
         """Return how many entries are left at the target though the source does not have them."""
         return self._everything + sum(self._named.values())
+
+    @property
+    def named(self) -> Collection[bytes]:
+        """Return what is left there by its own name."""
+        return self._named.keys()
 
     @property
     def text(self) -> str:
@@ -43,27 +52,30 @@ class Withheld:
 
         `known`: how many the target holds; None: it is not known, the target is new.
         """
-        if self.brake is None or self._accepted or (self.trusted and known is None):
+        most = self._always(known)
+        return None if most is None else most + self._accepted
+
+    def _always(self, known: int | None) -> int | None:
+        """Return how many entries may go though nobody has agreed to it (see `most`)."""
+        if self.brake is None or (self.trusted and known is None):
             return None
         return self.brake.most(known)
 
     def note_compared(self, spared: int) -> None:
         """Note that everything was compared, and what was left there by that."""
         self._named.clear()
-        before, self._everything = self.count, spared
-        self._accepted = self._accepted and spared > 0
-        self._tell(before)
+        self._everything, self._accepted = spared, 0
+        self.tell()
 
     def too_many(self, gone: Sequence[bytes], count: int, known: int | None) -> bool:
         """Tell whether some paths may not go, `count` entries with what is below them; if so, they are left there."""
-        most, before = self.most(known), self.count
+        most = self._always(known)
         for path in gone:
             self._named.pop(path, None)
         if most is None or count + sum(self._named.values()) <= most:
             return False
         self._named |= dict.fromkeys(gone, 1)
         self._named[gone[0]] += count - len(gone)
-        self._tell(before)
         return True
 
     def seen(self, paths: Iterable[bytes]) -> None:
@@ -72,20 +84,31 @@ class Withheld:
             for path in paths:
                 self._named.pop(path, None)
 
+    def around(self) -> set[bytes]:
+        """Return what is left there by its own name, and all directories above it."""
+        return {up for path in self._named for up in (path, *ancestors(path))}
+
+    def seen_below(self, directory: bytes) -> None:
+        """Forget what is at and below a directory, which is looked at anew."""
+        self.seen([path for path in self._named if path == directory or is_below(path, directory)])
+
     def holds(self, path: bytes) -> bool:
         """Tell whether a path is left there by its own name, or everything that is too much."""
         return bool(self._everything) or path in self._named
 
     def accept(self) -> list[tuple[bytes, int]]:
-        """Let it go; return what is dirty by that."""
+        """Let it go, and no more than that; return what is dirty by that."""
         found = [(path, NAME) for path in self._named]
         if self._everything:
             found.append((b"", DOUBT))
+            self._accepted = self.count
         self._named.clear()
-        self._accepted = bool(found)
+        self._told = self._everything
         return found
 
-    def _tell(self, before: int) -> None:
-        if self.count > before:
+    def tell(self) -> None:
+        """Say how many there are, if there are more than were told."""
+        if self.count > self._told:
             hint = "all else is synced; if they may go: clsync ctl accept, or signal RTMIN"
             self._log.error(f"{self._target.called}: {self.text}", hint)
+        self._told = self.count

@@ -186,6 +186,18 @@ def noted(rows: sqlite3.Connection, paths: Iterable[bytes]) -> dict[bytes, Signa
     return found
 
 
+def listing(rows: sqlite3.Connection, path: bytes) -> dict[bytes, bytes]:
+    """Return name -> record of what a directory holds, nothing if it is not known.
+
+    Raises sqlite3.Error or DamagedListing.
+    """
+    found: dict[bytes, bytes] = {}
+    for _, part in parts_in(rows, path):
+        found |= unpack_part(path, part)
+    found.pop(SELF, None)
+    return found
+
+
 def graft(rows: sqlite3.Connection, top: bytes, listings: Iterable[tuple[bytes, Parts]]) -> None:
     """Replace all that is known at and below a directory. Raises sqlite3.Error or DamagedListing."""
     forget(rows, top)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
 from clsync.core.listing import DamagedListing, Signature, is_directory
-from clsync.core.paths import is_below, parent
+from clsync.core.paths import is_below, join, parent
 from clsync.kernel.durable import flush_directory
 from clsync.state import index, opening
 from clsync.state.journal import Journal
@@ -227,6 +228,9 @@ class Store:
             if others:
                 changed |= index.differences(self._rows, top, listings)
             index.graft(self._rows, top, listings)
+        if others:
+            # That another size or mtime shows by itself is true of this version, and not of all that are to come.
+            changed = {path: bits | CONTENT for path, bits in changed.items()}
         for other in others:
             self._note(other, changed, time.time())
         self._settle(number, seen, confirmed.trees)
@@ -375,6 +379,26 @@ class Store:
     def noted(self, paths: Collection[bytes]) -> dict[bytes, Signature]:
         """Return what the index says of some paths, nothing of those it does not know."""
         return self._try(lambda: index.noted(self._rows, paths), {})
+
+    def gone(self, tops: Collection[bytes], look: Callable[[Sequence[bytes]], Iterable[int | None]]) -> list[bytes]:
+        """Return what the index has below some directories and is not there any more, without what lies below that.
+
+        `look` tells the mode of what stands at paths, None: nothing does.
+        """
+        return self._try(lambda: self._gone(tops, look), [])
+
+    def _gone(self, tops: Collection[bytes], look: Callable[[Sequence[bytes]], Iterable[int | None]]) -> list[bytes]:
+        found, pending = list[bytes](), list(tops)
+        while pending:
+            directory = pending.pop()
+            known = index.listing(self._rows, directory)
+            paths = [join(directory, name) for name in known]
+            for path, record, mode in zip(paths, known.values(), look(paths), strict=True):
+                if mode is None:
+                    found.append(path)
+                elif stat.S_ISDIR(mode) and is_directory(record):
+                    pending.append(path)
+        return found
 
     def altered(self, look: Callable[[Sequence[bytes]], Iterable[bytes | None]]) -> list[bytes]:
         """Return the directories whose records are not what `look` returns of paths: other names, or attributes.

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from clsync.errors import Exit
+from tests.support.daemon import Argument, Daemon
 from tests.support.recorder import Recorder
-from tests.system.world import AT_ONCE, MODES, SYNCED, World
+from tests.system.world import AT_ONCE, MODES, ROOT, SYNCED, World
 
 BOTH = ("pre-exit", "exit")
 
@@ -106,6 +108,29 @@ def test_neighbours_on_the_file_system_keep_nobody_waiting(world: World, linked:
         assert done.code == Exit.OK, done.err
         assert world.copied("file") is not None
         assert daemon.stop(signal.SIGQUIT) == Exit.OK, daemon.output
+
+
+EARLY = """
+import os, signal, sys
+import clsync.cli.main as program
+ready = program._be_ready_for_signals
+def ready_and_asked(*custom):
+    ready(*custom)
+    os.kill(os.getpid(), signal.SIGQUIT)
+program._be_ready_for_signals = ready_and_asked
+sys.exit(program.main())
+"""
+"""The program, asked to end before it has begun."""
+
+
+@pytest.mark.parametrize("splitting", ["off", pytest.param("process", marks=ROOT)])
+def test_quit_during_the_start(world: World, splitting: str) -> None:
+    """What is to be synced by then is."""
+    world.write("file")
+    program: list[Argument] = [sys.executable, world.file("early.py", EARLY)]
+    with Daemon(*world.trees, f"--splitting={splitting}", program=program, env=world.environment) as daemon:
+        daemon.wait(code=Exit.OK)
+    world.demand_equal()
 
 
 @pytest.mark.parametrize("sync", [True, False])

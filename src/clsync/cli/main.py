@@ -12,6 +12,7 @@ from typing import Final
 from clsync import __version__
 from clsync.core.paths import printable
 from clsync.errors import Exit, OperatorError
+from clsync.kernel.signals import remember
 from clsync.options import Change, HelpRequested, ReadFile, Settings, VersionRequested, load
 from clsync.options.ctl import WAIT
 from clsync.options.ctl import WORD as CTL
@@ -122,7 +123,7 @@ def _open_standard_files() -> None:
 
 
 def _be_ready_for_signals(custom: Iterable[int] = ()) -> None:
-    """Until the loop runs: INT and TERM end us, and what only asks for work already ahead does not.
+    """Until the loop runs: INT and TERM end us, and what asks for something is remembered.
 
     INT also where a shell has started us in the background, and so has it ignored: later it counts as well. What
     started us may have signals blocked, or CHLD ignored, which hides exit codes: neither holds for us and our programs.
@@ -134,7 +135,7 @@ def _be_ready_for_signals(custom: Iterable[int] = ()) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
     for asking in (*_ASKING, *custom):
-        signal.signal(asking, lambda number, frame: None)
+        signal.signal(asking, remember)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

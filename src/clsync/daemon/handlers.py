@@ -274,8 +274,8 @@ def _destination_check(made: Plan) -> Callable[[], str | None]:
         return lambda: None
     if local not in made.directories:
         made.directories[local] = there = Directory(local)
-        with there.opened() as directory:
-            made.volumes[local] = volume_of(directory)
+        with there.opened() as root:
+            made.volumes[local] = volume_of(root)
     directory = made.directories[local]
 
     def check() -> str | None:

@@ -27,6 +27,7 @@ from clsync.daemon.prepare import DirectPreparation, Preparation, Prepared, Relo
 from clsync.daemon.switch import Switch
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
+from clsync.kernel.signals import send_again
 from clsync.options import MODULE_MODES, Settings
 from clsync.privilege.carry import Confinement
 from clsync.state.room import Place
@@ -246,6 +247,7 @@ async def _follow(
     on(signal.SIGIO, lambda: start(_dump(mirror, switch.settings.dump_dir, access, log)))
     for own, block in switch.settings.custom_signals.items():
         on(own, lambda own=own, block=block: start(switch.to_block(own, block)))  # type: ignore[misc]
+    send_again()
     async with control:
         return await mirror.run()
 

@@ -254,22 +254,44 @@ def own_record(part: bytes) -> bytes:
 
 def unpack_part(path: bytes, part: bytes) -> dict[bytes, bytes]:
     """Return name -> record of a part of the listing of `path`, sorted. Raises DamagedListing."""
+    return {name: part[at : at + RECORD_SIZE] for name, at in _places(path, part).items()}
+
+
+def _places(path: bytes, part: bytes) -> dict[bytes, int]:
+    """Return name -> where its record begins in a part of the listing of `path`, sorted. Raises DamagedListing."""
     if not isinstance(part, bytes) or len(part) < _HEAD.size:  # where it is kept, it may have become anything
         raise DamagedListing(path)
     checksum, count = _HEAD.unpack_from(part)
     if zlib.crc32(part[4:], zlib.crc32(path)) != checksum:
         raise DamagedListing(path)
-    end = _HEAD.size + count * _RECORD.size
+    end = _HEAD.size + count * RECORD_SIZE
     names = part[end:].split(b"/") if end < len(part) or count else []
     if len(names) != count or len(part) < end:
         raise DamagedListing(path)
-    found = {
-        name: part[at : at + _RECORD.size]
-        for name, at in zip(names, range(_HEAD.size, end, _RECORD.size), strict=True)
-    }
-    if len(found) != count:
+    places = dict(zip(names, range(_HEAD.size, end, RECORD_SIZE), strict=True))
+    if len(places) != count:
         raise DamagedListing(path)
-    return found
+    return places
+
+
+def exchange(path: bytes, part: bytes, records: Mapping[bytes, bytes]) -> tuple[bytes, dict[bytes, bytes]] | None:
+    """Return a part of the listing of `path` with other records of some names, and what it said of those that differ.
+
+    None: it does not have all of the names. Raises DamagedListing.
+    """
+    places, size = _places(path, part), RECORD_SIZE
+    before: dict[bytes, bytes] = {}
+    new = bytearray(part)
+    for name, record in records.items():
+        at = places.get(name)
+        if at is None:
+            return None
+        old = part[at : at + size]
+        if old != record:
+            before[name] = old
+            new[at : at + size] = record
+    del new[: _COUNT.size]
+    return _COUNT.pack(zlib.crc32(new, zlib.crc32(path))) + new, before
 
 
 def parts_of(path: bytes, entries: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:

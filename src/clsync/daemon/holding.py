@@ -41,6 +41,8 @@ class Handed:
     young: dict[bytes, bytes] = field(default_factory=dict)
     """Those of the paths that had changed a moment ago -> the record they have if nothing happens since."""
     trees: dict[bytes, list[tuple[bytes, index.Parts]]] = field(default_factory=dict)
+    listed: int = 0
+    """Names in them, about."""
     recorded: list[bytes] = field(default_factory=list)
     """Directories that scans record."""
     again: dict[bytes, int] = field(default_factory=dict)
@@ -154,15 +156,14 @@ class TargetMemory:
                 found[path] = found.get(path, 0) | bits
         return found
 
-    def judge(self, handed: Handed, seen: Mapping[bytes, int], later: Mapping[bytes, int]) -> None:
+    def judge(self, handed: Handed, seen: Mapping[bytes, int], later: Mapping[bytes, int], busy: set[bytes]) -> None:
         """Note what has changed again since something was handed over, or may have.
 
-        `seen`: what the window holds; `later`: what was handed over since.
+        `seen`: what the window holds; `later`: what was handed over since; `busy`: all of that, and what is dirty.
         """
-        dirty = self.target.dirty
-        busy = dirty.paths() | seen.keys() | later.keys()
         if not busy:
             return
+        dirty = self.target.dirty
 
         def bits(path: bytes) -> int:
             return dirty.bits_of(path) | seen.get(path, 0) | later.get(path, 0) or ATTRIB

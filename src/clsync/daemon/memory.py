@@ -36,9 +36,12 @@ from clsync.state.walker import Scope
 _WIDE: Final = NAME | DOUBT
 _AGE: Final = 0.05
 """Seconds after which what has landed is confirmed: no change of before carries the time of one since."""
-_GATHER: Final = 1.0
+_QUIET: Final = 1.0
+"""Seconds without anything that lands or is collected, after which what has landed is confirmed."""
+_LONGEST: Final = 15.0
+"""Seconds after which it is confirmed anyway."""
 _MANY: Final = 20_000
-"""Seconds, or paths, that are gathered before they are confirmed."""
+"""Names that are gathered before they are confirmed, or are soon."""
 _PATIENCE: Final = 2.0
 """Seconds that this waits for a moment at which nothing is collected."""
 _FEW: Final = 200
@@ -336,6 +339,7 @@ class Memory:
             if found is not None:
                 handed.trees[path] = found
                 left -= sum(len(part) for _, parts in found for _, part in parts) // _NAME_BYTES
+        handed.listed = _LISTED - left
         self._sign(handed, entries, tops, root, records)
         for path in taken.keys() - entries.keys():
             # Nothing stands below what is no directory, and its row of the journal is to go.
@@ -405,7 +409,7 @@ class Memory:
         handed.landed = time.monotonic()
         self._landed.append((target, handed))
         self._something.set()
-        if sum(len(one.seen) for _, one in self._landed) > _MANY:
+        if self._gathered_much():
             self._hurry.set()
 
     # -- confirming --------------------------------------------------------------------------------------------
@@ -420,14 +424,30 @@ class Memory:
     async def _confirm_all(self) -> None:
         while True:
             await self._something.wait()
-            # What is written again and again costs one record, not one each time.
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), _GATHER)
+            # What is written again and again costs one record, not one each time; nor does a directory cost two listings.
+            busy = _QUIET
+            while not self._hurry.is_set() and busy > 0:
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._hurry.wait(), busy)
+                busy = self._busy_for()
             await asyncio.sleep(_AGE)
             await self._confirm(patient=True)
             self._hurry.clear()
             if not self._landed:
                 self._something.clear()
+
+    def _busy_for(self) -> float:
+        """Return for how many seconds what has landed is not to be confirmed, unless somebody waits for that."""
+        if not self._landed:
+            return 0.0
+        now = time.monotonic()
+        soon = self._gathered_much() or any(handed.recorded for _, handed in self._landed)  # the index is to be whole
+        rest = self._landed[0][1].landed + (_PATIENCE if soon else _LONGEST) - now
+        quiet = _QUIET if self._source.collector.due() is not None else self._landed[-1][1].landed + _QUIET - now
+        return min(rest, quiet)
+
+    def _gathered_much(self) -> bool:
+        return sum(len(handed.seen) + handed.listed for _, handed in self._landed) > _MANY
 
     async def _flush_all(self) -> None:
         await asyncio.sleep(_FIRST_FLUSH)
@@ -513,12 +533,15 @@ class Memory:
         """Note of everything that has landed what has changed again since; return it, the oldest one first."""
         for target in self.targets:
             later: dict[bytes, int] = {}
+            busy = target.target.dirty.paths() | seen.keys()
             for handed in target.flying:
                 later |= handed.changes
+                busy |= handed.changes.keys()
             for one, handed in reversed(self._landed):
                 if one is target:
-                    target.judge(handed, seen, later)
+                    target.judge(handed, seen, later, busy)
                     later |= handed.changes
+                    busy |= handed.changes.keys()
         return list(self._landed)
 
     def _write(self, store: Store, works: Iterable[tuple[TargetMemory, Handed]], before_ns: int) -> None:

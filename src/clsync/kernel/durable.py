@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-import uuid
 
 from clsync.kernel.libc import checked, function
 
@@ -35,7 +34,7 @@ def flush_directory(path: bytes) -> None:
 def boot_id() -> bytes:
     """Return 16 bytes that are new with each boot of this kernel (random(4)). Raises OSError."""
     with open("/proc/sys/kernel/random/boot_id", "rb", buffering=0) as file:
-        return uuid.UUID(file.read().decode().strip()).bytes
+        return bytes.fromhex(file.read().decode().strip().replace("-", ""))
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 
 from clsync.core.changes import NAME, OF_DIRECTORY
@@ -15,6 +16,7 @@ from clsync.core.listing import (
     change,
     changes,
     entries_in,
+    exchange,
     is_directory,
     own_record,
     pack_part,
@@ -32,6 +34,8 @@ _PUT = "INSERT INTO listing VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET entries =
 _CHANGE = "UPDATE listing SET entries = ? WHERE rowid = ?"
 _DROP_PART = "DELETE FROM listing WHERE rowid = ?"
 _DROP = "DELETE FROM listing WHERE path = ?"
+_HOLDS = "SELECT 1 FROM listing WHERE path >= ? AND path < ? LIMIT 1"
+_HOLDS_ANY = "SELECT 1 FROM listing WHERE path > x'' LIMIT 1"
 _DROP_BELOW = "DELETE FROM listing WHERE path >= ? AND path < ?"
 
 
@@ -89,20 +93,32 @@ def update(rows: sqlite3.Connection, path: bytes, names: Mapping[bytes, bytes | 
         row, first, part = found
         if not isinstance(first, bytes):  # SQLite keeps any type in any column
             raise DamagedListing(path)
-        entries = unpack_part(path, part)
-        known = len(before)
-        while todo and todo[-1] >= first:
-            name = todo.pop()
-            old, new = entries.get(name), names[name]
-            if old == new:
-                continue
-            before[name] = old
-            if new is None:
-                del entries[name]
-            else:
-                entries[name] = new
-        if len(before) > known:
-            _write_part(rows, row, path, first, entries)
+        cut = bisect_left(todo, first)
+        before |= _update_part(rows, row, path, first, part, {name: names[name] for name in todo[cut:]})
+        del todo[cut:]
+    return before
+
+
+def _update_part(
+    rows: sqlite3.Connection, row: int, path: bytes, first: bytes, part: bytes, names: Mapping[bytes, bytes | None]
+) -> dict[bytes, bytes | None]:
+    """Let a part say of some names what they are; return what it said else."""
+    stay = {name: record for name, record in names.items() if record is not None}
+    exchanged = exchange(path, part, stay) if len(stay) == len(names) else None
+    if exchanged is not None:  # no name comes or goes, as mostly
+        if exchanged[1]:
+            rows.execute(_CHANGE, (exchanged[0], row))
+        return dict(exchanged[1])
+    entries = unpack_part(path, part)
+    before = {name: entries.get(name) for name, record in names.items() if entries.get(name) != record}
+    for name in before:
+        record = names[name]
+        if record is None:
+            del entries[name]
+        else:
+            entries[name] = record
+    if before:
+        _write_part(rows, row, path, first, entries)
     return before
 
 
@@ -155,8 +171,8 @@ def confirm(rows: sqlite3.Connection, seen: Mapping[bytes, bytes | None], *, tel
 
 def _holds_listings(rows: sqlite3.Connection, directory: bytes) -> bool:
     """Tell whether anything below a directory has a listing: in most directories there are files alone."""
-    where, keys = ("path >= ? AND path < ?", below(directory)) if directory else ("path > ?", (b"",))
-    return rows.execute(f"SELECT 1 FROM listing WHERE {where} LIMIT 1", keys).fetchone() is not None
+    where, keys = (_HOLDS, below(directory)) if directory else (_HOLDS_ANY, ())
+    return rows.execute(where, keys).fetchone() is not None
 
 
 def superseded(rows: sqlite3.Connection, seen: Mapping[bytes, bytes | None]) -> set[bytes]:

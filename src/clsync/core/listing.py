@@ -274,24 +274,20 @@ def _places(path: bytes, part: bytes) -> dict[bytes, int]:
     return places
 
 
-def exchange(path: bytes, part: bytes, records: Mapping[bytes, bytes]) -> tuple[bytes, dict[bytes, bytes]] | None:
-    """Return a part of the listing of `path` with other records of some names, and what it said of those that differ.
+def exchange(path: bytes, part: bytes, records: Mapping[bytes, bytes]) -> bytes | None:
+    """Return a part of the listing of `path` with other records of some names; None: it does not have all of them.
 
-    None: it does not have all of the names. Raises DamagedListing.
+    Raises DamagedListing.
     """
     places, size = _places(path, part), RECORD_SIZE
-    before: dict[bytes, bytes] = {}
     new = bytearray(part)
     for name, record in records.items():
         at = places.get(name)
         if at is None:
             return None
-        old = part[at : at + size]
-        if old != record:
-            before[name] = old
-            new[at : at + size] = record
+        new[at : at + size] = record
     del new[: _COUNT.size]
-    return _COUNT.pack(zlib.crc32(new, zlib.crc32(path))) + new, before
+    return _COUNT.pack(zlib.crc32(new, zlib.crc32(path))) + new
 
 
 def parts_of(path: bytes, entries: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:

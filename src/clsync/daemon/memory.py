@@ -532,16 +532,7 @@ class Memory:
     def _judged(self, seen: Mapping[bytes, int]) -> list[tuple[TargetMemory, Handed]]:
         """Note of everything that has landed what has changed again since; return it, the oldest one first."""
         for target in self.targets:
-            later: dict[bytes, int] = {}
-            busy = target.target.dirty.paths() | seen.keys()
-            for handed in target.flying:
-                later |= handed.changes
-                busy |= handed.changes.keys()
-            for one, handed in reversed(self._landed):
-                if one is target:
-                    target.judge(handed, seen, later, busy)
-                    later |= handed.changes
-                    busy |= handed.changes.keys()
+            target.judge([handed for one, handed in self._landed if one is target], seen)
         return list(self._landed)
 
     def _write(self, store: Store, works: Iterable[tuple[TargetMemory, Handed]], before_ns: int) -> None:
@@ -551,7 +542,7 @@ class Memory:
             return
         try:
             waiting: list[tuple[bytes, Confirmed]] = []
-            for target, handed in works:
+            for target, handed in _together(works):
                 if handed.recorded:
                     _confirm(store, waiting)
                     for top in handed.recorded:
@@ -598,6 +589,21 @@ def _ripen(handed: Handed, looks: Looks, young_ns: int) -> None:
             continue
         if found is not None and record_of(found, young_ns) == handed.young[path]:
             handed.seen[path] = handed.young[path]
+
+
+def _together(works: Iterable[tuple[TargetMemory, Handed]]) -> list[tuple[TargetMemory, Handed]]:
+    """Let paths by their own names that were handed over one after the other be one: a directory is then written once.
+
+    What was handed over again, or lies below something that was, is only in the later one (`TargetMemory.judge`).
+    """
+    found: list[tuple[TargetMemory, Handed]] = []
+    for target, handed in works:
+        if found and found[-1][0] is target and found[-1][1].plain and handed.plain:
+            found[-1][1].seen |= handed.seen
+            found[-1][1].young |= handed.young
+        else:
+            found.append((target, handed))
+    return found
 
 
 def _confirm(store: Store, works: list[tuple[bytes, Confirmed]]) -> None:

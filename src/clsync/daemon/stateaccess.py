@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from clsync.core.paths import join
 from clsync.kernel import roles
+from clsync.kernel.durable import flusher
 from clsync.kernel.files import DIRECTORY_FLAGS, open_beneath, opened
 from clsync.kernel.process import spawn
 from clsync.privilege.profiles import scan_sandbox
@@ -104,8 +104,7 @@ class DirectStateAccess:
             return True  # of a remote one nothing is known
         try:
             with opened(self._root) as here:
-                argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.kernel.durable", path]
-                child = spawn(argv, cwd=here, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                child = spawn(flusher(path), cwd=here, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         except OSError:
             return False
         try:

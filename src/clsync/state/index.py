@@ -85,41 +85,49 @@ def update(rows: sqlite3.Connection, path: bytes, names: Mapping[bytes, bytes | 
     A directory that is not in the index stays so. Raises sqlite3.Error or DamagedListing.
     """
     before: dict[bytes, bytes | None] = {}
+    for row, first, part, chosen in _parts_with(rows, path, names):
+        entries = unpack_part(path, part)
+        known = len(before)
+        for name, record in chosen.items():
+            old = entries.get(name)
+            if old == record:
+                continue
+            before[name] = old
+            if record is None:
+                del entries[name]
+            else:
+                entries[name] = record
+        if len(before) > known:
+            _write_part(rows, row, path, first, entries)
+    return before
+
+
+def _exchange(rows: sqlite3.Connection, path: bytes, names: Mapping[bytes, bytes | None]) -> None:
+    """Do what `update` does, faster where no name comes or goes, and tell nothing."""
+    for row, _, part, chosen in _parts_with(rows, path, names):
+        stay = {name: record for name, record in chosen.items() if record is not None}
+        new = exchange(path, part, stay) if len(stay) == len(chosen) else None
+        if new is None:
+            update(rows, path, chosen)
+        elif new != part:
+            rows.execute(_CHANGE, (new, row))
+
+
+def _parts_with(
+    rows: sqlite3.Connection, path: bytes, names: Mapping[bytes, bytes | None]
+) -> Iterator[tuple[int, bytes, bytes, Mapping[bytes, bytes | None]]]:
+    """Yield the parts of a listing that have names, or would: row, first name, part, those names; the last one first."""
     todo = sorted(names)
     while todo:
         found = rows.execute(_PART, (path, todo[-1])).fetchone()
         if found is None:
-            break
+            return
         row, first, part = found
         if not isinstance(first, bytes):  # SQLite keeps any type in any column
             raise DamagedListing(path)
         cut = bisect_left(todo, first)
-        before |= _update_part(rows, row, path, first, part, {name: names[name] for name in todo[cut:]})
+        yield row, first, part, {name: names[name] for name in todo[cut:]} if cut else names
         del todo[cut:]
-    return before
-
-
-def _update_part(
-    rows: sqlite3.Connection, row: int, path: bytes, first: bytes, part: bytes, names: Mapping[bytes, bytes | None]
-) -> dict[bytes, bytes | None]:
-    """Let a part say of some names what they are; return what it said else."""
-    stay = {name: record for name, record in names.items() if record is not None}
-    exchanged = exchange(path, part, stay) if len(stay) == len(names) else None
-    if exchanged is not None:  # no name comes or goes, as mostly
-        if exchanged[1]:
-            rows.execute(_CHANGE, (exchanged[0], row))
-        return dict(exchanged[1])
-    entries = unpack_part(path, part)
-    before = {name: entries.get(name) for name, record in names.items() if entries.get(name) != record}
-    for name in before:
-        record = names[name]
-        if record is None:
-            del entries[name]
-        else:
-            entries[name] = record
-    if before:
-        _write_part(rows, row, path, first, entries)
-    return before
 
 
 def _write_part(
@@ -157,10 +165,12 @@ def confirm(rows: sqlite3.Connection, seen: Mapping[bytes, bytes | None], *, tel
             wanted.setdefault(path, {})[SELF] = record
     changed: dict[bytes, int] = {}
     for directory, names in wanted.items():
-        before = update(rows, directory, names)
         # Also below what was no directory: a listing may be known whose directory is not.
-        holds = any(before.values()) and _holds_listings(rows, directory)
-        for name, old in before.items():
+        holds = _holds_listings(rows, directory)
+        if not (holds or tell):
+            _exchange(rows, directory, names)
+            continue
+        for name, old in update(rows, directory, names).items():
             path = join(directory, name)
             if tell:
                 changed[path] = changed.get(path, 0) | change(old, names[name])

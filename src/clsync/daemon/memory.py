@@ -566,8 +566,9 @@ class Memory:
         if store is None or not store.awaiting_flush():
             return
         number = await self.access.apart(store.begin_flush)
-        for target in self.targets if await self.access.flush(SOURCE) else ():
-            if await self.access.flush(target.number):
+        source, *done = await asyncio.gather(*map(self.access.flush, (SOURCE, *(t.number for t in self.targets))))
+        for target, well in zip(self.targets, done, strict=True):
+            if source and well:
                 await self.access.apart(store.flushed, target.key, number)
 
 

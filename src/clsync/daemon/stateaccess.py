@@ -21,7 +21,8 @@ from clsync.state.walker import Scope, Visits, Walker
 T = TypeVar("T")
 SOURCE: Final = None
 """In place of the number of a target: the watched tree."""
-_FLUSH_LOOK: Final = 0.02
+_FLUSH_LOOKS: Final = 0.002, 0.05
+"""Seconds after which it is looked whether a flush is over, first and at last."""
 
 
 class StateAccess(Protocol):
@@ -108,8 +109,10 @@ class DirectStateAccess:
         except OSError:
             return False
         try:
+            pause, longest = _FLUSH_LOOKS
             while child.poll() is None and not self._stopped:
-                await asyncio.sleep(_FLUSH_LOOK)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, longest)
         finally:
             if child.poll() is None:
                 child.kill()

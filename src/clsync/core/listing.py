@@ -313,8 +313,10 @@ def change(old: bytes | None, new: bytes | None) -> int:
         return NAME | OF_DIRECTORY if was.is_dir or now.is_dir else NAME
     if was.is_dir:
         return ATTRIB
-    # Another size or mtime shows by itself that the content may differ. A ctime alone does not say what has changed.
-    return ATTRIB if (was.size, was.mtime_ns) != (now.size, now.mtime_ns) else ATTRIB | CONTENT
+    # Another size or mtime shows by itself that the content may differ. A ctime alone does not say what has changed; nor
+    # is it known of what was young in which version it has arrived.
+    shows = (was.size, was.mtime_ns) != (now.size, now.mtime_ns) and was.ctime_ns != _YOUNG
+    return ATTRIB if shows else ATTRIB | CONTENT
 
 
 def changes(old: Mapping[bytes, bytes], new: Mapping[bytes, bytes]) -> dict[bytes, int]:

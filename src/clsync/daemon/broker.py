@@ -459,8 +459,11 @@ class Broker:
 
     # -- the state of the worker -------------------------------------------------------------------------------
 
-    def _state_scan(self, record: bool, digest: bytes) -> WithDescriptors:
-        """Start a scanner by our own rules; the worker is only told what it finds, and says where it goes on."""
+    def _state_scan(self, record: bool, digest: bytes, since: float) -> WithDescriptors:
+        """Start a scanner by our own rules; the worker is only told what it finds, and says where it goes on.
+
+        `since`: see `state.messages.Order`; what it is changes nothing but what the worker will take for sure.
+        """
         from clsync.state.messages import COMPARE, RECORD
         from clsync.state.walker import Scope
 
@@ -468,7 +471,7 @@ class Broker:
         if len(self._scanners) >= _MOST_SCANNERS:
             raise Refused("more scanners than there can be")
         scope = Scope(rules, one_file_system_level(self._made.settings))
-        scanner, number = state.start(RECORD if record else COMPARE, scope), self._number()
+        scanner, number = state.start(RECORD if record else COMPARE, scope, since), self._number()
         self._scans[number] = scanner
         self._scanners.add(number)
         return WithDescriptors((number,), (scanner.connection.detach(),))

@@ -58,6 +58,8 @@ _FIRST_FLUSH: Final = 10.0
 _LAST_FLUSH: Final = 1.0
 """Seconds that the end of a run waits for a flush at most."""
 _FAR: Final = 1 << 62
+_STEP: Final = 0.005
+"""Seconds that a clock may be set back without harm: something is young for longer than that."""
 Look = Callable[[bytes], Stat | None]
 
 
@@ -85,6 +87,7 @@ class Memory:
         self._scope = Scope(Rules(), one_file_system)
         self._store: Store | None = None
         self._identity = b""
+        self._clock = clock_offset()
         self.targets: list[TargetMemory] = []
         self.complete = False
         """The index knows the whole tree."""
@@ -174,7 +177,7 @@ class Memory:
         if self.kept is not None:
             if well:
                 await self.recorded()
-            if well and self._source.collector.monitor is None:
+            if well and not self._is_watched:
                 await self._doubt_unseen()
             else:
                 await self._confirm(patient=False)
@@ -191,6 +194,10 @@ class Memory:
         if store is not None:
             await self.access.apart(store.close)
 
+    @property
+    def _is_watched(self) -> bool:
+        return self._source.collector.monitor is not None
+
     def health(self) -> Kept | None:
         """Return how things stand; None where there is no state."""
         store = self._store
@@ -201,9 +208,9 @@ class Memory:
 
     # -- scans -------------------------------------------------------------------------------------------------
 
-    def _scanned(self) -> scan.Source:
+    def _scanned(self, since: float = 0.0) -> scan.Source:
         scope = self._scope
-        return scan.Source(lambda mode: self.access.start(mode, scope), self._room)
+        return scan.Source(lambda mode: self.access.start(mode, scope, since), self._room)
 
     async def differences(
         self, tops: Iterable[bytes], over: Callable[[scan.Scanned], None] = lambda seen: None
@@ -249,11 +256,11 @@ class Memory:
             await asyncio.gather(old, return_exceptions=True)
         if self._store is store:
             await self.access.apart(store.begin_record, top, since)
-            self._recordings[top] = asyncio.create_task(self._record(store, top))
+            self._recordings[top] = asyncio.create_task(self._record(store, top, 0.0 if self._is_watched else since))
 
-    async def _record(self, store: Store, top: bytes) -> None:
+    async def _record(self, store: Store, top: bytes, since: float) -> None:
         try:
-            await scan.record(self._scanned(), (top,))
+            await scan.record(self._scanned(since), (top,))
         except scan.ScanFailed as error:
             await self.access.apart(store.give_up, str(error))
         except OSError as error:
@@ -312,7 +319,7 @@ class Memory:
             if self.complete or (at_work is not None and (initial or not at_work.done())):
                 return False
             await self._begin_record(store, b"", since)
-        if self._source.collector.monitor is None:
+        if not self._is_watched and not self._place.one_clock:
             await self.recorded()  # what changes later shows (see `_doubt_unseen`)
         return True
 
@@ -490,9 +497,15 @@ class Memory:
             await self.access.apart(self._write, store, works, before_ns)
 
     async def _doubt_unseen(self) -> None:
-        """Confirm what has landed where nothing was watched meanwhile: what has changed since may be there as it was."""
+        """Confirm what has landed where nothing was watched meanwhile: what has changed since may be there as it was.
+
+        What has changed since the run began is known by its ctime. A clock that was set back would hide it.
+        """
         store = self.kept
         if store is None:
+            return
+        if clock_offset() < self._clock - _STEP:
+            await self.access.apart(store.give_up, "the clock was set back meanwhile, and nothing was watched")
             return
         warm = [target for target in self.targets if await target.is_warm()]
         for target in warm:
@@ -517,7 +530,7 @@ class Memory:
         Another file, or a file that is another one, shows by itself at the next start.
         """
         with self.root.opened() as root:
-            looks, young_ns = self.root.ops.looks(root), time.time_ns() - YOUNG_NS
+            looks = self.root.ops.looks(root)
 
             def record(paths: Sequence[bytes]) -> Iterator[bytes | None]:
                 for path, look in looked_for(looks, paths):
@@ -525,7 +538,9 @@ class Memory:
                         found = look(path)
                     except OSError:
                         found = None
-                    yield None if found is None else record_of(found, young_ns)
+                    yield (
+                        None if found is None else record_of(found, _FAR)
+                    )  # unlike all that was young when it was recorded
 
             return store.altered(record)
 
@@ -570,6 +585,12 @@ class Memory:
         for target, well in zip(self.targets, done, strict=True):
             if source and well:
                 await self.access.apart(store.flushed, target.key, number)
+
+
+def clock_offset() -> float:
+    """Return how far (seconds) the wall clock is ahead of the one that nobody can set."""
+    # Who has to wait between two looks sees less.
+    return max(time.time() - time.monotonic() for _ in range(5))
 
 
 def looked_for(looks: Looks, paths: Iterable[bytes]) -> Iterator[tuple[bytes, Look]]:

@@ -40,8 +40,8 @@ class StateAccess(Protocol):
         """Return what looks at directories below an open root (`KernelOps.open`)."""
         ...
 
-    def start(self, mode: bytes, scope: Scope) -> Running:
-        """Start a scanner of the watched tree. Raises OSError."""
+    def start(self, mode: bytes, scope: Scope, since: float) -> Running:
+        """Start a scanner of the watched tree; for `since` see `state.messages.Order`. Raises OSError."""
         ...
 
     async def is_empty(self, target: int) -> bool:
@@ -78,9 +78,9 @@ class DirectStateAccess:
         """Return what looks at directories below an open root."""
         return Walker(root, scope)
 
-    def start(self, mode: bytes, scope: Scope) -> Child:
+    def start(self, mode: bytes, scope: Scope, since: float) -> Child:
         """Start a scanner. Raises OSError."""
-        return scan.start(mode, scope, self._state, self._open_root, scan_sandbox())
+        return scan.start(mode, scope, self._state, self._open_root, scan_sandbox(), since)
 
     def _open_root(self) -> int:
         return os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -115,15 +115,20 @@ class Child:
 
 
 def start(
-    mode: bytes, scope: Scope, state: bytes, open_root: Callable[[], int], sandbox: Sandbox | None = None
+    mode: bytes,
+    scope: Scope,
+    state: bytes,
+    open_root: Callable[[], int],
+    sandbox: Sandbox | None = None,
+    since: float = 0.0,
 ) -> Child:
     """Start a scanner of what is below the root, of which `open_root` returns a new descriptor. Raises OSError.
 
-    `state`: the file (`Store.path`).
+    `state`: the file (`Store.path`); for `since` see `Order`.
     """
     root = open_root()
     try:
-        return Child(Order(mode, scope.one_file_system, state, scope.rules.source_text, sandbox), root)
+        return Child(Order(mode, scope.one_file_system, state, scope.rules.source_text, sandbox, since), root)
     finally:
         os.close(root)
 

@@ -126,6 +126,8 @@ class Scanner:
         `parent`: process id of who has started this one.
         """
         walker = Walker(root, Scope(Rules.parse(order.rules), order.one_file_system), moves=True)
+        if order.since:
+            walker.since_ns = int(order.since * 1e9)
         rows = schema.connect(order.state, write=order.mode == RECORD)
         task: Comparing | Recording
         if order.mode == RECORD:

@@ -87,7 +87,8 @@ class Memory:
         self._scope = Scope(Rules(), one_file_system)
         self._store: Store | None = None
         self._identity = b""
-        self._clock = clock_offset()
+        self.clock = _clock_offset()
+        """How far the wall clock was ahead when this began."""
         self.targets: list[TargetMemory] = []
         self.complete = False
         """The index knows the whole tree."""
@@ -504,7 +505,7 @@ class Memory:
         store = self.kept
         if store is None:
             return
-        if clock_offset() < self._clock - _STEP:
+        if _clock_offset() < self.clock - _STEP:
             await self.access.apart(store.give_up, "the clock was set back meanwhile, and nothing was watched")
             return
         warm = [target for target in self.targets if await target.is_warm()]
@@ -587,7 +588,7 @@ class Memory:
                 await self.access.apart(store.flushed, target.key, number)
 
 
-def clock_offset() -> float:
+def _clock_offset() -> float:
     """Return how far (seconds) the wall clock is ahead of the one that nobody can set."""
     # Who has to wait between two looks sees less.
     return max(time.time() - time.monotonic() for _ in range(5))

@@ -154,6 +154,40 @@ def test_a_clock_that_was_set_back_hides_nothing(tmp_path: Path, ahead: float) -
     asyncio.run(story())
 
 
+def test_batches_that_are_confirmed_together_say_what_the_last_one_has_brought(tmp_path: Path) -> None:
+    for name in ("source", "target"):
+        (tmp_path / name).mkdir()
+    files = [tmp_path / "source/one", tmp_path / "source/two", tmp_path / "source/three"]
+    for file in files:
+        file.write_text("before")
+    age()
+    asyncio.run(unwatched_run(memory(tmp_path, 1), lambda: None))
+
+    async def story() -> None:
+        made = memory(tmp_path, 1)
+        await made.use(Rules(), [(b"one", None)])
+        root = made.root.open()
+        for number, changed in enumerate((files[:2], files[1:])):
+            for file in changed:
+                file.write_text(f"batch {number}")
+            age()
+            entries = {os.fsencode(file.name): flag.REGULAR | CONTENT << CHANGE_SHIFT for file in changed}
+            bits = dict.fromkeys(entries, CONTENT)
+            handed = await made.targets[0].before(Batch(number, entries, root), bits, time.time(), None)
+            assert handed is not None
+            failed = Outcome(Verdict.PARTIAL, failed={b"three": "no room"} if number else {})
+            made.after(made.targets[0], handed, failed)
+        await made.close()
+        made.root.close(root)
+        made = memory(tmp_path, 1)
+        await made.use(Rules(), [(b"one", None)])
+        assert [row.path for row in await made.targets[0].rows()] == [b"", b"three"]
+        assert [part async for part in made.differences((b"",))] == [[(b"three", ATTRIB)]]
+        await made.close()
+
+    asyncio.run(story())
+
+
 def age() -> None:
     """Wait until nothing is young."""
     until = time.time_ns() + YOUNG_NS

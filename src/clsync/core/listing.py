@@ -24,9 +24,10 @@ YOUNG_NS: Final = 20_000_000
 """Two ticks of the coarsest clock that file systems stamp with (100 Hz)."""
 _HEAD: Final = struct.Struct("<II")
 _COUNT: Final = struct.Struct("<I")
-_RECORD: Final = struct.Struct("<QQqqIIII")
-RECORD_SIZE: Final = _RECORD.size
-A_DIRECTORY: Final = _RECORD.pack(0, 0, 0, 0, stat.S_IFDIR, 0, 0, 0)
+RECORD: Final = struct.Struct("<QQqqIIII")
+"""The fields of `Signature`."""
+RECORD_SIZE: Final = RECORD.size
+A_DIRECTORY: Final = RECORD.pack(0, 0, 0, 0, stat.S_IFDIR, 0, 0, 0)
 """The record with which a directory stands in the one that holds it."""
 _YOUNG: Final = -1
 """In place of a ctime that a later change may have as well: no file has it."""
@@ -117,7 +118,7 @@ def record_of(found: Looked, young_ns: int) -> bytes:
         size = nlink = 0  # they follow from its content, and differ from file system to file system
     elif kind in (stat.S_IFCHR, stat.S_IFBLK):
         size = found.st_rdev
-    return _RECORD.pack(
+    return RECORD.pack(
         found.st_ino,
         size,
         found.st_mtime_ns,
@@ -136,12 +137,12 @@ def signature_of(found: Looked, young_ns: int) -> Signature:
 
 def packed(signature: Signature) -> bytes:
     """Return a signature as a record."""
-    return _RECORD.pack(*signature)
+    return RECORD.pack(*signature)
 
 
 def unpacked(record: bytes) -> Signature:
     """Return a record as a signature."""
-    return Signature._make(_RECORD.unpack(record))
+    return Signature._make(RECORD.unpack(record))
 
 
 def is_directory(record: bytes) -> bool:
@@ -171,7 +172,7 @@ class Records:
     def note(self, path: bytes, found: Looked, young_ns: int) -> None:
         """Note a file; for `young_ns` see `record_of`."""
         ctime = found.st_ctime_ns
-        record = _RECORD.pack(
+        record = RECORD.pack(
             found.st_ino, found.st_size, found.st_mtime_ns, ctime, found.st_mode, 1, found.st_uid, found.st_gid
         )
         if ctime < young_ns:
@@ -201,7 +202,7 @@ def observe(
 
     Raises the OSError of `look`, but for what is gone.
     """
-    pack = _RECORD.pack
+    pack = RECORD.pack
     kept, records, directories, linked = Observed([], [], [], [])
     # Millions of turns: this loop is what a scan costs.
     for name in names:
@@ -249,7 +250,7 @@ def entries_in(head: bytes) -> int:
 
 def own_record(part: bytes) -> bytes:
     """Return the record of the directory itself, by the first part of its listing; what is damaged is not noticed here."""
-    return part[_HEAD.size : _HEAD.size + _RECORD.size]
+    return part[_HEAD.size : _HEAD.size + RECORD.size]
 
 
 def unpack_part(path: bytes, part: bytes) -> dict[bytes, bytes]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+import time
+from collections.abc import Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
 
@@ -11,8 +14,9 @@ import pytest
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.changes import DOUBT, NAME
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT
+from clsync.core.listing import YOUNG_NS
 from clsync.core.rules import Rules
 from clsync.core.windows import Window
 from clsync.daemon import hosts
@@ -30,7 +34,9 @@ from clsync.kernel.durable import boot_id
 from clsync.monitor import TreeMonitor
 from clsync.state.opening import FILE
 from clsync.state.room import Place
+from clsync.state.scan import Running
 from clsync.state.store import Confirmed
+from clsync.state.walker import Scope
 
 EVERYTHING = {b"": flag.DIRECTORY | flag.RECURSIVE | DOUBT << CHANGE_SHIFT}
 
@@ -47,7 +53,7 @@ def memory(top: Path, targets: int) -> Memory:
     source = Source(directory, collector, log, wake=lambda: None)
     source.targets += [Target(log, str(number)) for number in range(targets)]
     access = DirectStateAccess(directory.path, bytes(top / "state") + b"/" + FILE)
-    made = Memory(directory, Place(bytes(top / "state"), asked=True, boot=boot_id()), access, 0, log)
+    made = Memory(directory, Place(bytes(top / "state"), asked=True, boot=boot_id(), one_clock=True), access, 0, log)
     made.attach(source, lambda: None, watched=True, wake=lambda: None)
     return made
 
@@ -73,6 +79,123 @@ def test_a_clean_end_flushes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def unflushed(top: Path) -> int:
     with closing(sqlite3.connect(top / "state/state.db")) as rows:
         return int(rows.execute("SELECT count(*) FROM journal WHERE flush > 0").fetchone()[0])
+
+
+def unwatched_run(made: Memory, between: Callable[[], None]) -> Coroutine[None, None, None]:
+    """Do what a run without a monitor does; `between` comes after the transfer, and before the tree is recorded."""
+    start = made.access.start
+
+    def late(mode: bytes, scope: Scope, since: float) -> Running:
+        between()
+        return start(mode, scope, since)
+
+    async def run() -> None:
+        await made.use(Rules(), [(b"one", None)])
+        made.access.start = late  # type: ignore[method-assign]
+        root = made.root.open()
+        batch = Batch(1, EVERYTHING, root, initial=True)
+        handed = await made.targets[0].before(batch, {b"": DOUBT}, time.time(), None)
+        assert handed is not None
+        made.after(made.targets[0], handed, Outcome(Verdict.DONE))
+        await made.close(well=True)
+        made.root.close(root)
+
+    return run()
+
+
+def test_what_changes_between_the_transfer_and_the_scan_is_known_to_the_next_start(tmp_path: Path) -> None:
+    """Nothing was watched: what the index has is not what has arrived."""
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+        (tmp_path / "source" / name / "file").write_text(name)
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved/old").write_text("old")
+    age()
+
+    def change() -> None:
+        file = tmp_path / "source/a/file"
+        before = file.stat()
+        file.write_text("?")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if (tmp_path / "moved").exists():  # once
+            (tmp_path / "moved").rename(tmp_path / "source/b/moved")
+            (tmp_path / "source/c/file").unlink()
+
+    async def story() -> None:
+        await unwatched_run(memory(tmp_path, 1), change)
+        age()
+        made = memory(tmp_path, 1)
+        await made.use(Rules(), [(b"one", None)])
+        found = {row.path: row.bits for row in await made.targets[0].rows()}
+        async for part in made.differences((b"",)):
+            for path, bits in part:
+                found[path] = found.get(path, 0) | bits
+        await made.close()
+        assert found[b"a/file"] & CONTENT
+        assert found[b"b"] & DOUBT
+        assert found[b"c"] & DOUBT
+        assert not {b"", b"d", b"d/file", b"b/file"} & {path for path, bits in found.items() if bits & ~ATTRIB}
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("ahead", [0.0, 1.0])
+def test_a_clock_that_was_set_back_hides_nothing(tmp_path: Path, ahead: float) -> None:
+    """Where nothing is watched, what has changed is known by its time: then the next start compares everything."""
+    (tmp_path / "source").mkdir()
+    age()
+
+    async def story() -> None:
+        made = memory(tmp_path, 1)
+        made.clock += ahead
+        await unwatched_run(made, lambda: None)
+        made = memory(tmp_path, 1)
+        await made.use(Rules(), [(b"one", None)])
+        assert await made.targets[0].is_warm() == (ahead == 0.0)
+        await made.close()
+
+    asyncio.run(story())
+
+
+def test_batches_that_are_confirmed_together_say_what_the_last_one_has_brought(tmp_path: Path) -> None:
+    for name in ("source", "target"):
+        (tmp_path / name).mkdir()
+    files = [tmp_path / "source/one", tmp_path / "source/two", tmp_path / "source/three"]
+    for file in files:
+        file.write_text("before")
+    age()
+    asyncio.run(unwatched_run(memory(tmp_path, 1), lambda: None))
+
+    async def story() -> None:
+        made = memory(tmp_path, 1)
+        await made.use(Rules(), [(b"one", None)])
+        root = made.root.open()
+        for number, changed in enumerate((files[:2], files[1:])):
+            for file in changed:
+                file.write_text(f"batch {number}")
+            age()
+            entries = {os.fsencode(file.name): flag.REGULAR | CONTENT << CHANGE_SHIFT for file in changed}
+            bits = dict.fromkeys(entries, CONTENT)
+            handed = await made.targets[0].before(Batch(number, entries, root), bits, time.time(), None)
+            assert handed is not None
+            failed = Outcome(Verdict.PARTIAL, failed={b"three": "no room"} if number else {})
+            made.after(made.targets[0], handed, failed)
+        await made.close()
+        made.root.close(root)
+        made = memory(tmp_path, 1)
+        await made.use(Rules(), [(b"one", None)])
+        assert [row.path for row in await made.targets[0].rows()] == [b"", b"three"]
+        assert [part async for part in made.differences((b"",))] == [[(b"three", ATTRIB)]]
+        await made.close()
+
+    asyncio.run(story())
+
+
+def age() -> None:
+    """Wait until nothing is young."""
+    until = time.time_ns() + YOUNG_NS
+    while time.time_ns() <= until:
+        time.sleep(0.005)
 
 
 def test_scans_that_begin_while_the_state_is_closed_are_ended(tmp_path: Path) -> None:

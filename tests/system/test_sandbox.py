@@ -397,7 +397,7 @@ COPIER = """
 import os, socket, sys
 from clsync.kernel import sandbox
 from clsync.kernel.landlock import READ, WRITE, Allowed
-from clsync.options.table import SANDBOX_LAYERS
+from clsync.options.names import SANDBOX_LAYERS
 from clsync.privilege.profiles import copy_sandbox
 sandbox.use(frozenset(SANDBOX_LAYERS))
 top = sys.argv[1]

@@ -84,6 +84,29 @@ def fields(seen: os.stat_result) -> tuple[int, ...]:
     )
 
 
+def test_what_is_stamped_after_a_given_time_is_never_sure(tree: Tree) -> None:
+    """It may not have arrived as it is seen by then: its content is compared at the next start."""
+    for name in ("a", "b"):
+        (tree.root / name).mkdir()
+        (tree.root / name / "file").write_text(name)
+    age()
+    since = time.time()
+    age()
+    (tree.root / "b/file").chmod(0o600)
+    (tree.root / "b/new").mkdir()
+    age()
+    scope = Scope(Rules(), 0)
+
+    def start(mode: bytes) -> scan.Child:
+        root = lambda: os.open(tree.at, os.O_RDONLY | os.O_DIRECTORY)  # noqa: E731
+        return scan.start(mode, scope, tree.store.path, root, since=since)
+
+    tree.store.begin_record(b"", 0.0)
+    asyncio.run(scan.record(Source(start, asyncio.Semaphore(scan.MOST))))
+    tree.store.end_record(TARGET, b"", {}, 0.0)
+    assert tree.compare() == {b"b": ATTRIB, b"b/file": ATTRIB | CONTENT, b"b/new": ATTRIB}
+
+
 def age() -> None:
     until = time.time_ns() + YOUNG_NS
     while time.time_ns() <= until:

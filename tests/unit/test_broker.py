@@ -286,7 +286,7 @@ def test_directories_that_are_not_ours(asked: Asked, path: bytes) -> None:
         (Op.MONITOR_MOVES, (1,)),
         (Op.STATUS, ("owned",)),
         (Op.SCAN, (5, [])),
-        (Op.STATE_SCAN, (False, b"rules of my own")),
+        (Op.STATE_SCAN, (False, b"rules of my own", 0.0)),
         (Op.ADOPT, (5,)),
     ],
 )
@@ -623,7 +623,7 @@ class Scanning:
 
     def __init__(self, asked: Asked, record: bool) -> None:
         """Have it started."""
-        (self._number,) = asked.caller.call(Op.STATE_SCAN, record, asked.digest)
+        (self._number,) = asked.caller.call(Op.STATE_SCAN, record, asked.digest, 0.0)
         self._asked, self._inbox = asked, scanning.Inbox()
         self._socket = socket.socket(fileno=asked.caller.descriptors[0])
         self._socket.settimeout(20)
@@ -708,10 +708,10 @@ def test_scanners_go_by_the_rules_that_the_broker_has_read(tmp_path: Path) -> No
 def test_more_scanners_than_there_can_be(asked: Asked) -> None:
     recorded(asked)
     for _ in range(4):
-        asked.caller.call(Op.STATE_SCAN, False, asked.digest)
+        asked.caller.call(Op.STATE_SCAN, False, asked.digest, 0.0)
         asked.held += asked.caller.descriptors
     with end_of(asked, "more scanners"):
-        asked.caller.call(Op.STATE_SCAN, False, asked.digest)
+        asked.caller.call(Op.STATE_SCAN, False, asked.digest, 0.0)
 
 
 @pytest.mark.skipif(bool(trouble_with("landlock")), reason="needs Landlock")
@@ -1037,7 +1037,7 @@ def test_no_state_no_scanners(tmp_path: Path) -> None:
     (work := tmp_path / "work").mkdir()
     asked = Asked(work, "--state-dir=none")
     with end_of(asked, "a state that there is not"):
-        asked.caller.call(Op.STATE_SCAN, True, asked.digest)
+        asked.caller.call(Op.STATE_SCAN, True, asked.digest, 0.0)
 
 
 def test_the_worker_goes_without_a_word(asked: Asked) -> None:

@@ -15,6 +15,7 @@ import pytest
 from clsync.kernel import fanotify
 from clsync.kernel.capabilities import probe_destination
 from clsync.kernel.cgroups import hierarchies
+from clsync.kernel.mounts import has_our_clock, read_mounts
 
 # -- handles of files ------------------------------------------------------------------------------------------
 
@@ -164,3 +165,11 @@ os.close(os.open("/dev/full", os.O_RDWR))
     assert done.stdout.splitlines() == ["null O_RDONLY", "null O_WRONLY", "null O_RDWR", "zero O_RDONLY"], done.stderr
     assert done.returncode == 0, done.stderr
     assert not os.path.exists(found[0].here + b"/clsync-unit")
+
+
+def test_whose_clock_stamps_a_tree() -> None:
+    assert not has_our_clock(b"/proc")
+    assert not has_our_clock(b"/")  # /proc is below
+    kinds = {mount.point: mount.kind for mount in read_mounts()}
+    if kinds.get(b"/dev/shm") == "tmpfs":
+        assert has_our_clock(b"/dev/shm/nothing")

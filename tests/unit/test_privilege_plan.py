@@ -7,7 +7,7 @@ import pytest
 from clsync.errors import Exit, OperatorError
 from clsync.kernel.credentials import Ids, mask
 from clsync.options import load
-from clsync.options.table import CAPABILITIES
+from clsync.options.names import CAPABILITIES
 from clsync.privilege.accounts import User
 from clsync.privilege.plan import (
     Become,

@@ -24,9 +24,10 @@ YOUNG_NS: Final = 20_000_000
 """Two ticks of the coarsest clock that file systems stamp with (100 Hz)."""
 _HEAD: Final = struct.Struct("<II")
 _COUNT: Final = struct.Struct("<I")
-_RECORD: Final = struct.Struct("<QQqqIIII")
-RECORD_SIZE: Final = _RECORD.size
-A_DIRECTORY: Final = _RECORD.pack(0, 0, 0, 0, stat.S_IFDIR, 0, 0, 0)
+RECORD: Final = struct.Struct("<QQqqIIII")
+"""The fields of `Signature`."""
+RECORD_SIZE: Final = RECORD.size
+A_DIRECTORY: Final = RECORD.pack(0, 0, 0, 0, stat.S_IFDIR, 0, 0, 0)
 """The record with which a directory stands in the one that holds it."""
 _YOUNG: Final = -1
 """In place of a ctime that a later change may have as well: no file has it."""
@@ -117,7 +118,7 @@ def record_of(found: Looked, young_ns: int) -> bytes:
         size = nlink = 0  # they follow from its content, and differ from file system to file system
     elif kind in (stat.S_IFCHR, stat.S_IFBLK):
         size = found.st_rdev
-    return _RECORD.pack(
+    return RECORD.pack(
         found.st_ino,
         size,
         found.st_mtime_ns,
@@ -136,12 +137,12 @@ def signature_of(found: Looked, young_ns: int) -> Signature:
 
 def packed(signature: Signature) -> bytes:
     """Return a signature as a record."""
-    return _RECORD.pack(*signature)
+    return RECORD.pack(*signature)
 
 
 def unpacked(record: bytes) -> Signature:
     """Return a record as a signature."""
-    return Signature._make(_RECORD.unpack(record))
+    return Signature._make(RECORD.unpack(record))
 
 
 def is_directory(record: bytes) -> bool:
@@ -171,7 +172,7 @@ class Records:
     def note(self, path: bytes, found: Looked, young_ns: int) -> None:
         """Note a file; for `young_ns` see `record_of`."""
         ctime = found.st_ctime_ns
-        record = _RECORD.pack(
+        record = RECORD.pack(
             found.st_ino, found.st_size, found.st_mtime_ns, ctime, found.st_mode, 1, found.st_uid, found.st_gid
         )
         if ctime < young_ns:
@@ -201,7 +202,7 @@ def observe(
 
     Raises the OSError of `look`, but for what is gone.
     """
-    pack = _RECORD.pack
+    pack = RECORD.pack
     kept, records, directories, linked = Observed([], [], [], [])
     # Millions of turns: this loop is what a scan costs.
     for name in names:
@@ -249,27 +250,45 @@ def entries_in(head: bytes) -> int:
 
 def own_record(part: bytes) -> bytes:
     """Return the record of the directory itself, by the first part of its listing; what is damaged is not noticed here."""
-    return part[_HEAD.size : _HEAD.size + _RECORD.size]
+    return part[_HEAD.size : _HEAD.size + RECORD.size]
 
 
 def unpack_part(path: bytes, part: bytes) -> dict[bytes, bytes]:
     """Return name -> record of a part of the listing of `path`, sorted. Raises DamagedListing."""
+    return {name: part[at : at + RECORD_SIZE] for name, at in _places(path, part).items()}
+
+
+def _places(path: bytes, part: bytes) -> dict[bytes, int]:
+    """Return name -> where its record begins in a part of the listing of `path`, sorted. Raises DamagedListing."""
     if not isinstance(part, bytes) or len(part) < _HEAD.size:  # where it is kept, it may have become anything
         raise DamagedListing(path)
     checksum, count = _HEAD.unpack_from(part)
     if zlib.crc32(part[4:], zlib.crc32(path)) != checksum:
         raise DamagedListing(path)
-    end = _HEAD.size + count * _RECORD.size
+    end = _HEAD.size + count * RECORD_SIZE
     names = part[end:].split(b"/") if end < len(part) or count else []
     if len(names) != count or len(part) < end:
         raise DamagedListing(path)
-    found = {
-        name: part[at : at + _RECORD.size]
-        for name, at in zip(names, range(_HEAD.size, end, _RECORD.size), strict=True)
-    }
-    if len(found) != count:
+    places = dict(zip(names, range(_HEAD.size, end, RECORD_SIZE), strict=True))
+    if len(places) != count:
         raise DamagedListing(path)
-    return found
+    return places
+
+
+def exchange(path: bytes, part: bytes, records: Mapping[bytes, bytes]) -> bytes | None:
+    """Return a part of the listing of `path` with other records of some names; None: it does not have all of them.
+
+    Raises DamagedListing.
+    """
+    places, size = _places(path, part), RECORD_SIZE
+    new = bytearray(part)
+    for name, record in records.items():
+        at = places.get(name)
+        if at is None:
+            return None
+        new[at : at + size] = record
+    del new[: _COUNT.size]
+    return _COUNT.pack(zlib.crc32(new, zlib.crc32(path))) + new
 
 
 def parts_of(path: bytes, entries: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
@@ -295,8 +314,10 @@ def change(old: bytes | None, new: bytes | None) -> int:
         return NAME | OF_DIRECTORY if was.is_dir or now.is_dir else NAME
     if was.is_dir:
         return ATTRIB
-    # Another size or mtime shows by itself that the content may differ. A ctime alone does not say what has changed.
-    return ATTRIB if (was.size, was.mtime_ns) != (now.size, now.mtime_ns) else ATTRIB | CONTENT
+    # Another size or mtime shows by itself that the content may differ. A ctime alone does not say what has changed; nor
+    # is it known of what was young in which version it has arrived.
+    shows = (was.size, was.mtime_ns) != (now.size, now.mtime_ns) and was.ctime_ns != _YOUNG
+    return ATTRIB if shows else ATTRIB | CONTENT
 
 
 def changes(old: Mapping[bytes, bytes], new: Mapping[bytes, bytes]) -> dict[bytes, int]:

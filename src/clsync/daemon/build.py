@@ -24,6 +24,7 @@ from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
 from clsync.kernel import roles
 from clsync.kernel.durable import boot_id
+from clsync.kernel.mounts import has_our_clock
 from clsync.options import Settings
 from clsync.options.brake import Brake
 from clsync.options.expansion import expand
@@ -190,7 +191,7 @@ def make_room(plans: Sequence[Plan], log: Log) -> Place | None:
     directory = state_directory(plans)
     if not why and wanted not in (b"none", None):
         if not (shut := _made_room(directory, log)):
-            return Place(directory, asked is not None, boot_id())
+            return Place(directory, asked is not None, boot_id(), has_our_clock(made.root))
         if asked is not None:
             raise shut
         log.warning(f"{shut.message}: this run keeps no state")

@@ -14,7 +14,7 @@ from clsync.errors import OperatorError
 from clsync.kernel import landlock, sandbox
 from clsync.kernel.cgroups import all_hierarchies
 from clsync.options import Settings
-from clsync.options.table import SANDBOX_LAYERS
+from clsync.options.names import SANDBOX_LAYERS
 from clsync.privilege.accounts import SystemAccounts
 from clsync.privilege.carry import this_machine
 from clsync.privilege.plan import Machine, make_plan

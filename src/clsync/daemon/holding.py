@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -46,6 +46,8 @@ class Handed:
     young: dict[bytes, bytes] = field(default_factory=dict)
     """Those of the paths that had changed a moment ago -> the record they have if nothing happens since."""
     trees: dict[bytes, list[tuple[bytes, index.Parts]]] = field(default_factory=dict)
+    listed: int = 0
+    """Names in them, about."""
     recorded: list[bytes] = field(default_factory=list)
     """Directories that scans record."""
     again: dict[bytes, int] = field(default_factory=dict)
@@ -54,6 +56,11 @@ class Handed:
     """What is to be handed over once more, by its own name."""
     landed: float = 0.0
     """Monotonic seconds."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether paths by their own names are all there is to be confirmed."""
+        return not (self.trees or self.again or self.recorded)
 
     @property
     def counts(self) -> bool:
@@ -197,36 +204,49 @@ class TargetMemory:
                 found[path] = found.get(path, 0) | bits
         return found
 
-    def judge(self, handed: Handed, seen: Mapping[bytes, int], later: Mapping[bytes, int]) -> None:
+    def judge(self, landed: Sequence[Handed], seen: Mapping[bytes, int]) -> None:
         """Note what has changed again since something was handed over, or may have.
 
-        `seen`: what the window holds; `later`: what was handed over since.
+        `landed`: what is to be confirmed, the oldest first; `seen`: what the window holds.
         """
         dirty = self.target.dirty
-        busy = dirty.paths() | seen.keys() | later.keys()
-        if not busy:
-            return
+        later = dict(seen)
+        busy = dirty.paths() | seen.keys()
+        wide = {path for path in busy if (dirty.bits_of(path) | seen.get(path, 0)) & _WIDE}
 
-        def bits(path: bytes) -> int:
-            return dirty.bits_of(path) | seen.get(path, 0) | later.get(path, 0) or ATTRIB
+        def begin(changes: Mapping[bytes, int]) -> None:
+            later.update({path: bits | later.get(path, 0) for path, bits in changes.items()} if later else changes)
+            busy.update(changes)
+            if any(bits & _WIDE for bits in {*changes.values()}):
+                wide.update(path for path, bits in changes.items() if bits & _WIDE)
 
-        again = handed.again
-        for path in handed.seen.keys() & busy:
-            del handed.seen[path]  # its row in the journal stays
-        tops = {*handed.recorded, *handed.trees}
-        if tops:
-            for path in busy:
-                if b"" in tops or not tops.isdisjoint((path, *ancestors(path))):
-                    again[path] = again.get(path, 0) | bits(path)
-        above = _above({*handed.seen, *tops})
-        wide = {path for path in above & busy if bits(path) & _WIDE}
-        if wide:
-            # Below something that may have changed as a whole nothing is sure: what was handed over stays dirty.
-            for path in [path for path in handed.seen if not wide.isdisjoint((b"", *ancestors(path)))]:
-                del handed.seen[path]
-            for path in [path for path in handed.trees if not wide.isdisjoint((b"", *ancestors(path)))]:
-                del handed.trees[path]
-            handed.recorded = [p for p in handed.recorded if not p or wide.isdisjoint((b"", *ancestors(p)))]
+        for handed in self.flying:
+            begin(handed.changes)
+        for number, handed in reversed([*enumerate(landed)]):
+            if busy:
+                _judge(handed, busy, wide, lambda path: dirty.bits_of(path) | later.get(path, 0) or ATTRIB)
+            if number:
+                begin(handed.changes)
+
+
+def _judge(handed: Handed, busy: Set[bytes], wide: Set[bytes], bits: Callable[[bytes], int]) -> None:
+    """Note what of something handed over may have changed since: what is `busy`, or lies below what is `wide`."""
+    again = handed.again
+    for path in handed.seen.keys() & busy:
+        del handed.seen[path]  # its row in the journal stays
+    tops = {*handed.recorded, *handed.trees}
+    if tops:
+        for path in busy:
+            if b"" in tops or not tops.isdisjoint((path, *ancestors(path))):
+                again[path] = again.get(path, 0) | bits(path)
+    above = _above({*handed.seen, *tops}) & wide if wide else set()
+    if above:
+        # Below something that may have changed as a whole nothing is sure: what was handed over stays dirty.
+        for path in [path for path in handed.seen if not above.isdisjoint((b"", *ancestors(path)))]:
+            del handed.seen[path]
+        for path in [path for path in handed.trees if not above.isdisjoint((b"", *ancestors(path)))]:
+            del handed.trees[path]
+        handed.recorded = [p for p in handed.recorded if not p or above.isdisjoint((b"", *ancestors(p)))]
 
 
 def _nobody() -> Handler:

@@ -39,9 +39,12 @@ _TREE: Final = DOUBT | OF_DIRECTORY
 """Change bits of what is handed over with everything below."""
 _AGE: Final = 0.05
 """Seconds after which what has landed is confirmed: no change of before carries the time of one since."""
-_GATHER: Final = 1.0
+_QUIET: Final = 1.0
+"""Seconds without anything that lands or is collected, after which what has landed is confirmed."""
+_LONGEST: Final = 15.0
+"""Seconds after which it is confirmed anyway."""
 _MANY: Final = 20_000
-"""Seconds, or paths, that are gathered before they are confirmed."""
+"""Names that are gathered before they are confirmed, or are soon."""
 _PATIENCE: Final = 2.0
 """Seconds that this waits for a moment at which nothing is collected."""
 _FEW: Final = 200
@@ -58,6 +61,8 @@ _FIRST_FLUSH: Final = 10.0
 _LAST_FLUSH: Final = 1.0
 """Seconds that the end of a run waits for a flush at most."""
 _FAR: Final = 1 << 62
+_STEP: Final = 0.005
+"""Seconds that a clock may be set back without harm: something is young for longer than that."""
 Look = Callable[[bytes], Stat | None]
 
 
@@ -85,6 +90,8 @@ class Memory:
         self._scope = Scope(Rules(), one_file_system)
         self._store: Store | None = None
         self._identity = b""
+        self.clock = _clock_offset()
+        """How far the wall clock was ahead when this began."""
         self.targets: list[TargetMemory] = []
         self.complete = False
         """The index knows the whole tree."""
@@ -180,7 +187,7 @@ class Memory:
         if self.kept is not None:
             if well:
                 await self.recorded()
-            if well and self._source.collector.monitor is None:
+            if well and not self._is_watched:
                 await self._doubt_unseen()
             else:
                 await self._confirm(patient=False)
@@ -198,6 +205,10 @@ class Memory:
         if store is not None:
             await self.access.apart(store.close)
 
+    @property
+    def _is_watched(self) -> bool:
+        return self._source.collector.monitor is not None
+
     def health(self) -> Kept | None:
         """Return how things stand; None where there is no state."""
         store = self._store
@@ -208,9 +219,9 @@ class Memory:
 
     # -- scans -------------------------------------------------------------------------------------------------
 
-    def _scanned(self) -> scan.Source:
+    def _scanned(self, since: float = 0.0) -> scan.Source:
         scope = self._scope
-        return scan.Source(lambda mode: self.access.start(mode, scope), self._room)
+        return scan.Source(lambda mode: self.access.start(mode, scope, since), self._room)
 
     async def differences(
         self, tops: Iterable[bytes], over: Callable[[scan.Scanned], None] = lambda seen: None
@@ -274,11 +285,11 @@ class Memory:
             await asyncio.gather(old, return_exceptions=True)
         if self._store is store:
             await self.access.apart(store.begin_record, top, since)
-            self._recordings[top] = asyncio.create_task(self._record(store, top))
+            self._recordings[top] = asyncio.create_task(self._record(store, top, 0.0 if self._is_watched else since))
 
-    async def _record(self, store: Store, top: bytes) -> None:
+    async def _record(self, store: Store, top: bytes, since: float) -> None:
         try:
-            await scan.record(self._scanned(), (top,))
+            await scan.record(self._scanned(since), (top,))
         except scan.ScanFailed as error:
             await self.access.apart(store.give_up, str(error))
         except OSError as error:
@@ -337,7 +348,7 @@ class Memory:
             if self.complete or (at_work is not None and (initial or not at_work.done())):
                 return False
             await self._begin_record(store, b"", since)
-        if self._source.collector.monitor is None:
+        if not self._is_watched and not self._place.one_clock:
             await self.recorded()  # what changes later shows (see `_doubt_unseen`)
         return True
 
@@ -380,6 +391,7 @@ class Memory:
             if found is not None:
                 handed.trees[path] = found
                 left -= sum(len(part) for _, parts in found for _, part in parts) // _NAME_BYTES
+        handed.listed = _LISTED - left
         self._sign(handed, entries, tops, root, records)
         for path in taken.keys() - entries.keys():
             # Nothing stands below what is no directory, and its row of the journal is to go.
@@ -450,7 +462,7 @@ class Memory:
         handed.landed = time.monotonic()
         self._landed.append((target, handed))
         self._something.set()
-        if sum(len(one.seen) for _, one in self._landed) > _MANY:
+        if self._gathered_much():
             self._hurry.set()
 
     # -- confirming --------------------------------------------------------------------------------------------
@@ -465,14 +477,30 @@ class Memory:
     async def _confirm_all(self) -> None:
         while True:
             await self._something.wait()
-            # What is written again and again costs one record, not one each time.
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), _GATHER)
+            # What is written again and again costs one record, not one each time; nor does a directory cost two listings.
+            busy = _QUIET
+            while not self._hurry.is_set() and busy > 0:
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._hurry.wait(), busy)
+                busy = self._busy_for()
             await asyncio.sleep(_AGE)
             await self._confirm(patient=True)
             self._hurry.clear()
             if not self._landed:
                 self._something.clear()
+
+    def _busy_for(self) -> float:
+        """Return for how many seconds what has landed is not to be confirmed, unless somebody waits for that."""
+        if not self._landed:
+            return 0.0
+        now = time.monotonic()
+        soon = self._gathered_much() or any(handed.recorded for _, handed in self._landed)  # the index is to be whole
+        rest = self._landed[0][1].landed + (_PATIENCE if soon else _LONGEST) - now
+        quiet = _QUIET if self._source.collector.due() is not None else self._landed[-1][1].landed + _QUIET - now
+        return min(rest, quiet)
+
+    def _gathered_much(self) -> bool:
+        return sum(len(handed.seen) + handed.listed for _, handed in self._landed) > _MANY
 
     async def _flush_all(self) -> None:
         await asyncio.sleep(_FIRST_FLUSH)
@@ -535,9 +563,15 @@ class Memory:
         return len({*again, *(row.path for row in lost)})
 
     async def _doubt_unseen(self) -> None:
-        """Confirm what has landed where nothing was watched meanwhile: what has changed since may be there as it was."""
+        """Confirm what has landed where nothing was watched meanwhile: what has changed since may be there as it was.
+
+        What has changed since the run began is known by its ctime. A clock that was set back would hide it.
+        """
         store = self.kept
         if store is None:
+            return
+        if _clock_offset() < self.clock - _STEP:
+            await self.access.apart(store.give_up, "the clock was set back meanwhile, and nothing was watched")
             return
         warm = [target for target in self.targets if await target.is_warm()]
         for target in warm:
@@ -562,7 +596,7 @@ class Memory:
         Another file, or a file that is another one, shows by itself at the next start.
         """
         with self.root.opened() as root:
-            looks, young_ns = self.root.ops.looks(root), time.time_ns() - YOUNG_NS
+            looks = self.root.ops.looks(root)
 
             def record(paths: Sequence[bytes]) -> Iterator[bytes | None]:
                 for path, look in looked_for(looks, paths):
@@ -570,20 +604,16 @@ class Memory:
                         found = look(path)
                     except OSError:
                         found = None
-                    yield None if found is None else record_of(found, young_ns)
+                    yield (
+                        None if found is None else record_of(found, _FAR)
+                    )  # unlike all that was young when it was recorded
 
             return store.altered(record)
 
     def _judged(self, seen: Mapping[bytes, int]) -> list[tuple[TargetMemory, Handed]]:
         """Note of everything that has landed what has changed again since; return it, the oldest one first."""
         for target in self.targets:
-            later: dict[bytes, int] = {}
-            for handed in target.flying:
-                later |= handed.changes
-            for one, handed in reversed(self._landed):
-                if one is target:
-                    target.judge(handed, seen, later)
-                    later |= handed.changes
+            target.judge([handed for one, handed in self._landed if one is target], seen)
         return list(self._landed)
 
     def _write(self, store: Store, works: Iterable[tuple[TargetMemory, Handed]], before_ns: int) -> None:
@@ -593,7 +623,7 @@ class Memory:
             return
         try:
             waiting: list[tuple[bytes, Confirmed]] = []
-            for target, handed in works:
+            for target, handed in _together(works):
                 if handed.recorded:
                     _confirm(store, waiting)
                     for top in handed.recorded:
@@ -617,19 +647,27 @@ class Memory:
         if store is None or not store.awaiting_flush():
             return
         number = await self.access.apart(store.begin_flush)
-        if await self.access.flush(SOURCE):
-            waiting = [target for target in self.targets if store.awaiting_flush(target.key)]
-            async with asyncio.TaskGroup() as side_by_side:  # none waits for another
-                for target in waiting:
-                    side_by_side.create_task(self._flush_target(store, target, number))
+        waiting = [target for target in self.targets if store.awaiting_flush(target.key)]
+        async with asyncio.TaskGroup() as side_by_side:  # none waits for another
+            source = side_by_side.create_task(self.access.flush(SOURCE))
+            for target in waiting:
+                side_by_side.create_task(self._flush_target(store, target, number, source))
 
-    async def _flush_target(self, store: Store, target: TargetMemory, number: int) -> None:
+    async def _flush_target(
+        self, store: Store, target: TargetMemory, number: int, source: asyncio.Task[bool]
+    ) -> None:
         if target.host is not None:
             number = await target.host.flushed(number)
         elif not await self.access.flush(target.number):
             return
-        if number:
+        if number and await source:
             await self.access.apart(store.flushed, target.key, number)
+
+
+def _clock_offset() -> float:
+    """Return how far (seconds) the wall clock is ahead of the one that nobody can set."""
+    # Who has to wait between two looks sees less.
+    return max(time.time() - time.monotonic() for _ in range(5))
 
 
 def looked_for(looks: Looks, paths: Iterable[bytes]) -> Iterator[tuple[bytes, Look]]:
@@ -650,6 +688,21 @@ def _ripen(handed: Handed, looks: Looks, young_ns: int) -> None:
             continue
         if found is not None and record_of(found, young_ns) == handed.young[path]:
             handed.seen[path] = handed.young[path]
+
+
+def _together(works: Iterable[tuple[TargetMemory, Handed]]) -> list[tuple[TargetMemory, Handed]]:
+    """Let paths by their own names that were handed over one after the other be one: a directory is then written once.
+
+    What was handed over again, or lies below something that was, is only in the later one (`TargetMemory.judge`).
+    """
+    found: list[tuple[TargetMemory, Handed]] = []
+    for target, handed in works:
+        if found and found[-1][0] is target and found[-1][1].plain and handed.plain:
+            found[-1][1].seen |= handed.seen
+            found[-1][1].young |= handed.young
+        else:
+            found.append((target, handed))
+    return found
 
 
 def _confirm(store: Store, works: list[tuple[bytes, Confirmed]]) -> None:

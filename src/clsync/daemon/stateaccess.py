@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from clsync.core.paths import join
 from clsync.kernel import roles
+from clsync.kernel.durable import flusher
 from clsync.kernel.files import DIRECTORY_FLAGS, open_beneath, opened
 from clsync.kernel.process import spawn
 from clsync.privilege.profiles import scan_sandbox
@@ -21,7 +21,8 @@ from clsync.state.walker import Scope, Visits, Walker
 T = TypeVar("T")
 SOURCE: Final = None
 """In place of the number of a target: the watched tree."""
-_FLUSH_LOOK: Final = 0.02
+_FLUSH_LOOKS: Final = 0.002, 0.05
+"""Seconds after which it is looked whether a flush is over, first and at last."""
 
 
 class StateAccess(Protocol):
@@ -39,8 +40,8 @@ class StateAccess(Protocol):
         """Return what looks at directories below an open root (`KernelOps.open`)."""
         ...
 
-    def start(self, mode: bytes, scope: Scope) -> Running:
-        """Start a scanner of the watched tree. Raises OSError."""
+    def start(self, mode: bytes, scope: Scope, since: float) -> Running:
+        """Start a scanner of the watched tree; for `since` see `state.messages.Order`. Raises OSError."""
         ...
 
     async def is_empty(self, target: int) -> bool:
@@ -77,9 +78,9 @@ class DirectStateAccess:
         """Return what looks at directories below an open root."""
         return Walker(root, scope)
 
-    def start(self, mode: bytes, scope: Scope) -> Child:
+    def start(self, mode: bytes, scope: Scope, since: float) -> Child:
         """Start a scanner. Raises OSError."""
-        return scan.start(mode, scope, self._state, self._open_root, scan_sandbox())
+        return scan.start(mode, scope, self._state, self._open_root, scan_sandbox(), since)
 
     def _open_root(self) -> int:
         return os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -104,13 +105,14 @@ class DirectStateAccess:
             return False  # its host is to be asked
         try:
             with opened(self._root) as here:
-                argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.kernel.durable", path]
-                child = spawn(argv, cwd=here, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                child = spawn(flusher(path), cwd=here, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         except OSError:
             return False
         try:
+            pause, longest = _FLUSH_LOOKS
             while child.poll() is None and not self._stopped:
-                await asyncio.sleep(_FLUSH_LOOK)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, longest)
         finally:
             if child.poll() is None:
                 child.kill()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from clsync.kernel.libc import LIBC, checked, function
-from clsync.options.table import CAPABILITIES
+from clsync.options.names import CAPABILITIES
 
 _VERSION: Final = 0x20080522
 _PR_GET_DUMPABLE: Final = 3

@@ -1,14 +1,10 @@
-"""What survives a loss of power: flushing a file system, and telling one boot from another.
-
-Run as `python -I -m clsync.kernel.durable DIRECTORY` it flushes the file system of a directory.
-"""
+"""What survives a loss of power: flushing a file system, and telling one boot from another."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
-import uuid
 
 from clsync.kernel.libc import checked, function
 
@@ -23,6 +19,18 @@ def flush_file_system(descriptor: int) -> None:
     checked(_syncfs(descriptor))
 
 
+def flusher(path: bytes) -> list[bytes]:
+    """Return a command that flushes the file system of a directory; its exit code is 0 if that was done.
+
+    It loads nothing that it does not need: it is run again and again.
+    """
+    code = (
+        b"import ctypes, os, sys;"
+        b"sys.exit(ctypes.CDLL(None).syncfs(os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY)) != 0)"
+    )
+    return [os.fsencode(sys.executable), b"-I", b"-S", b"-c", code, path]
+
+
 def flush_directory(path: bytes) -> None:
     """Wait until the names in a directory are durable. Raises OSError."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -35,16 +43,4 @@ def flush_directory(path: bytes) -> None:
 def boot_id() -> bytes:
     """Return 16 bytes that are new with each boot of this kernel (random(4)). Raises OSError."""
     with open("/proc/sys/kernel/random/boot_id", "rb", buffering=0) as file:
-        return uuid.UUID(file.read().decode().strip()).bytes
-
-
-def main() -> None:
-    """Flush what is named."""
-    try:
-        flush_file_system(os.open(os.fsencode(sys.argv[1]), os.O_RDONLY | os.O_DIRECTORY))
-    except OSError as error:
-        sys.exit(f"{sys.argv[1]}: {error.strerror}")
-
-
-if __name__ == "__main__":
-    main()
+        return bytes.fromhex(file.read().decode().strip().replace("-", ""))

@@ -6,7 +6,7 @@ import ctypes
 import os
 import select
 import threading
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from clsync.core.paths import is_below
 from clsync.kernel.features import refuse_if_forced
@@ -107,6 +107,19 @@ def mounts_at_and_below(root: bytes, mounts: list[Mount]) -> tuple[Mount, list[M
             below = {p: m for p, m in below.items() if not is_below(p, point)}
             below[point] = mount
     return holder, list(below.values())
+
+
+_OUR_CLOCK: Final = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "tmpfs", "ramfs"))
+"""File systems that give a ctime by the clock of this kernel with every change, also to what is renamed."""
+
+
+def has_our_clock(path: bytes) -> bool:
+    """Tell whether all that is seen at and below a directory is stamped by the clock of this kernel, as far as is known."""
+    try:
+        holder, below = mounts_at_and_below(os.path.realpath(path), read_mounts())
+    except OSError:
+        return False
+    return all(mount.kind in _OUR_CLOCK for mount in (holder, *below))
 
 
 def mount_points_below(root: int) -> list[bytes]:

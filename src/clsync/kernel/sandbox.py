@@ -18,7 +18,7 @@ from clsync.kernel import credentials, landlock, namespaces, roles, seccomp
 from clsync.kernel.credentials import capabilities, mask
 from clsync.kernel.files import open_straight
 from clsync.kernel.landlock import Allowed
-from clsync.options.table import SANDBOX_LAYERS
+from clsync.options.names import SANDBOX_LAYERS
 
 _Result = TypeVar("_Result")
 _ADMIN: Final = mask(("CAP_SYS_ADMIN",))

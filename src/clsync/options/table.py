@@ -9,6 +9,7 @@ from typing import Final
 from clsync.options import pertarget, values
 from clsync.options.brake import NO_BRAKE, USUAL
 from clsync.options.hours import Hours
+from clsync.options.names import CAPABILITIES, SANDBOX_LAYERS
 from clsync.options.pertarget import PerTarget
 from clsync.options.values import Parser
 
@@ -58,16 +59,6 @@ SPLITTINGS: Final = ("off", "thread", "process")
 SECURE: Final = {"splitting": "process", "check-execvp-arguments": 1, "seccomp-filter": 1, "forbid-devices": 1}
 """What `--secure-splitting` stands for, unless it is set."""
 
-CAPABILITIES: Final = tuple(
-    f"CAP_{name}"
-    for name in (
-        "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE"
-        " NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT"
-        " SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL"
-        " SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-    ).split()
-)
-"""Names of capabilities, each at the place of its number (linux/capability.h)."""
 OLD_CAPABILITIES: Final = frozenset(("CAP_DAC_READ_SEARCH", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"))
 """What clsync 0.4 keeps."""
 MODES: Final = ("rsyncdirect", "copy", "direct", "simple", "shell", "rsyncshell", "rsyncso", "so", "python")
@@ -79,7 +70,6 @@ OVERLAPS: Final = ("off", "safe", "full")
 SYSCALLS: Final = ("mon_stat",)
 PIVOTS: Final = ("off", "direct", "auto", "auto-ro")
 NETWORKS: Final = ("off", "non-privileged", "everywhere")
-SANDBOX_LAYERS: Final = ("landlock", "seccomp", "mounts", "capabilities")
 INHERITED: Final = ("empty", "clsync", "permitted", "dont-touch")
 _OLD_INHERITED: Final = ("permittied",)
 

@@ -14,7 +14,7 @@ from clsync.errors import Exit, OperatorError
 from clsync.kernel import credentials, landlock, namespaces, roles, sandbox
 from clsync.kernel.cgroups import READ, WRITE, Device, Groups, Hierarchy, Share, all_hierarchies
 from clsync.options import Settings
-from clsync.options.table import SANDBOX_LAYERS
+from clsync.options.names import SANDBOX_LAYERS
 from clsync.options.values import shown
 from clsync.privilege import root, seccomp
 from clsync.privilege.accounts import SystemAccounts

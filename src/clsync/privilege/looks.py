@@ -12,8 +12,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from clsync.core.classify import NOT_PLAIN, Plain
-from clsync.core.listing import RECORD_SIZE, Records, record_of
-from clsync.core.listing import unpacked as unpacked_record
+from clsync.core.listing import RECORD, RECORD_SIZE, Records
 from clsync.privilege.wire import Refused
 
 _RECORD: Final = struct.Struct("<iIQQQIIQqQQqqq")
@@ -82,9 +81,9 @@ def unpacked_plain(data: bytes, count: int) -> Iterator[Plain]:
 
 def packed_records(found: Iterable[os.stat_result | OSError | None]) -> bytes:
     """Return the records (`core.listing`) of what stands at paths, if it is plain."""
-    stands, regular = os.stat_result, stat.S_IFREG >> 12
-    records = [
-        record_of(one, _FAR)
+    pack, stands, regular = RECORD.pack, os.stat_result, stat.S_IFREG >> 12
+    records = [  # as `Records.note` does, of which nothing is called here: this is done for each path that changes
+        pack(one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_mode, 1, one.st_uid, one.st_gid)
         if isinstance(one, stands) and one.st_nlink == 1 and one.st_mode >> 12 == regular
         else _NO_RECORD
         for one in found
@@ -92,7 +91,6 @@ def packed_records(found: Iterable[os.stat_result | OSError | None]) -> bytes:
     return b"".join(records)
 
 
-_FAR: Final = 1 << 62
 _NO_RECORD: Final = bytes(RECORD_SIZE)
 
 
@@ -103,14 +101,14 @@ def unpacked_records(data: bytes, paths: Sequence[bytes], young_ns: int, records
     """
     if len(data) != len(paths) * RECORD_SIZE:
         raise Refused("an answer of the wrong length")
-    for at, path in enumerate(paths):
-        record = data[at * RECORD_SIZE : (at + 1) * RECORD_SIZE]
-        if record == _NO_RECORD:
+    settled, young, at = records.settled, records.young, 0
+    for path, (_, size, mtime, ctime, mode, _, _, _) in zip(paths, RECORD.iter_unpack(data), strict=True):
+        if mode:
+            (settled if ctime < young_ns else young)[path] = data[at : at + RECORD_SIZE]
+            yield size, mtime, ctime
+        else:
             yield NOT_PLAIN
-            continue
-        seen = unpacked_record(record)
-        (records.settled if seen.ctime_ns < young_ns else records.young)[path] = record
-        yield seen.size, seen.mtime_ns, seen.ctime_ns
+        at += RECORD_SIZE
 
 
 def unpacked(data: bytes, count: int) -> Iterator[Seen]:

@@ -12,7 +12,7 @@ from clsync.kernel import namespaces
 from clsync.kernel.cgroups import NO_LIMITS, Limits
 from clsync.kernel.credentials import Ids, mask, names_in
 from clsync.options import Settings
-from clsync.options.table import SANDBOX_LAYERS
+from clsync.options.names import SANDBOX_LAYERS
 from clsync.options.values import shown
 from clsync.privilege.accounts import Accounts, User
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from clsync.kernel.credentials import Ids, mask, names_in
 from clsync.options import Settings
-from clsync.options.table import CAPABILITIES
+from clsync.options.names import CAPABILITIES
 from clsync.options.values import shown
 from clsync.privilege.plan import Detach, GiveUp, LimitGroup, Machine, MakePrivate, Plan
 from clsync.privilege.profiles import KEPT, KEPT_FOR_NAMES

@@ -126,7 +126,7 @@ SIGNATURES: Final = {
     Op.STANDBY: Signature("", "b"),
     Op.DUMP: Signature("o"),
     Op.HEAR: Signature(""),
-    Op.STATE_SCAN: Signature("by", "u"),
+    Op.STATE_SCAN: Signature("byd", "u"),
     Op.TARGET_EMPTY: Signature("u", "b"),
     Op.TARGET_ONLY_THERE: Signature("uP", "", "P"),
     Op.FLUSH: Signature("u", "b"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 
 from clsync.core.changes import NAME, OF_DIRECTORY
@@ -15,6 +16,7 @@ from clsync.core.listing import (
     change,
     changes,
     entries_in,
+    exchange,
     is_directory,
     own_record,
     pack_part,
@@ -32,6 +34,8 @@ _PUT = "INSERT INTO listing VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET entries =
 _CHANGE = "UPDATE listing SET entries = ? WHERE rowid = ?"
 _DROP_PART = "DELETE FROM listing WHERE rowid = ?"
 _DROP = "DELETE FROM listing WHERE path = ?"
+_HOLDS = "SELECT 1 FROM listing WHERE path >= ? AND path < ? LIMIT 1"
+_HOLDS_ANY = "SELECT 1 FROM listing WHERE path > x'' LIMIT 1"
 _DROP_BELOW = "DELETE FROM listing WHERE path >= ? AND path < ?"
 
 
@@ -81,29 +85,49 @@ def update(rows: sqlite3.Connection, path: bytes, names: Mapping[bytes, bytes | 
     A directory that is not in the index stays so. Raises sqlite3.Error or DamagedListing.
     """
     before: dict[bytes, bytes | None] = {}
+    for row, first, part, chosen in _parts_with(rows, path, names):
+        entries = unpack_part(path, part)
+        known = len(before)
+        for name, record in chosen.items():
+            old = entries.get(name)
+            if old == record:
+                continue
+            before[name] = old
+            if record is None:
+                del entries[name]
+            else:
+                entries[name] = record
+        if len(before) > known:
+            _write_part(rows, row, path, first, entries)
+    return before
+
+
+def _exchange(rows: sqlite3.Connection, path: bytes, names: Mapping[bytes, bytes | None]) -> None:
+    """Do what `update` does, faster where no name comes or goes, and tell nothing."""
+    for row, _, part, chosen in _parts_with(rows, path, names):
+        stay = {name: record for name, record in chosen.items() if record is not None}
+        new = exchange(path, part, stay) if len(stay) == len(chosen) else None
+        if new is None:
+            update(rows, path, chosen)
+        elif new != part:
+            rows.execute(_CHANGE, (new, row))
+
+
+def _parts_with(
+    rows: sqlite3.Connection, path: bytes, names: Mapping[bytes, bytes | None]
+) -> Iterator[tuple[int, bytes, bytes, Mapping[bytes, bytes | None]]]:
+    """Yield the parts of a listing that have names, or would: row, first name, part, those names; the last one first."""
     todo = sorted(names)
     while todo:
         found = rows.execute(_PART, (path, todo[-1])).fetchone()
         if found is None:
-            break
+            return
         row, first, part = found
         if not isinstance(first, bytes):  # SQLite keeps any type in any column
             raise DamagedListing(path)
-        entries = unpack_part(path, part)
-        known = len(before)
-        while todo and todo[-1] >= first:
-            name = todo.pop()
-            old, new = entries.get(name), names[name]
-            if old == new:
-                continue
-            before[name] = old
-            if new is None:
-                del entries[name]
-            else:
-                entries[name] = new
-        if len(before) > known:
-            _write_part(rows, row, path, first, entries)
-    return before
+        cut = bisect_left(todo, first)
+        yield row, first, part, {name: names[name] for name in todo[cut:]} if cut else names
+        del todo[cut:]
 
 
 def _write_part(
@@ -141,10 +165,12 @@ def confirm(rows: sqlite3.Connection, seen: Mapping[bytes, bytes | None], *, tel
             wanted.setdefault(path, {})[SELF] = record
     changed: dict[bytes, int] = {}
     for directory, names in wanted.items():
-        before = update(rows, directory, names)
         # Also below what was no directory: a listing may be known whose directory is not.
-        holds = any(before.values()) and _holds_listings(rows, directory)
-        for name, old in before.items():
+        holds = _holds_listings(rows, directory)
+        if not (holds or tell):
+            _exchange(rows, directory, names)
+            continue
+        for name, old in update(rows, directory, names).items():
             path = join(directory, name)
             if tell:
                 changed[path] = changed.get(path, 0) | change(old, names[name])
@@ -155,8 +181,8 @@ def confirm(rows: sqlite3.Connection, seen: Mapping[bytes, bytes | None], *, tel
 
 def _holds_listings(rows: sqlite3.Connection, directory: bytes) -> bool:
     """Tell whether anything below a directory has a listing: in most directories there are files alone."""
-    where, keys = ("path >= ? AND path < ?", below(directory)) if directory else ("path > ?", (b"",))
-    return rows.execute(f"SELECT 1 FROM listing WHERE {where} LIMIT 1", keys).fetchone() is not None
+    where, keys = (_HOLDS, below(directory)) if directory else (_HOLDS_ANY, ())
+    return rows.execute(where, keys).fetchone() is not None
 
 
 def superseded(rows: sqlite3.Connection, seen: Mapping[bytes, bytes | None]) -> set[bytes]:

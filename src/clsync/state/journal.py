@@ -18,7 +18,7 @@ from typing import Final
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.dirty import DirtySet
-from clsync.core.paths import ancestors, parent
+from clsync.core.paths import ancestors
 from clsync.state.meta import Unusable, checksum
 
 _COUNT: Final = struct.Struct("<I")
@@ -152,7 +152,7 @@ class Journal:
     def cold(self, target: int, paths: Iterable[bytes], since: float) -> set[bytes]:
         """Return the places of paths that no durable row names, as changed `since` then."""
         hot = self._hot.get(target, {})
-        places = {parent(path) or path for path in paths}
+        places = {path.rpartition(b"/")[0] or path for path in paths}  # `parent`, faster: of all that is handed over
         return {place for place in places if place not in hot or hot[place][1] > since}
 
     def heat(self, target: int, places: Iterable[bytes], since: float, flush: int) -> None:

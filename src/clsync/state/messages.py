@@ -24,6 +24,9 @@ class Order(NamedTuple):
     """The text."""
     sandbox: Sandbox | None
     """What it can do besides listing the directories of the tree, and using the state."""
+    since: float = 0.0
+    """What is stamped later (wall clock, seconds) may not have arrived as it is seen; 0: nobody reads meanwhile, or a
+    monitor tells what has changed."""
 
 
 WORK: Final = b"W"

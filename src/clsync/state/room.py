@@ -21,6 +21,8 @@ class Place(NamedTuple):
     """Somebody has named it: there is no run without."""
     boot: bytes
     """See `kernel.durable.boot_id`."""
+    one_clock: bool = False
+    """The watched tree is stamped by the clock of this kernel (`kernel.mounts.has_our_clock`)."""
 
 
 def make_room(directory: bytes, keeper: Ids) -> bool:

@@ -37,6 +37,8 @@ Changes = list[tuple[bytes, int]]
 """Paths, and what may have changed (`core.changes`)."""
 MOST: Final = 4
 """Scanners at once."""
+_PROGRAM: Final = b"import gc; gc.disable(); from clsync.state.scanner import main; main()"
+"""What it leaves behind has no cycles; `-m` takes longer to find the same."""
 _CHUNK: Final = 1 << 18
 _AT_ONCE: Final = 256
 """Directories given to a scanner at once."""
@@ -88,7 +90,7 @@ class Child:
     def __init__(self, order: Order, root: int) -> None:
         """Start it; `root`: an open descriptor of the watched root. Raises OSError."""
         self.connection, theirs = socket.socketpair()
-        words = [b"-I", b"-m", b"clsync.state.scanner", b"%d" % theirs.fileno()]
+        words = [b"-I", b"-c", _PROGRAM, b"%d" % theirs.fileno()]
         said = os.memfd_create("order", os.MFD_CLOEXEC)
         try:
             with theirs, open(said, "w+b") as settings:
@@ -113,15 +115,20 @@ class Child:
 
 
 def start(
-    mode: bytes, scope: Scope, state: bytes, open_root: Callable[[], int], sandbox: Sandbox | None = None
+    mode: bytes,
+    scope: Scope,
+    state: bytes,
+    open_root: Callable[[], int],
+    sandbox: Sandbox | None = None,
+    since: float = 0.0,
 ) -> Child:
     """Start a scanner of what is below the root, of which `open_root` returns a new descriptor. Raises OSError.
 
-    `state`: the file (`Store.path`).
+    `state`: the file (`Store.path`); for `since` see `Order`.
     """
     root = open_root()
     try:
-        return Child(Order(mode, scope.one_file_system, state, scope.rules.source_text, sandbox), root)
+        return Child(Order(mode, scope.one_file_system, state, scope.rules.source_text, sandbox, since), root)
     finally:
         os.close(root)
 
@@ -295,9 +302,10 @@ class _Scan:
 
     def _hand_out(self) -> None:
         idle = [scanner for scanner in self._scanners if scanner.idle]
-        for scanner in idle:
+        for number, scanner in enumerate(idle):
             if self._pending:
-                count = min(-(-len(self._pending) // len(self._scanners)), _AT_ONCE)
+                # Who is at work has enough: the less often it is divided, the less often one waits for the other.
+                count = min(-(-len(self._pending) // (len(idle) - number)), _AT_ONCE)
                 scanner.idle = scanner.asked = False
                 scanner.send(WORK, self._pending[:count])
                 del self._pending[:count]

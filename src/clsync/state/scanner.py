@@ -1,4 +1,4 @@
-"""A process that looks at a tree: `python -I -m clsync.state.scanner SOCKET`, in the watched root.
+"""A process that looks at a tree: `clsync.state.scanner.main`, with a socket as argument, in the watched root.
 
 It compares directories with the index and tells only what differs, or writes into the index what it sees. It ends when
 its socket is closed. Memory: the names of one directory, and those of directories that are still to be looked at.
@@ -126,6 +126,8 @@ class Scanner:
         `parent`: process id of who has started this one.
         """
         walker = Walker(root, Scope(Rules.parse(order.rules), order.one_file_system), moves=True)
+        if order.since:
+            walker.since_ns = int(order.since * 1e9)
         rows = schema.connect(order.state, write=order.mode == RECORD)
         task: Comparing | Recording
         if order.mode == RECORD:
@@ -251,7 +253,3 @@ def main() -> None:
             pass
     except ConnectionError:
         pass
-
-
-if __name__ == "__main__":
-    main()

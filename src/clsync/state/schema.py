@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import string
 from typing import Final
-from urllib.parse import quote
 
 APPLICATION: Final = 0x636C736E
 """What SQLite's header says of whose file it is."""
@@ -16,6 +16,8 @@ _LOG_PAGES: Final = 4096
 _LOG_LEFT: Final = 4 << 20
 """Bytes that the log keeps, which grows as far as it has to."""
 _CACHE_KIB: Final = 4096
+_PLAIN: Final = frozenset(b"/-_." + string.ascii_letters.encode() + string.digits.encode())
+"""Bytes that stand for themselves in a URI."""
 _PATIENCE: Final = 60.0
 """Seconds that a writer waits for another one: none of them writes for longer than some 10 ms at a time."""
 
@@ -32,7 +34,8 @@ SMALL: Final = ("meta", "target", "journal")
 
 def connect(path: bytes, *, write: bool) -> sqlite3.Connection:
     """Open an existing file. Raises sqlite3.Error."""
-    name = quote(os.fsencode(os.path.abspath(path)))
+    plain = os.fsencode(os.path.abspath(path))
+    name = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02x}" for byte in plain)
     connection = sqlite3.connect(
         f"file:{name}?mode={'rw' if write else 'ro'}",
         uri=True,

@@ -8,13 +8,14 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from clsync.core.listing import SELF, YOUNG_NS, Looked, Observed, observe, record_of
 from clsync.core.paths import join
 from clsync.core.rules import Rules
 from clsync.kernel.files import DIRECTORY_FLAGS, open_beneath
 
+_NEVER: Final = 1 << 62
 NOT_SYNCED = bytes(48)
 """The record of a directory that is only walked."""
 
@@ -37,10 +38,13 @@ class Directory:
         self.path, self.device, self.names, self._own, self._look = path, device, names, own, look
         self.keep: Callable[[bytes, Looked], bool] | None = None
         """What counts of the names; None: all."""
+        self.since_ns = _NEVER
+        """What is stamped later counts as young (`core.listing.record_of`), whenever it is looked at."""
 
     def observe(self, low: int, high: int) -> Observed:
         """Look at the names `low` to `high`; the first ones include the directory itself. Raises OSError."""
-        found = observe(self.names[low:high], self._look, time.time_ns() - YOUNG_NS, self.keep)
+        young_ns = min(time.time_ns(), self.since_ns) - YOUNG_NS
+        found = observe(self.names[low:high], self._look, young_ns, self.keep)
         if not low:
             found.names.insert(0, SELF)
             found.records.insert(0, self._own)
@@ -65,6 +69,8 @@ class View:
     def __init__(self, scope: Scope, device: int | None) -> None:
         """`device`: that of the root, where others count less."""
         self._rules, self._level, self._device = scope.rules, scope.one_file_system, device
+        self.since_ns = _NEVER
+        """See `Directory`."""
 
     def seen(
         self,
@@ -78,13 +84,14 @@ class View:
         `found`: its lstat, looked at `YOUNG_NS` after `young` or later; `names`: returns those in it, and what looks at
         them. Raises the OSError of that.
         """
-        own = record_of(found, young) if self._rules.sync(path, True) else NOT_SYNCED
+        own = record_of(found, min(young, self.since_ns - YOUNG_NS)) if self._rules.sync(path, True) else NOT_SYNCED
         elsewhere = self._device is not None and found.st_dev != self._device
         if elsewhere or (self._rules and not self._rules.reaches(path)):
             return Directory(path, found.st_dev, [], own, os.lstat)
         listed, look = names()
         listed.sort()
         directory = Directory(path, found.st_dev, listed, own, look)
+        directory.since_ns = self.since_ns
         if self._rules or self._level > 1:
             directory.keep = partial(self._counts, path)
         return directory

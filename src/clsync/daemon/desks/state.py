@@ -37,8 +37,11 @@ class State:
         if self._state is not None:
             self._state.stop()
 
-    def _scan(self, record: bool, digest: bytes) -> WithDescriptors:
-        """Start a scanner by our own rules; the worker is only told what it finds, and says where it goes on."""
+    def _scan(self, record: bool, digest: bytes, since: float) -> WithDescriptors:
+        """Start a scanner by our own rules; the worker is only told what it finds, and says where it goes on.
+
+        `since`: see `state.messages.Order`; what it is changes nothing but what the worker will take for sure.
+        """
         from clsync.state.messages import COMPARE, RECORD
         from clsync.state.walker import Scope
 
@@ -46,7 +49,7 @@ class State:
         if len(self._tree.scanners) >= _MOST_SCANNERS:
             raise Refused("more scanners than there can be")
         scope = Scope(rules, one_file_system_level(self._shared.made.settings))
-        scanner = state.start(RECORD if record else COMPARE, scope)
+        scanner = state.start(RECORD if record else COMPARE, scope, since)
         return WithDescriptors((self._tree.note_scanner(scanner),), (scanner.connection.detach(),))
 
     def _demanded(self) -> DirectStateAccess:

@@ -61,9 +61,9 @@ class RemoteStateAccess:
         """Return what looks at directories below an open root."""
         return RemoteWalker(self._ops, root, scope)
 
-    def start(self, mode: bytes, scope: Scope) -> RemoteScanner:
+    def start(self, mode: bytes, scope: Scope, since: float) -> RemoteScanner:
         """Have a scanner started. Raises OSError."""
-        return RemoteScanner(self._caller, self._calls, mode == RECORD, scope)
+        return RemoteScanner(self._caller, self._calls, mode == RECORD, scope, since)
 
     async def is_empty(self, target: int) -> bool:
         """Tell whether a local target has no entries."""
@@ -86,9 +86,9 @@ class RemoteStateAccess:
 class RemoteScanner:
     """A scanner that the broker has started (see `state.scan.Running`)."""
 
-    def __init__(self, caller: Caller, calls: Calls, record: bool, scope: Scope) -> None:
+    def __init__(self, caller: Caller, calls: Calls, record: bool, scope: Scope, since: float) -> None:
         """Have it started. Raises OSError."""
-        (self._number,) = caller.call(Op.STATE_SCAN, record, digest_of(scope.rules))
+        (self._number,) = caller.call(Op.STATE_SCAN, record, digest_of(scope.rules), since)
         (descriptor,) = caller.descriptors
         self._calls = calls
         self._ended: asyncio.Task[list[Any]] | None = None

@@ -796,7 +796,7 @@ def test_rules_that_are_read_again_while_an_option_is_set_stay(world: World, pat
         if in_time:
             daemon.wait_for_log("rules: read again")
         slow.unlink()
-        assert setting.wait(20) == 0
+        assert setting.wait(20) == 0, daemon.output
         daemon.wait_for_log("label is set to 'new'")
         daemon.wait_for_log("rules: read again")
         for name in ("a.second", "b.first"):

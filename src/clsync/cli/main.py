@@ -123,7 +123,7 @@ def _open_standard_files() -> None:
 
 
 def _be_ready_for_signals(custom: Iterable[int] = ()) -> None:
-    """Until the loop runs: INT and TERM end us, and what asks for something is remembered.
+    """Until the loop runs: INT and TERM end us, and what asks for something is remembered, but for a dump: of nothing.
 
     INT also where a shell has started us in the background, and so has it ignored: later it counts as well. What
     started us may have signals blocked, or CHLD ignored, which hides exit codes: neither holds for us and our programs.
@@ -135,7 +135,7 @@ def _be_ready_for_signals(custom: Iterable[int] = ()) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
     for asking in (*_ASKING, *custom):
-        signal.signal(asking, remember)
+        signal.signal(asking, remember if asking != signal.SIGIO else lambda number, frame: None)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

@@ -73,7 +73,7 @@ class Instance(Protocol):
         """Write the queues to a new directory. Raises OSError."""
 
     async def set(self, key: str, value: bytes) -> None:
-        """Change an option. Raises OperatorError."""
+        """Change an option. Raises OperatorError, OSError."""
 
     def end(self) -> None:
         """End the daemon, as SIGTERM does."""
@@ -296,6 +296,8 @@ class _Clients:
             await self._instance.set(shown(key), value)
         except OperatorError as error:
             return _refused(line, b"set", key, error)
+        except OSError as error:
+            return _failed(line, b"set", key, error.errno or errno.EIO, f"{error}; the old settings stay in force")
         self._log(f"control socket: {peer} has set {shown(key)} to {shown(value)}")
         return answer(line.number, Id.HAS_SET)
 

@@ -138,7 +138,7 @@ class DaemonInstance:
         await self._access.write_dump(directory, await self._mirror.states(), asked=True)
 
     async def set(self, key: str, value: bytes) -> None:
-        """Change an option. Raises OperatorError."""
+        """Change an option. Raises OperatorError, OSError."""
         option = BY_NAME.get(key)
         if option is not None and option.retired:
             raise OperatorError(f"{key} has no effect: {option.retired}", "leave it out")

@@ -58,7 +58,7 @@ class Switch:
             self._log.info(f"{what}: in force from the next batch on")
 
     async def set(self, key: str, text: bytes) -> None:
-        """Set one option. Raises OperatorError."""
+        """Set one option. Raises OperatorError, OSError."""
         await self._change(Assignment(key, text))
         self._log.info(f"{key} is set to '{shown(text)}'")
 

@@ -166,7 +166,7 @@ def test_set(run: Run) -> None:
             await here.ask(lambda client: client.set(b"lable", b"x"))
         assert raised.value.code == Exit.REFUSED
         assert raised.value.message == "set lable: there is no option lable; did you mean label?"
-        with pytest.raises(OperatorError, match="Too many open files.*the old settings stay in force"):
+        with pytest.raises(OperatorError, match=r"Too many open files.*the old settings stay in force"):
             await here.ask(lambda client: client.set(b"rules-file", b"x"))
         assert await here.exchange(b"1 211\n") == [
             b"1 162 211 1 :Rejected command: id == 211; num == 1. Invalid arguments: a word is missing.\n"

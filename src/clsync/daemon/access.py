@@ -78,10 +78,6 @@ class Access(Protocol):
         """Return what the state of a source needs."""
         ...
 
-    def close(self) -> None:
-        """Wait for no answer at the terminal any more."""
-        ...
-
 
 class DirectAccess:
     """Does all of it in this process (see `Access`)."""

@@ -15,7 +15,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any, Final
 
-from clsync.daemon.access import Access
+from clsync.daemon.access import DirectAccess
 from clsync.daemon.answers import Answers, Last, Later, WithDescriptors
 from clsync.daemon.desks.comparisons import Comparing
 from clsync.daemon.desks.handlers import MOST_HANDLERS, Handlers
@@ -66,7 +66,7 @@ class Broker:
     def __init__(
         self,
         first: Prepared,
-        access: Access,
+        access: DirectAccess,
         preparation: DirectPreparation,
         worker: Ids,
         log: Log,

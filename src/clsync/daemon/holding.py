@@ -65,7 +65,7 @@ class Handed:
     @property
     def counts(self) -> bool:
         """Whether there is anything to be confirmed."""
-        return bool(self.seen or self.trees or self.again or self.recorded)
+        return bool(self.seen) or not self.plain
 
     def forget(self) -> None:
         """Let nothing of it be confirmed: it is handed over again."""
@@ -105,9 +105,8 @@ class TargetMemory:
         found = [path for path in found if _LITTER.fullmatch(path.rpartition(b"/")[2])]
         if store is None or not found:
             return []
-        known = await self._memory.access.apart(
-            store.noted, found
-        )  # the source had these: the comparison counts them
+        # What the source had is counted by the comparison.
+        known = await self._memory.access.apart(store.noted, found)
         return [path for path in found if path not in known]
 
     def may_have_lost(self) -> bool:

@@ -604,9 +604,8 @@ class Memory:
                         found = look(path)
                     except OSError:
                         found = None
-                    yield (
-                        None if found is None else record_of(found, _FAR)
-                    )  # unlike all that was young when it was recorded
+                    # Unlike all that was young when it was recorded.
+                    yield None if found is None else record_of(found, _FAR)
 
             return store.altered(record)
 

@@ -160,9 +160,9 @@ class Mirror:
         """When somebody wanted the rules to be read again last (monotonic seconds)."""
         self._parts_wanted: tuple[Parts, Handlers] | None = None
         self._last_flush = float("inf")
+        """When all that had changed before somebody wanted the run to end was read (wall clock)."""
         self._searched: int | None = None
         """What is searched for for hard links was known by then, and nothing else is left (see `LinkSearch.mark`)."""
-        """When all that had changed before somebody wanted the run to end was read (wall clock)."""
         self._dismissed: list[Handler] = []
         """Handlers that were made and never used."""
         self._started = 0.0
@@ -791,12 +791,11 @@ class Mirror:
 
     def _ask(self, delivery: Delivery) -> None:
         """Ask whoever sits at the terminal, once for each target, before anything is known of it."""
-        ask = delivery.outlet.ask
-        if delivery.asked or ask is None or not delivery.is_new:
+        if delivery.asked or not delivery.is_new:
             return
 
         async def asked() -> None:
-            answer = await ask(delivery.withheld.count)
+            answer = await delivery.outlet.ask(delivery.withheld.count)
             delivery.asked = answer is not None
             if answer:
                 delivery.accept()

@@ -28,6 +28,8 @@ class Outlet:
     """Raises OperatorError."""
     same_handler: object
     """Equal for parts whose handlers do the same."""
+    ask: Callable[[int], Awaitable[bool | None]]
+    """Asks whoever sits at the terminal whether so many entries may go (see `question.Terminal`)."""
     signatures: Signatures | None = None
     """What of a path has to change; None: anything."""
     key: bytes = b""
@@ -38,8 +40,6 @@ class Outlet:
     """How much may be deleted that nobody saw going; None: anything."""
     trusted: bool = False
     """That does not count as long as it is not known what the target holds."""
-    ask: Callable[[int], Awaitable[bool | None]] | None = None
-    """Asks whoever sits at the terminal whether so many entries may go (see `question.Terminal`)."""
     make_comparison: Callable[[], Awaitable[Comparison]] | None = None
     """Makes what compares the target with the source; None: that cannot be done. Raises OperatorError, ComparisonFailed."""
     scrub_rate: int = 0

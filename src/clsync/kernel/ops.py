@@ -211,7 +211,27 @@ class LocalScan:
             pipe.close()
 
 
-class ThreadScan:
+class ScanPipes:
+    """The ends of a search that is reached by two pipes alone."""
+
+    inlet: int
+    outlet: int
+
+    def end_input(self) -> None:
+        """Close its standard input."""
+        if self.inlet >= 0:
+            os.close(self.inlet)
+            self.inlet = -1
+
+    def close(self) -> None:
+        """Give the pipes back."""
+        self.end_input()
+        if self.outlet >= 0:
+            os.close(self.outlet)
+            self.outlet = -1
+
+
+class ThreadScan(ScanPipes):
     """A thread of this process, from which it takes time (see `Scan`)."""
 
     def __init__(self, directory: int, options: Sequence[str]) -> None:
@@ -234,21 +254,8 @@ class ThreadScan:
         finally:
             os.close(directory)
 
-    def end_input(self) -> None:
-        """Close its standard input."""
-        if self.inlet >= 0:
-            os.close(self.inlet)
-            self.inlet = -1
-
     async def end(self, kill: bool) -> int:
         """Wait for its end, which the closed pipes bring about."""
         self.close()
         await asyncio.to_thread(self._thread.join)
         return self._code
-
-    def close(self) -> None:
-        """Give the pipes back."""
-        self.end_input()
-        if self.outlet >= 0:
-            os.close(self.outlet)
-            self.outlet = -1

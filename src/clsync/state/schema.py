@@ -17,7 +17,7 @@ _LOG_LEFT: Final = 4 << 20
 """Bytes that the log keeps, which grows as far as it has to."""
 _CACHE_KIB: Final = 4096
 _PLAIN: Final = frozenset(b"/-_." + string.ascii_letters.encode() + string.digits.encode())
-"""Bytes that stand for themselves in a URI."""
+"""Bytes that stand for themselves in a URI; urllib.parse does the same, and every scanner would have to import it."""
 _PATIENCE: Final = 60.0
 """Seconds that a writer waits for another one: none of them writes for longer than some 10 ms at a time."""
 

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from clsync.core.classify import LinkedFile
 from clsync.core.moves import Move
@@ -23,6 +23,7 @@ from clsync.privilege.wire import PATHS_AT_ONCE, Op, Refused, in_frames
 _ARM_TURN: Final = 0.02
 """Seconds of work for one question."""
 _MOST_MONITORS: Final = 3
+_Item = TypeVar("_Item")
 
 
 @dataclass
@@ -139,13 +140,8 @@ class Monitors:
             raise Refused("moves that nobody asked for")
 
         async def parts(moves: Iterator[Move | None]) -> AsyncGenerator[Sequence[Any], None]:
-            until, done, found = time.monotonic() + TURN, True, list[Move]()
-            for move in moves:
-                if move is not None:
-                    found.append(visible(move, watching.rules))
-                if len(found) >= PATHS_AT_ONCE or time.monotonic() > until:
-                    done = False
-                    break
+            seen = (visible(move, watching.rules) if move is not None else None for move in moves)
+            found, done = _in_turn(seen, PATHS_AT_ONCE)
             for part in packed_moves(found):
                 yield part
             yield Last((done,))
@@ -163,13 +159,7 @@ class Monitors:
             raise Refused("survivors that nobody asked for")
 
         async def parts(survivors: Iterator[Unnamed | None]) -> AsyncGenerator[Sequence[Any], None]:
-            until, done, found = time.monotonic() + TURN, True, list[Unnamed]()
-            for survivor in survivors:
-                if survivor is not None:
-                    found.append(survivor)
-                if len(found) >= AT_ONCE or time.monotonic() > until:
-                    done = False
-                    break
+            found, done = _in_turn(survivors, AT_ONCE)
             for named in (True, False):
                 these = [one for one in found if (one.path is not None) is named]
                 yield [n for one in these for n in (*one.file, one.bits)], [one.path or b"" for one in these], named
@@ -200,3 +190,14 @@ class Monitors:
                 work.close()
         watching.monitor.close()
         return ()
+
+
+def _in_turn(items: Iterator[_Item | None], most: int) -> tuple[list[_Item], bool]:
+    """Take what there is for one answer; tell whether that was all. None is a step without anything."""
+    until, found = time.monotonic() + TURN, list[_Item]()
+    for item in items:
+        if item is not None:
+            found.append(item)
+        if len(found) >= most or time.monotonic() > until:
+            return found, False
+    return found, True

@@ -7,7 +7,7 @@ from collections.abc import Sized
 from typing import Any, Final
 
 from clsync.core.rules import Rules
-from clsync.daemon.access import Access
+from clsync.daemon.access import DirectAccess
 from clsync.daemon.plan import Plan
 from clsync.daemon.prepare import Prepared
 from clsync.privilege.wire import Refused
@@ -36,7 +36,7 @@ WORDS: Final = frozenset(
 class Shared:
     """What all desks know."""
 
-    def __init__(self, first: Prepared, access: Access) -> None:
+    def __init__(self, first: Prepared, access: DirectAccess) -> None:
         """`first`: what was made before the worker was."""
         self.access = access
         self.generations = {0: first}

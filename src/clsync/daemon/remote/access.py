@@ -142,9 +142,6 @@ class RemoteAccess:
             return None
         return bool(yes) if somebody else None
 
-    def close(self) -> None:
-        """Leave it to the broker, which waits for no answer any more when the worker is gone."""
-
     def for_state(self, made: Plan) -> StateAccess:
         """Return what the state of a source needs."""
         from clsync.daemon.remote.state import RemoteStateAccess  # late: it needs a database

@@ -13,7 +13,7 @@ from clsync.core.classify import Plain, Stat
 from clsync.core.listing import YOUNG_NS, Records
 from clsync.core.paths import ancestors, join
 from clsync.daemon.remote.calls import Calls
-from clsync.kernel.ops import Identity, Looks, Scan
+from clsync.kernel.ops import Identity, Looks, Scan, ScanPipes
 from clsync.privilege.looks import Seen, unpacked, unpacked_plain, unpacked_records
 from clsync.privilege.port import Caller
 from clsync.privilege.wire import Op, in_frames
@@ -174,27 +174,14 @@ class _RemoteLooks(Looks):
         return seen
 
 
-class _RemoteScan:
+class _RemoteScan(ScanPipes):
     """A search that the broker has started (see `Scan`)."""
 
     def __init__(self, calls: Calls, number: int, inlet: int, outlet: int) -> None:
         self._calls, self._number, self.inlet, self.outlet = calls, number, inlet, outlet
-
-    def end_input(self) -> None:
-        """Close its standard input."""
-        if self.inlet >= 0:
-            os.close(self.inlet)
-            self.inlet = -1
 
     async def end(self, kill: bool) -> int:
         """Wait for its end."""
         self.close()
         (code,) = await self._calls.call(Op.SCAN_END, self._number, kill)
         return int(code)
-
-    def close(self) -> None:
-        """Give the pipes back."""
-        self.end_input()
-        if self.outlet >= 0:
-            os.close(self.outlet)
-            self.outlet = -1

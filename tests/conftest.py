@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,6 +30,34 @@ settings.register_profile(
 )
 settings.register_profile("long", settings.get_profile("default"), max_examples=5000, stateful_step_count=100)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+_DISK_BYTES = 16 << 30
+"""Of a file full of holes."""
+_IN_MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let the tests of one process work on a file system of their own, where that can be had.
+
+    A file-system mark tells of what neighbours do, too; and what waits until a disk is at rest would wait for them.
+    """
+    place = tmp_path_factory.getbasetemp()
+    with tempfile.NamedTemporaryFile(dir=_IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None) as image:
+        image.truncate(_DISK_BYTES)
+        made = _worked("mkfs.ext4", "-q", "-E", "nodiscard", image.name)
+        there = made and _worked("mount", "-o", "loop,noinit_itable", image.name, os.fspath(place))
+    yield
+    if there:
+        _worked("umount", "-l", os.fspath(place))
+
+
+def _worked(*command: str) -> bool:
+    try:
+        return not subprocess.run(command, capture_output=True, check=False).returncode
+    except FileNotFoundError:
+        return False
 
 
 @pytest.fixture(scope="session", autouse=True)

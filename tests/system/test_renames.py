@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +19,7 @@ from tests.support.daemon import Daemon
 from tests.support.monitors import exchange
 from tests.support.remotes import RsyncHost, SshHost, missing
 from tests.support.shuffle import Shuffler, play
-from tests.system.world import MODES, SYNCED, World, mounted
+from tests.system.world import MODES, SYNCED, World
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 NO_STATE = "--state-dir=none"
@@ -181,25 +180,9 @@ def anew(world: World, here: dict[str, int], there: dict[str, int]) -> list[str]
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Give a file system to ourselves: fanotify tells of neighbours, too, among whose changes a rename may come late."""
-    place = tmp_path_factory.mktemp("alone")
-    with mounted("tmpfs", place, "mode=755") if os.geteuid() == 0 else nullcontext():
-        yield place
-
-
-@pytest.fixture
-def world(alone: Path) -> World:
-    """Return an empty source and an empty destination."""
-    top = Path(tempfile.mkdtemp(dir=alone))
-    top.chmod(0o755)
-    return World(top)
-
-
-@pytest.fixture(scope="module")
-def stock(alone: Path) -> dict[str, list[Path]]:
+def stock(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     """Return old trees: a start takes no file in them for one that may have changed under its hands."""
-    top = alone / "stock"
+    top = tmp_path_factory.mktemp("stock")
     made = {"one": [top / f"one{number}" for number in range(20)], "all": [top / f"all{n}" for n in range(10)]}
     for tree in made["one"]:
         build(tree)

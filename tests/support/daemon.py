@@ -16,8 +16,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -189,14 +189,20 @@ class Daemon:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Stop all its processes meanwhile: what is done then is seen at once, however long a busy disk takes for it."""
-        held = self.family()
-        for pid in held:
-            os.kill(pid, signal.SIGSTOP)
+        held: set[int] = set()
+        while more := set(self.family()) - held:  # what it has started meanwhile
+            held |= more
+            self._signal(more, signal.SIGSTOP)
         try:
             yield
         finally:
-            for pid in held:
-                os.kill(pid, signal.SIGCONT)
+            self._signal(held, signal.SIGCONT)
+
+    @staticmethod
+    def _signal(pids: Iterable[int], number: int) -> None:
+        for pid in pids:
+            with suppress(ProcessLookupError):  # ended meanwhile
+                os.kill(pid, number)
 
     def descendants(self) -> list[int]:
         """Return the processes the program has started, theirs included; a second one that is the program is not.

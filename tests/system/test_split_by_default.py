@@ -77,7 +77,8 @@ def hook_of_nobody(world: World) -> Sequence[str]:
 
 
 def hook_inside(world: World) -> Sequence[str]:
-    return ("--mountpoints=/", "--exit-hook=/bin/true")
+    disk = next(path for path in world.top.parents if path.is_mount())
+    return (f"--mountpoints=/,{disk}", "--exit-hook=/bin/true")
 
 
 AGAINST: Sequence[tuple[Sequence[str] | Callable[[World], Sequence[str]], str]] = [

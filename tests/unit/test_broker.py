@@ -488,7 +488,7 @@ def test_names_are_changed_at_the_destination(asked: Asked) -> None:
     steps = (MAKE_DIRECTORY, b"", b"b"), (MOVE_FILE, b"a/file", b"b/file"), (MOVE_DIRECTORY, b"a", b"b/a")
     assert rename(asked, *steps) == 3
     assert sorted(path.name for path in (asked.destination / "b").iterdir()) == ["a", "file"]
-    assert [path.name for path in asked.source.parent.glob("s[eo]*")] == ["source", "secret"]
+    assert {path.name for path in asked.source.parent.glob("s[eo]*")} == {"source", "secret"}
 
 
 def test_names_behind_a_symlink_stay(asked: Asked) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import random
@@ -15,13 +16,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from clsync.errors import Exit
+from clsync.kernel import sandbox
 from clsync.kernel.credentials import names_in
+from clsync.kernel.ops import DirectOps
+from clsync.options.names import SANDBOX_LAYERS
+from clsync.privilege.profiles import scan_sandbox
 from tests.support.daemon import Daemon, installed
 from tests.support.remotes import SshHost, missing
 from tests.support.rights import NOBODY
@@ -471,6 +476,151 @@ def status(pid: int) -> dict[str, str]:
     except OSError:
         return {}
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+# -- searches for names ------------------------------------------------------------------------------------------
+
+SEARCHER = """
+import os, socket, sys
+from clsync.kernel import linkscan
+def attempts(root, *options):
+    for what, attempt in (
+        ("list", lambda: os.listdir(os.open("below", os.O_RDONLY, dir_fd=root))),
+        ("look", lambda: os.lstat("file", dir_fd=root)),
+        ("read a file", lambda: os.open("file", os.O_RDONLY, dir_fd=root)),
+        ("write one", lambda: os.open("new", os.O_CREAT | os.O_WRONLY, dir_fd=root)),
+        ("remove one", lambda: os.unlink("file", dir_fd=root)),
+        ("list elsewhere", lambda: os.listdir("/etc")),
+        ("list above", lambda: os.listdir(os.open("..", os.O_RDONLY, dir_fd=root))),
+        ("start a program", lambda: os.posix_spawn("/bin/true", ["true"], {})),
+        ("be connected", lambda: socket.socket(socket.AF_INET)),
+        ("speak", lambda: socket.socket(socket.AF_UNIX)),
+        ("be another user", lambda: os.setuid(12)),
+    ):
+        try:
+            attempt()
+        except OSError:
+            continue
+        yield (0, 0), 0, what.encode()
+linkscan.names_of = linkscan.catalogue = attempts
+linkscan.main()
+"""
+
+
+@ROOT
+@pytest.mark.parametrize("options", [[], ["--stat"], ["--all", "0"]], ids=str)
+@pytest.mark.parametrize("confined", [True, False])
+def test_a_search_for_names_can_only_list(
+    world: World, monkeypatch: pytest.MonkeyPatch, options: list[str], confined: bool
+) -> None:
+    (world.source / "below").mkdir()
+    world.write("file")
+    program = world.file("python", f"#!/bin/sh\nshift 3\nexec {sys.executable} -c '{SEARCHER}' \"$@\"\n", 0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(sandbox._Layers, "usable", frozenset(SANDBOX_LAYERS) if confined else frozenset())
+    can = searched(world.source, options)
+    assert can[:2] == ["list", "look"]
+    assert len(can) == (2 if confined else 11), can
+
+
+def searched(root: Path, options: Sequence[str], wishes: bytes = b"") -> list[str]:
+    """Return the names that a search finds below a directory."""
+    ops = DirectOps(scan_sandbox)
+    directory = ops.open(bytes(root))
+    scan = ops.scan(directory, options)
+    ops.close(directory)
+    os.write(scan.inlet, wishes)
+    scan.end_input()
+    found = b""
+    while data := os.read(scan.outlet, 1 << 16):
+        found += data
+    assert asyncio.run(scan.end(kill=False)) == 0
+    return [record.split(b" ", 3)[3].decode() for record in found.split(b"\0")[:-1]]
+
+
+@ROOT
+@pytest.mark.parametrize("options", [[], ["--stat"]], ids=str)
+def test_a_search_knows_in_it_what_is_seen_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """It does not end with as many names as the file has links, though mounts cannot be looked at in the sandbox."""
+    monkeypatch.setattr(sandbox._Layers, "usable", frozenset(SANDBOX_LAYERS))
+    with mounted("tmpfs", world.source):
+        file = world.write("a/file").stat()
+        with mounted("bind", world.source / "b", device=str(world.source / "a")):
+            found = searched(world.source, options, b"%d %d 1\n" % (file.st_dev, file.st_ino))
+    assert sorted(found) == ["a/file", "b/file"]
+
+
+@ROOT
+@pytest.mark.parametrize(
+    ("splitting", "layers"), [("off", "on"), ("thread", "on"), ("process", "on"), ("process", "off")]
+)
+def test_a_search_for_names_is_in_that_sandbox(world: World, splitting: str, layers: str) -> None:
+    """The one after the initial sync, and those for single files; they find what is there."""
+    (world.top / "outside").mkdir()
+    for number in range(3000):
+        (world.source / f"{number % 30}/d{number}").mkdir(parents=True)
+    name = world.write("29/first")
+    os.link(name, world.top / "outside/name")
+    inside = (
+        ("2", "1") if layers == "on" else tuple(status(os.getpid())[field] for field in ("Seccomp", "NoNewPrivs"))
+    )
+    seen: dict[bool, dict[str, str]] = {}
+    written = 0
+
+    def searching() -> bool:
+        """Tell whether both kinds were seen; a name that nobody knows yet is one more reason to search."""
+        nonlocal written
+        for pid in daemon.descendants():
+            with suppress(OSError, KeyError):  # it may be gone
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                found = status(pid)
+                if b"clsync.kernel.linkscan" in command and (found["Seccomp"], found["NoNewPrivs"]) == inside:
+                    seen.setdefault(b"--all" in command, found)
+        written += 1
+        (world.top / "outside/name").write_text(f"{written}")
+        return len(seen) == 2
+
+    with world.daemon("-Mcopy", f"--splitting={splitting}", f"--sandbox={layers}") as daemon:
+        daemon.wait_until(searching, timeout=60, what="both kinds of searches")
+        os.link(name, world.source / "0/second")
+        (world.top / "outside/name").write_text("last")
+        world.wait_for_equal(daemon)
+    for found in seen.values():
+        assert (names_in(int(found["CapEff"], 16)) == ["CAP_DAC_READ_SEARCH"]) == (layers == "on")
+
+
+@ROOT
+def test_a_search_by_a_root_that_has_not_all_rights(world: World) -> None:
+    """As in a container: the one right to read closed directories that it has is left to it."""
+    directory = world.write("closed/one", "text").parent
+    os.chown(directory, 12, 34)
+    directory.chmod(0o700)
+    head = ["setpriv", "--inh-caps=-dac_read_search", "--bounding-set=-dac_read_search"]
+    demand_names(world, head)
+
+
+@ROOT
+@pytest.mark.parametrize("splitting", ["off", "process"])
+def test_a_search_by_a_user(open_world: World, splitting: str) -> None:
+    for path in (open_world.source, open_world.destination):
+        os.chown(path, NOBODY, NOBODY)
+    os.chown(open_world.write("closed/one", "text"), NOBODY, NOBODY)
+    os.chown(open_world.source / "closed", NOBODY, NOBODY)
+    demand_names(open_world, AS_NOBODY, f"--splitting={splitting}")
+
+
+def demand_names(world: World, head: Sequence[str], *options: str) -> None:
+    """See that a file that gets more names is found by all of them."""
+    said = (*world.trees, "-Mcopy", "--sandbox=on", *AT_ONCE, *options)
+    with Daemon(*said, program=[*head, installed()], env=world.environment, cwd=world.top) as daemon:
+        daemon.wait_for_log(SYNCED)
+        for name in ("closed/two", "three"):
+            os.link(world.source / "closed/one", world.source / name)
+        world.wait_for_equal(daemon)
+        assert (world.destination / "three").samefile(world.destination / "closed/one")
+        assert "search for" not in daemon.output
 
 
 # -- what cannot be had ------------------------------------------------------------------------------------------

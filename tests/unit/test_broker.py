@@ -37,7 +37,7 @@ from clsync.daemon.prepare import DirectPreparation, Prepared
 from clsync.daemon.witness import Witness
 from clsync.errors import OperatorError
 from clsync.handler.compare.base import Part, Question
-from clsync.kernel import roles, sandbox
+from clsync.kernel import ops, roles, sandbox
 from clsync.kernel.credentials import Ids, mask
 from clsync.kernel.sandbox import trouble_with
 from clsync.options import load
@@ -304,7 +304,7 @@ def test_scans_that_there_are_not(asked: Asked, options: list[str]) -> None:
 @contextmanager
 def scan_below(root: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
     """Give the input and the output of a scan; it has to fail, but not by an exception that nobody expected."""
-    argv = [sys.executable, "-I", "-m", "clsync.kernel.linkscan"]
+    argv = [sys.executable, "-I", "-c", ops._SEARCH.decode()]
     with tempfile.TemporaryFile() as said:
         with subprocess.Popen(
             argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, bufsize=0
@@ -333,6 +333,23 @@ def test_scans_do_not_believe_who_asks(tmp_path: Path, wishes: Iterable[bytes]) 
             asked.writelines(wishes)
             asked.close()
         assert found.read() == b""
+
+
+@pytest.mark.parametrize("options", [[], ["--stat"], ["--all", "0"]], ids=str)
+def test_a_search_that_cannot_enter_its_sandbox_ends(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    """It finds nothing, and says why."""
+    monkeypatch.setattr(sandbox._Layers, "usable", frozenset(("landlock", "capabilities")))
+    monkeypatch.setenv("CLSYNC_WITHOUT", "landlock")  # for the process that searches alone
+    (scan,) = asked.caller.call(Op.SCAN, asked.root(), options)
+    inlet, outlet = asked.caller.descriptors
+    os.close(inlet)
+    with open(outlet, "rb") as found:
+        assert found.read() == b""
+    assert asked.ask(Op.SCAN_END, scan, False) == [1]
+    said = "clsync: the search for names: its sandbox cannot be entered: Function not implemented (CLSYNC_WITHOUT=landlock)"
+    assert capfd.readouterr().err.splitlines() == [said]
 
 
 def test_scans_whom_nobody_hears_end_quietly(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from clsync.kernel.ops import DirectOps, KernelOps
 from clsync.monitor import TreeMonitor
 from clsync.monitor.base import Monitor
 from clsync.privilege import trust
+from clsync.privilege.profiles import scan_sandbox
 
 if TYPE_CHECKING:
     from clsync.daemon.stateaccess import DirectStateAccess, StateAccess
@@ -84,7 +85,7 @@ class DirectAccess:
 
     def __init__(self, status_file: SmallFile, log: Log, state: bytes = b"") -> None:
         """`status_file`: where the status goes; `state`: the directory of the state, if there is one."""
-        self.ops: KernelOps = DirectOps()
+        self.ops: KernelOps = DirectOps(scan_sandbox)
         self._status_file, self._log, self._state = status_file, log, state
         self._terminal = Terminal()
 

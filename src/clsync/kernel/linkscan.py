@@ -1,9 +1,10 @@
 """The other names of hard-linked files: one walk by d_ino, without a stat per entry, in a process of its own.
 
-Run as `python -I -m clsync.kernel.linkscan [--stat | --all NS]` in the watched root. Standard input: `device inode
-links`, one file a line (0 links: not known); with `--all` nothing: a catalogue is wanted. Standard output: `device
-inode links path NUL` for every name found. Memory: what is wanted, and one directory. `--stat` is for file systems
-whose d_ino is not the st_ino (some overlays). Who asks is not trusted: there is a limit to what can be wanted.
+Run by `main`, with `[--sandbox FD] [--stat | --all NS]` as arguments, in the watched root. Standard input:
+`device inode links`, one file a line (0 links: not known); with `--all` nothing: a catalogue is wanted. Standard output:
+`device inode links path NUL` for every name found. Memory: what is wanted, and one directory. `--stat` is for file
+systems whose d_ino is not the st_ino (some overlays). Who asks is not trusted: there is a limit to what can be wanted,
+and the process enters the sandbox that who starts it has put into the pipe FD, before it reads anything else.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import BinaryIO, Final
 
 from clsync.core.paths import join
@@ -28,17 +30,16 @@ _LONGEST_LINE: Final = 3 * 21
 """Bytes: three numbers of 64 bits."""
 
 
-def names_of(root: int, wanted: dict[Inode, int], by_stat: bool = False) -> Iterator[tuple[Inode, int, bytes]]:
+def names_of(root: int, wanted: dict[Inode, int], again: bool, by_stat: bool) -> Iterator[tuple[Inode, int, bytes]]:
     """Yield (device and inode, links, path) for every name of a wanted file below the directory descriptor `root`.
 
     `wanted` maps (device, inode) to the number of links; the walk ends early when all of them are found, unless a
-    file system is seen twice: then there are more.
+    file system is seen `again`: then there are more.
     """
     look = lstat_below(root)
     inodes = {inode for _, inode in wanted}
     expected = {inode: max(links, 1) for inode, links in wanted.items()}
     left = sum(expected.values())
-    again = bool(devices_shown_twice(root))
     pending = [b""]
     while pending and (left > 0 or again):
         directory = pending.pop()
@@ -74,15 +75,21 @@ def catalogue(root: int, young_ns: int, limit: int) -> Iterator[tuple[Inode, int
             yield YOUNG, 0, path
 
 
-def scanned(root: int, options: Sequence[bytes], wishes: BinaryIO) -> Iterator[tuple[Inode, int, bytes]]:
+def scanned(
+    root: int, options: Sequence[bytes], wishes: BinaryIO, confine: Callable[[], None] = lambda: None
+) -> Iterator[tuple[Inode, int, bytes]]:
     """Yield what the options ask for, and the lines in `wishes` (see above).
 
-    Raises OSError: EINVAL where a line is none, E2BIG where more is wanted than there can be.
+    From `confine` on only the tree and `wishes` are looked at. Raises what it raises, and OSError: EINVAL where a line is
+    none, E2BIG where more is wanted than there can be.
     """
     if options[:1] == [b"--all"]:
+        confine()
         yield from catalogue(root, int(options[1]), 100_000)
         return
-    yield from names_of(root, _wanted(wishes), b"--stat" in options)
+    again = bool(devices_shown_twice(root))
+    confine()
+    yield from names_of(root, _wanted(wishes), again, b"--stat" in options)
 
 
 def _wanted(wishes: BinaryIO) -> dict[Inode, int]:
@@ -98,31 +105,46 @@ def _wanted(wishes: BinaryIO) -> dict[Inode, int]:
     return wanted
 
 
-def main() -> int:
-    """Read what is wanted, write what is found; return the exit code."""
+def main() -> None:
+    """Read what is wanted, write what is found. The exit code is 1 where that fails."""
     try:
         _answer()
     except OSError as error:
-        if error.errno != errno.EPIPE:  # else nobody is there any more, and that is no news
+        if error.errno != errno.EPIPE:  # else who has asked is gone, and that is no news
             sys.stderr.write(f"clsync: the search for names: {error.strerror}\n")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes what is left at the end
-        return 1
-    return 0
+        os._exit(1)  # not by exit(): that would try to write the rest
 
 
 def _answer() -> None:
     options = [os.fsencode(argument) for argument in sys.argv[1:]]
+    root = os.open(b".", os.O_RDONLY | os.O_DIRECTORY)
+    order = None
+    if options[:1] == [b"--sandbox"]:
+        order = int(options[1])
+        del options[:2]
     if options[:1] == [b"--all"]:
         os.nice(10)
-    root = os.open(b".", os.O_RDONLY | os.O_DIRECTORY)
     out = sys.stdout.buffer
+    for (device, inode), links, path in scanned(root, options, sys.stdin.buffer, partial(_confine, root, order)):
+        out.write(b"%d %d %d %s\0" % (device, inode, links, path))
+    out.flush()
+
+
+def _confine(root: int, order: int | None) -> None:
+    """Enter the sandbox that the pipe `order` tells, if there is one. Directories at and below `root` can be read in it.
+
+    Raises OSError.
+    """
+    if order is None:
+        return
+    import pickle  # late, as all that only a sandbox takes
+
+    from clsync.kernel.landlock import READ_DIR, Allowed
+    from clsync.kernel.sandbox import Sandbox, stay_within
+
+    with open(order, "rb") as pipe:
+        sandbox: Sandbox = pickle.load(pipe)
     try:
-        for (device, inode), links, path in scanned(root, options, sys.stdin.buffer):
-            out.write(b"%d %d %d %s\0" % (device, inode, links, path))
-        out.flush()
-    except BrokenPipeError:  # who has asked was killed
-        os._exit(1)  # not by exit(): that would try to write the rest
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        stay_within(sandbox, (Allowed(b"/proc/self/fd/%d" % root, READ_DIR),))
+    except OSError as error:
+        raise OSError(error.errno, f"its sandbox cannot be entered: {error.strerror}") from None

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from clsync.core.classify import Plain, Stat
 from clsync.core.listing import Records
@@ -20,7 +22,11 @@ from clsync.kernel import linkscan
 from clsync.kernel.fanotify import handle_of
 from clsync.kernel.mounts import devices_shown_twice
 from clsync.kernel.process import spawn
+from clsync.kernel.sandbox import Sandbox
 from clsync.kernel.walk import lstat_below, plain_below, walk
+
+_SEARCH: Final = b"import gc; gc.disable(); from clsync.kernel.linkscan import main; main()"
+"""It makes no cycles; `-m` takes longer to find the same."""
 
 
 class Identity(NamedTuple):
@@ -135,6 +141,10 @@ class KernelOps(Protocol):
 class DirectOps:
     """Looks with the rights of this process (see `KernelOps`)."""
 
+    def __init__(self, scan_sandbox: Callable[[], Sandbox | None] = lambda: None) -> None:
+        """`scan_sandbox` returns what a search for names can do besides reading directories; None: all that we can."""
+        self._scan_sandbox = scan_sandbox
+
     def open(self, path: bytes) -> int:
         """Open a directory. Raises OSError."""
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -178,16 +188,25 @@ class DirectOps:
         """Start a search for names below it. Raises OSError."""
         if not os.path.exists(linkscan.__file__):
             return ThreadScan(directory, options)  # our code is out of reach: another root
-        return LocalScan(directory, options)
+        return LocalScan(directory, options, self._scan_sandbox())
 
 
 class LocalScan:
     """A child of this process (see `Scan`)."""
 
-    def __init__(self, directory: int, options: Sequence[str]) -> None:
-        """Start it. Raises OSError."""
-        argv = [os.fsencode(sys.executable), b"-I", b"-m", b"clsync.kernel.linkscan", *map(str.encode, options)]
-        self._child = spawn(argv, cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, scanner=True)
+    def __init__(self, directory: int, options: Sequence[str], sandbox: Sandbox | None = None) -> None:
+        """Start it, in a sandbox if there is one. Raises OSError."""
+        argv = [os.fsencode(sys.executable), b"-I", b"-c", _SEARCH]
+        with _told(sandbox) as order:
+            argv += [word for pipe in order for word in (b"--sandbox", b"%d" % pipe)]
+            self._child = spawn(
+                [*argv, *map(str.encode, options)],
+                cwd=directory,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=order,
+                scanner=True,
+            )
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         self._pipes = self._child.stdin, self._child.stdout
@@ -209,6 +228,19 @@ class LocalScan:
         """Give the pipes back."""
         for pipe in self._pipes:
             pipe.close()
+
+
+@contextmanager
+def _told(sandbox: Sandbox | None) -> Iterator[list[int]]:
+    """Give the pipe from which a process can read its sandbox; none where there is none. Raises OSError."""
+    if sandbox is None:
+        yield []
+        return
+    outlet, inlet = os.pipe2(os.O_CLOEXEC)
+    with open(outlet, "rb") as order:
+        with open(inlet, "wb") as pipe:
+            pickle.dump(sandbox, pipe)  # less than a page, which every pipe takes before anybody reads it
+        yield [order.fileno()]
 
 
 class ScanPipes:

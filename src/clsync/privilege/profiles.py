@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from clsync.kernel import landlock, sandbox, seccomp
-from clsync.kernel.credentials import mask
+from clsync.kernel.credentials import capabilities, mask
 from clsync.kernel.landlock import READ, READ_FILE, RUN, USE, Allowed
 from clsync.kernel.sandbox import Sandbox
 from clsync.kernel.seccomp import Only
@@ -42,8 +42,6 @@ KEPT: Final = mask(
 """What making files equal takes."""
 KEPT_FOR_NAMES: Final = mask(("CAP_SYS_ADMIN",))
 """For attributes whose names begin with `trusted.` (xattr(7))."""
-_LISTING: Final = mask(("CAP_DAC_READ_SEARCH",))
-"""What listing closed directories takes."""
 NEEDED_BY_RSYNC: Final = frozenset(
     "execve execveat mknod mknodat setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset"
     " chroot personality".split()
@@ -98,12 +96,18 @@ def copy_sandbox() -> Sandbox | None:
 
 def scan_sandbox() -> Sandbox | None:
     """Return what a process that lists the watched tree can do, besides that; None where there are no sandboxes."""
-    return _looking((), _LISTING)
+    return _looking((), _listing())
 
 
 def compare_sandbox(*, xattrs: bool) -> Sandbox | None:
     """Return what a process that compares two trees can do, besides reading them; None where there are no sandboxes."""
-    return _looking(_BASICS, _LISTING | (KEPT_FOR_NAMES if xattrs else 0))
+    return _looking(_BASICS, _listing() | (KEPT_FOR_NAMES if xattrs else 0))
+
+
+def _listing() -> int:
+    """Return what reading closed directories takes: the lesser one of two, but in containers root often has the other."""
+    least = mask(("CAP_DAC_READ_SEARCH",))
+    return least if capabilities().permitted & least else mask(("CAP_DAC_OVERRIDE",))
 
 
 def _looking(allowed: tuple[Allowed, ...], capabilities: int) -> Sandbox | None:

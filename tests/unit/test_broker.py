@@ -246,6 +246,27 @@ def test_what_lies_behind_a_symlink_is_not_handed_over(asked: Asked) -> None:
     assert [path.name for path in asked.destination.iterdir()] == ["file"]
 
 
+def test_a_directory_that_was_real_when_it_was_looked_at_is_looked_at_again_later(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clsync.daemon.desks.shared._FRESH", 0.0)
+    (asked.source / "dir").mkdir()
+    (asked.source / "dir/secret").write_text("ours")
+    asked.ask(Op.HANDLER_OPEN, 1, 0, 0)
+    root = asked.root()
+    asked.caller.call(Op.LOOK_PLAIN, root, [b"dir/secret"])
+    (asked.source / "dir").rename(asked.source / "other")
+    (asked.source / "dir").symlink_to(asked.source.parent)
+    for op, values in (
+        (Op.HANDLER_BATCH, (1, 1, root, False, "running", 0, -1, asked.digest)),
+        (Op.HANDLER_ENTRIES, (1, [b"dir/secret"], [32])),
+    ):
+        asked.runs.sendall(framed(op, Kind.REQUEST, 0, pack(SIGNATURES[op].request, *values)))
+    parts: list[list[Any]] = []
+    assert asked.ask(Op.HANDLER_SYNC, 1, parts=parts)[0] == "partial"
+    assert ["again", [b"dir/secret"], []] in parts
+
+
 def test_what_stands_at_a_destination_is_not_handed_over(tmp_path: Path) -> None:
     (other := tmp_path / "other").mkdir()
     (work := tmp_path / "work").mkdir()

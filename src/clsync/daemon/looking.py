@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence, Set
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
@@ -17,8 +17,13 @@ AT_ONCE: Final = 256
 _WHERE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
-def looked_at(root: int, paths: list[bytes]) -> Iterator[os.stat_result | OSError | None]:
-    """Yield what stands at paths below a directory, or why nobody can tell; behind a symlink stands nothing."""
+def looked_at(
+    root: int, paths: list[bytes], real: set[bytes] | None = None
+) -> Iterator[os.stat_result | OSError | None]:
+    """Yield what stands at paths below a directory, or why nobody can tell; behind a symlink stands nothing.
+
+    Directories above them that are real, all the way, are added to `real`.
+    """
     lstat = os.lstat
     above, here, closing = b"", root, -1
     missing: OSError | None = None
@@ -36,6 +41,9 @@ def looked_at(root: int, paths: list[bytes]) -> Iterator[os.stat_result | OSErro
                         here = closing = open_beneath(root, directory, _WHERE)
                     except OSError as error:
                         here, missing = -1, error if error.errno not in GONE else None
+                    else:
+                        if real is not None:
+                            real.add(directory)
             if here < 0:
                 yield missing
                 continue
@@ -68,12 +76,13 @@ def listed(root: int, paths: list[bytes]) -> Generator[Sequence[Any], None, None
             os.close(directory)
 
 
-async def straight_only(batch: Batch) -> tuple[Batch, list[bytes]]:
+async def straight_only(batch: Batch, real: Set[bytes]) -> tuple[Batch, list[bytes]]:
     """Leave out entries that do not lie below real directories alone now; return these, too.
 
-    The worker has looked, a moment ago, or says so.
+    The worker has looked, a moment ago, or says so. `real`: directories of which we know that.
     """
     directories = {path.rpartition(b"/")[0] for paths in (batch.entries, batch.linked) for path in paths}
+    directories -= real
     crooked: set[bytes] = set()
     for count, directory in enumerate(directories, 1):
         try:

@@ -36,6 +36,8 @@ class _Hired:
     gone: bool = False
     """The worker does not want it any more."""
     head: Batch | None = None
+    root: int = 0
+    """Number of the directory that its paths are below."""
     trouble: OSError | None = None
     """Why it cannot be taken."""
     entries: dict[bytes, int] = field(default_factory=dict)
@@ -135,7 +137,7 @@ class Handlers:
         if root not in self._shared.sources:
             raise Refused("to hand over what is not watched")
         hired.drop()
-        handler.rules = rules if rules else None
+        handler.rules, hired.root = rules if rules else None, root
         try:
             own = os.dup(directory)  # the worker may give its number back at any time
         except OSError as error:
@@ -222,7 +224,7 @@ class Handlers:
 
     async def _synced(self, hired: _Hired, handler: Handler, batch: Batch) -> AsyncGenerator[Sequence[Any], None]:
         try:
-            kept, crooked = await straight_only(batch)
+            kept, crooked = await straight_only(batch, self._shared.real(hired.root))
             outcome = await handler.sync(kept) if kept.entries else Outcome(Verdict.DONE)
         finally:
             hired.at_work, hired.size = False, 0

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import os
+import time
 from collections.abc import Sized
 from typing import Any, Final
 
@@ -16,6 +19,9 @@ TURN: Final = 0.01
 """Seconds of work for one question, where it can be cut in parts."""
 GENERATIONS: Final = 4
 """Plans that are remembered: the one in force, and what may take its place."""
+_FRESH: Final = 2.0
+"""Seconds for which a directory that was seen to be real is taken to be: as long as a large batch is looked at."""
+_MOST_REAL: Final = 65_536
 WORDS: Final = frozenset(
     (
         "starting",
@@ -48,6 +54,7 @@ class Shared:
         """Number that the worker knows -> descriptor."""
         self.sources: set[int] = set()
         """Those of the watched directory: nothing else is handed over."""
+        self._real: dict[int, tuple[float, set[bytes]]] = {}
         self._last_number = 0
 
     @property
@@ -68,6 +75,26 @@ class Shared:
         """See that there is room for one more; `most`: for one target. Raises Refused."""
         if len(among) >= most * len(self.generations[self.current].plans):
             raise Refused("more than there can be")
+
+    def real(self, number: int) -> set[bytes]:
+        """Return the directories below one that were seen lately to be real, all the way; more can be added.
+
+        Whoever swaps a symlink in later has as long as the handler's start takes, at least, with or without this.
+        """
+        now = time.monotonic()
+        since, found = self._real.get(number, (-math.inf, set[bytes]()))
+        if now - since > _FRESH or len(found) > _MOST_REAL:
+            found = set()
+            if number in self.directories:
+                self._real[number] = now, found
+        return found
+
+    def close(self, number: int) -> None:
+        """Give a directory back. Raises Refused."""
+        os.close(known(self.directories, number))
+        del self.directories[number]
+        self._real.pop(number, None)
+        self.sources.discard(number)
 
     def note_rules(self, rules: Rules) -> bytes:
         digest = digest_of(rules)

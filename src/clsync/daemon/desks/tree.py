@@ -87,11 +87,9 @@ class Tree:
         return (number,)
 
     def _close_root(self, number: int) -> Sequence[Any]:
-        os.close(known(self._shared.directories, number))
-        del self._shared.directories[number]
+        self._shared.close(number)
         for left in [key for key, listing in self._listings.items() if listing.root == number]:
             self._listings.pop(left).parts.close()
-        self._shared.sources.discard(number)
         return ()
 
     def _identity(self, number: int) -> Sequence[Any]:
@@ -100,13 +98,16 @@ class Tree:
         return (*self._shared.access.ops.identity(directory), found.st_dev, found.st_nlink)
 
     def _look(self, number: int, paths: list[bytes]) -> Sequence[Any]:
-        return (b"".join(map(packed, looked_at(known(self._shared.directories, number), paths))),)
+        return (b"".join(map(packed, self._looked_at(number, paths))),)
 
     def _look_plain(self, number: int, paths: list[bytes]) -> Sequence[Any]:
-        return (packed_plain(looked_at(known(self._shared.directories, number), paths)),)
+        return (packed_plain(self._looked_at(number, paths)),)
 
     def _look_records(self, number: int, paths: list[bytes]) -> Sequence[Any]:
-        return (packed_records(looked_at(known(self._shared.directories, number), paths)),)
+        return (packed_records(self._looked_at(number, paths)),)
+
+    def _looked_at(self, number: int, paths: list[bytes]) -> Iterator[os.stat_result | OSError | None]:
+        return looked_at(known(self._shared.directories, number), paths, self._shared.real(number))
 
     def _list(self, number: int, paths: list[bytes]) -> Sequence[Any]:
         directory = known(self._shared.directories, number)

@@ -1122,3 +1122,17 @@ class TestFileSystems:
             mounts.enter_context(Mounted(root, "-o", "loop", os.fspath(image)))
         except subprocess.CalledProcessError as error:
             pytest.skip(f"{kind} cannot be mounted here: {error.stderr.decode().strip()}")
+
+
+@pytest.mark.root
+@needs_root
+def test_events_gather_only_while_the_queue_is_read_to_its_end(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Watch(root, "fanotify") as watch:
+        for number in range(200):
+            (root / f"new{number}").touch()
+        with monkeypatch.context() as patch:
+            patch.setattr("clsync.monitor.fanotify._READ", 4096)
+            patch.setattr("clsync.monitor.fanotify._DRAIN_SECONDS", 0.0)
+            watch.monitor.drain()
+            assert watch.monitor.rest() == 0.0
+        watch.pump_until(lambda: watch.monitor.drain() and watch.monitor.rest() > 0, "the end of the queue")

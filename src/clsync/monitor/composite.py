@@ -6,7 +6,6 @@ import errno
 import os
 import select
 import stat
-import time
 from collections.abc import Callable, Container, Iterable, Iterator
 from itertools import chain
 from typing import Protocol
@@ -29,8 +28,6 @@ _SHORT_REST = 0.01
 """Seconds between two reads; the queue of inotify holds more than comes in that time."""
 _LONG_REST = 0.05
 """The same for fanotify, the queue of which has no limit but memory."""
-_BUSY = 0.005
-"""Seconds of reading after which more is to be read soon: no queue is to grow for ever."""
 _REASONS = {
     errno.EPERM: "it needs root (CAP_SYS_ADMIN)",
     errno.EXDEV: "a btrfs subvolume cannot be marked",
@@ -88,7 +85,6 @@ class TreeMonitor:
         self._gone = self._covered = False
         self._mounts_came = False
         """Mounts came or went since the last take."""
-        self._last_drain = 0.0
         """Seconds that it took."""
         self._epoll = select.epoll()
         self._mount_watch = self._watch_mounts()
@@ -260,16 +256,12 @@ class TreeMonitor:
     def rest(self) -> float:
         """Return for how long events may gather in the kernel (see `monitor.base`)."""
         limited = any(isinstance(part, InotifyMonitor) for part in self._parts.values())
-        return _SHORT_REST if limited or self._last_drain > _BUSY else _LONG_REST
+        if limited:
+            return _SHORT_REST
+        return 0.0 if self._fanotify is not None and self._fanotify.behind else _LONG_REST
 
     def drain(self) -> bool:
         """Fold what the kernel has (see `monitor.base`)."""
-        began = time.monotonic()
-        filled = self._drain()
-        self._last_drain = time.monotonic() - began
-        return filled
-
-    def _drain(self) -> bool:
         ready = dict(self._epoll.poll(0))
         if self._mount_watch is not None and self._mount_watch.descriptor in ready:
             self._mount_watch.seen()

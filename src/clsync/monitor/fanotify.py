@@ -209,6 +209,8 @@ class FanotifyMonitor:
         self._prune_at = _PRUNED
         self._names: dict[bytes, tuple[bytes, ...]] = {}
         """Directory record -> paths, for the take or sift at work; cut when a directory is renamed."""
+        self.behind = False
+        """The queue was not read to its end: no queue is to grow for ever."""
         self.directory_moved = False
         """A directory was renamed or removed somewhere: the root may be another one now."""
 
@@ -250,12 +252,13 @@ class FanotifyMonitor:
     def drain(self) -> bool:
         """Fold what the kernel has (see `monitor.base`)."""
         until = time.monotonic() + _DRAIN_SECONDS
+        self.behind = True
         while True:
             now = time.monotonic()
             try:
                 data = os.read(self._group, _READ)
             except BlockingIOError:
-                self._emptied = now
+                self._emptied, self.behind = now, False
                 break
             self._fold(data)
             if self._size() > self._sift_at and self._sifting is None:

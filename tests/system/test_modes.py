@@ -225,6 +225,27 @@ def test_attributes_are_copied_when_asked(world: World, mode: str) -> None:
         assert os.listxattr(world.destination / "file") == attributes
 
 
+LOSES_ITS_DISK = """\
+[ -e {top}/trouble ] || exec rsync "$@"
+rm {top}/trouble
+touch {destination}/.file.AbCdEf
+echo 'rsync: [receiver] mkstemp "{destination}/.file.AbCdEf" failed: Input/output error (5)' >&2
+cat >{top}/read
+exit 23"""
+
+
+def test_what_a_failing_disk_keeps_of_a_transfer_goes_when_it_has_recovered(world: World) -> None:
+    """A temporary file was made, rsync is told that it could not be, and cannot remove it."""
+    world.write("file", "one")
+    recorder = Recorder(world.top, LOSES_ITS_DISK.format(top=world.top, destination=world.destination))
+    with world.daemon("-Mrsyncdirect", recorder.option, delays=QUICK) as daemon:
+        daemon.wait_for_log(SYNCED)
+        (world.top / "trouble").touch()
+        world.write("file", "two")
+        daemon.wait_for_log("Input/output error (5)")
+        world.wait_for_equal(daemon)
+
+
 # -- list files of clsync 0.4 ----------------------------------------------------------------------------------
 
 

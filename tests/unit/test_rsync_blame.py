@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clsync.core.batch import DIRECTORY, LINKED, RECURSIVE, REGULAR
-from clsync.handler.rsync.blame import blame, first_line, half_read, reason
+from clsync.handler.rsync.blame import blame, first_line, half_read, reason, unsure
 
 ENTRIES = {
     b"busy": REGULAR,
@@ -121,3 +121,17 @@ def test_long_messages_lose_their_middle() -> None:
     assert len(told) < 1000
     assert told.startswith('mkstemp "xxx')
     assert told.endswith('" failed: No space left on device (28)')
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b'rsync: [receiver] mkstemp "/d/.f.AbCdEf" failed: Input/output error (5)', True),
+        (b'rsync: rename "/d/.f.AbCdEf" -> "f": Stale file handle (116)', True),
+        (b'rsync: [sender] read errors mapping "/s/f": Input/output error (5)', False),
+        (b'rsync: [receiver] mkstemp "/d/.f.AbCdEf" failed: Permission denied (13)', False),
+        (b"rsync error: some files/attrs were not transferred (code 23) at main.c(1338) [sender=3.2.7]", False),
+    ],
+)
+def test_after_some_failures_nobody_knows_what_was_done(line: bytes, expected: bool) -> None:
+    assert unsure(b"something else\n" + line + b"\n") is expected

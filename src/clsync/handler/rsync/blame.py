@@ -34,6 +34,8 @@ _SPARED = re.compile(rb"^Deletions stopped due to --max-delete limit \((\d+) ski
 IN_THE_WAY: Final = b"could not make way for "
 """What is said where a directory with content stands in the way, and has to stay."""
 _NOT_VERIFIED = re.compile(rb"^ERROR: (.+) failed verification -- update discarded\.")
+_UNSURE = re.compile(rb"^(?!.*\[sender\]).* \((?:5|107|110|112|116|121)\)$", re.MULTILINE)
+"""EIO, ENOTCONN, ETIMEDOUT, EHOSTDOWN, ESTALE, EREMOTEIO: what has failed may have been done."""
 _READ = ("[sender] read errors mapping ", "read errors mapping ")
 _TOO_SHORT = "No data available (61)"
 
@@ -87,6 +89,11 @@ def blame(messages: bytes, entries: Mapping[bytes, int], prefixes: Iterable[byte
 def spared(messages: bytes) -> int:
     """Return how many deletions `--max-delete` has held back: files, and directories that were empty."""
     return sum(int(count) for count in _SPARED.findall(messages))
+
+
+def unsure(messages: bytes) -> bool:
+    """Tell whether the target has failed in a way that leaves open what was done: a temporary file may stand there."""
+    return _UNSURE.search(messages) is not None
 
 
 def half_read(why: str) -> bool:

@@ -19,7 +19,7 @@ from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.paths import ancestors, join, parent
 from clsync.handler.base import PathRules, may_go
 from clsync.handler.rsync import permitted
-from clsync.handler.rsync.blame import IN_THE_WAY, Blame, blame, first_line, half_read, spared
+from clsync.handler.rsync.blame import IN_THE_WAY, Blame, blame, first_line, half_read, spared, unsure
 from clsync.handler.rsync.clearing import clear
 from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.rsync.recipe import MERGE
@@ -384,7 +384,7 @@ class BatchRun:
                 pending.append(part)
                 continue
             cut = result.code not in _CODES_WHOLE and not self._program.done(result)
-            if cut or result.stopped or result.stood_still:
+            if cut or result.stopped or result.stood_still or unsure(result.messages):
                 self._note_litter(part)
             if self._spares:
                 self.spared = max(self.spared, spared(result.messages))
@@ -413,7 +413,7 @@ class BatchRun:
         return None
 
     def _note_litter(self, entries: Entries) -> None:
-        """Note where a run that was cut off may have left temporary files."""
+        """Note where a run may have left temporary files: it was cut off, or could not remove them."""
         self._program.littered.update(parent(p) for p, f in entries.items() if not f & flag.RECURSIVE)
 
     def _unwell(self, result: Result) -> Outcome:

@@ -6,9 +6,11 @@ import ctypes
 import os
 import select
 import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from clsync.core.paths import is_below
+from clsync.core.paths import ancestors, is_below
 from clsync.kernel.features import refuse_if_forced
 from clsync.kernel.libc import LIBC, checked
 
@@ -23,6 +25,7 @@ class Mount(NamedTuple):
 
     number: int
     parent: int
+    """The number of the mount on which it is mounted; that one may not be listed."""
     device: bytes
     point: bytes
     """Where it is mounted, absolute."""
@@ -68,7 +71,7 @@ class MountWatch:
 
 
 def read_mounts() -> list[Mount]:
-    """Return all mounts of this mount namespace, in the order in which they were made. Raises OSError."""
+    """Return all mounts that can be reached from the root of this process, in no order. Raises OSError."""
     with open(MOUNTINFO, "rb", buffering=1 << 20) as file:
         return [_parsed(line) for line in file]
 
@@ -89,24 +92,52 @@ def _unescaped(text: bytes) -> bytes:
     return head + b"".join(bytes((int(part[:3], 8),)) + part[3:] for part in rest)
 
 
-def mounts_at_and_below(root: bytes, mounts: list[Mount]) -> tuple[Mount, list[Mount]]:
+def mounts_at_and_below(root: bytes, mounts: Sequence[Mount]) -> tuple[Mount, list[Mount]]:
     """Return the mount that holds the directory `root`, and those that can be seen below it.
 
-    `root` is absolute, without symlinks. What is mounted over hides what was there before.
+    `root` is absolute, without symlinks. It is looked up as the kernel does, from mount to mount: in which order they are
+    listed says nothing. Where the mount that holds it is not listed, as after chroot(2) to a directory on which nothing is
+    mounted, one with no device, no kind and the point `/` is returned in its place.
     """
-    holder = mounts[0]
-    below: dict[bytes, Mount] = {}
-    for mount in mounts:
-        point = mount.point.rstrip(b"/")
-        top = root.rstrip(b"/")
-        if top == point or is_below(top, point):
-            if len(point) >= len(holder.point.rstrip(b"/")):
-                holder = mount
-                below.clear()
-        elif is_below(point, top):
-            below = {p: m for p, m in below.items() if not is_below(p, point)}
-            below[point] = mount
-    return holder, list(below.values())
+    listed = {mount.number: mount for mount in mounts}
+    upon: dict[int, list[Mount]] = {}
+    for mount in listed.values():
+        if mount.point != b"/":  # whoever has a root does not see what is mounted over it later
+            upon.setdefault(mount.parent, []).append(mount)
+    holder, top = _entered(root, _root_of(listed), upon), root.rstrip(b"/")
+    return holder, list(_seen_below(top, holder, upon))
+
+
+def _root_of(listed: Mapping[int, Mount]) -> Mount:
+    """Return the mount on which lookups begin.
+
+    Its parent is out of sight, and so is one of others if it is not listed itself: then they share that one.
+    """
+    tops = [mount for mount in listed.values() if mount.parent == mount.number or mount.parent not in listed]
+    shared = Counter(mount.parent for mount in tops)
+    for mount in tops:
+        if mount.point == b"/" and shared[mount.parent] == 1:
+            return mount
+    # The most: mounts that come and go while they are listed may leave others without a parent.
+    number = max(shared, key=shared.__getitem__, default=0)
+    return Mount(number, number, b"", b"/", "")
+
+
+def _entered(path: bytes, mount: Mount, upon: Mapping[int, Sequence[Mount]]) -> Mount:
+    """Return where a lookup of `path` ends that has come to `mount`; `upon`: number -> what is mounted on that one."""
+    while met := [m for m in upon.get(mount.number, ()) if path == m.point or is_below(path, m.point)]:
+        mount = min(met, key=lambda m: len(m.point))  # the first one on the way hides the rest
+    return mount
+
+
+def _seen_below(top: bytes, mount: Mount, upon: Mapping[int, Sequence[Mount]]) -> Iterator[Mount]:
+    """Yield what can be seen below a directory of a mount; for `upon` see above. `top` has no slash at its end."""
+    points = {m.point for m in upon.get(mount.number, ()) if is_below(m.point, top)}
+    for point in sorted(points):
+        if points.isdisjoint(ancestors(point)):
+            seen = _entered(point, mount, upon)
+            yield seen
+            yield from _seen_below(point, seen, upon)
 
 
 _OUR_CLOCK: Final = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "tmpfs", "ramfs"))
@@ -133,10 +164,15 @@ def devices_shown_twice(root: int) -> set[int]:
     """Return the devices (st_dev) of which more than one mount stands at and below an open directory."""
     try:
         holder, below = mounts_at_and_below(os.readlink(b"/proc/self/fd/%d" % root), read_mounts())
+        own = _device_number(holder) if holder.device else os.fstat(root).st_dev
     except OSError:
         return set()
-    devices = [mount.device for mount in (holder, *below)]
-    return {os.makedev(*map(int, device.split(b":"))) for device in set(devices) if devices.count(device) > 1}
+    found = Counter((own, *map(_device_number, below)))
+    return {device for device, count in found.items() if count > 1}
+
+
+def _device_number(mount: Mount) -> int:
+    return os.makedev(*map(int, mount.device.split(b":")))
 
 
 def private_view(path: bytes) -> int:

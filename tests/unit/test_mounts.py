@@ -105,6 +105,15 @@ def test_one_without_its_parent_misleads_nobody() -> None:
     assert found("/a/b", listed((90, 89, "/a"), (80, 27, "/proc"), (81, 27, "/b"))) == (27, [])
 
 
+def twice(top: Path, monkeypatch: pytest.MonkeyPatch, lines: list[Mount]) -> set[int]:
+    monkeypatch.setattr(mounts, "read_mounts", lambda: lines)
+    root = os.open(top, os.O_RDONLY)
+    try:
+        return mounts.devices_shown_twice(root)
+    finally:
+        os.close(root)
+
+
 def test_devices_shown_twice_below_a_root_that_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device = os.stat(tmp_path).st_dev
     name = b"%d:%d" % (os.major(device), os.minor(device))
@@ -113,13 +122,19 @@ def test_devices_shown_twice_below_a_root_that_is_not_listed(tmp_path: Path, mon
         Mount(30, 27, name, bytes(tmp_path / "again"), "ext4"),
         Mount(31, 27, b"0:99", bytes(tmp_path / "other"), "tmpfs"),
     ]
-    monkeypatch.setattr(mounts, "read_mounts", lambda: lines)
-    root = os.open(tmp_path, os.O_RDONLY)
-    try:
-        assert mounts.devices_shown_twice(root) == {device}
-    finally:
-        os.close(root)
+    assert twice(tmp_path, monkeypatch, lines) == {device}
     assert not mounts.has_our_clock(bytes(tmp_path))  # of a kind that nobody has told
+
+
+def test_devices_of_which_mountinfo_has_another_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files on btrfs have that of their subvolume."""
+    lines = [
+        Mount(27, 1, b"0:4321", b"/", "btrfs"),
+        Mount(30, 27, b"0:4321", bytes(tmp_path / "again"), "btrfs"),
+        Mount(31, 27, b"0:99", bytes(tmp_path / "other"), "tmpfs"),
+    ]
+    assert twice(tmp_path, monkeypatch, lines) == {os.stat(tmp_path).st_dev, os.makedev(0, 4321)}
+    assert twice(tmp_path, monkeypatch, lines[::2]) == set()
 
 
 # -- as the kernel does it ---------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import select
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 from clsync.core.paths import ancestors, is_below
@@ -161,18 +162,33 @@ def mount_points_below(root: int) -> list[bytes]:
 
 
 def devices_shown_twice(root: int) -> set[int]:
-    """Return the devices (st_dev) of which more than one mount stands at and below an open directory."""
+    """Return the devices (st_dev) of which more than one mount stands at and below an open directory.
+
+    On btrfs that includes those of the subvolumes that are mounted; what lies deeper has others.
+    """
+    own = b"/proc/self/fd/%d" % root
     try:
-        holder, below = mounts_at_and_below(os.readlink(b"/proc/self/fd/%d" % root), read_mounts())
-        own = _device_number(holder) if holder.device else os.fstat(root).st_dev
+        holder, below = mounts_at_and_below(os.readlink(own), read_mounts())
+        device = _device_number(holder) if holder.device else os.stat(own).st_dev
     except OSError:
         return set()
-    found = Counter((own, *map(_device_number, below)))
-    return {device for device, count in found.items() if count > 1}
+    places = {device: [own]}
+    for mount in below:
+        places.setdefault(_device_number(mount), []).append(mount.point)
+    twice = {device: points for device, points in places.items() if len(points) > 1}
+    return twice.keys() | {found for point in chain.from_iterable(twice.values()) for found in _device_at(point)}
 
 
 def _device_number(mount: Mount) -> int:
     return os.makedev(*map(int, mount.device.split(b":")))
+
+
+def _device_at(path: bytes) -> Iterator[int]:
+    """Yield the device that stat(2) tells, which may be another one than mountinfo has; nothing where it tells none."""
+    try:
+        yield os.stat(path).st_dev
+    except OSError:
+        pass
 
 
 def private_view(path: bytes) -> int:

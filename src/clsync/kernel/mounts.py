@@ -101,10 +101,10 @@ def mounts_at_and_below(root: bytes, mounts: Sequence[Mount]) -> tuple[Mount, li
     mounted, one with no device, no kind and the point `/` is returned in its place.
     """
     listed = {mount.number: mount for mount in mounts}
-    upon: dict[int, list[Mount]] = {}
+    upon: dict[int, dict[bytes, Mount]] = {}
     for mount in listed.values():
         if mount.point != b"/":  # whoever has a root does not see what is mounted over it later
-            upon.setdefault(mount.parent, []).append(mount)
+            upon.setdefault(mount.parent, {})[mount.point] = mount
     holder, top = _entered(root, _root_of(listed), upon), root.rstrip(b"/")
     return holder, list(_seen_below(top, holder, upon))
 
@@ -124,16 +124,17 @@ def _root_of(listed: Mapping[int, Mount]) -> Mount:
     return Mount(number, number, b"", b"/", "")
 
 
-def _entered(path: bytes, mount: Mount, upon: Mapping[int, Sequence[Mount]]) -> Mount:
-    """Return where a lookup of `path` ends that has come to `mount`; `upon`: number -> what is mounted on that one."""
-    while met := [m for m in upon.get(mount.number, ()) if path == m.point or is_below(path, m.point)]:
-        mount = min(met, key=lambda m: len(m.point))  # the first one on the way hides the rest
+def _entered(path: bytes, mount: Mount, upon: Mapping[int, Mapping[bytes, Mount]]) -> Mount:
+    """Return where a lookup of `path` ends that begins on `mount`; `upon`: number -> point -> what is mounted there."""
+    for point in (*ancestors(path), path):
+        while met := upon.get(mount.number, {}).get(point):
+            mount = met
     return mount
 
 
-def _seen_below(top: bytes, mount: Mount, upon: Mapping[int, Sequence[Mount]]) -> Iterator[Mount]:
+def _seen_below(top: bytes, mount: Mount, upon: Mapping[int, Mapping[bytes, Mount]]) -> Iterator[Mount]:
     """Yield what can be seen below a directory of a mount; for `upon` see above. `top` has no slash at its end."""
-    points = {m.point for m in upon.get(mount.number, ()) if is_below(m.point, top)}
+    points = {point for point in upon.get(mount.number, ()) if is_below(point, top)}
     for point in sorted(points):
         if points.isdisjoint(ancestors(point)):
             seen = _entered(point, mount, upon)

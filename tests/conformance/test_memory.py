@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
+import subprocess
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -37,11 +39,12 @@ from clsync.state.room import Place
 from clsync.state.scan import Running
 from clsync.state.store import Confirmed
 from clsync.state.walker import Scope
+from tests.system.world import mounted
 
 EVERYTHING = {b"": flag.DIRECTORY | flag.RECURSIVE | DOUBT << CHANGE_SHIFT}
 
 
-def memory(top: Path, targets: int) -> Memory:
+def memory(top: Path, targets: int, one_clock: bool = True) -> Memory:
     """Return the memory of a source with some targets, not opened."""
 
     def monitor(rules: Rules) -> TreeMonitor:
@@ -53,7 +56,8 @@ def memory(top: Path, targets: int) -> Memory:
     source = Source(directory, collector, log, wake=lambda: None)
     source.targets += [Target(log, str(number)) for number in range(targets)]
     access = DirectStateAccess(directory.path, bytes(top / "state") + b"/" + FILE)
-    made = Memory(directory, Place(bytes(top / "state"), asked=True, boot=boot_id(), one_clock=True), access, 0, log)
+    place = Place(bytes(top / "state"), asked=True, boot=boot_id(), one_clock=one_clock)
+    made = Memory(directory, place, access, 0, log)
     made.attach(source, lambda: None, watched=True, wake=lambda: None)
     for target in made.targets:
         target.handler = object  # type: ignore[assignment]  # a host that cannot be asked
@@ -105,28 +109,50 @@ def unwatched_run(made: Memory, between: Callable[[], None]) -> Coroutine[None, 
     return run()
 
 
-def test_what_changes_between_the_transfer_and_the_scan_is_known_to_the_next_start(tmp_path: Path) -> None:
+@pytest.fixture(params=["nanoseconds", pytest.param("seconds", marks=pytest.mark.root)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A directory on a file system that stamps with these."""
+    if request.param == "nanoseconds":
+        yield tmp_path
+        return
+    if os.geteuid() or shutil.which("mkfs.ext4") is None:
+        pytest.skip("needs root and mkfs.ext4")
+    with open(image := tmp_path / "image", "wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-I", "128", image], check=True, capture_output=True)
+    with mounted("ext4", tmp_path / "disk", "loop", str(image)) as disk:
+        yield disk
+
+
+def begin_of_second() -> None:
+    """Wait until a second has begun, and much of it is to come."""
+    begun = int(time.time())
+    while int(time.time()) == begun or not 0.1 < time.time() % 1 < 0.5:
+        time.sleep(0.005)
+
+
+def test_what_changes_between_the_transfer_and_the_scan_is_known_to_the_next_start(place: Path) -> None:
     """Nothing was watched: what the index has is not what has arrived."""
     for name in ("a", "b", "c", "d"):
-        (tmp_path / "source" / name).mkdir(parents=True)
-        (tmp_path / "source" / name / "file").write_text(name)
-    (tmp_path / "moved").mkdir()
-    (tmp_path / "moved/old").write_text("old")
-    age()
+        (place / "source" / name).mkdir(parents=True)
+        (place / "source" / name / "file").write_text(name)
+    (place / "moved").mkdir()
+    (place / "moved/old").write_text("old")
+    begin_of_second()
 
     def change() -> None:
-        file = tmp_path / "source/a/file"
+        file = place / "source/a/file"
         before = file.stat()
         file.write_text("?")
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-        if (tmp_path / "moved").exists():  # once
-            (tmp_path / "moved").rename(tmp_path / "source/b/moved")
-            (tmp_path / "source/c/file").unlink()
+        if (place / "moved").exists():  # once
+            (place / "moved").rename(place / "source/b/moved")
+            (place / "source/c/file").unlink()
 
     async def story() -> None:
-        await unwatched_run(memory(tmp_path, 1), change)
-        age()
-        made = memory(tmp_path, 1)
+        await unwatched_run(memory(place, 1), change)
+        begin_of_second()
+        made = memory(place, 1)
         await made.use(Rules(), [(b"one", None)])
         found = {row.path: row.bits for row in await made.targets[0].rows()}
         async for part in made.differences((b"",)):
@@ -137,6 +163,29 @@ def test_what_changes_between_the_transfer_and_the_scan_is_known_to_the_next_sta
         assert found[b"b"] & DOUBT
         assert found[b"c"] & DOUBT
         assert not {b"", b"d", b"d/file", b"b/file"} & {path for path, bits in found.items() if bits & ~ATTRIB}
+
+    asyncio.run(story())
+
+
+def test_without_a_clock_to_go_by_all_is_recorded_before_anything_is_handed_over(tmp_path: Path) -> None:
+    """To all targets alike: the one that has not begun to record waits as well."""
+    (tmp_path / "source").mkdir()
+
+    async def story() -> None:
+        made = memory(tmp_path, 2, one_clock=False)
+        await made.use(Rules(), [(b"one", None), (b"two", None)])
+        root = made.root.open()
+        at_work = list[bytes]()
+
+        async def begin(target: TargetMemory) -> None:
+            batch = Batch(1, EVERYTHING, root, initial=True)
+            assert await target.before(batch, {b"": DOUBT}, time.time(), None) is not None
+            at_work.extend(top for top, task in made._recordings.items() if not task.done())
+
+        await asyncio.gather(*map(begin, made.targets))
+        assert not at_work
+        await made.close()
+        made.root.close(root)
 
     asyncio.run(story())
 

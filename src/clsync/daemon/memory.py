@@ -345,12 +345,12 @@ class Memory:
         """Record the whole tree, unless it is known; tell whether all that was taken is going to be seen by that."""
         async with self._one_record:  # several targets begin at the same time
             at_work = self._recordings.get(b"")
-            if self.complete or (at_work is not None and (initial or not at_work.done())):
-                return False
-            await self._begin_record(store, b"", since)
+            begins = not self.complete and (at_work is None or (not initial and at_work.done()))
+            if begins:
+                await self._begin_record(store, b"", since)
         if not self._is_watched and not self._place.one_clock:
-            await self.recorded()  # what changes later shows (see `_doubt_unseen`)
-        return True
+            await self.recorded()  # what changes later shows (see `_doubt_unseen`), whoever has begun it
+        return begins
 
     async def _record_below(self, store: Store, top: bytes, since: float) -> bool:
         """Record a directory, unless another target has let it be recorded as it is; tell whether that begins now."""

@@ -6,9 +6,12 @@ import ctypes
 import os
 import select
 import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
-from clsync.core.paths import is_below
+from clsync.core.paths import ancestors, is_below
 from clsync.kernel.features import refuse_if_forced
 from clsync.kernel.libc import LIBC, checked
 
@@ -23,6 +26,7 @@ class Mount(NamedTuple):
 
     number: int
     parent: int
+    """The number of the mount on which it is mounted; that one may not be listed."""
     device: bytes
     point: bytes
     """Where it is mounted, absolute."""
@@ -68,7 +72,7 @@ class MountWatch:
 
 
 def read_mounts() -> list[Mount]:
-    """Return all mounts of this mount namespace, in the order in which they were made. Raises OSError."""
+    """Return all mounts that can be reached from the root of this process, in no order. Raises OSError."""
     with open(MOUNTINFO, "rb", buffering=1 << 20) as file:
         return [_parsed(line) for line in file]
 
@@ -89,24 +93,53 @@ def _unescaped(text: bytes) -> bytes:
     return head + b"".join(bytes((int(part[:3], 8),)) + part[3:] for part in rest)
 
 
-def mounts_at_and_below(root: bytes, mounts: list[Mount]) -> tuple[Mount, list[Mount]]:
+def mounts_at_and_below(root: bytes, mounts: Sequence[Mount]) -> tuple[Mount, list[Mount]]:
     """Return the mount that holds the directory `root`, and those that can be seen below it.
 
-    `root` is absolute, without symlinks. What is mounted over hides what was there before.
+    `root` is absolute, without symlinks. It is looked up as the kernel does, from mount to mount: in which order they are
+    listed says nothing. Where the mount that holds it is not listed, as after chroot(2) to a directory on which nothing is
+    mounted, one with no device, no kind and the point `/` is returned in its place.
     """
-    holder = mounts[0]
-    below: dict[bytes, Mount] = {}
-    for mount in mounts:
-        point = mount.point.rstrip(b"/")
-        top = root.rstrip(b"/")
-        if top == point or is_below(top, point):
-            if len(point) >= len(holder.point.rstrip(b"/")):
-                holder = mount
-                below.clear()
-        elif is_below(point, top):
-            below = {p: m for p, m in below.items() if not is_below(p, point)}
-            below[point] = mount
-    return holder, list(below.values())
+    listed = {mount.number: mount for mount in mounts}
+    upon: dict[int, dict[bytes, Mount]] = {}
+    for mount in listed.values():
+        if mount.point != b"/":  # whoever has a root does not see what is mounted over it later
+            upon.setdefault(mount.parent, {})[mount.point] = mount
+    holder, top = _entered(root, _root_of(listed), upon), root.rstrip(b"/")
+    return holder, list(_seen_below(top, holder, upon))
+
+
+def _root_of(listed: Mapping[int, Mount]) -> Mount:
+    """Return the mount on which lookups begin.
+
+    Its parent is out of sight, and so is one of others if it is not listed itself: then they share that one.
+    """
+    tops = [mount for mount in listed.values() if mount.parent == mount.number or mount.parent not in listed]
+    shared = Counter(mount.parent for mount in tops)
+    for mount in tops:
+        if mount.point == b"/" and shared[mount.parent] == 1:
+            return mount
+    # The most: mounts that come and go while they are listed may leave others without a parent.
+    number = max(shared, key=shared.__getitem__, default=0)
+    return Mount(number, number, b"", b"/", "")
+
+
+def _entered(path: bytes, mount: Mount, upon: Mapping[int, Mapping[bytes, Mount]]) -> Mount:
+    """Return where a lookup of `path` ends that begins on `mount`; `upon`: number -> point -> what is mounted there."""
+    for point in (*ancestors(path), path):
+        while met := upon.get(mount.number, {}).get(point):
+            mount = met
+    return mount
+
+
+def _seen_below(top: bytes, mount: Mount, upon: Mapping[int, Mapping[bytes, Mount]]) -> Iterator[Mount]:
+    """Yield what can be seen below a directory of a mount; for `upon` see above. `top` has no slash at its end."""
+    points = {point for point in upon.get(mount.number, ()) if is_below(point, top)}
+    for point in sorted(points):
+        if points.isdisjoint(ancestors(point)):
+            seen = _entered(point, mount, upon)
+            yield seen
+            yield from _seen_below(point, seen, upon)
 
 
 _OUR_CLOCK: Final = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "tmpfs", "ramfs"))
@@ -130,13 +163,33 @@ def mount_points_below(root: int) -> list[bytes]:
 
 
 def devices_shown_twice(root: int) -> set[int]:
-    """Return the devices (st_dev) of which more than one mount stands at and below an open directory."""
+    """Return the devices (st_dev) of which more than one mount stands at and below an open directory.
+
+    On btrfs that includes those of the subvolumes that are mounted; what lies deeper has others.
+    """
+    own = b"/proc/self/fd/%d" % root
     try:
-        holder, below = mounts_at_and_below(os.readlink(b"/proc/self/fd/%d" % root), read_mounts())
+        holder, below = mounts_at_and_below(os.readlink(own), read_mounts())
+        device = _device_number(holder) if holder.device else os.stat(own).st_dev
     except OSError:
         return set()
-    devices = [mount.device for mount in (holder, *below)]
-    return {os.makedev(*map(int, device.split(b":"))) for device in set(devices) if devices.count(device) > 1}
+    places = {device: [own]}
+    for mount in below:
+        places.setdefault(_device_number(mount), []).append(mount.point)
+    twice = {device: points for device, points in places.items() if len(points) > 1}
+    return twice.keys() | {found for point in chain.from_iterable(twice.values()) for found in _device_at(point)}
+
+
+def _device_number(mount: Mount) -> int:
+    return os.makedev(*map(int, mount.device.split(b":")))
+
+
+def _device_at(path: bytes) -> Iterator[int]:
+    """Yield the device that stat(2) tells, which may be another one than mountinfo has; nothing where it tells none."""
+    try:
+        yield os.stat(path).st_dev
+    except OSError:
+        pass
 
 
 def private_view(path: bytes) -> int:

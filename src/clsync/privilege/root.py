@@ -53,13 +53,20 @@ def keep_mounts(points: tuple[bytes, ...]) -> None:
         if point not in mounts:
             raise OperatorError(f"--mountpoints {shown(point)}: nothing is mounted there", "see: findmnt")
     kept = {m for m in mounts if m in _STAYS or any(m == p or is_below(p, m.rstrip(b"/")) for p in points)}
-    for mount in reversed(mounts):
-        if mount not in kept:
-            try:
-                namespaces.unmount(mount)
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.EINVAL):  # it went with what held it
-                    raise
+    going = [mount for mount in reversed(mounts) if mount not in kept]
+    while sum(_unmounted(mount) for mount in going):
+        pass  # one may have hidden others
+
+
+def _unmounted(point: bytes) -> bool:
+    """Unmount what is mounted there; tell whether something was. Raises OSError."""
+    try:
+        namespaces.unmount(point)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL):  # it went with what held it, or is hidden
+            raise
+        return False
+    return True
 
 
 def change_root(path: bytes, how: str) -> None:

@@ -41,8 +41,8 @@ _AGE: Final = 0.05
 """Seconds after which what has landed is confirmed: no change of before carries the time of one since."""
 _QUIET: Final = 1.0
 """Seconds without anything that lands or is collected, after which what has landed is confirmed."""
-_LONGEST: Final = 15.0
-"""Seconds after which it is confirmed anyway."""
+_LONGEST: Final = 60.0
+"""Seconds after which it is confirmed anyway: each time, the listings of all directories concerned are written anew."""
 _MANY: Final = 20_000
 """Names that are gathered before they are confirmed, or are soon."""
 _PATIENCE: Final = 2.0

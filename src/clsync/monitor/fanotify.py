@@ -449,15 +449,15 @@ class FanotifyMonitor:
             for number, (target, trace) in enumerate(taken.traces.items()):
                 assert isinstance(target, bytes)
                 assert isinstance(trace.holder, bytes)
-                found = self._stat(target)
+                if trace.holder not in places:
+                    places[trace.holder] = self._only_path(trace.holder)
+                found = None if self._is_neighbour(taken, target, trace) else self._stat(target)
                 if found is None:
                     places[target] = None
                 elif trace.is_dir:
                     places[target], inodes[target] = self._only_path(target), found.st_ino
                 else:
                     places[target], inodes[target] = self._place_of_file(taken.places[target], found), found.st_ino
-                if trace.holder not in places:
-                    places[trace.holder] = self._only_path(trace.holder)
                 if not number % _AT_A_TURN:
                     yield None
             # Paths are those of now: what has moved since the window was ended would be missing here.
@@ -474,6 +474,17 @@ class FanotifyMonitor:
         finally:
             self._end()
         yield from moves_of(taken.traces, places.get, lambda key: inodes.get(key, 0))
+
+    def _is_neighbour(self, taken: _Moves, file: bytes, trace: Trace) -> bool:
+        """Tell whether a file was renamed outside the root, from and to directories that stayed where they are.
+
+        rsync does that for each file that it writes, maybe on this file system.
+        """
+        new = taken.places.get(file)
+        if trace.is_dir or not new:
+            return False
+        ends = trace.holder, _record(new)
+        return not any(end in taken.traces or (isinstance(end, bytes) and self._directories(end)) for end in ends)
 
     def _moved_since(self) -> bool:
         """Tell whether directories were moved to, from or below the root since the window was ended."""

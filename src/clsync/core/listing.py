@@ -22,6 +22,7 @@ PART: Final = 128
 """Names in one part of a long listing; more than twice as many are divided."""
 YOUNG_NS: Final = 20_000_000
 """Two ticks of the coarsest clock that file systems stamp with (100 Hz)."""
+_SECOND: Final = 10**9
 _HEAD: Final = struct.Struct("<II")
 _COUNT: Final = struct.Struct("<I")
 RECORD: Final = struct.Struct("<QQqqIIII")
@@ -106,11 +107,17 @@ class Signature(NamedTuple):
         return self.ino == other.ino and self.ctime_ns > other.ctime_ns != _YOUNG
 
 
-def record_of(found: Looked, young_ns: int) -> bytes:
-    """Pack what lstat found.
+def is_settled(ctime_ns: int, young_ns: int) -> bool:
+    """Tell whether what was stamped so cannot change any more without another stamp.
 
-    `young_ns`: wall clock, `YOUNG_NS` before it was looked at. What is stamped later may change without another stamp.
+    `young_ns`: wall clock, `YOUNG_NS` before it was looked at. ext2, ext3, and ext4 with small inodes stamp with whole
+    seconds; elsewhere hardly any stamp looks like that.
     """
+    return ctime_ns < young_ns and (ctime_ns % _SECOND != 0 or ctime_ns < young_ns - _SECOND)
+
+
+def record_of(found: Looked, young_ns: int) -> bytes:
+    """Pack what lstat found; for `young_ns` see `is_settled`."""
     ctime = found.st_ctime_ns
     size, nlink = found.st_size, found.st_nlink
     kind = stat.S_IFMT(found.st_mode)
@@ -122,7 +129,7 @@ def record_of(found: Looked, young_ns: int) -> bytes:
         found.st_ino,
         size,
         found.st_mtime_ns,
-        ctime if ctime < young_ns else _YOUNG,
+        ctime if is_settled(ctime, young_ns) else _YOUNG,
         found.st_mode,
         nlink,
         found.st_uid,
@@ -131,7 +138,7 @@ def record_of(found: Looked, young_ns: int) -> bytes:
 
 
 def signature_of(found: Looked, young_ns: int) -> Signature:
-    """Return the signature of what lstat found; for `young_ns` see `record_of`."""
+    """Return the signature of what lstat found; for `young_ns` see `is_settled`."""
     return unpacked(record_of(found, young_ns))
 
 
@@ -170,12 +177,12 @@ class Records:
     """The same of those that had changed a moment before, with the time at which they did."""
 
     def note(self, path: bytes, found: Looked, young_ns: int) -> None:
-        """Note a file; for `young_ns` see `record_of`."""
+        """Note a file; for `young_ns` see `is_settled`."""
         ctime = found.st_ctime_ns
         record = RECORD.pack(
             found.st_ino, found.st_size, found.st_mtime_ns, ctime, found.st_mode, 1, found.st_uid, found.st_gid
         )
-        if ctime < young_ns:
+        if is_settled(ctime, young_ns):
             self.settled[path] = record
         else:
             self.young[path] = record
@@ -202,7 +209,7 @@ def observe(
 
     Raises the OSError of `look`, but for what is gone.
     """
-    pack = RECORD.pack
+    pack, old_ns = RECORD.pack, young_ns - _SECOND
     kept, records, directories, linked = Observed([], [], [], [])
     # Millions of turns: this loop is what a scan costs.
     for name in names:
@@ -224,7 +231,7 @@ def observe(
                     found.st_ino,
                     found.st_size,
                     found.st_mtime_ns,
-                    ctime if ctime < young_ns else _YOUNG,
+                    ctime if ctime < old_ns or is_settled(ctime, young_ns) else _YOUNG,
                     mode,
                     links,
                     found.st_uid,

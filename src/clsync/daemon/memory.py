@@ -16,7 +16,7 @@ from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
 from clsync.core.classify import CHANGE_SHIFT, Stat
-from clsync.core.listing import YOUNG_NS, Records, as_young, is_directory, record_of, signature_of
+from clsync.core.listing import YOUNG_NS, Records, as_young, is_directory, is_settled, record_of, signature_of
 from clsync.core.paths import ancestors, is_below, leads_out, parent, shown
 from clsync.core.rules import Rules
 from clsync.daemon.holding import Handed, TargetMemory, Unknown, holds_top
@@ -422,7 +422,7 @@ class Memory:
             record = record_of(found, _FAR)
             if is_directory(record) and rules and not rules.sync(path, True):
                 return
-            if found.st_ctime_ns < young_ns:
+            if is_settled(found.st_ctime_ns, young_ns):
                 seen[path] = record
             else:
                 young[path] = record

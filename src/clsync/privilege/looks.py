@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from clsync.core.classify import NOT_PLAIN, Plain
-from clsync.core.listing import RECORD, RECORD_SIZE, Records
+from clsync.core.listing import RECORD, RECORD_SIZE, Records, is_settled
 from clsync.privilege.wire import Refused
 
 _RECORD: Final = struct.Struct("<iIQQQIIQqQQqqq")
@@ -97,14 +97,14 @@ _NO_RECORD: Final = bytes(RECORD_SIZE)
 def unpacked_records(data: bytes, paths: Sequence[bytes], young_ns: int, records: Records) -> Iterator[Plain]:
     """Yield what these records say, and note those of plain files. Raises Refused if there are not as many.
 
-    `young_ns`: see `core.listing.record_of`.
+    `young_ns`: see `core.listing.is_settled`.
     """
     if len(data) != len(paths) * RECORD_SIZE:
         raise Refused("an answer of the wrong length")
     settled, young, at = records.settled, records.young, 0
     for path, (_, size, mtime, ctime, mode, _, _, _) in zip(paths, RECORD.iter_unpack(data), strict=True):
         if mode:
-            (settled if ctime < young_ns else young)[path] = data[at : at + RECORD_SIZE]
+            (settled if is_settled(ctime, young_ns) else young)[path] = data[at : at + RECORD_SIZE]
             yield size, mtime, ctime
         else:
             yield NOT_PLAIN

@@ -16,7 +16,6 @@ from clsync.core.rules import Rules
 from clsync.kernel.files import DIRECTORY_FLAGS, open_beneath
 
 _NEVER: Final = 1 << 62
-_SECOND: Final = 10**9
 NOT_SYNCED = bytes(48)
 """The record of a directory that is only walked."""
 
@@ -85,25 +84,17 @@ class View:
         `found`: its lstat, looked at `YOUNG_NS` after `young` or later; `names`: returns those in it, and what looks at
         them. Raises the OSError of that.
         """
-        since_ns = self._since(found)
-        own = record_of(found, min(young, since_ns - YOUNG_NS)) if self._rules.sync(path, True) else NOT_SYNCED
+        own = record_of(found, min(young, self.since_ns - YOUNG_NS)) if self._rules.sync(path, True) else NOT_SYNCED
         elsewhere = self._device is not None and found.st_dev != self._device
         if elsewhere or (self._rules and not self._rules.reaches(path)):
             return Directory(path, found.st_dev, [], own, os.lstat)
         listed, look = names()
         listed.sort()
         directory = Directory(path, found.st_dev, listed, own, look)
-        directory.since_ns = since_ns
+        directory.since_ns = self.since_ns
         if self._rules or self._level > 1:
             directory.keep = partial(self._counts, path)
         return directory
-
-    def _since(self, found: Looked) -> int:
-        """Return `since_ns` as it would be stamped where a directory is: on some file systems in whole seconds.
-
-        Those are ext2, ext3, and ext4 with small inodes. Elsewhere hardly any stamp looks like that.
-        """
-        return self.since_ns if found.st_ctime_ns % _SECOND else self.since_ns // _SECOND * _SECOND
 
     def _counts(self, path: bytes, name: bytes, found: Looked) -> bool:
         below = join(path, name)

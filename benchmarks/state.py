@@ -23,8 +23,9 @@ from typing import NamedTuple
 from benchmarks import measure, trees
 from benchmarks.scratch import require_memory, scratch
 from clsync.core.changes import CONTENT
-from clsync.core.listing import YOUNG_NS, record_of
+from clsync.core.listing import record_of
 from clsync.core.rules import Rules
+from clsync.core.stamps import YOUNG_NS
 from clsync.kernel.durable import boot_id
 from clsync.state import scan
 from clsync.state.store import Confirmed, Store

@@ -7,6 +7,7 @@ is seen again.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -35,6 +36,18 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 _DISK_BYTES = 16 << 30
 """Of a file full of holes."""
 _IN_MEMORY = Path("/dev/shm")
+_MOST_PROCESSES = 64
+_ENOUGH = 8 << 30
+"""Bytes that are to be free there for the tests of all processes, else the file is on disk."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let go of the disks of a run at the same place that was killed: it could not be made anew."""
+    place = config.getoption("basetemp", None)
+    for number in range(_MOST_PROCESSES) if place and not hasattr(config, "workerinput") else ():
+        for top in (Path(place), Path(place, f"popen-gw{number}")):
+            if top.is_mount():
+                _worked("umount", "-l", os.fspath(top))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,12 +55,14 @@ def own_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let the tests of one process work on a file system of their own, where that can be had.
 
     A file-system mark tells of what neighbours do, too; and what waits until a disk is at rest would wait for them.
+    It goes with the process: what a test has left in `tmp_path` can be looked at only while that is stopped (--pdb).
     """
     place = tmp_path_factory.getbasetemp()
-    with tempfile.NamedTemporaryFile(dir=_IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None) as image:
+    roomy = os.access(_IN_MEMORY, os.W_OK) and shutil.disk_usage(_IN_MEMORY).free > _ENOUGH
+    with tempfile.NamedTemporaryFile(dir=_IN_MEMORY if roomy else None) as image:
         image.truncate(_DISK_BYTES)
         made = _worked("mkfs.ext4", "-q", "-E", "nodiscard", image.name)
-        there = made and _worked("mount", "-o", "loop,noinit_itable", image.name, os.fspath(place))
+        there = made and _worked("mount", "-o", "loop,noinit_itable,discard", image.name, os.fspath(place))
     yield
     if there:
         _worked("umount", "-l", os.fspath(place))

@@ -18,8 +18,8 @@ from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT
-from clsync.core.listing import YOUNG_NS
 from clsync.core.rules import Rules
+from clsync.core.stamps import YOUNG_NS
 from clsync.core.windows import Window
 from clsync.daemon import hosts
 from clsync.daemon import memory as module

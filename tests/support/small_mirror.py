@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable, Iterable
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
-from clsync.core.listing import YOUNG_NS, record_of
+from clsync.core.listing import record_of
 from clsync.core.paths import ancestors, is_below, join, parent
 from clsync.core.rules import Rules
+from clsync.core.stamps import YOUNG_NS
 from clsync.state import schema
 from clsync.state.difference import compare
 from clsync.state.scan import here, listings, record

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
-from clsync.core.listing import YOUNG_NS, record_of, unpacked
+from clsync.core.listing import record_of, unpacked
 from clsync.core.paths import ancestors, join, parent
 from clsync.core.rules import Rules
+from clsync.core.stamps import YOUNG_NS
 from clsync.state import scan
 from clsync.state.scan import ScanFailed, Scanned, Source, here
 from clsync.state.store import Confirmed, Store

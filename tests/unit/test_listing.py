@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from clsync.core.listing import YOUNG_NS, Records, is_settled, observe, record_of, unpacked
+from clsync.core.listing import Records, observe, record_of, unpacked
+from clsync.core.stamps import YOUNG_NS, is_settled
 
 SECOND = 10**9
 AT = 1_700_000_000 * SECOND
@@ -18,8 +19,8 @@ AT = 1_700_000_000 * SECOND
         (AT + 1, AT + YOUNG_NS + 1, False),
         (AT + 1, AT + YOUNG_NS + 2, True),
         (AT, AT + 900_000_000, False),  # whole seconds: another change in this one looks the same
-        (AT, AT + SECOND + YOUNG_NS, False),
-        (AT, AT + SECOND + YOUNG_NS + 1, True),
+        (AT, AT + 2 * SECOND + YOUNG_NS, False),  # vfat: every other second
+        (AT, AT + 2 * SECOND + YOUNG_NS + 1, True),
         (AT + SECOND, AT, False),  # of a clock that is ahead
     ],
 )

@@ -15,14 +15,12 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from clsync.core.changes import ATTRIB, CONTENT, NAME, OF_DIRECTORY
+from clsync.core.stamps import is_settled, settles_before
 
 SELF: Final = b""
 """The name under which a listing has its directory."""
 PART: Final = 128
 """Names in one part of a long listing; more than twice as many are divided."""
-YOUNG_NS: Final = 20_000_000
-"""Two ticks of the coarsest clock that file systems stamp with (100 Hz)."""
-_SECOND: Final = 10**9
 _HEAD: Final = struct.Struct("<II")
 _COUNT: Final = struct.Struct("<I")
 RECORD: Final = struct.Struct("<QQqqIIII")
@@ -107,17 +105,8 @@ class Signature(NamedTuple):
         return self.ino == other.ino and self.ctime_ns > other.ctime_ns != _YOUNG
 
 
-def is_settled(ctime_ns: int, young_ns: int) -> bool:
-    """Tell whether what was stamped so cannot change any more without another stamp.
-
-    `young_ns`: wall clock, `YOUNG_NS` before it was looked at. ext2, ext3, and ext4 with small inodes stamp with whole
-    seconds; elsewhere hardly any stamp looks like that.
-    """
-    return ctime_ns < young_ns and (ctime_ns % _SECOND != 0 or ctime_ns < young_ns - _SECOND)
-
-
 def record_of(found: Looked, young_ns: int) -> bytes:
-    """Pack what lstat found; for `young_ns` see `is_settled`."""
+    """Pack what lstat found; for `young_ns` see `core.stamps`."""
     ctime = found.st_ctime_ns
     size, nlink = found.st_size, found.st_nlink
     kind = stat.S_IFMT(found.st_mode)
@@ -138,7 +127,7 @@ def record_of(found: Looked, young_ns: int) -> bytes:
 
 
 def signature_of(found: Looked, young_ns: int) -> Signature:
-    """Return the signature of what lstat found; for `young_ns` see `is_settled`."""
+    """Return the signature of what lstat found; for `young_ns` see `core.stamps`."""
     return unpacked(record_of(found, young_ns))
 
 
@@ -177,7 +166,7 @@ class Records:
     """The same of those that had changed a moment before, with the time at which they did."""
 
     def note(self, path: bytes, found: Looked, young_ns: int) -> None:
-        """Note a file; for `young_ns` see `is_settled`."""
+        """Note a file; for `young_ns` see `core.stamps`."""
         ctime = found.st_ctime_ns
         record = RECORD.pack(
             found.st_ino, found.st_size, found.st_mtime_ns, ctime, found.st_mode, 1, found.st_uid, found.st_gid
@@ -209,7 +198,7 @@ def observe(
 
     Raises the OSError of `look`, but for what is gone.
     """
-    pack, old_ns = RECORD.pack, young_ns - _SECOND
+    pack, old_ns = RECORD.pack, settles_before(young_ns)
     kept, records, directories, linked = Observed([], [], [], [])
     # Millions of turns: this loop is what a scan costs.
     for name in names:

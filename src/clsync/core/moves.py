@@ -47,7 +47,6 @@ def moves_of(
 ) -> list[Move]:
     """Return the moves that leave these traces: one for each thing that had a place, or has one.
 
-    None at all where nothing that had a place has another one: what is gone, or has come, matters only beside that.
     `now` answers where a thing, or a directory that held one, stands now.
     """
     former = _Former(traces, now)
@@ -56,7 +55,7 @@ def moves_of(
         old, new = former.of(key), now(key)
         if old is not None or new is not None:
             found.append(Move(old, new, trace.is_dir, trace.since, inode(key) if new is not None else 0))
-    return found if any(move.old is not None and move.new is not None for move in found) else []
+    return found
 
 
 class _Former:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from clsync.core.memory import remember
 from clsync.core.paths import ancestors
+from clsync.core.stamps import is_settled
 
 _REMEMBERED = 1_000_000
 """Paths; the one that was handed over longest ago is forgotten first, and handed over once too often."""
@@ -71,7 +72,7 @@ class Signatures:
         expected = self._changed.pop(path, None)
         if after is None:
             return
-        still = after == before and before.version[0] < settled_ns
+        still = after == before and is_settled(before.version[0], settled_ns)
         if still or self._is_its_own(expected, before, after):
             remember(self._known, path, before.signature, _REMEMBERED)
         else:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from itertools import chain
 from typing import NamedTuple
 
+from clsync.core.changes import DOUBT, NAME
 from clsync.core.classify import LinkedFile
 from clsync.core.moves import Move
 from clsync.core.rules import Rules
@@ -22,6 +23,7 @@ PART = 65_536
 _ARM_TURN = 0.02
 _CATCHING_UP = 10.0
 """Seconds after which a queue that never gets empty is taken for read, as a rule."""
+_NAMED = NAME | DOUBT
 _LEAST_REST = 0.001
 """Seconds between two reads that are worth the while."""
 
@@ -251,9 +253,15 @@ class Collector:
 
     async def _end_window(self, monitor: Monitor) -> None:
         """Let the monitor end its window, and keep what was in that beside what others have left."""
-        rest = self._unseen
-        self._unseen = chain(rest or (), monitor.take())
+        rest, changes = self._unseen, monitor.take()
         moves = [move async for move in in_slices(monitor.moves()) if move is not None]
+        if self._moves:
+            later = [change async for change in in_slices(changes) if change[0]]
+            places = {move.new for move in self._moves}
+            if not places.isdisjoint(path for paths, bits in later if bits & _NAMED for path in paths):
+                self._moves, self._before = None, {}  # something else stands by now where something was moved to
+            changes = iter(later)
+        self._unseen = chain(rest or (), changes)
         if not moves:
             return
         # Of two windows, the places of the one are none of the other.

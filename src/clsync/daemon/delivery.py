@@ -19,6 +19,7 @@ from clsync.core.listing import Records
 from clsync.core.moves import Move, Step
 from clsync.core.paths import ancestors, shown
 from clsync.core.rules import Rules
+from clsync.core.stamps import YOUNG_NS
 from clsync.daemon import renames
 from clsync.daemon.crew import Crew
 from clsync.daemon.dump import FlightState, State
@@ -37,8 +38,6 @@ from clsync.kernel.walk import straight
 if TYPE_CHECKING:
     from clsync.daemon.holding import TargetMemory
 
-TICK_NS = 20_000_000
-"""No file system clock is coarser than this, where it counts nanoseconds at all (CONFIG_HZ=100 makes 10 ms)."""
 _TOLD = ("initsync", "synchandler error", "lastsync")
 """Phases that handlers are told of; all others are `running` to them."""
 
@@ -274,7 +273,7 @@ class Delivery:
         """Note after which time an mtime proves that a file was not sent yet (see `Freshness`)."""
         # What is taken in several parts was not sent since the first of them; others may take parts in between.
         if self._source.shared or not self._source.collector.half_taken:
-            self._fresh_after = self._last_end_ns + TICK_NS + self.crew.first.coarse_ns
+            self._fresh_after = self._last_end_ns + YOUNG_NS + self.crew.first.coarse_ns
 
     def due_at(self, hurry: bool) -> float | None:
         """Return when (monotonic seconds) the next batch is to be made; None: not before something happens.
@@ -444,7 +443,7 @@ class Delivery:
         if signatures is None:
             return
         looks = self._source.root.ops.looks(flight.root)
-        look, settled_ns = straight(looks.lstat), int(flight.since * 1e9) - TICK_NS
+        look, settled_ns = straight(looks.lstat), int(flight.since * 1e9) - YOUNG_NS
         async for part in in_parts(flight.resolved.signed_of(outcome).items(), looks.at_once):
             looks.expect([path for path, _ in part])
             for path, signed in part:

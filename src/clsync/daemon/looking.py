@@ -14,6 +14,8 @@ from clsync.kernel.files import DIRECTORY_FLAGS, GONE, open_beneath
 from clsync.privilege.looks import packed
 
 AT_ONCE: Final = 256
+_REMEMBERED: Final = 256
+"""Bytes of a path: longer ones are looked at again."""
 _WHERE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
@@ -42,7 +44,7 @@ def looked_at(
                     except OSError as error:
                         here, missing = -1, error if error.errno not in GONE else None
                     else:
-                        if real is not None:
+                        if real is not None and len(directory) <= _REMEMBERED:
                             real.add(directory)
             if here < 0:
                 yield missing

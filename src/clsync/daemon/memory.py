@@ -16,9 +16,10 @@ from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
 from clsync.core.classify import CHANGE_SHIFT, Stat
-from clsync.core.listing import YOUNG_NS, Records, as_young, is_directory, is_settled, record_of, signature_of
+from clsync.core.listing import Records, as_young, is_directory, record_of, signature_of
 from clsync.core.paths import ancestors, is_below, leads_out, parent, shown
 from clsync.core.rules import Rules
+from clsync.core.stamps import YOUNG_NS, is_settled
 from clsync.daemon.holding import Handed, TargetMemory, Unknown, holds_top
 from clsync.daemon.hosts import Host
 from clsync.daemon.log import Log

@@ -14,6 +14,7 @@ from clsync.core.batch import Outcome, Verdict
 from clsync.core.changes import DOUBT
 from clsync.core.paths import shown
 from clsync.core.rules import Rules
+from clsync.core.stamps import YOUNG_NS
 from clsync.core.windows import Window
 from clsync.daemon.arrival import NOT_SERVED, Arrival
 from clsync.daemon.collector import Collector
@@ -407,7 +408,7 @@ class Mirror:
     def _end_warm(self, delivery: Delivery, well: bool) -> None:
         """Follow the changes, now that a target has been given what differs."""
         delivery.confirmed += well
-        self._end_initial(delivery, well, time.time_ns())
+        self._end_initial(delivery, well, time.time_ns() - YOUNG_NS)
         self._end_if_enough()
 
     @property

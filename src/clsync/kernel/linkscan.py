@@ -18,6 +18,7 @@ from functools import partial
 from typing import BinaryIO, Final
 
 from clsync.core.paths import join
+from clsync.core.stamps import is_settled
 from clsync.kernel.mounts import devices_shown_twice
 from clsync.kernel.walk import list_directory, lstat_below, walk
 
@@ -71,7 +72,7 @@ def catalogue(root: int, young_ns: int, limit: int) -> Iterator[tuple[Inode, int
         if found.st_nlink > 1 and limit > 0:
             limit -= 1
             yield (found.st_dev, found.st_ino), found.st_nlink, path
-        if found.st_ctime_ns >= young_ns and stat.S_ISREG(found.st_mode):
+        if stat.S_ISREG(found.st_mode) and not is_settled(found.st_ctime_ns, young_ns):
             yield YOUNG, 0, path
 
 

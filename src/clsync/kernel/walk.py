@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from clsync.core.classify import NOT_PLAIN, Plain, Stat, plain
-from clsync.core.listing import YOUNG_NS, Records
+from clsync.core.listing import Records
 from clsync.core.paths import ancestors, join
+from clsync.core.stamps import YOUNG_NS
 
 S = TypeVar("S", bound=Stat)
 PATH_LIMIT = 4000

@@ -12,12 +12,11 @@ from clsync.core.classify import LinkedFile
 from clsync.core.moves import Move
 from clsync.core.paths import is_below, join, parent
 from clsync.core.rules import Rules
+from clsync.core.stamps import YOUNG_NS, is_settled
 from clsync.kernel.walk import walk
 from clsync.monitor.base import Changed, Unnamed
 
 _DRAIN_SECONDS = 0.01
-_TICK_NS = 20_000_000
-"""A change within this time of a look may leave the same times behind."""
 
 Print = tuple[int, int]
 """What an entry is known by: hashes of what belongs to its content, and of its attributes; that is even of directories."""
@@ -101,7 +100,7 @@ class PollMonitor:
         """Names may have been copied that came and went between two looks (see `monitor.base`)."""
         top = self._prefix
         self._compared += [
-            (d, since_ns - _TICK_NS) for d in directories if d == top or is_below(d, top) or is_below(top, d)
+            (d, since_ns - YOUNG_NS) for d in directories if d == top or is_below(d, top) or is_below(top, d)
         ]
 
     def set_mounts(self, prefixes: Container[bytes]) -> None:
@@ -171,7 +170,8 @@ class PollMonitor:
     def _doubt(self, path: bytes, found: os.stat_result, compared: list[tuple[bytes, int]]) -> None:
         """Have a directory compared again whose names changed while it was handed over."""
         full = join(self._prefix, path)
-        if any(found.st_ctime_ns >= since and (full == top or is_below(full, top)) for top, since in compared):
+        changed = (top for top, since in compared if not is_settled(found.st_ctime_ns, since))
+        if any(full == top or is_below(full, top) for top in changed):
             self._note(path, DOUBT)
 
     def _note(self, path: bytes, bits: int) -> None:
@@ -186,7 +186,7 @@ def _print(found: os.stat_result) -> Print:
         # Entries of a directory speak for themselves; another directory in its place is another content.
         attributes = hash((found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns, found.st_ctime_ns))
         return hash((found.st_dev, found.st_ino)), attributes & ~1
-    young = time.time_ns() - found.st_ctime_ns < _TICK_NS
+    young = not is_settled(found.st_ctime_ns, time.time_ns() - YOUNG_NS)
     content = hash((found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode, found.st_rdev))
     return (time.time_ns() if young else content), content | 1
 

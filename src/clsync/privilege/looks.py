@@ -12,7 +12,8 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from clsync.core.classify import NOT_PLAIN, Plain
-from clsync.core.listing import RECORD, RECORD_SIZE, Records, is_settled
+from clsync.core.listing import RECORD, RECORD_SIZE, Records
+from clsync.core.stamps import is_settled
 from clsync.privilege.wire import Refused
 
 _RECORD: Final = struct.Struct("<iIQQQIIQqQQqqq")
@@ -97,7 +98,7 @@ _NO_RECORD: Final = bytes(RECORD_SIZE)
 def unpacked_records(data: bytes, paths: Sequence[bytes], young_ns: int, records: Records) -> Iterator[Plain]:
     """Yield what these records say, and note those of plain files. Raises Refused if there are not as many.
 
-    `young_ns`: see `core.listing.is_settled`.
+    `young_ns`: see `core.stamps.is_settled`.
     """
     if len(data) != len(paths) * RECORD_SIZE:
         raise Refused("an answer of the wrong length")

@@ -48,18 +48,24 @@ def has_python() -> bool:
 
 def keep_mounts(points: tuple[bytes, ...]) -> None:
     """Unmount everything that is neither at one of these places nor holds one of them. Raises OSError, OperatorError."""
-    mounts = [mount.point for mount in read_mounts()]
+    mounts = _points()
     for point in points:
         if point not in mounts:
             raise OperatorError(f"--mountpoints {shown(point)}: nothing is mounted there", "see: findmnt")
     kept = {m for m in mounts if m in _STAYS or any(m == p or is_below(p, m.rstrip(b"/")) for p in points)}
-    going = [mount for mount in reversed(mounts) if mount not in kept]
-    while sum(_unmounted(mount) for mount in going):
+    while sum(_unmounted(point) for point in reversed(_points()) if point not in kept):
         pass  # one may have hidden others
+
+
+def _points() -> list[bytes]:
+    return [mount.point for mount in read_mounts()]
 
 
 def _unmounted(point: bytes) -> bool:
     """Unmount what is mounted there; tell whether something was. Raises OSError."""
+    above = os.path.dirname(point)
+    if os.path.realpath(above) != above:
+        return False  # what was unmounted before has hidden a symlink that leads elsewhere
     try:
         namespaces.unmount(point)
     except OSError as error:

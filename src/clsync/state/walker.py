@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
-from clsync.core.listing import SELF, YOUNG_NS, Looked, Observed, observe, record_of
+from clsync.core.listing import SELF, Looked, Observed, observe, record_of
 from clsync.core.paths import join
 from clsync.core.rules import Rules
+from clsync.core.stamps import YOUNG_NS
 from clsync.kernel.files import DIRECTORY_FLAGS, open_beneath
 
 _NEVER: Final = 1 << 62

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import time
 from collections.abc import Sized
@@ -82,11 +81,11 @@ class Shared:
         Whoever swaps a symlink in later has as long as the handler's start takes, at least, with or without this.
         """
         now = time.monotonic()
-        since, found = self._real.get(number, (-math.inf, set[bytes]()))
-        if now - since > _FRESH or len(found) > _MOST_REAL:
+        self._real = {key: seen for key, seen in self._real.items() if now - seen[0] <= _FRESH}
+        found = self._real[number][1] if number in self._real else set[bytes]()
+        if number in self.directories and (number not in self._real or len(found) > _MOST_REAL):
             found = set()
-            if number in self.directories:
-                self._real[number] = now, found
+            self._real[number] = now, found
         return found
 
     def close(self, number: int) -> None:

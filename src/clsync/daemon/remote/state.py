@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from clsync.core.listing import YOUNG_NS
+from clsync.core.stamps import YOUNG_NS
 from clsync.daemon.desks.shared import digest_of
 from clsync.privilege.looks import Seen
 from clsync.privilege.port import Caller

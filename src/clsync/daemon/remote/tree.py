@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from clsync.core.classify import Plain, Stat
-from clsync.core.listing import YOUNG_NS, Records
+from clsync.core.listing import Records
 from clsync.core.paths import ancestors, join
+from clsync.core.stamps import YOUNG_NS
 from clsync.daemon.remote.calls import Calls
 from clsync.kernel.ops import Identity, Looks, Scan, ScanPipes
 from clsync.privilege.looks import Seen, unpacked, unpacked_plain, unpacked_records

@@ -34,7 +34,9 @@ _SPARED = re.compile(rb"^Deletions stopped due to --max-delete limit \((\d+) ski
 IN_THE_WAY: Final = b"could not make way for "
 """What is said where a directory with content stands in the way, and has to stay."""
 _NOT_VERIFIED = re.compile(rb"^ERROR: (.+) failed verification -- update discarded\.")
-_UNSURE = re.compile(rb"^(?!.*\[sender\]).* \((?:5|107|110|112|116|121)\)$", re.MULTILINE)
+_UNSURE = re.compile(
+    rb"^(?!.*(?:\[sender\]|read errors mapping|send_files failed)).* \((?:5|107|110|112|116|121)\)$", re.MULTILINE
+)
 """EIO, ENOTCONN, ETIMEDOUT, EHOSTDOWN, ESTALE, EREMOTEIO: what has failed may have been done."""
 _READ = ("[sender] read errors mapping ", "read errors mapping ")
 _TOO_SHORT = "No data available (61)"

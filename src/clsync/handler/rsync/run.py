@@ -17,6 +17,7 @@ from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import ATTRIB, NAME
 from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.paths import ancestors, join, parent
+from clsync.core.stamps import YOUNG_NS, is_settled
 from clsync.handler.base import PathRules, may_go
 from clsync.handler.rsync import permitted
 from clsync.handler.rsync.blame import IN_THE_WAY, Blame, blame, first_line, half_read, spared, unsure
@@ -35,8 +36,6 @@ Entries = dict[bytes, int]
 
 CHECKED_WHOLE = 4096
 """In batches of up to so many entries it is looked at all of them whether they changed during the run."""
-_TICK_NS = 20_000_000
-"""The clock of a file system lags by no more."""
 RESENT_BYTES = 8 << 20
 """Attribute-only files up to this size in sum are sent whole when that saves a second run."""
 SMALLEST_PART = 8
@@ -101,7 +100,7 @@ class BatchRun:
         self._look = lstat_below(batch.root)
         target = program.target
         self._local = None if target.remote or not target.text else target.text
-        self._began_ns = time.time_ns() - _TICK_NS
+        self._began_ns = time.time_ns() - YOUNG_NS
 
     async def outcome(self) -> Outcome:
         """Send everything; see `core.batch.Outcome`."""
@@ -494,7 +493,7 @@ class BatchRun:
             if not self._program.done(result) and result.code != _CODE_PARTIAL:
                 return  # the next batch tries it again
             doomed = permitted.doomed(output, self._batch.root, self._rules, litter=True)
-        if await self._delete(doomed) is None:
+        if await self._delete(doomed) is None and not unsure(result.messages):
             self._program.littered.clear()
 
     def _has_changed(self, path: bytes) -> bool:
@@ -503,7 +502,7 @@ class BatchRun:
             now = self._look(path)
         except OSError:
             return False
-        return now is None or (now.st_ctime_ns >= self._began_ns and not stat.S_ISDIR(now.st_mode))
+        return now is None or (not is_settled(now.st_ctime_ns, self._began_ns) and not stat.S_ISDIR(now.st_mode))
 
     def _blame(self, result: Result, part: Entries) -> Blame:
         # A directory listed by its content meets entries that are sent in another run.
@@ -518,7 +517,7 @@ class BatchRun:
         for top in [p for p, f in part.items() if f & flag.RECURSIVE and (p in found.vanished or not found.complete)]:
             below = walk(self._batch.root, top, one_file_system=self._recipe.one_file_system > 0)
             async for path, seen in in_slices(below):
-                if seen.st_ctime_ns >= self._began_ns and not stat.S_ISDIR(seen.st_mode):
+                if not is_settled(seen.st_ctime_ns, self._began_ns) and not stat.S_ISDIR(seen.st_mode):
                     self._again.add(path)
 
     def _command(self, entries: Entries, force: bool) -> tuple[list[bytes], Batch, Iterator[bytes] | None]:

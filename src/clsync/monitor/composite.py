@@ -352,11 +352,11 @@ class TreeMonitor:
         """Let go of what was unmounted; watch what was mounted."""
         before = set(self._mounts.values())
         holder, below = self._look_at_mounts()
-        if holder.number != self._mounts[b""].number:
+        if holder.is_another(self._mounts[b""]):
             self._let_go(b"")
             self._covered = True  # nothing of ours watches what stands here now, even if it is the same directory
         for prefix in [p for p in self._mounts if p]:
-            if prefix not in below or below[prefix].number != self._mounts[prefix].number:
+            if prefix not in below or below[prefix].is_another(self._mounts[prefix]):
                 self._let_go(prefix)
                 del self._mounts[prefix]
                 self._doubts.add(prefix)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from itertools import chain
 from typing import Protocol
 
-from clsync.core.changes import DOUBT
+from clsync.core.changes import DOUBT, OF_DIRECTORY
 from clsync.core.classify import LinkedFile
 from clsync.core.moves import Move
 from clsync.core.paths import is_below, join, parent, shown
@@ -85,6 +85,8 @@ class TreeMonitor:
         self._chosen: dict[bytes, str] = {}
         self._mounts: dict[bytes, Mount] = {}
         self._doubts: set[bytes] = set()
+        self._unmounted: set[bytes] = set()
+        """Those of the doubts that are where something was mounted."""
         self._gone = self._covered = False
         self._mounts_came = False
         """Mounts came or went since the last take."""
@@ -360,6 +362,7 @@ class TreeMonitor:
                 self._let_go(prefix)
                 del self._mounts[prefix]
                 self._doubts.add(prefix)
+                self._unmounted.add(prefix)
                 self._uncover(prefix)
         for prefix, mount in below.items():
             if prefix not in self._mounts:
@@ -385,10 +388,11 @@ class TreeMonitor:
     def take(self) -> Iterator[Changed]:
         """End the window (see `monitor.base`)."""
         doubts, self._doubts = self._doubts, set()
+        unmounted, self._unmounted = self._unmounted, set()
         takes = [part.take() for prefix, part in self._parts.items()]
         if self._fanotify is not None:
             takes.append(self._fanotify.take())
-        return self._chained(doubts, takes)
+        return self._chained(doubts - unmounted, unmounted, takes)
 
     def moves(self) -> Iterator[Move | None]:
         """Yield what was moved (see `monitor.base`); nothing where a mount went along, or came or went."""
@@ -423,9 +427,11 @@ class TreeMonitor:
             part.compared(listed, since_ns)
 
     @staticmethod
-    def _chained(doubts: set[bytes], takes: list[Iterator[Changed]]) -> Iterator[Changed]:
+    def _chained(doubts: set[bytes], unmounted: set[bytes], takes: list[Iterator[Changed]]) -> Iterator[Changed]:
         if doubts:
             yield list(doubts), DOUBT
+        if unmounted:
+            yield list(unmounted), DOUBT | OF_DIRECTORY
         for take in takes:
             yield from take
 

@@ -23,7 +23,7 @@ PYTEST_ARGS = -n 3 --dist=loadgroup
 FUZZ_TIME = 300
 FUZZ_ARGS =
 
-TEST_PACKAGES = openssh-server attr acl iproute2 xfsprogs btrfs-progs fuse3 bindfs man-db zsh clsync libclsync-dev libfaketime
+TEST_PACKAGES = openssh-server attr acl iproute2 xfsprogs btrfs-progs fuse3 bindfs man-db zsh clsync libclsync-dev
 # For modes so and rsyncso; all else works without.
 NATIVE_PACKAGES = gcc libc6-dev pkg-config
 NATIVE = src/clsync/handler/plugin/host.c $(wildcard include/clsync/*.h) hatch_build.py

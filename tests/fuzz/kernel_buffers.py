@@ -164,4 +164,4 @@ def mountinfo(data: bytes) -> None:
     point = b"/" + data.replace(b"\0", b"")
     escaped = b"".join(b"\\%03o" % byte if byte in b" \t\n\\" else bytes((byte,)) for byte in point)
     found = mounts._parsed(b"36 35 98:0 /mnt1 %b rw,noatime master:1 - ext3 /dev/root rw\n" % escaped)
-    assert found == mounts.Mount(36, 35, b"98:0", point, "ext3")
+    assert found == mounts.Mount(36, 35, b"98:0", point, "ext3", b"/mnt1")

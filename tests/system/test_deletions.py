@@ -372,6 +372,70 @@ def test_a_file_system_below_that_is_not_mounted(world: World, mode: str, when: 
                 subprocess.run(["umount", "-l", mount], check=True)
 
 
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_file_system_below_that_goes_before_anything_is_known(world: World, mode: str, kept: bool) -> None:
+    """With a state that is not complete, and without one: what is held back at the start is not what makes it so."""
+    for number in range(8):
+        (world.destination / "m").mkdir(exist_ok=True)
+        (world.destination / "m" / str(number)).write_text("precious")
+        (world.destination / f"extra {number}").write_text("there alone")
+    options = (f"-M{mode}", FEW, *(() if kept else ("--state-dir=none",)))
+    disk, mount = world.top / "disk", world.source / "m"
+    with mounted("tmpfs", disk):
+        shutil.copytree(world.destination / "m", disk, dirs_exist_ok=True)
+        with mounted("bind", mount, device=str(disk)), stated(world, *options) as daemon:
+            daemon.wait_for_log(SYNCED)
+            assert HELD in daemon.output
+            subprocess.run(["umount", "-l", mount], check=True)
+            world.write("other")
+            world.wait_for_copy(daemon, "other")
+            daemon.wait_for_log("16 entries that the source does not have")
+            assert len(os.listdir(world.destination / "m")) == 8
+            (disk / "later").write_text("later")
+            subprocess.run(["mount", "--bind", disk, mount], check=True)
+            try:
+                world.wait_for_copy(daemon, "m/later", "later")
+                os.kill(daemon.pid, signal.SIGRTMIN)
+                world.wait_for_equal(daemon)
+            finally:
+                subprocess.run(["umount", "-l", mount], check=True)
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("rules", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_file_system_below_that_goes_after_it_was_counted(world: World, mode: str, rules: bool) -> None:
+    """No more is deleted than may be, whatever was found before."""
+    disk, mount = world.top / "disk", world.source / "m"
+    (world.destination / "m").mkdir()
+    for number in range(40):
+        (world.destination / "m" / str(number)).write_text("precious")
+    (world.destination / "m" / "extra").write_text("there alone")
+    world.write("z/large", "large" * 800_000)
+    options = [f"-M{mode}", "--max-delete=5", "--bwlimit=2m"]
+    ruled = world.file("rules", "-f^nothing$\n+*.*\n")
+    options += [f"-R{ruled}"] if rules else []
+    with mounted("tmpfs", disk):
+        for number in range(40):
+            shutil.copy2(world.destination / "m" / str(number), disk)
+        with mounted("bind", mount, device=str(disk)), stated(world, *options) as daemon:
+            large = world.destination / "z"
+            daemon.wait_until(lambda: large.is_dir() and bool(os.listdir(large)), what="the large file on its way")
+            subprocess.run(["umount", "-l", mount], check=True)
+            daemon.wait_for_log(SYNCED)
+            daemon.wait_for_log(HELD)
+            assert len(os.listdir(world.destination / "m")) >= 36
+            subprocess.run(["mount", "--bind", disk, mount], check=True)
+            try:
+                world.wait_for_equal(daemon)
+            finally:
+                subprocess.run(["umount", "-l", mount], check=True)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_repair_is_no_word(world: World, mode: str) -> None:
     """Nor is what is held back a fault of the index."""

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from clsync.kernel.features import FEATURES
 from clsync.options.manual import manual
 from tests.support.daemon import Daemon, installed
 from tests.support.recorder import Recorder
-from tests.system.world import AT_ONCE, MODES, QUICK, ROOT, SYNCED, World, mount, mounted, unmount
+from tests.system.world import AT_ONCE, MODES, QUICK, ROOT, SYNCED, World, mount, mounted, states, unmount
 
 FOUND_OUT_BY_COPY = ("copy_file_range", "openat2", "reflink")
 
@@ -138,6 +138,115 @@ def test_umount(world: World, monitor: str, where: str) -> None:
                 assert os.listdir(world.destination / where) == []
             else:
                 assert (world.destination / "one").is_dir()
+
+
+@contextmanager
+def attached(image: Path) -> Iterator[str]:
+    """Let a file be a disk; yield the loop device."""
+    done = subprocess.run(["losetup", "--find", "--show", image], check=False, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no loop device: {done.stderr.strip()}")
+    try:
+        yield done.stdout.strip()
+    finally:
+        subprocess.run(["losetup", "-d", done.stdout.strip()], check=False)
+
+
+@pytest.fixture
+def disks(world: World) -> Iterator[list[str]]:
+    """Two disks of a kind whose roots all look alike, with other files of the same names, sizes and times."""
+    if shutil.which("mkfs.xfs") is None:
+        pytest.skip("needs mkfs.xfs")
+    with ExitStack() as stack:
+        devices = []
+        for number in range(2):
+            image = world.top / f"disk {number}"
+            subprocess.run(["truncate", "-s", "320M", image], check=True)
+            subprocess.run(["mkfs.xfs", "-q", image], check=True)
+            devices.append(stack.enter_context(attached(image)))
+            with mounted("xfs", world.top / "filled", device=devices[-1]) as place:
+                for name in ("d/file", "d/other", f"only {number}"):
+                    (place / name).parent.mkdir(exist_ok=True)
+                    (place / name).write_text(f"{number}")
+                    os.utime(place / name, ns=(10**18, 10**18))
+                unmount(place)
+        yield devices
+
+
+def exchange(daemon: Daemon, place: Path, device: str) -> None:
+    """Mount another disk there while nobody can look."""
+
+    def done() -> bool:
+        with daemon.held():
+            if subprocess.run(["umount", place], check=False, capture_output=True).returncode:
+                return False  # something at work there was stopped
+            mount("xfs", place, device=device)
+        return True
+
+    daemon.wait_until(done, what=f"a moment at which nothing is open below {place}")
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("monitor", ["fanotify", "inotify"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_disk_below_that_is_exchanged_before_anybody_looks(
+    world: World, disks: list[str], mode: str, monitor: str
+) -> None:
+    """The kernel gives the new mount the number of the old one."""
+    place = world.source / "m"
+    with mounted("xfs", place, device=disks[0]):
+        with world.daemon(f"-M{mode}", f"--monitor={monitor}", f"--state-dir={states(world)}") as daemon:
+            daemon.wait_for_log(SYNCED)
+            for number in (1, 0, 1):
+                world.wait_for_equal(daemon)
+                exchange(daemon, place, disks[number])
+                world.wait_for_equal(daemon)
+                world.write("m/d/other", f"later {number}")
+        unmount(place)
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("monitor", ["fanotify", "inotify"])
+def test_the_disk_of_the_source_is_exchanged_before_anybody_looks(
+    world: World, disks: list[str], monitor: str
+) -> None:
+    """Another one is not mirrored; what happened on the one that is back is found."""
+    place = world.source
+    with mounted("xfs", place, device=disks[0]):
+        with world.daemon(f"--monitor={monitor}", f"--state-dir={states(world)}") as daemon:
+            daemon.wait_for_log(SYNCED)
+            world.wait_for_equal(daemon)
+            for number in (1, 0):
+                exchange(daemon, place, disks[number])
+                if number:
+                    daemon.wait_for_log("another directory stands there now")
+            assert world.copied("only 1") is None
+            world.wait_for_equal(daemon)
+            world.write("d/other", "later")
+            world.wait_for_equal(daemon)
+        unmount(place)
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("monitor", ["fanotify", "inotify"])
+def test_another_directory_of_the_same_disk_is_mounted_before_anybody_looks(world: World, monitor: str) -> None:
+    disk, place = world.top / "disk", world.source / "m"
+    with mounted("tmpfs", disk):
+        for name in ("one", "two"):
+            (disk / name / "d").mkdir(parents=True)
+            (disk / name / "d/file").write_text(name)
+        with mounted("bind", place, device=str(disk / "one")), world.daemon(f"--monitor={monitor}") as daemon:
+            daemon.wait_for_log(SYNCED)
+            world.wait_for_equal(daemon)
+            with daemon.held():
+                unmount(place)
+                mount("bind", place, device=str(disk / "two"))
+            world.wait_for_equal(daemon)
+            world.write("m/d/file", "later")
+            world.wait_for_equal(daemon)
 
 
 @ROOT

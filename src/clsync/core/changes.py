@@ -18,7 +18,8 @@ NAME: Final = 4
 A directory that stands here is in doubt with everything below, even where sizes and mtimes agree."""
 
 OF_DIRECTORY: Final = 16
-"""Beside NAME: a directory came or went, perhaps something else as well. What is gone without it was none."""
+"""Beside NAME: a directory came or went, perhaps something else as well. What is gone without it was none.
+Beside DOUBT: what was mounted here came or went, perhaps."""
 
 MOVED: Final = 32
 """Beside NAME: by a rename, perhaps in another way as well. For handlers that are told."""

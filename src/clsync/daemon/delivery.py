@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.changes import DOUBT, NAME
+from clsync.core.changes import DOUBT, NAME, OF_DIRECTORY
 from clsync.core.classify import CHANGE_SHIFT, Freshness
 from clsync.core.listing import Records
 from clsync.core.moves import Move, Step
@@ -332,6 +332,7 @@ class Delivery:
             for path in (path for path, bits in taken.items() if bits & DOUBT and not changes.get(path, 0) & DOUBT):
                 self.withheld.seen_below(path)  # what is gone still is among the changes
             self.inferred.update(p for p, bits in changes.items() if bits & NAME and not taken.get(p, 0) & NAME)
+        changes = self._counted(changes)
         records = None if self.memory is None else Records()
         resolved = await self._resolver.resolve(
             changes, root=root, freshness=freshness, doubts=doubts, ripe=ripe, renamed=renamed, records=records
@@ -345,6 +346,19 @@ class Delivery:
         safe, shares = self.outlet.overlap == "safe", self.crew.first.trusts_times
         await self._traffic.set_apart(resolved, ripe, safe=safe, shares=shares)
         return resolved
+
+    def _counted(self, changes: Mapping[bytes, int]) -> Mapping[bytes, int]:
+        """Return what has changed, with everything where something was unmounted and memory does not say what was there.
+
+        Who compares everything counts what he would delete (see `_most_deletions`): a mount point without its file
+        system is an empty directory.
+        """
+        if self.withheld.brake is None or not any(map(_was_unmounted, {*changes.values()})):
+            return changes
+        doubts = self.target.dirty.doubts
+        since = [doubts[path] for path, bits in changes.items() if _was_unmounted(bits) and path in doubts]
+        doubts[b""] = min(*since, doubts.get(b"", time.time()), time.time())
+        return {**changes, b"": changes.get(b"", 0) | DOUBT}
 
     async def _withhold(self, resolved: Resolved, root: int) -> None:
         """Leave out what memory, or a comparison, says is gone, if it is too much for that. Raises OSError."""
@@ -544,6 +558,11 @@ class _WrittenDown:
     async def rename(self, steps: Sequence[Step]) -> Renamed:
         await self._memory.before_renames(steps)
         return await self._handler.rename(steps)
+
+
+def _was_unmounted(bits: int) -> bool:
+    """Tell whether a directory is in doubt on which something was mounted."""
+    return bits & (DOUBT | OF_DIRECTORY) == DOUBT | OF_DIRECTORY
 
 
 def _written(looks: Looks, path: bytes) -> float | None:

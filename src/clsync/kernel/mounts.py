@@ -32,6 +32,15 @@ class Mount(NamedTuple):
     """Where it is mounted, absolute."""
     kind: str
     """File system type."""
+    root: bytes = b"/"
+    """The directory of the file system that is seen there."""
+
+    def is_another(self, other: Mount) -> bool:
+        """Tell whether another thing is mounted than `other` was; that of one device may still be another disk.
+
+        The number of a mount that is gone is given to the next one.
+        """
+        return (self.number, self.device, self.root) != (other.number, other.device, other.root)
 
 
 class MountWatch:
@@ -79,10 +88,9 @@ def read_mounts() -> list[Mount]:
 
 def _parsed(line: bytes) -> Mount:
     before, _, after = line.partition(b" - ")
-    number, parent, device, _, point = before.split(b" ")[:5]
-    return Mount(
-        int(number), int(parent), device, _unescaped(point), after.split(b" ", 1)[0].decode("ascii", "replace")
-    )
+    number, parent, device, root, point = before.split(b" ")[:5]
+    kind = after.split(b" ", 1)[0].decode("ascii", "replace")
+    return Mount(int(number), int(parent), device, _unescaped(point), kind, _unescaped(root))
 
 
 def _unescaped(text: bytes) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from itertools import chain
 from typing import Protocol
 
-from clsync.core.changes import DOUBT
+from clsync.core.changes import DOUBT, OF_DIRECTORY
 from clsync.core.classify import LinkedFile
 from clsync.core.moves import Move
 from clsync.core.paths import is_below, join, parent, shown
@@ -82,6 +82,8 @@ class TreeMonitor:
         self._chosen: dict[bytes, str] = {}
         self._mounts: dict[bytes, Mount] = {}
         self._doubts: set[bytes] = set()
+        self._unmounted: set[bytes] = set()
+        """Those of the doubts that are where something was mounted."""
         self._gone = self._covered = False
         self._mounts_came = False
         """Mounts came or went since the last take."""
@@ -344,14 +346,15 @@ class TreeMonitor:
         """Let go of what was unmounted; watch what was mounted."""
         before = set(self._mounts.values())
         holder, below = self._look_at_mounts()
-        if holder.number != self._mounts[b""].number:
+        if holder.is_another(self._mounts[b""]):
             self._let_go(b"")
             self._covered = True  # nothing of ours watches what stands here now, even if it is the same directory
         for prefix in [p for p in self._mounts if p]:
-            if prefix not in below or below[prefix].number != self._mounts[prefix].number:
+            if prefix not in below or below[prefix].is_another(self._mounts[prefix]):
                 self._let_go(prefix)
                 del self._mounts[prefix]
                 self._doubts.add(prefix)
+                self._unmounted.add(prefix)
                 self._uncover(prefix)
         for prefix, mount in below.items():
             if prefix not in self._mounts:
@@ -377,10 +380,11 @@ class TreeMonitor:
     def take(self) -> Iterator[Changed]:
         """End the window (see `monitor.base`)."""
         doubts, self._doubts = self._doubts, set()
+        unmounted, self._unmounted = self._unmounted, set()
         takes = [part.take() for prefix, part in self._parts.items()]
         if self._fanotify is not None:
             takes.append(self._fanotify.take())
-        return self._chained(doubts, takes)
+        return self._chained(doubts - unmounted, unmounted, takes)
 
     def moves(self) -> Iterator[Move | None]:
         """Yield what was moved (see `monitor.base`); nothing where a mount went along, or came or went."""
@@ -415,9 +419,11 @@ class TreeMonitor:
             part.compared(listed, since_ns)
 
     @staticmethod
-    def _chained(doubts: set[bytes], takes: list[Iterator[Changed]]) -> Iterator[Changed]:
+    def _chained(doubts: set[bytes], unmounted: set[bytes], takes: list[Iterator[Changed]]) -> Iterator[Changed]:
         if doubts:
             yield list(doubts), DOUBT
+        if unmounted:
+            yield list(unmounted), DOUBT | OF_DIRECTORY
         for take in takes:
             yield from take
 

@@ -97,9 +97,12 @@ class CopyHandler:
                 return outcome
             if run.spared > most:
                 return replace(outcome, spared=run.spared)
+            # What was mounted below the source may have gone since it was counted.
+            settings = replace(settings, most=most)
             if full:
                 await self._run(batch, replace(settings, clears=True))
-        return (await self._run(batch, settings))[1]
+        run, outcome = await self._run(batch, settings)
+        return outcome if outcome.verdict is Verdict.UNWELL else replace(outcome, spared=run.spared)
 
     async def _run(self, batch: Batch, settings: Settings) -> tuple[Run, Outcome]:
         run = Run(batch, self._destination, settings, self._control, self._show_progress and batch.initial)

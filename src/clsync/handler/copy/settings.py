@@ -34,6 +34,8 @@ class Settings:
     """Bytes a second that all processes may copy, 0 for any."""
     spares: bool = False
     """What recursive entries would delete is counted, and stays."""
+    most: int | None = None
+    """Entries that recursive entries may delete, in each process; what is above it is counted, and stays. None: any."""
     clears: bool = False
     """Recursive entries delete, or count that, and do nothing else."""
     exact_modes: bool = False
@@ -68,6 +70,8 @@ class Context:
     """Bytes."""
     spared: int = 0
     """What was not deleted."""
+    deleted: int = 0
+    """What was, where that is counted."""
 
     @property
     def rules(self) -> PathRules | None:

@@ -127,12 +127,22 @@ class _Directory:
                 continue
             self._context.pause()
             try:
-                if self._context.settings.spares:
-                    self._context.spared += self._place.count(name, is_dir, self._free)
-                else:
+                if self._may_go(name, is_dir):
                     self._place.remove_kind(name, is_dir, self._free)
             except OSError as error:
                 self._context.blame(join(self._unit.path, name), error)
+
+    def _may_go(self, name: bytes, is_dir: bool) -> bool:
+        """Tell whether something is to be deleted; count it, if that matters. Raises Unwell or OSError."""
+        context, most = self._context, 0 if self._context.settings.spares else self._context.settings.most
+        if most is None:
+            return True
+        count = self._place.count(name, is_dir, self._free)
+        if context.deleted + count > most:
+            context.spared += count
+            return False
+        context.deleted += count
+        return True
 
     def _attempt(self, name: bytes, act: Callable[[bytes], None]) -> None:
         self._context.pause()

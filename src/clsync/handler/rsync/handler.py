@@ -125,7 +125,7 @@ class RsyncHandler:
     async def _outcome(self, batch: Batch, rules: PathRules | None) -> Outcome:
         """Make every entry equal, unless that deletes too much. Raises OSError where rsync cannot be run."""
         if batch.most_deletions is not None:
-            run = BatchRun(self._program, batch, rules, spares=True)
+            run = BatchRun(self._program, batch, rules, most=0)
             outcome = await run.outcome()
             # What is to be deleted may be what there is no room for; it is counted before any of it goes.
             count = await BatchRun(self._program, batch, rules).doomed() if run.full or run.uncounted else run.spared
@@ -133,8 +133,23 @@ class RsyncHandler:
                 return outcome
             if count > batch.most_deletions:
                 return replace(outcome, spared=count)
-            return await BatchRun(self._program, batch, rules, clears=run.full).outcome()
+            return await self._deleting(batch, rules, clears=run.full)
         return await BatchRun(self._program, batch, rules).outcome()
+
+    async def _deleting(self, batch: Batch, rules: PathRules | None, *, clears: bool) -> Outcome:
+        """Make every entry equal by runs that delete no more than they may: what was counted before may be more by now.
+
+        What was mounted below the source may have gone. rsync does not count directories that are not empty yet, and
+        meets them afterwards.
+        """
+        assert batch.most_deletions
+        while True:
+            run = BatchRun(self._program, batch, rules, most=batch.most_deletions, clears=clears)
+            outcome = await run.outcome()
+            if not run.spared or outcome.verdict is Verdict.UNWELL:
+                return outcome
+            if run.spared > batch.most_deletions:
+                return replace(outcome, spared=run.spared)
 
     async def _probe(self, batch: Batch) -> Outcome | None:
         """Ask the real target whether it understands missing arguments; None if it can be used."""

@@ -19,8 +19,8 @@ class Recipe:
     """The receiver understands `--delete-missing-args` (recipe S2); otherwise recipe F2 is used."""
     flat_lists: bool = False
     """A directory in a list stands for itself alone, even if it has come to be one after it was listed."""
-    spares: bool = False
-    """Nothing is deleted; what would have been is counted (`blame.spared`)."""
+    most: int | None = None
+    """Entries that a run deletes at most; what is above it is counted (`blame.spared`). None: any."""
     deletes: bool = True
     """What is not at the source goes."""
     makes_way: bool = True
@@ -90,7 +90,7 @@ class Recipe:
             # Each of them lets a directory with content give way.
             *([b"--delete"] if self.makes_way and self.deletes else []),
             *([b"--force"] if self.makes_way else []),
-            *([b"--max-delete=0"] if self.spares else []),
+            *([b"--max-delete=%d" % self.most] if self.most is not None else []),
             *self.lacking,
             *([b"--bwlimit=%d" % self.rate] if self.rate else []),
             *self.connection,

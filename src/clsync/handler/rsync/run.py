@@ -73,18 +73,24 @@ class BatchRun:
     """One batch on its way."""
 
     def __init__(
-        self, program: Program, batch: Batch, rules: PathRules | None, *, spares: bool = False, clears: bool = False
+        self,
+        program: Program,
+        batch: Batch,
+        rules: PathRules | None,
+        *,
+        most: int | None = None,
+        clears: bool = False,
     ) -> None:
-        """`spares`: what recursive entries would delete is counted, and stays; `clears`: it goes before all else."""
+        """`most`: what recursive entries delete beyond it is counted, and stays; `clears`: it goes before all else."""
         self.spared = 0
         self.full = False
         """The target has no room."""
         self.uncounted = False
         """What stays there was not counted."""
-        self._spares, self._clears = spares, clears
+        self._most, self._spares, self._clears = most, most == 0, clears
         self._program, self._batch, self._rules = program, batch, rules
         self._recipe = program.recipe if rules is None else program.recipe.bounded()
-        self._recipe = replace(self._recipe, spares=spares)
+        self._recipe = replace(self._recipe, most=most)
         self._failed: dict[bytes, str] = {}
         self._again: set[bytes] = set()
         self._lost: set[bytes] = set()
@@ -135,7 +141,7 @@ class BatchRun:
         if self._program.littered:
             await self._clean()
         if self._clears and self._rules is None:  # with rules this comes first in any case
-            await self._delete(await self._doomed(self._recursive()))
+            await self._delete(self._allowed(await self._doomed(self._recursive())))
         await self._part_links(self._batch.entries)
         before = self._prints()
         entries = self._sendable()
@@ -273,9 +279,7 @@ class BatchRun:
             for p in sorted(far)
             if entries[p] & flag.RECURSIVE or not (self._local is not None or rules.recursion_is_free(p))
         }
-        doomed = await self._doomed(unknown) if unknown else permitted.Doomed([], [], set())
-        if self._spares:
-            self.spared, doomed = doomed.entries, doomed._replace(missing=[])
+        doomed = self._allowed(await self._doomed(unknown)) if unknown else permitted.Doomed([], [], set())
         recursive = {p: f for p, f in unknown.items() if f & flag.RECURSIVE}
         plain = {
             p: f for p, f in entries.items() if p not in recursive and (not f & flag.MISSING or may_go(p, rules))
@@ -373,11 +377,11 @@ class BatchRun:
                 continue
             if self._program.stopping:
                 return Outcome(Verdict.UNWELL, message="stopped")
-            until = IN_THE_WAY if self._recipe.spares else b""
+            until = IN_THE_WAY if self._recipe.most == 0 else b""
             result = await self._program.run(*self._command(part, force), until=until)
             if result.said_it and not result.stopped:
                 # rsync may never end where it lacks one of several names (3.5.0); without --delete --force is enough.
-                self._recipe = replace(self._recipe, spares=False, deletes=False)
+                self._recipe = replace(self._recipe, most=None, deletes=False)
                 self.uncounted = True
                 self._note_litter(part)
                 pending.append(part)
@@ -385,9 +389,9 @@ class BatchRun:
             cut = result.code not in _CODES_WHOLE and not self._program.done(result)
             if cut or result.stopped or result.stood_still or unsure(result.messages):
                 self._note_litter(part)
-            if self._spares:
+            if self._most is not None:
                 self.spared = max(self.spared, spared(result.messages))
-            if self._program.done(result) or (self._spares and result.code == _CODE_SPARED):
+            if self._program.done(result) or (self._most is not None and result.code == _CODE_SPARED):
                 if result.code == _CODE_VANISHED:
                     await self._note_lost(self._blame(result, part), part)
                 continue
@@ -622,7 +626,7 @@ class BatchRun:
         """Delete what recursive entries would have deleted, had no other path failed."""
         if not entries or self._spares:
             return
-        doomed = await self._doomed(entries)
+        doomed = self._allowed(await self._doomed(entries))
         if self._rules is not None and self._local is not None:
             await self._clear(sorted(doomed.missing), self._rules)
             return
@@ -645,6 +649,13 @@ class BatchRun:
             if own is not None:
                 permitted.remove_file(own)
         return None if self._program.done(result) else first_line(result.messages)
+
+    def _allowed(self, doomed: permitted.Doomed) -> permitted.Doomed:
+        """Return what may go of what is to be deleted: nothing where it is too much, which is noted."""
+        if self._most is None or doomed.entries <= self._most:
+            return doomed
+        self.spared = doomed.entries
+        return doomed._replace(missing=[])
 
     async def _doomed(self, entries: Entries) -> permitted.Doomed:
         """Find what a list would delete at the target, and which of it may go."""

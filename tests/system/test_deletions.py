@@ -382,8 +382,8 @@ def test_a_file_system_below_that_goes_before_anything_is_known(world: World, mo
         (world.destination / "m").mkdir(exist_ok=True)
         (world.destination / "m" / str(number)).write_text("precious")
         (world.destination / f"extra {number}").write_text("there alone")
-    options = (f"-M{mode}", FEW, *(() if kept else ("--state-dir=none",)))
-    disk, mount = world.top / "disk", world.source / "m"
+    disk, mount, path = world.top / "disk", world.source / "m", world.top / "socket"
+    options = (f"-M{mode}", FEW, f"--socket={path}", *(() if kept else ("--state-dir=none",)))
     with mounted("tmpfs", disk):
         shutil.copytree(world.destination / "m", disk, dirs_exist_ok=True)
         with mounted("bind", mount, device=str(disk)), stated(world, *options) as daemon:
@@ -398,6 +398,7 @@ def test_a_file_system_below_that_goes_before_anything_is_known(world: World, mo
             subprocess.run(["mount", "--bind", disk, mount], check=True)
             try:
                 world.wait_for_copy(daemon, "m/later", "later")
+                world.run("wait", "-s", str(path))  # what is on its way was counted already
                 os.kill(daemon.pid, signal.SIGRTMIN)
                 world.wait_for_equal(daemon)
             finally:

@@ -554,7 +554,13 @@ def _state() -> str:
             "The state survives being killed at any instant. Another source, destination, file of rules or handler makes"
             " it void; one that is damaged is set aside. Everything is compared then, and the state made anew. What"
             " changes at a destination without clsync is not noticed: signal USR2 compares everything, as does a start"
-            " without the state's directory. An empty local destination is noticed."
+            " without the state's directory. An empty local destination is noticed. Another clsync at the same"
+            " destination, with another state or none, is such a change as well: names that it has brought, and the source"
+            " has lost again meanwhile, stay until everything is compared."
+        ),
+        roff.paragraph(
+            "A destination whose disk is not mounted when clsync starts is another destination: where it is mounted later"
+            " it is compared by size and time, as a new one."
         ),
         roff.paragraph(
             "What was confirmed is flushed ten seconds after the start and every 30 seconds, if there is anything: the"

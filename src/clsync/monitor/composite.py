@@ -87,7 +87,6 @@ class TreeMonitor:
         self._gone = self._covered = False
         self._mounts_came = False
         """Mounts came or went since the last take."""
-        """Seconds that it took."""
         self._epoll = select.epoll()
         self._mount_watch = self._watch_mounts()
         self._identity: tuple[int, int] | None = None

@@ -19,7 +19,7 @@ from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.rules import Rules
-from clsync.core.stamps import YOUNG_NS
+from clsync.core.stamps import YOUNG_NS, is_settled
 from clsync.core.windows import Window
 from clsync.daemon import hosts
 from clsync.daemon import memory as module
@@ -138,6 +138,9 @@ def test_what_changes_between_the_transfer_and_the_scan_is_known_to_the_next_sta
         (place / "source" / name / "file").write_text(name)
     (place / "moved").mkdir()
     (place / "moved/old").write_text("old")
+    newest = (place / "moved/old").stat().st_ctime_ns
+    while not is_settled(newest, time.time_ns() - YOUNG_NS):
+        time.sleep(0.01)
     begin_of_second()
 
     def change() -> None:

@@ -133,7 +133,7 @@ class Scanner:
         if order.mode == RECORD:
             task = Recording(rows, lambda: os.getppid() == parent and not self._is_left())
         else:
-            task = Comparing(rows, self._tell)
+            task, walker.exact = Comparing(rows, self._tell), True
         while True:
             self._heed(*self._next())
             if self._pending:

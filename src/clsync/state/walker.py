@@ -40,11 +40,13 @@ class Directory:
         self.keep: Callable[[bytes, Looked], bool] | None = None
         """What counts of the names; None: all."""
         self.since_ns = _NEVER
-        """What is stamped later counts as young (`core.listing.record_of`), whenever it is looked at."""
+        """What is stamped later counts as young (`core.stamps`), whenever it is looked at."""
+        self.exact = False
+        """Nothing counts as young: what was, when it was recorded, is unlike everything that is seen now."""
 
     def observe(self, low: int, high: int) -> Observed:
         """Look at the names `low` to `high`; the first ones include the directory itself. Raises OSError."""
-        young_ns = min(time.time_ns(), self.since_ns) - YOUNG_NS
+        young_ns = _NEVER if self.exact else min(time.time_ns(), self.since_ns) - YOUNG_NS
         found = observe(self.names[low:high], self._look, young_ns, self.keep)
         if not low:
             found.names.insert(0, SELF)
@@ -70,7 +72,7 @@ class View:
     def __init__(self, scope: Scope, device: int | None) -> None:
         """`device`: that of the root, where others count less."""
         self._rules, self._level, self._device = scope.rules, scope.one_file_system, device
-        self.since_ns = _NEVER
+        self.since_ns, self.exact = _NEVER, False
         """See `Directory`."""
 
     def seen(
@@ -85,14 +87,15 @@ class View:
         `found`: its lstat, looked at `YOUNG_NS` after `young` or later; `names`: returns those in it, and what looks at
         them. Raises the OSError of that.
         """
-        own = record_of(found, min(young, self.since_ns - YOUNG_NS)) if self._rules.sync(path, True) else NOT_SYNCED
+        young = _NEVER if self.exact else min(young, self.since_ns - YOUNG_NS)
+        own = record_of(found, young) if self._rules.sync(path, True) else NOT_SYNCED
         elsewhere = self._device is not None and found.st_dev != self._device
         if elsewhere or (self._rules and not self._rules.reaches(path)):
             return Directory(path, found.st_dev, [], own, os.lstat)
         listed, look = names()
         listed.sort()
         directory = Directory(path, found.st_dev, listed, own, look)
-        directory.since_ns = self.since_ns
+        directory.since_ns, directory.exact = self.since_ns, self.exact
         if self._rules or self._level > 1:
             directory.keep = partial(self._counts, path)
         return directory

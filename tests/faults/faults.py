@@ -298,7 +298,8 @@ class _Fuse(Fault):
             self._shared = mmap.mmap(file.fileno(), 4096)
         self.stage.kept, self.stage.destination = self.stage.destination, top / "seen"
         self.stage.destination.mkdir()
-        fresh = "attr_timeout=0,entry_timeout=0,negative_timeout=0"
+        # Without hard_remove a file that is open is renamed before another one takes its name: not at once, then.
+        fresh = "attr_timeout=0,entry_timeout=0,negative_timeout=0,hard_remove"
         command = ["bindfs", "-f", "-o", fresh, str(self.stage.kept), str(self.stage.destination)]
         environment = {**INHERITED, "LD_PRELOAD": str(library), "FAILING_DISK": str(control)}
         self.process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)

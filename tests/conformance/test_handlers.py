@@ -607,7 +607,7 @@ def test_a_host_that_is_away_is_unwell_and_usable_again(bench: Bench) -> None:
 @exact
 def test_a_stopped_run_says_so_and_the_next_one_completes_it(bench: Bench) -> None:
     for number in range(2000):
-        bench.write(f"{number % 7}/{number}", "text" * 500)
+        bench.write(f"{number % 7}/{number}", "text" * 5000)
     outcome = bench.sync({b"": DOUBT}, meanwhile=bench.stop_once(lambda: any(bench.destination.glob("[0-9]/*"))))
     assert outcome.verdict is Verdict.UNWELL, "it was done before it could be stopped"
     assert "stopped" in outcome.message

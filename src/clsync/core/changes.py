@@ -18,14 +18,16 @@ NAME: Final = 4
 A directory that stands here is in doubt with everything below, even where sizes and mtimes agree."""
 
 OF_DIRECTORY: Final = 16
-"""Beside NAME: a directory came or went, perhaps something else as well. What is gone without it was none.
-Beside DOUBT: what was mounted here came or went, perhaps."""
+"""Beside NAME: a directory came or went, perhaps something else as well. What is gone without it was none."""
 
 MOVED: Final = 32
 """Beside NAME: by a rename, perhaps in another way as well. For handlers that are told."""
 
 CARRIED: Final = 64
 """Beside NAME: what was renamed here was written before under another name, in the same window."""
+
+UNMOUNTED: Final = 128
+"""Beside DOUBT: what was mounted here went."""
 
 DOUBT: Final = 8
 """Nothing is known below this directory (queue overflow, folded siblings, initial sync): compare everything by

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.changes import DOUBT, NAME, OF_DIRECTORY
+from clsync.core.changes import DOUBT, NAME, UNMOUNTED
 from clsync.core.classify import CHANGE_SHIFT, Freshness
 from clsync.core.listing import Records
 from clsync.core.moves import Move, Step
@@ -562,7 +562,7 @@ class _WrittenDown:
 
 def _was_unmounted(bits: int) -> bool:
     """Tell whether a directory is in doubt on which something was mounted."""
-    return bits & (DOUBT | OF_DIRECTORY) == DOUBT | OF_DIRECTORY
+    return bits & UNMOUNTED != 0
 
 
 def _written(looks: Looks, path: bytes) -> float | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from itertools import chain
 from typing import Protocol
 
-from clsync.core.changes import DOUBT, OF_DIRECTORY
+from clsync.core.changes import DOUBT, UNMOUNTED
 from clsync.core.classify import LinkedFile
 from clsync.core.moves import Move
 from clsync.core.paths import is_below, join, parent, shown
@@ -422,7 +422,7 @@ class TreeMonitor:
         if doubts:
             yield list(doubts), DOUBT
         if unmounted:
-            yield list(unmounted), DOUBT | OF_DIRECTORY
+            yield list(unmounted), DOUBT | UNMOUNTED
         for take in takes:
             yield from take
 

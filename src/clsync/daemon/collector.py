@@ -253,15 +253,16 @@ class Collector:
 
     async def _end_window(self, monitor: Monitor) -> None:
         """Let the monitor end its window, and keep what was in that beside what others have left."""
-        rest, changes = self._unseen, monitor.take()
+        rest, changes, later = self._unseen, monitor.take(), list[Changed]()
+        # First of all: whoever looks may be cut off below.
+        self._unseen = chain(rest or (), later, changes)
         moves = [move async for move in in_slices(monitor.moves()) if move is not None]
         if self._moves:
-            later = [change async for change in in_slices(changes) if change[0]]
+            async for change in in_slices(changes):
+                later.append(change)
             places = {move.new for move in self._moves}
             if not places.isdisjoint(path for paths, bits in later if bits & _NAMED for path in paths):
                 self._moves, self._before = None, {}  # something else stands by now where something was moved to
-            changes = iter(later)
-        self._unseen = chain(rest or (), changes)
         if not moves:
             return
         # Of two windows, the places of the one are none of the other.

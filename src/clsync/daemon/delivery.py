@@ -353,11 +353,11 @@ class Delivery:
         Who compares everything counts what he would delete (see `_most_deletions`): a mount point without its file
         system is an empty directory.
         """
-        if self.withheld.brake is None or not any(map(_was_unmounted, {*changes.values()})):
+        if self.withheld.brake is None or not any(bits & UNMOUNTED for bits in {*changes.values()}):
             return changes
         doubts = self.target.dirty.doubts
-        since = [doubts[path] for path, bits in changes.items() if _was_unmounted(bits) and path in doubts]
-        doubts[b""] = min(*since, doubts.get(b"", time.time()), time.time())
+        unmounted = (path for path, bits in changes.items() if bits & UNMOUNTED)
+        doubts[b""] = min((time.time(), *(doubts[path] for path in (b"", *unmounted) if path in doubts)))
         return {**changes, b"": changes.get(b"", 0) | DOUBT}
 
     async def _withhold(self, resolved: Resolved, root: int) -> None:
@@ -558,11 +558,6 @@ class _WrittenDown:
     async def rename(self, steps: Sequence[Step]) -> Renamed:
         await self._memory.before_renames(steps)
         return await self._handler.rename(steps)
-
-
-def _was_unmounted(bits: int) -> bool:
-    """Tell whether a directory is in doubt on which something was mounted."""
-    return bits & UNMOUNTED != 0
 
 
 def _written(looks: Looks, path: bytes) -> float | None:

@@ -185,8 +185,8 @@ class BatchRun:
             for path, flags in entries.items():
                 if flags & flag.FORCE and not flags & (flag.RECURSIVE | flag.LINKED):
                     with suppress(OSError):
-                        here, there = self._look(path), look(path)
-                        if there is None or (here is not None and _shape(here) != _shape(there)):
+                        there = look(path)
+                        if there is None or ((here := self._look(path)) is not None and _shape(here) != _shape(there)):
                             told[path] = flags & ~flag.FORCE
         return told
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from clsync import __version__
 from clsync.daemon.access import Access
 from clsync.daemon.course import Leaving
-from clsync.daemon.mirror import Mirror, TargetHealth
+from clsync.daemon.health import TargetHealth
+from clsync.daemon.mirror import Mirror
 from clsync.daemon.plan import Plan
 from clsync.daemon.reports import differences, progress, summary
 from clsync.daemon.scrub import Passed

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from clsync.core.batch import Outcome, Verdict
 from clsync.core.changes import DOUBT
@@ -16,71 +16,34 @@ from clsync.core.paths import shown
 from clsync.core.rules import Rules
 from clsync.core.stamps import YOUNG_NS
 from clsync.core.windows import Window
+from clsync.daemon.absence import Absence
 from clsync.daemon.arrival import NOT_SERVED, Arrival
 from clsync.daemon.collector import Collector
 from clsync.daemon.course import Leaving
 from clsync.daemon.crew import Crew
 from clsync.daemon.delivery import Delivery
 from clsync.daemon.dump import State
+from clsync.daemon.health import Health, TargetHealth
 from clsync.daemon.log import Log
 from clsync.daemon.parts import Parts
+from clsync.daemon.remaining import LAST_READ, Remaining
 from clsync.daemon.root import Directory
-from clsync.daemon.scrub import Passed, Scrub
+from clsync.daemon.scrub import Scrub
 from clsync.daemon.source import Source
 from clsync.daemon.standby import Standby
 from clsync.daemon.verify import Report, Verifier, Wish
 from clsync.daemon.warmstart import WarmStart
+from clsync.daemon.wishes import Handlers, Wishes
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
 from clsync.monitor.base import Monitor
 
 if TYPE_CHECKING:
-    from clsync.daemon.memory import Kept, Memory
+    from clsync.daemon.memory import Memory
 
-Handlers = Sequence[Handler | None]
-"""One for each target; None: the one at work stays."""
 _SLACK = 2.0
 """Seconds by which clocks may be set."""
-_LAST_READ = 1.0
-"""Seconds for which changes are read before the last batch, where neighbours never rest."""
-_ROOT_CHECK = 1.0
-"""Seconds between two looks for a root that is gone."""
 _RULES_READ = "rules: read again, comparing everything"
-
-
-class TargetHealth(NamedTuple):
-    """A target seen from outside."""
-
-    name: str
-    iteration: int
-    last_sync: float | None
-    """When the last batch was confirmed (wall-clock seconds)."""
-    pending: int
-    """Paths that are not known to be equal, with those in flight."""
-    in_flight: int
-    trouble: str | None
-    """Why nothing at all can be synced now."""
-    paused: bool
-    """Nothing is handed over, because somebody wants it so."""
-    held_back: int
-    """Entries that are to be deleted when somebody accepts it."""
-    failing: Mapping[bytes, str]
-    """Path -> why it failed last."""
-    scrubbed: Passed | None = None
-    """What the last pass of the scrub has brought."""
-
-
-class Health(NamedTuple):
-    """A mirror seen from outside."""
-
-    phase: str
-    monitor: str
-    """How changes are noticed; empty before the tree is watched."""
-    collecting: bool
-    """Changes have come that no batch was made of yet; with fanotify they may be elsewhere on the file system."""
-    targets: Sequence[TargetHealth]
-    kept: Kept | None = None
-    """What is kept of what the targets hold."""
 
 
 class Mirror:
@@ -114,7 +77,8 @@ class Mirror:
         self._stands = stands
         self._status = ""
         self._wake = asyncio.Event()
-        self._collector = Collector(open_monitor, Window(), log, wake=self._call, root_gone=self._note_root_gone)
+        self._absence = Absence(root, log, self._call)
+        self._collector = Collector(open_monitor, Window(), log, wake=self._call, root_gone=self._absence.begin)
         self._source = Source(root, self._collector, log, self._call)
         self._search = self._source.search
         # Those that may hang are not to keep all the others from their turn.
@@ -146,31 +110,29 @@ class Mirror:
         if self._course.exit_on_no_events:
             self._search.hurry()
         self._leaving: Leaving | None = None
-        self._full_wanted = self._rules_wanted = self._flushing = False
+        self._full_wanted = self._flushing = False
+        self._wishes = Wishes()
+        self._left = Remaining(
+            self._source,
+            self._deliveries,
+            course=lambda: self._course,
+            leaving=lambda: self._leaving,
+            away=lambda: self._absence.lasts,
+            lose_window=self._lose_window,
+        )
         self._arrival = Arrival(
             self._source,
             self._deliveries,
-            serves=self._serves,
-            is_away=self._is_away,
+            serves=self._left.serves,
+            is_away=self._absence.now,
             lose_window=self._lose_window,
             wake=self._call,
         )
         self._verifier = Verifier(self._source, self._arrival, lambda: self._rules or None, self._seen, memory)
         self._scrub = Scrub(self._deliveries, self._verifier, log, self._can_scrub)
-        self._rules_asked = 0.0
-        """When somebody wanted the rules to be read again last (monotonic seconds)."""
-        self._parts_wanted: tuple[Parts, Handlers] | None = None
-        self._last_flush = float("inf")
-        """When all that had changed before somebody wanted the run to end was read (wall clock)."""
-        self._searched: int | None = None
-        """What is searched for for hard links was known by then, and nothing else is left (see `LinkSearch.mark`)."""
-        self._dismissed: list[Handler] = []
-        """Handlers that were made and never used."""
         self._started = 0.0
         """When the initial sync began (monotonic seconds)."""
-        self._hold_until: float | None = None
         self._interrupted = False
-        self._trouble = ""
         self._asking: set[asyncio.Task[None]] = set()
         """Questions to whoever sits at the terminal."""
         self._started_ns = started_ns
@@ -228,17 +190,12 @@ class Mirror:
 
     def reread_rules(self) -> None:
         """Read the rules file again."""
-        self._rules_wanted, self._rules_asked = True, time.monotonic()
+        self._wishes.want_rules()
         self._call()
 
     def exchange(self, parts: Parts, handlers: Handlers) -> None:
         """Go by other parts once no batch is in flight; `handlers`: the first ones of theirs, None: it stays as it is."""
-        if self._parts_wanted is not None:
-            # These parts were made to follow the ones that have not been used yet.
-            before = self._parts_wanted[1]
-            self._dismissed += [old for old, new in zip(before, handlers, strict=True) if old and new]
-            handlers = [new or old for old, new in zip(before, handlers, strict=True)]
-        self._parts_wanted = parts, handlers
+        self._wishes.want_parts(parts, handlers)
         self._call()
 
     def health(self) -> Health:
@@ -260,7 +217,7 @@ class Mirror:
             last_sync=delivery.last_sync,
             pending=len(target.dirty),
             in_flight=sum(map(len, target.dirty.flights)),
-            trouble=self._trouble if self._hold_until is not None else self._standby.why or target.trouble(),
+            trouble=self._absence.trouble if self._absence.lasts else self._standby.why or target.trouble(),
             paused=delivery.paused,
             held_back=delivery.withheld.count,
             failing=target.dirty.failing(),
@@ -293,7 +250,7 @@ class Mirror:
         for delivery in chosen:
             if self._standby.active:
                 raise OperatorError(self._standby.why or "nothing is synced now", "what is on its way never arrives")
-            if delivery.paused or not self._serves(delivery):
+            if delivery.paused or not self._left.serves(delivery):
                 raise OperatorError(
                     f"{delivery.target.called} is paused, or given up: what is on its way there never arrives",
                     "let it go on: clsync ctl resume",
@@ -314,9 +271,9 @@ class Mirror:
 
     def _can_scrub(self, delivery: Delivery) -> bool:
         """Tell whether all that a comparison of a target finds could be handed over now."""
-        away = self._hold_until is not None or self._standby.active
+        away = self._absence.lasts or self._standby.active
         busy = not delivery.initial_over or delivery.warm or delivery.paused
-        return not away and not busy and delivery.target.trouble() is None and self._serves(delivery)
+        return not away and not busy and delivery.target.trouble() is None and self._left.serves(delivery)
 
     def pause(self, names: Collection[str], paused: bool) -> None:
         """Hand over nothing to some targets (`names`; none: all), or go on; what is on its way arrives."""
@@ -419,26 +376,25 @@ class Mirror:
     async def _step(self) -> None:
         """Wait for something to do, and do it."""
         self._reap()
-        if self._rules_wanted or self._parts_wanted is not None:
+        if self._wishes:
             await self._landed()
             await self._change()
         if self._full_wanted:
             self._full_wanted = False
-            if self._hold_until is None:
+            if not self._absence.lasts:
                 self._set_status("initsync")
             self._source.distrust()
             self._doubt_all()
             self._hurry_all()
-        if self._course.only_initial and not self._asking and self._over(lambda delivery: delivery.initial_over):
+        if self._course.only_initial and not self._asking and self._left.over(lambda delivery: delivery.initial_over):
             await self._drain_dry()
             self._leaving = self._leaving or Leaving.DONE
             return
-        held = self._hold_until is not None
         if (
             self._course.exit_on_no_events
             and not self._asking
-            and self._over(lambda d: d.initial_over)
-            and (held or await self._nothing_comes())
+            and self._left.over(lambda d: d.initial_over)
+            and (self._absence.lasts or await self._left.is_nothing())
         ):
             self._leaving = Leaving.DONE
             return
@@ -466,16 +422,16 @@ class Mirror:
         self._search.hurry()
         self._flushing = True
         enough = {delivery: delivery.answered + most for delivery in self._deliveries}
-        while self._leaving is not Leaving.NOW and not await self._nothing_comes() and not self._given_up():
+        while self._leaving is not Leaving.NOW and not await self._left.is_nothing() and not self._left.given_up():
             self._reap()
-            if self._hold_until is not None and not await self._root_is_back():
+            if self._absence.lasts and not await self._root_is_back():
                 return
-            if self._leaving is Leaving.FLUSH and (self._standby.holds(time.monotonic()) or self._resting()):
+            if self._leaving is Leaving.FLUSH and (self._standby.holds(time.monotonic()) or self._left.only_rests()):
                 return  # whoever wants the run to end does not want it to wait, nor to sync against the other word
             self._hurry_all()
             for delivery in await self._due():
                 await self._hand_over(delivery)
-            if most and self._over(lambda delivery: delivery.answered >= enough[delivery]):
+            if most and self._left.over(lambda delivery: delivery.answered >= enough[delivery]):
                 return
 
     async def _end(self) -> int:
@@ -483,7 +439,7 @@ class Mirror:
         if self._leaving is Leaving.FLUSH:
             await self._flush()
         await self._landed()
-        if self._leaving is not Leaving.NOW and self._begun and not self._given_up():
+        if self._leaving is not Leaving.NOW and self._begun and not self._left.given_up():
             await self._prepare_exit()
         code = self._verdict()
         at_exit = self._parts.at_exit
@@ -496,8 +452,8 @@ class Mirror:
         """Hand over what is left, as `_drain_dry` does."""
         self._set_status("lastsync")
         if self._leaving is Leaving.FLUSH and self._collector.monitor is not None:
-            await self._collector.catch_up(patience=_LAST_READ)
-            self._last_flush = time.time()
+            await self._collector.catch_up(patience=LAST_READ)
+            self._left.last_flush = time.time()
         self._course = self._course.last()
         for delivery in self._deliveries:
             delivery.target.begin_tries()
@@ -524,14 +480,14 @@ class Mirror:
             self._log.warning("interrupted: the destination may differ; the next start makes it equal")
             return Exit.INCOMPLETE
         self._set_status("exiting")
-        if self._hold_until is not None:
+        if self._absence.lasts:
             where = shown(self._root.path)
             self._log.error(f"watch directory {where} is away", "what changed is synced by the next start")
             return Exit.INCOMPLETE
-        if self._leaving is Leaving.FLUSH and self._standby.active and self._anything_left():
+        if self._leaving is Leaving.FLUSH and self._standby.active and self._left.is_anything():
             self._log.error(self._standby.why, "what changed is synced by the next start")
             return Exit.INCOMPLETE
-        asleep = all(delivery.paused for delivery in self._deliveries) and self._anything_left()
+        asleep = all(delivery.paused for delivery in self._deliveries) and self._left.is_anything()
         paused = [d.target for d in self._deliveries if d.paused and (asleep or d.target.pending())]
         for target in paused:
             self._log.error(f"{target.called} is paused", "what changed is synced by the next start")
@@ -568,7 +524,7 @@ class Mirror:
             delivery.crew.stop()
         for delivery in self._deliveries:
             await delivery.close()
-        for handler in self._unused():
+        for handler in self._wishes.give_up():
             await self._dismiss(handler)
         trouble: list[OperatorError | OSError] = []
         for delivery in self._deliveries:
@@ -579,72 +535,9 @@ class Mirror:
         if trouble:
             raise trouble[0]
 
-    def _unused(self) -> list[Handler]:
-        wanted = self._parts_wanted[1] if self._parts_wanted is not None else ()
-        return [*self._dismissed, *(handler for handler in wanted if handler is not None)]
-
-    # -- what is left ------------------------------------------------------------------------------------------
-
-    def _resting(self) -> bool:
-        """Tell whether all that waits is for targets that are paused."""
-        if not any(delivery.paused for delivery in self._deliveries):
-            return False
-        going = [d for d in self._deliveries if not d.paused and not self._given_up_on(d)]
-        unknown = self._collector.half_taken or self._search.busy or self._collector.drain()
-        return not going or not (unknown or any(d.target.pending() for d in going))
-
-    async def _nothing_comes(self) -> bool:
-        """Tell whether nothing is left, and nothing of ours comes: neighbours on the file system may never rest."""
-        if not self._dirty() and self._collector.last_take < self._last_flush and self._collector.drain():
-            if self._leaving is Leaving.FLUSH or self._root.trouble() is not None:
-                return False
-            await self._collector.catch_up(patience=_LAST_READ)
-            try:
-                await self._source.take_all(time.monotonic())
-            except OSError:
-                self._lose_window()
-        if self._dirty():
-            self._searched = None
-            return False
-        if self._searched is None:
-            self._searched = self._search.mark()
-            self._search.end_rest()
-        return self._search.over(self._searched) or self._searches_in_vain()
-
-    def _anything_left(self) -> bool:
-        # What comes after a last flush is too late, or a neighbour's who never rests.
-        comes = self._collector.last_take < self._last_flush and self._collector.drain()
-        return self._dirty() or comes or (self._search.busy and not self._searches_in_vain())
-
-    def _dirty(self) -> bool:
-        """Tell whether anything is left of what was taken, as far as is known."""
-        unknown = self._hold_until is not None or self._collector.half_taken
-        return unknown or any(d.target.pending() for d in self._deliveries if not self._given_up_on(d))
-
-    def _searches_in_vain(self) -> bool:
-        return self._search.failing and self._leaving is not None
-
     def _doubt_all(self) -> None:
         """Compare everything with the next batch; by content only what changes from now on."""
         self._source.doubt(time.time())
-
-    def _given_up_on(self, delivery: Delivery) -> bool:
-        """Tell whether something of a target has failed as often as it may."""
-        tries = self._course.tries
-        return tries > 0 and delivery.target.worst(hopeless=self._course.meant_to_end) >= tries
-
-    def _given_up(self) -> bool:
-        """Tell whether there is no target left that may go on."""
-        return all(map(self._given_up_on, self._deliveries))
-
-    def _serves(self, delivery: Delivery) -> bool:
-        """Tell whether anything will be handed over to a target."""
-        most = self._course.max_iterations
-        return not self._given_up_on(delivery) and not (most and delivery.confirmed >= most)
-
-    def _over(self, done: Callable[[Delivery], bool]) -> bool:
-        """Tell whether all targets that may go on are `done`."""
-        return all(done(delivery) or self._given_up_on(delivery) for delivery in self._deliveries)
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
@@ -652,7 +545,7 @@ class Mirror:
         """Wait until a batch is to be made, or something happens; return the targets for which one is due."""
         hurry = self._course.exit_on_no_events
         times: dict[Delivery, float] = {}
-        for delivery in filter(self._serves, self._deliveries):
+        for delivery in filter(self._left.serves, self._deliveries):
             at = delivery.due_at(hurry)
             if at is not None:
                 times[delivery] = at
@@ -666,10 +559,11 @@ class Mirror:
         now = time.monotonic()
         if at is not None:
             at = max(at, self._standby.until)
-        if self._hold_until is not None:
-            if self._hold_until <= now and await self._root_is_back():
+        look_at = self._absence.look_at
+        if look_at is not None:
+            if look_at <= now and await self._root_is_back():
                 return False
-            at = self._hold_until
+            at = self._absence.look_at
         elif at is not None and at <= now:
             return True
         else:
@@ -686,11 +580,14 @@ class Mirror:
 
     def _called(self) -> bool:
         """Tell whether the main loop has something else to do than to wait."""
-        wanted = self._rules_wanted or self._parts_wanted is not None
-        return self._leaving is not None or wanted or (self._arrival.following.is_set() and self._full_wanted)
+        return (
+            self._leaving is not None
+            or bool(self._wishes)
+            or (self._arrival.following.is_set() and self._full_wanted)
+        )
 
     def _show_idle(self) -> None:
-        if self._hold_until is not None or self._standby.active:
+        if self._absence.lasts or self._standby.active:
             self._set_status("hold on")
         elif not self._leaving and self._warm is not None and self._warm.at_work:
             self._set_status("initsync")
@@ -699,26 +596,10 @@ class Mirror:
 
     # -- the root comes and goes -------------------------------------------------------------------------------
 
-    def _note_root_gone(self) -> None:
-        if self._hold_until is None:
-            self._hold_until = 0.0
-            self._call()
-
-    def _is_away(self) -> bool:
-        """Tell whether the tree is not there; if so, it is looked for."""
-        away = self._root.trouble() is not None or self._hold_until is not None
-        if away:
-            self._note_root_gone()
-        return away
-
     def _hold(self, trouble: str) -> None:
         """Do nothing, and delete nothing, while the root is not the one we know."""
-        if not self._hold_until or trouble != self._trouble:
-            where = shown(self._root.path)
-            self._log.error(f"watch directory {where}: {trouble}", "nothing is synced or deleted until it is back")
+        if self._absence.go_on(trouble):
             self._set_status("hold on")
-        self._trouble = trouble
-        self._hold_until = time.monotonic() + _ROOT_CHECK
 
     async def _root_is_back(self) -> bool:
         """Go on, with a new monitor and everything in doubt, if the root we know stands there."""
@@ -732,7 +613,7 @@ class Mirror:
         if trouble is not None:
             self._hold(trouble)
             return False
-        self._hold_until = None
+        self._absence.end()
         self._log.info(f"watch directory {shown(self._root.path)} is back: comparing everything")
         # What happened meanwhile was not seen.
         self._source.doubt(since)
@@ -768,7 +649,7 @@ class Mirror:
     def _lose_window(self) -> None:
         """Compare everything, because the source could not be looked at: no target has failed by that."""
         if self._root.trouble() is not None:
-            self._note_root_gone()
+            self._absence.begin()
         self._doubt_window()
 
     def _doubt_window(self) -> None:
@@ -785,9 +666,9 @@ class Mirror:
         if outcome.spared:
             self._ask(delivery)
         self._end_if_enough()
-        if not self._given_up() and self._given_up_on(delivery):
+        if not self._left.given_up() and self._left.given_up_on(delivery):
             self._log.error(f"{delivery.target.called} is given up: it failed too often", "the others go on")
-        if not self._serves(delivery):
+        if not self._left.serves(delivery):
             delivery.target.end_barriers(NOT_SERVED)
 
     def _ask(self, delivery: Delivery) -> None:
@@ -813,32 +694,32 @@ class Mirror:
     def _end_if_enough(self) -> None:
         """End the run where it has gone well often enough, or failed too often."""
         limit = self._course.max_iterations
-        if limit and self._leaving is None and not any(map(self._serves, self._deliveries)):
+        if limit and self._leaving is None and not any(map(self._left.serves, self._deliveries)):
             self._leaving = Leaving.DONE
             left = any(d.target.pending() and not d.target.failing() for d in self._deliveries)
             if self._parts.pre_exit is None and left:
                 self._log.warning(f"--max-iterations={limit} is reached; what changed since is not synced")
-        if self._given_up():
+        if self._left.given_up():
             self._leaving = self._leaving or Leaving.DONE
 
     # -- other settings ----------------------------------------------------------------------------------------
 
     async def _change(self) -> None:
         """Go by what was asked for since the last batch."""
-        wanted, self._parts_wanted = self._parts_wanted, None
+        wanted = self._wishes.take_parts()
         if wanted is not None:
             await self._change_parts(*wanted)
-        if self._rules_wanted:
-            self._rules_wanted = False
+        if self._wishes.rules:
+            self._wishes.rules = False
             await self._change_rules()
 
     async def _change_parts(self, parts: Parts, handlers: Handlers) -> None:
         changes = list(zip(parts.outlets, self._deliveries, handlers, strict=True))
-        rules, stale = self._rules, parts.rules_read < self._rules_asked
+        rules, stale = self._rules, parts.rules_read < self._wishes.rules_asked
         if stale:
             # They were read before somebody changed the file, and said so: what was read since is not to be undone.
             parts = replace(parts, rules=self._read_rules(parts) or rules)
-            self._rules_wanted = False
+            self._wishes.rules = False
         parts = replace(
             parts, outlets=tuple(new.keeping(d.outlet) if handler is None else new for new, d, handler in changes)
         )
@@ -854,9 +735,8 @@ class Mirror:
         self._note_parts(parts)
         if parts.rules.source_text == rules.source_text:
             await self._use_memory()
-        for unused in self._dismissed:
+        for unused in self._wishes.take_dismissed():
             await self._dismiss(unused)
-        self._dismissed.clear()
         if parts.rules.source_text != rules.source_text:
             await self._use_rules(parts.rules)
             if stale:

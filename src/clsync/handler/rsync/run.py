@@ -185,10 +185,16 @@ class BatchRun:
             for path, flags in entries.items():
                 if flags & flag.FORCE and not flags & (flag.RECURSIVE | flag.LINKED):
                     with suppress(OSError):
-                        there = look(path)
-                        if there is None or ((here := self._look(path)) is not None and _shape(here) != _shape(there)):
+                        if self._is_seen_to_differ(path, look(path)):
                             told[path] = flags & ~flag.FORCE
         return told
+
+    def _is_seen_to_differ(self, path: bytes, there: os.stat_result | None) -> bool:
+        """Tell whether size or mtime show what stands there to be another version, or nothing stands there at all."""
+        if there is None:
+            return True
+        here = self._look(path)
+        return here is not None and _shape(here) != _shape(there)
 
     def _calm(self, entries: Entries, shaken: Iterable[bytes]) -> Entries:
         """Return what is compared once more, because names of one file were sent while its attributes changed.

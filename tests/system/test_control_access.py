@@ -7,6 +7,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,9 +118,35 @@ def test_who_may_only_connect_may_only_look(world: World, path: Path, splitting:
 def test_owner_and_group(world: World, path: Path, own: str, mode: str, who: Who, hindrance: str) -> None:
     with world.daemon("-Mcopy", "--socket", path, f"--socket-own={own}", f"--socket-mod={mode}") as daemon:
         daemon.wait_for_log(SYNCED)
-        said = asked_by(who, path, CHANGES["set"])
+        said = asked_by(who, path, CHANGES["pause"])
         assert hindrance in said if hindrance else said == "", said
         assert f"control socket: uid {who.uid} " in daemon.output or hindrance
+
+
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("own", "who"), [("4711", Who(OTHER)), ("root:4712", Who(OTHER, GROUP))], ids=["owner", "group"]
+)
+@pytest.mark.parametrize("splitting", ["auto", "process"])
+def test_owner_and_group_say_nothing_of_what_root_runs(
+    world: World, path: Path, own: str, who: Who, splitting: str
+) -> None:
+    """They would be root by that, or have it write and delete where they like."""
+    hook, made, elsewhere = world.file("hook", "#!/bin/sh\n", 0o755), world.top / "made", world.top / "elsewhere"
+    with world.daemon(
+        "-Mcopy", f"--splitting={splitting}", "--socket", path, f"--socket-own={own}", "--socket-mod=660"
+    ) as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert asked_by(who, path, lambda client: client.set(b"delay-sync", b"0.3")) == ""
+        for key, value in (("exit-hook", hook), ("destination-dir", elsewhere), ("standby-file", hook)):
+            said = asked_by(who, path, partial(Client.set, key=key.encode(), value=bytes(value)))
+            assert "cannot be set with --splitting" in said, said
+        assert "Permission denied" in asked_by(who, path, lambda client: client.dump(bytes(made)))
+        assert asked_by(Who(0, 0), path, lambda client: client.dump(bytes(made))) == ""
+        assert (made / "instance").read_text().startswith("status == ")
+        assert made.stat().st_uid == 0
+    assert not elsewhere.exists()
 
 
 # -- clients that cost -----------------------------------------------------------------------------------------

@@ -269,6 +269,29 @@ def test_what_went_while_nobody_looked(world: World, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGQUIT])
+def test_what_was_not_confirmed_and_went_meanwhile(world: World, mode: str, number: signal.Signals) -> None:
+    """All of it, or nothing: it is not let go as long as there is little of it, and not by who knew of it before."""
+    with stated(world, f"-M{mode}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        for file in range(1500):
+            world.write(f"d/{file}")
+        world.wait_for_equal(daemon)
+        os.kill(daemon.pid, number)
+        daemon.wait(code=None)
+    for file in range(1500):
+        (world.source / f"d/{file}").unlink()
+    world.write("new")
+    with stated(world, f"-M{mode}") as daemon:
+        daemon.wait_for_log(HELD)
+        world.wait_for_copy(daemon, "new")
+        daemon.wait_for_log(SYNCED)
+        assert len(os.listdir(world.destination / "d")) == 1500
+        os.kill(daemon.pid, signal.SIGRTMIN)
+        world.wait_for_equal(daemon)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_who_has_agreed_once_is_asked_again(world: World, mode: str) -> None:
     """Of what a comparison finds later."""
     path = world.top / "socket"

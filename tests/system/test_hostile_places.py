@@ -8,13 +8,13 @@ import socket
 import stat
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from clsync.daemon.dump import State, fill_dump
+from clsync.daemon.dump import State, begin_dump, fill_dump
 from clsync.errors import OperatorError
-from clsync.kernel import places
 from clsync.state.store import Store
 from tests.support.hostile import Victim, hostile_directory, swapping
 from tests.support.recorder import Recorder
@@ -210,12 +210,11 @@ def test_list_directories_that_others_may_write(world: World, owner: int, mode: 
 def test_a_dump_stays_where_it_was_begun(tmp_path: Path) -> None:
     """Its directory is moved, and another one put in its place."""
     victim = Victim(tmp_path / "victim")
-    made = places.make_directory(bytes(tmp_path / "dump"), 0o750)
-    for step, _ in enumerate(fill_dump(made, [STATE])):
-        if not step:
-            (tmp_path / "dump").rename(tmp_path / "moved")
-            (tmp_path / "dump").symlink_to(victim.directory)
-    os.close(made)
+    with closing(begin_dump(bytes(tmp_path / "dump"))) as place:
+        for step, _ in enumerate(fill_dump(place, [STATE])):
+            if not step:
+                (tmp_path / "dump").rename(tmp_path / "moved")
+                (tmp_path / "dump").symlink_to(victim.directory)
     victim.demand_untouched()
     assert sorted(os.listdir(tmp_path / "moved" / "queue")) == ["0", "1", "2", "3"]
 

@@ -368,7 +368,8 @@ for what, attempt in (
     ("run", lambda: os.posix_spawn("/bin/true", ["true"], {})),
     ("remove", lambda: os.unlink(sys.argv[1])),
     ("reach", lambda: socket.socket().connect(("127.0.0.1", int(sys.argv[2])))),
-    ("make", lambda: open(sys.argv[1] + "-new", "x").write("dump")),
+    ("write", lambda: open(sys.argv[1] + "-open", "a").write("more")),
+    ("make", lambda: open(sys.argv[1] + "-new", "x").write("new")),
 ):
     try:
         attempt()
@@ -381,15 +382,16 @@ for what, attempt in (
 @ROOT
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [((), ["make"]), (("--sandbox=off",), ["read", "list", "run", "remove", "reach", "make"])],
+    [((), []), (("--sandbox=off",), ["read", "list", "run", "remove", "reach", "write", "make"])],
     ids=str,
 )
-def test_the_part_without_rights_reads_nothing(
+def test_the_part_without_rights_reads_and_writes_nothing(
     open_world: World, options: tuple[str, ...], expected: list[str]
 ) -> None:
-    """But it can write a new file where anybody can: its state, when it is asked for."""
+    """Not even where anybody can."""
     os.chown(open_world.top, NOBODY, NOBODY)
-    mine = open_world.file("mine", "mine")
+    mine, open_to_all = open_world.file("mine", "mine"), open_world.file("mine-open", "")
+    open_to_all.chmod(0o666)
     with listening(open_world) as port:
         argv = [sys.executable, "-c", WORKER, str(mine), str(port), *options]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)

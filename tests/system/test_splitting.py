@@ -350,15 +350,16 @@ def test_signals_that_end_go_to_the_first_process(closed: World, sent: int, code
 
 
 @ROOT
-def test_the_state_is_written_where_the_configuration_says(closed: World) -> None:
+def test_the_state_is_written_where_root_says(closed: World) -> None:
+    """In the configuration, or at the control socket."""
     dump, path = closed.top / "dump", closed.top / "socket"
     with closed.daemon(SPLIT, "-Mcopy", f"--dump-dir={dump}", "--socket", path) as daemon:
         daemon.wait_for_log(SYNCED)
         os.kill(daemon.pid, signal.SIGIO)
         daemon.wait_for_log("the state is written to")
         assert "status == " in (dump / "instance").read_text()
-        code, said = tell(closed, path, "dump", str(closed.top / "another"))
-        assert (code, "Permission denied" in said) == (9, True), said
+        assert tell(closed, path, "dump", str(closed.top / "another"))[0] == 0
+        assert "status == " in (closed.top / "another/instance").read_text()
 
 
 @ROOT
@@ -709,11 +710,12 @@ def test_a_worker_that_has_left_but_does_not_end_is_ended(closed: World) -> None
 
 
 @ROOT
-def test_a_worker_that_stands_still_does_not_keep_the_end(closed: World) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_worker_that_stands_still_does_not_keep_the_end(closed: World, number: signal.Signals) -> None:
     with closed.daemon(SPLIT, "-Mcopy", "-z", closed.top / "pid") as daemon:
         daemon.wait_for_log(SYNCED)
         os.kill(worker_of(daemon), signal.SIGSTOP)
-        os.kill(daemon.pid, signal.SIGTERM)
+        os.kill(daemon.pid, number)
         daemon.wait(code=1)
         assert "the worker was ended: it has not ended within" in daemon.output
     assert not (closed.top / "pid").exists()

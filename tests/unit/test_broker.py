@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import count, repeat
 from pathlib import Path
 from threading import Thread
@@ -83,7 +84,8 @@ class Asked:
         arguments += [f"--state-dir={top / 'states'}", *more]
 
         def reload(changes: Any, through: Any = lambda read: read) -> Any:
-            return load([os.fsencode(a) for a in arguments], {}, through(lambda name: None), 1, changes)
+            read = load([os.fsencode(a) for a in arguments], {}, through(lambda name: None), 1, changes)
+            return replace(read, split_by_default=listening is not None)
 
         log, settings = Log(level=0), reload(())
         plans = make_plans(settings, log)
@@ -104,7 +106,7 @@ class Asked:
 
         async def served() -> Ended:
             witness = Witness(listening) if listening is not None else None
-            broker = Broker(first, access, preparation, Ids(65534, 65534, ()), log, lambda: None, state, witness)
+            broker = Broker(first, access, preparation, log, lambda: None, state, witness)
             loop = asyncio.get_running_loop()
             self.expect_end = lambda: loop.call_soon_threadsafe(broker.expect_end)
             return await broker.serve(looks, runs, self._dismissed)

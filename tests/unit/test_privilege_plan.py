@@ -168,6 +168,13 @@ def test_capabilities_that_are_named_are_all() -> None:
     assert caught.value.code == Exit.PRIVILEGE
 
 
+def test_a_broker_that_can_tell_the_worker_nothing() -> None:
+    with pytest.raises(OperatorError, match="CAP_KILL is missing") as caught:
+        planned("--splitting=process", "-CCAP_SETUID,CAP_SETGID")
+    assert caught.value.code == Exit.PRIVILEGE
+    assert planned("--splitting=process", "-CCAP_SETUID,CAP_SETGID,CAP_KILL").worker is not None
+
+
 def test_without_the_right_to_become_another_user_handlers_are_run_as_ourselves() -> None:
     plan = planned("-unobody", "-CCAP_DAC_READ_SEARCH")
     assert plan.identity is not None
@@ -246,9 +253,9 @@ LAYERS = frozenset(("landlock", "seccomp", "mounts", "capabilities"))
         (("--sandbox=mounts,seccomp",), AS_ROOT, {"mounts", "seccomp"}),
         (("-unobody",), AS_ROOT, LAYERS - {"capabilities"}),
         (("--splitting=process",), AS_ROOT, LAYERS),
-        (("--splitting=process", "-CCAP_SYS_ADMIN"), AS_ROOT, LAYERS - {"capabilities"}),
+        (("--splitting=process", "-CCAP_SYS_ADMIN,CAP_KILL"), AS_ROOT, LAYERS - {"capabilities"}),
         (("--splitting=process",), Machine(ROOT, ALL & ~MARKS), LAYERS - {"mounts"}),
-        (("--splitting=process", "-CCAP_SETPCAP"), Machine(ROOT, ALL & ~MARKS), {"capabilities"}),
+        (("--splitting=process", "-CCAP_SETPCAP,CAP_KILL"), Machine(ROOT, ALL & ~MARKS), {"capabilities"}),
         (("-unobody", "--monitor=inotify"), AS_ROOT, set()),
         (("-unobody", "--monitor=inotify", "--sync-handler-uid=backup"), AS_ROOT, {"landlock", "seccomp"}),
         (("--chroot=/new",), AS_ROOT, LAYERS - {"mounts"}),

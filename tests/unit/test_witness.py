@@ -93,9 +93,13 @@ def test_what_was_said_may_be_dumped_to(heard: Asked, listening: Listening, tmp_
     named, other = bytes(tmp_path / "named"), bytes(tmp_path / "other")
     with client(listening, request(1, Id.DUMP, named)) as connection:
         hear(heard, connection)
-    heard.caller.call(Op.DUMP, named)
+    (number,) = heard.caller.call(Op.DUMP, named)
+    heard.caller.call(Op.DUMP_DIRECTORY, number, b"queue")
+    heard.caller.call(Op.DUMP_FILE, number, b"queue/0")
     os.close(heard.caller.descriptors[0])
-    assert os.path.isdir(named)
+    heard.caller.call(Op.DUMP_END, number)
+    assert os.listdir(named) == [b"queue"]
+    assert os.listdir(named + b"/queue") == [b"0"]
     with pytest.raises(PermissionError):
         heard.caller.call(Op.DUMP, other)
     assert not os.path.exists(other)

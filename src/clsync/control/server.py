@@ -348,11 +348,14 @@ def _failed(line: Line, function: bytes, argument: bytes, code: int, what: str) 
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:
-    """Wait for the end of a connection; how it came about is of no interest, but somebody has to ask."""
+    """Wait for the end of a connection; how it came about is of no interest, but somebody has to ask.
+
+    This is the last that its task does: being cancelled here is as good as that.
+    """
     try:
         async with asyncio.timeout(_CLOSING):
             await writer.wait_closed()
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, asyncio.CancelledError):
         pass
 
 

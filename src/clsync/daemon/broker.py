@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clsync.daemon.access import DirectAccess
 from clsync.daemon.answers import Answers, Last, Later, WithDescriptors
 from clsync.daemon.desks.comparisons import Comparing
+from clsync.daemon.desks.dumps import Dumps
 from clsync.daemon.desks.handlers import MOST_HANDLERS, Handlers
 from clsync.daemon.desks.monitors import Monitors
 from clsync.daemon.desks.shared import GENERATIONS, WORDS, Shared, known
@@ -31,8 +32,6 @@ from clsync.daemon.prepare import DirectPreparation, Prepared, recording
 from clsync.daemon.witness import Witness
 from clsync.errors import OperatorError
 from clsync.handler.base import Handler
-from clsync.kernel import places
-from clsync.kernel.credentials import Ids
 from clsync.options import Assignment, Block, Change
 from clsync.privilege.port import Port, error_frame
 from clsync.privilege.wire import SIGNATURES, Frame, Kind, Op, Refused, framed, pack, unpack
@@ -68,25 +67,25 @@ class Broker:
         first: Prepared,
         access: DirectAccess,
         preparation: DirectPreparation,
-        worker: Ids,
         log: Log,
         ready: Callable[[], None],
         state: DirectStateAccess | None = None,
         witness: Witness | None = None,
     ) -> None:
-        """`first`: what was made before the worker was. `worker`: who that is. `state`: if he keeps one.
+        """`first`: what was made before the worker was. `state`: if he keeps one.
 
         `witness`: what it hears may be set, and dumped to; without one that is less.
         """
         self._preparation, self._log, self._ready = preparation, log, ready
-        self._worker, self._witness = worker, witness
+        self._witness = witness
         self._shared = Shared(first, access)
         self._tree = Tree(self._shared)
         self._monitors = Monitors(self._shared)
         self._handlers = Handlers(self._shared)
         self._state = State(self._shared, self._tree, state)
         self._comparing = Comparing(self._shared)
-        desks = (self._tree, self._monitors, self._handlers, self._state, self._comparing)
+        self._dumps = Dumps(self._shared, witness)
+        desks = (self._tree, self._monitors, self._handlers, self._state, self._comparing, self._dumps)
         self._quick: Answers = reduce(or_, (desk.quick for desk in desks), self._own_quick())
         """What is answered at once, one question after the other."""
         self._slow: Answers = reduce(or_, (desk.slow for desk in desks), self._own_slow())
@@ -98,6 +97,7 @@ class Broker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Event = asyncio.Event()
         self._leaves = False
+        self._stands_still: Callable[[], bool] = lambda: True
         self.ended = Ended()
         self._ports: list[Port] = []
 
@@ -105,7 +105,6 @@ class Broker:
         return {
             Op.STATUS: self._status,
             Op.STANDBY: self._standby,
-            Op.DUMP: self._dump,
             Op.HEAR: self._hear,
             Op.ADOPT: self._adopt,
             Op.READY: self._is_ready,
@@ -138,8 +137,13 @@ class Broker:
             await self._close()
         return self.ended
 
-    def expect_end(self) -> None:
-        """Be told that the worker was asked to end: it is ended if it does not. More than once is as good as once."""
+    def expect_end(self, stands_still: Callable[[], bool] = lambda: True) -> None:
+        """Be told that the worker was asked to end: it is ended if it does not. More than once is as good as once.
+
+        `stands_still` tells whether it does nothing: one that is to hand over what is left may take its time for that.
+        """
+        if not self._leaves or stands_still():
+            self._stands_still = stands_still
         if not self._leaves:
             self._leaves = True
             self._begin(self._wait_for_end())
@@ -154,8 +158,8 @@ class Broker:
             self._end("")
 
     def _is_waited_for(self) -> bool:
-        """Tell whether a worker that is about to end has something to wait for: a hook, or what was told to end."""
-        return self._hook is not None or self._handlers.is_waited_for()
+        """Tell whether a worker that is about to end has something to do, or to wait for: what was told to end."""
+        return self._hook is not None or self._handlers.is_waited_for() or not self._stands_still()
 
     def _end(self, trouble: str) -> None:
         self.ended.trouble = self.ended.trouble or trouble
@@ -180,6 +184,7 @@ class Broker:
             except (OperatorError, OSError) as error:
                 self._log.error(str(error))
         self._monitors.close()
+        self._dumps.close()
         await self._tree.close()
 
     # -- questions and answers ---------------------------------------------------------------------------------
@@ -247,6 +252,12 @@ class Broker:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._end(f"{type(error).__name__}: {error}")
 
+    @property
+    def _has_said(self) -> Callable[[Assignment], bool] | None:
+        """What tells whether root wants a change; None: where splitting was asked for, nobody says what is run."""
+        by_default = self._shared.now.settings.split_by_default
+        return self._witness.has_said if by_default and self._witness is not None else None
+
     # -- files of ours -----------------------------------------------------------------------------------------
 
     def _status(self, word: str) -> Sequence[Any]:
@@ -258,22 +269,6 @@ class Broker:
     def _standby(self) -> Sequence[Any]:
         path = self._shared.now.parts.standby
         return (path is not None and self._shared.access.stands(path),)
-
-    def _dump(self, directory: bytes | None) -> WithDescriptors:
-        if directory is None:
-            directory = self._shared.now.settings.dump_dir
-        elif self._witness is None or not self._witness.has_named(directory):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if directory is None:
-            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-        made = places.make_directory(directory, 0o750)
-        try:
-            if os.geteuid() == 0:
-                os.chown(made, self._worker.uid, self._worker.gid)
-        except OSError:
-            os.close(made)
-            raise
-        return WithDescriptors((), (made,))
 
     def _hear(self) -> WithDescriptors:
         descriptor = self._ports[0].take_descriptor()
@@ -341,7 +336,7 @@ class Broker:
 
         async def prepared() -> AsyncGenerator[Sequence[Any], None]:
             current = self._shared.now
-            demand_free(changes, current.settings, self._witness.has_said if self._witness is not None else None)
+            demand_free(changes, current.settings, self._has_said)
             files: dict[bytes, bytes | None] = {}
             through = recording(files)
             new = await self._preparation.prepare(changes, current.settings, current.plans, current.parts, through)

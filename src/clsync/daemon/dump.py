@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from clsync.core import batch as flag
 from clsync.core.changes import DOUBT
@@ -42,47 +43,82 @@ class State:
     """Batches may be in flight beside others."""
 
 
+class Place(Protocol):
+    """Where a dump is written."""
+
+    def directory(self, name: bytes) -> None:
+        """Make a directory there. Raises OSError."""
+        ...
+
+    def file(self, name: bytes) -> int:
+        """Return a descriptor of a new file there. Raises OSError."""
+        ...
+
+    def close(self) -> None:
+        """Give it back."""
+        ...
+
+
+class DumpDirectory:
+    """A new directory for a dump, by its descriptor: it may be moved, and another one put in its place."""
+
+    def __init__(self, descriptor: int) -> None:
+        """It is ours from now on."""
+        self._descriptor = descriptor
+
+    def directory(self, name: bytes) -> None:
+        """Make a directory there. Raises OSError."""
+        os.mkdir(name, 0o750, dir_fd=self._descriptor)
+
+    def file(self, name: bytes) -> int:
+        """Return a descriptor of a new file there. Raises OSError."""
+        return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=self._descriptor)
+
+    def close(self) -> None:
+        """Give it back."""
+        os.close(self._descriptor)
+
+
+def begin_dump(directory: bytes) -> DumpDirectory:
+    """Make the directory of a dump. Raises OSError; FileExistsError where something stands there."""
+    return DumpDirectory(places.make_directory(directory, 0o750))
+
+
 def write_dump(directory: bytes, states: Sequence[State]) -> None:
     """Write a directory that does not exist yet, in the layout of clsync 0.4. Raises OSError.
 
     With several targets it has such a directory for each, named by number.
     """
-    made = places.make_directory(directory, 0o750)
-    try:
-        for _ in fill_dump(made, states):
+    with closing(begin_dump(directory)) as place:
+        for _ in fill_dump(place, states):
             pass
-    finally:
-        os.close(made)
 
 
-def fill_dump(directory: int, states: Sequence[State]) -> Generator[None, None, None]:
-    """Write into an empty directory, an open one, step by step (see `write_dump`). Raises OSError.
-
-    By its descriptor: it may be moved meanwhile, and another one put in its place.
-    """
+def fill_dump(place: Place, states: Sequence[State]) -> Generator[None, None, None]:
+    """Write into an empty directory, step by step (see `write_dump`). Raises OSError."""
     for number, state in enumerate(states, 1):
         here = b""
         if len(states) > 1:
+            place.directory(b"%d" % number)
             here = b"%d/" % number
-            os.mkdir(here, 0o750, dir_fd=directory)
-        yield from _fill(directory, here, state)
+        yield from _fill(place, here, state)
 
 
-def _fill(directory: int, here: bytes, state: State) -> Generator[None, None, None]:
+def _fill(place: Place, here: bytes, state: State) -> Generator[None, None, None]:
     for name in (b"queue", b"threads"):
-        os.mkdir(here + name, 0o750, dir_fd=directory)
+        place.directory(here + name)
     together = {} if state.overlapping else {p: f for flight in state.flights for p, f in flight.entries.items()}
     named = [f"target == {printable(state.target)}"] if state.target else []
     lines = [f"status == {state.status}", *named, *_objects(together, 1)]
     lines += [f"failing\t{shown(path)}\t{printable(why)}" for path, why in sorted(state.failing.items())]
-    _write(directory, here + b"instance", lines)
+    _write(place, here + b"instance", lines)
     for number in range(_QUEUES):
         waiting = {path: _as_flags(bits) for path, bits in state.queues[number].items()}
         yield
-        _write(directory, here + b"queue/%d" % number, _objects(waiting, 1))
+        _write(place, here + b"queue/%d" % number, _objects(waiting, 1))
         yield
     for flight in state.flights if state.overlapping else ():
-        _write(directory, here + b"threads/%d" % flight.number, _flight(flight))
+        _write(place, here + b"threads/%d" % flight.number, _flight(flight))
         yield
 
 
@@ -102,7 +138,6 @@ def _objects(entries: Mapping[bytes, int], depth: int) -> Iterable[str]:
         yield f"+{'*' if flags & flag.RECURSIVE else depth}\t{shown(path)}"
 
 
-def _write(directory: int, name: bytes, lines: Iterable[str]) -> None:
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=directory)
-    with open(descriptor, "w", encoding="utf-8") as file:
+def _write(place: Place, name: bytes, lines: Iterable[str]) -> None:
+    with open(place.file(name), "w", encoding="utf-8") as file:
         file.writelines(line + "\n" for line in lines)

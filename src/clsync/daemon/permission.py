@@ -20,7 +20,7 @@ def demand_free(
 ) -> None:
     """Refuse what only the configuration file may decide, or may not at all. Raises OperatorError.
 
-    `has_said` tells what somebody has asked for who may ask for anything.
+    `has_said` tells what root has asked for; None: nobody may ask for anything.
     """
     for change in changes:
         if isinstance(change, Assignment):
@@ -32,9 +32,12 @@ def demand_free(
                 and change.key not in FREE
                 and not (change.key in HOOKS and _says_a_permitted_one(change.text, settings))
             ):
+                otherwise = (
+                    "write it into the configuration file, and start clsync again or switch blocks by a signal"
+                )
                 raise OperatorError(
                     f"{change.key} cannot be set with --splitting: it would say what is run with all rights",
-                    "write it into the configuration file, and start clsync again or switch blocks by a signal",
+                    otherwise if has_said is None else f"let root set it, or {otherwise}",
                 )
         elif change.name not in settings.custom_signals.values():
             raise OperatorError(f"block [{shown(change.name)}] is that of no signal", "name it with --custom-signals")

@@ -149,11 +149,10 @@ def _run(
             worker = worker._replace(begin=background.leave_to_other, let_go=background.let_go)
 
         def make_broker() -> Broker:
-            assert confinement.plan.worker is not None
             first = Prepared(settings, plans, parts, handlers)
             state = access.for_state(plans[0]) if place is not None else None
-            witness = Witness(listening) if listening is not None and settings.split_by_default else None
-            return Broker(first, access, preparation, confinement.plan.worker.ids, log, ready, state, witness)
+            witness = Witness(listening) if listening is not None else None
+            return Broker(first, access, preparation, log, ready, state, witness)
 
         if settings.splitting == "process":
             return run_as_process(worker, make_broker)

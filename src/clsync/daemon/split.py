@@ -25,7 +25,7 @@ from clsync.daemon.remote.access import RemoteAccess
 from clsync.daemon.remote.calls import Calls
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
-from clsync.kernel.process import exit_text
+from clsync.kernel.process import exit_text, is_stopped
 from clsync.options import Settings
 from clsync.privilege.carry import Confinement
 from clsync.privilege.port import Caller, socket_pair
@@ -117,6 +117,8 @@ async def _serve(
         _pass_on(worker, number)
         if number in (signal.SIGINT, signal.SIGTERM):
             broker.expect_end()
+        elif number in (signal.SIGQUIT, signal.SIGALRM):
+            broker.expect_end(lambda: is_stopped(worker))
 
     for number in signals:
         loop.add_signal_handler(number, pass_on, number)

@@ -16,6 +16,7 @@ from clsync.daemon.log import Log
 if TYPE_CHECKING:
     from clsync.daemon.memory import Memory
     from clsync.state.scan import Scanned
+    from clsync.state.store import Dirty
 
 
 class WarmStart:
@@ -37,6 +38,9 @@ class WarmStart:
         self._asked: dict[Delivery, asyncio.Task[None]] = {}
         """What finds out whether the host of a target has lost anything: none waits for that of another."""
         self._deliveries: list[Delivery] = []
+        self._rows: dict[Delivery, Sequence[Dirty]] = {}
+        """What was not confirmed when the last run ended. Nobody knows which of it went before that, and which since
+        then: what has gone is counted with all that the comparison finds, and so waits for the end of it."""
 
     async def begin(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Begin; return the targets of which it is not known what they hold."""
@@ -46,8 +50,7 @@ class WarmStart:
             rows = await target.rows()
             if delivery in warm:
                 delivery.warm = True
-                for row in rows:
-                    delivery.target.dirty.add([(row.path, row.bits)], row.since)
+                self._rows[delivery] = rows
                 left_over = await target.left_over(rows)
                 delivery.target.dirty.add(((path, NAME) for path in left_over), time.time())
             else:
@@ -106,15 +109,23 @@ class WarmStart:
             self._log.warning("warm start: it cannot be told what differs: everything is compared")
             for delivery in warm:
                 delivery.warm = False
+                self._add_rows(delivery)
                 delivery.target.dirty.add([(b"", DOUBT)], began)
         else:
             self._log.info(f"warm start: {differing} of {looked[0].entries} objects differ")
             for delivery in everybody:
+                self._add_rows(delivery)
                 delivery.inferred.update(path for path, _ in names)
                 delivery.target.dirty.add(names, began)
         self.compared.set()
         self._wake()
         await asyncio.gather(*(self._given(delivery) for delivery in warm if delivery.warm))
+
+    def _add_rows(self, delivery: Delivery) -> None:
+        rows = self._rows.pop(delivery, ())
+        delivery.inferred.update(row.path for row in rows)
+        for row in rows:
+            delivery.target.dirty.add([(row.path, row.bits)], row.since)
 
     async def _given(self, delivery: Delivery) -> None:
         """Wait until a target has been given what differs, once: nobody waits for what has failed, or is set aside."""

@@ -1,7 +1,8 @@
-"""What is said at the control socket by those who may change anything: read along by who has the rights.
+"""What root says at the control socket: read along by who has the rights.
 
-The worker answers at the socket, and is not believed. Where it may pass on more than what is about time and messages,
-this reads what comes from such a client before the worker does: only what was really asked for is done.
+The worker answers at the socket, and is not believed. This reads what comes from root before the worker does: only what
+was really asked for is done. The owner and the group of the socket may ask for changes as well, but not for what is run,
+as whom, or where: they would be root by that.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _REMEMBERED: Final = 10_000
 
 
 class Witness:
-    """Hears who may ask for changes."""
+    """Hears who may ask for anything."""
 
     def __init__(self, listening: Listening) -> None:
         """`listening`: the control socket."""
@@ -48,7 +49,7 @@ class Witness:
     def hear(self, descriptor: int) -> int:
         """Read along from now on what comes at a connection, which is ours from now on; return where to read it.
 
-        Raises OSError: EPERM where it is none of the control socket's, or its client may not ask for changes; EMFILE.
+        Raises OSError: EPERM where it is none of the control socket's, or its client is not who runs clsync; EMFILE.
         """
         try:
             connection = socket.socket(fileno=descriptor)
@@ -72,13 +73,13 @@ class Witness:
             ear.close()
 
     def _demand_right(self, connection: socket.socket) -> None:
-        """See that it was accepted here, from somebody who may ask for changes. Raises OSError.
+        """See that it was accepted here, from root, or the user who runs clsync. Raises OSError.
 
         Who connects to a socket of root's has root at the other end as well: he has no name, or another one.
         """
         accepted = connection.family == socket.AF_UNIX and connection.getsockname() == self._listening.getsockname()
         peer = peer_of(connection) if accepted else None
-        if peer is None or peer.pid == os.getpid() or not peer.may_change(self._listening):
+        if peer is None or peer.pid == os.getpid() or peer.uid not in (0, os.geteuid()):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     def _note(self, line: Line) -> None:

@@ -65,14 +65,13 @@ def version() -> int:
     return _call(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_ASK_VERSION))
 
 
-def restrict(allowed: Iterable[Allowed], *, network: bool, handled: int = EVERYTHING) -> None:
+def restrict(allowed: Iterable[Allowed], *, network: bool) -> None:
     """Allow this thread, and all that it starts, only that, for good. Raises OSError.
 
-    Paths that are not there are left out. `handled`: kinds of access that are refused elsewhere. Not `network`: neither
-    TCP nor abstract sockets of others. Signals reach nobody outside. EPERM: the thread has neither CAP_SYS_ADMIN nor
-    `no_new_privs`.
+    Paths that are not there are left out. Not `network`: neither TCP nor abstract sockets of others. Signals reach
+    nobody outside. EPERM: the thread has neither CAP_SYS_ADMIN nor `no_new_privs`.
     """
-    known = version()
+    known, handled = version(), EVERYTHING
     for since, access in _SINCE:
         if known < since:
             handled &= ~access

@@ -140,3 +140,12 @@ def exit_text(code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process was stopped (SIGSTOP, a debugger), as /proc/PID/stat says it; False where it does not."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2][:1] in (b"T", b"t")
+    except OSError:
+        return False

@@ -46,9 +46,6 @@ _OF_WORKER: Final = (
     landlock.Allowed(b"/etc/localtime", landlock.READ_FILE),
     landlock.Allowed(b"/dev/null", landlock.USE),
 )
-_REFUSED_TO_WORKER: Final = landlock.EVERYTHING & ~(landlock.MAKE_DIR | landlock.MAKE_REG | landlock.WRITE_FILE)
-"""New files it may write, where nobody may: dumps."""
-
 _PATIENCE: Final = 5.0
 """Seconds in which a thread that has been waited for is gone."""
 
@@ -286,4 +283,4 @@ def _give_up(step: GiveUp) -> None:
     credentials.no_new_privileges()
     if step.no_files:
         room = (landlock.Allowed(step.room, landlock.WRITE),) if step.room is not None else ()
-        landlock.restrict((*_OF_WORKER, *room), network=False, handled=_REFUSED_TO_WORKER)
+        landlock.restrict((*_OF_WORKER, *room), network=False)

@@ -44,6 +44,7 @@ _REMEDIES: Final = {
     "mounts": "use Linux 5.12 or later, or a container in which mounts can be made",
     "capabilities": "start clsync with CAP_SETPCAP",
 }
+_SIGNALLING: Final = mask(("CAP_KILL",))
 _MARKING: Final = mask(("CAP_SYS_ADMIN",))
 """What marks of whole file systems need (fanotify_mark(2))."""
 
@@ -349,6 +350,12 @@ def _kept(s: Settings, machine: Machine, own: Ids) -> int:
             raise OperatorError(
                 f"--preserve-capabilities: clsync is started without {', '.join(lacking)}",
                 "start it as root, or leave these out",
+                Exit.PRIVILEGE,
+            )
+        if s.splitting == "process" and not own.uid and not wanted & _SIGNALLING:
+            raise OperatorError(
+                "--preserve-capabilities: CAP_KILL is missing, and without it the other process can be told nothing",
+                "add CAP_KILL, or leave --splitting=process out",
                 Exit.PRIVILEGE,
             )
         return wanted

@@ -99,6 +99,9 @@ class Op(IntEnum):
     ENDED = 71
     FAILED = 72
     ASK_TO_DELETE = 73
+    DUMP_DIRECTORY = 74
+    DUMP_FILE = 75
+    DUMP_END = 76
 
 
 class Signature(NamedTuple):
@@ -124,7 +127,10 @@ SIGNATURES: Final = {
     Op.RULES: Signature("", "y"),
     Op.STATUS: Signature("s"),
     Op.STANDBY: Signature("", "b"),
-    Op.DUMP: Signature("o"),
+    Op.DUMP: Signature("o", "u"),
+    Op.DUMP_DIRECTORY: Signature("uy"),
+    Op.DUMP_FILE: Signature("uy"),
+    Op.DUMP_END: Signature("u"),
     Op.HEAR: Signature(""),
     Op.STATE_SCAN: Signature("byd", "u"),
     Op.TARGET_EMPTY: Signature("u", "b"),

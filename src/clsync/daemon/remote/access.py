@@ -7,6 +7,7 @@ import itertools
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,6 @@ from clsync.daemon.remote.tree import RemoteOps
 from clsync.handler.base import Handler
 from clsync.handler.compare.base import Comparison, ComparisonFailed
 from clsync.handler.rsync import Target
-from clsync.kernel import places
 from clsync.kernel.ops import KernelOps
 from clsync.kernel.slices import in_steps
 from clsync.monitor.base import Monitor
@@ -111,22 +111,12 @@ class RemoteAccess:
         return bool(self._caller.call(Op.STANDBY)[0])
 
     async def write_dump(self, directory: bytes, states: Sequence[State], *, asked: bool) -> None:
-        """Write states into the directory of --dump-dir, or one that nobody may make. Raises OSError."""
-        own = directory == self._settings.dump_dir
-        if own or self._settings.split_by_default:
-            self._caller.call(Op.DUMP, None if own else directory)
-            (made,) = self._caller.descriptors
-        else:
-            made = places.make_directory(directory, 0o750)
-        try:
-            await in_steps(fill_dump(made, states))
-        finally:
-            os.close(made)
+        """Write states into the directory of --dump-dir, or one that root has named at the socket. Raises OSError."""
+        with closing(_RemoteDump(self._caller, None if directory == self._settings.dump_dir else directory)) as place:
+            await in_steps(fill_dump(place, states))
 
     def heard(self, connection: int) -> socket.socket | None:
-        """Let the broker hear what a client says who may ask for changes: else it does none for him."""
-        if not self._settings.split_by_default:
-            return None
+        """Let the broker hear what root says: it does for nobody else what concerns more than times and messages."""
         try:
             self._caller.call(Op.HEAR, descriptor=connection)
         except OSError:
@@ -193,3 +183,26 @@ def _plan(old: Plan, settings: Settings, common: Mapping[str, Any], values: Sequ
         destination=Target(destination) if destination is not None else None,
         given=Target(given) if given is not None else None, **common,
     )  # fmt: skip
+
+
+class _RemoteDump:
+    """The directory of a dump, at the broker (see `daemon.dump.Place`)."""
+
+    def __init__(self, caller: Caller, directory: bytes | None) -> None:
+        """Have it made; None: that of --dump-dir. Raises OSError."""
+        self._caller = caller
+        (self._number,) = caller.call(Op.DUMP, directory)
+
+    def directory(self, name: bytes) -> None:
+        """Have a directory made there. Raises OSError."""
+        self._caller.call(Op.DUMP_DIRECTORY, self._number, name)
+
+    def file(self, name: bytes) -> int:
+        """Return a descriptor of a new file there. Raises OSError."""
+        self._caller.call(Op.DUMP_FILE, self._number, name)
+        (descriptor,) = self._caller.descriptors
+        return descriptor
+
+    def close(self) -> None:
+        """Give it back."""
+        self._caller.call(Op.DUMP_END, self._number)

@@ -238,7 +238,7 @@ class _SmallDisk(Fault):
     def prepare(self) -> None:
         disk = self.stage.top / "disk"
         disk.mkdir()
-        mount("tmpfs", disk, "size=64m,mode=755")
+        mount("tmpfs", disk, "size=512m,mode=755")
         self.stage.mounts.append(disk)
         self.stage.destination = self.stage.kept = disk / "destination"
         self.stage.destination.mkdir()

@@ -116,6 +116,42 @@ def test_destination_overlaps(world: World, mode: str | None) -> None:
     assert world.run("-W", world.source, "-D", beside, *options, "--only-initialsync").code == 0
 
 
+@ROOT
+@pytest.mark.root
+def test_destination_overlaps_by_way_of_a_mount(world: World) -> None:
+    """By their names the two have nothing to do with each other."""
+    inside, again = world.source / "inside", world.top / "again"
+    for path in (inside, inside / "deeper", again, world.source / "below"):
+        path.mkdir()
+    for bound, place, word in (
+        (world.source, again, "is the watched directory itself"),
+        (world.source, again / "inside", "lies inside"),
+        (inside, again, "lies inside"),
+        (inside, again / "deeper", "lies inside"),
+        (world.top, again, "holds the watched directory"),
+        (world.destination, again, ""),
+    ):
+        mount("bind", again, "", str(bound))
+        try:
+            arguments = "-W", world.source, "-D", place, "--only-initialsync", "--state-dir=none"
+            if word:
+                message, _ = refused(world, Exit.DESTINATION, *arguments)
+                assert word in message
+            else:
+                assert world.run(*arguments).code == 0
+                below = "-D", world.destination / "below"
+                message, _ = refused(world, Exit.DESTINATION, *arguments, *below)
+                assert "it is, holds or lies in the other destination" in message
+        finally:
+            unmount(again)
+    mount("bind", inside, "", str(world.destination))
+    try:
+        message, _ = refused(world, Exit.DESTINATION, "-W", world.source, "-D", world.destination)
+        assert "lies inside" in message
+    finally:
+        unmount(inside)
+
+
 @pytest.mark.parametrize("option", [True, False])
 @pytest.mark.parametrize(
     ("place", "word"),

@@ -22,10 +22,13 @@ from clsync.handler.rsync import Target
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
 from clsync.kernel import roles
 from clsync.kernel.capabilities import Capabilities
+from clsync.kernel.mounts import Mount, place_of, read_mounts, seen_within
 from clsync.kernel.process import started_ns
 from clsync.options import MODULE_MODES, PROGRAM_MODES, Settings
 from clsync.privilege import trust
 
+_Place = tuple[bytes, bytes]
+"""A file system, and where on it something lies."""
 _DEFAULT_PROGRAM = {"rsyncdirect": b"rsync", "direct": b"cp"}
 _DEFAULT_ARGUMENTS: dict[str, tuple[bytes, ...]] = {
     "simple": (b"sync", b"%label%", b"%EVENT-MASK%", b"%INCLUDE-LIST%"),
@@ -101,16 +104,24 @@ def for_each_destination(settings: Settings) -> list[Settings]:
 
 def demand_apart(plans: Sequence[Plan]) -> None:
     """See that no destination is, or lies in, another one. Raises OperatorError."""
+    mounts = _mounts()
+    places = [None if one.local is None else place_of(one.local, mounts) for one in plans]
     for number, one in enumerate(plans):
-        for other in plans[number + 1 :]:
-            same = one.destination == other.destination
-            a, b = one.local, other.local
-            if same or (a is not None and b is not None and (is_below(a, b) or is_below(b, a))):
+        for other, there in zip(plans[number + 1 :], places[number + 1 :], strict=True):
+            if one.destination == other.destination or _meet(places[number], there):
                 raise OperatorError(
                     f"--destination-dir {other.name}: it is, holds or lies in the other destination {one.name}",
                     "name directories that are apart, and let the handler's arguments say %destination-dir%",
                     Exit.DESTINATION,
                 )
+
+
+def _meet(one: _Place | None, other: _Place | None) -> bool:
+    """Tell whether a directory is, holds, or lies in another one, by whatever mounts."""
+    if one is None or other is None or one[0] != other[0]:
+        return False
+    a, b = one[1].rstrip(b"/"), other[1].rstrip(b"/")
+    return a == b or is_below(a, b) or is_below(b, a)
 
 
 def _make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan:
@@ -189,21 +200,31 @@ def local_destination(path: bytes, made: Plan, option: str) -> bytes:
     except OSError as error:
         hint = f"create it: mkdir -p {shown(path)}" if error.errno == errno.ENOENT else "name a directory"
         raise OperatorError(f"{where}: {error.strerror}", hint, Exit.DESTINATION) from None
-    if real == root:
+    mounts = _mounts()
+    seen = {real, *seen_within(root, real, mounts)}
+    if root in seen:
         raise OperatorError(f"{where} is the watched directory itself", "name another one", Exit.DESTINATION)
-    if is_below(real, root if root != b"/" else b"") and not left_out(made, real):
+    if any(is_below(path, root.rstrip(b"/")) and not left_out(made, path) for path in seen):
         raise OperatorError(
             f"{where} lies inside the watched directory: it would be copied into itself",
             "name a directory outside of it, or reject it by a rule (-d)",
             Exit.DESTINATION,
         )
-    if is_below(root, real if real != b"/" else b""):
+    if any(is_below(path, real.rstrip(b"/")) for path in (root, *seen_within(real, root, mounts))):
         raise OperatorError(
             f"{where} holds the watched directory: syncing would delete it",
             "name a directory of its own",
             Exit.DESTINATION,
         )
     return real
+
+
+def _mounts() -> list[Mount]:
+    """Return what is mounted; nothing where that cannot be told."""
+    try:
+        return read_mounts()
+    except OSError:
+        return []
 
 
 def demand_sane(made: Plan) -> None:

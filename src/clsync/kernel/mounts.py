@@ -8,6 +8,7 @@ import select
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -148,6 +149,29 @@ def _seen_below(top: bytes, mount: Mount, upon: Mapping[int, Mapping[bytes, Moun
             seen = _entered(point, mount, upon)
             yield seen
             yield from _seen_below(point, seen, upon)
+
+
+def place_of(path: bytes, mounts: Sequence[Mount]) -> tuple[bytes, bytes]:
+    """Return a file system, and where on it a path lies (absolute, without symlinks), by whatever mount it is seen."""
+    return _place_on(mounts_at_and_below(path, mounts)[0], path)
+
+
+def seen_within(top: bytes, path: bytes, mounts: Sequence[Mount]) -> Iterator[bytes]:
+    """Yield the paths at and below the directory `top` by which `path` is seen (both absolute, without symlinks)."""
+    device, place = place_of(path, mounts)
+    holder, below = mounts_at_and_below(top, mounts)
+    for mount, point in ((holder, top), *((mount, mount.point) for mount in below)):
+        _, here = _place_on(mount, point)
+        if mount.device and mount.device == device and (place == here or is_below(place, here.rstrip(b"/"))):
+            seen = point.rstrip(b"/") + place[len(here.rstrip(b"/")) :] or b"/"
+            with suppress(OSError):  # something else may be mounted over it
+                if os.path.samefile(seen, path):
+                    yield seen
+
+
+def _place_on(mount: Mount, path: bytes) -> tuple[bytes, bytes]:
+    inside = path[len(mount.point.rstrip(b"/")) :]
+    return mount.device, mount.root.rstrip(b"/") + inside.rstrip(b"/") or b"/"
 
 
 _OUR_CLOCK: Final = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "tmpfs", "ramfs"))

@@ -472,10 +472,14 @@ def test_status_names_what_fails_and_why(world: World, path: Path) -> None:
         (failure,) = found["failures"]
         assert failure["path"] == os.fsdecode(b"bad\xff\n")
         assert "7" in failure["reason"]
+        assert time.time() - 20 < failure["next_try_at"] < time.time() + 400
         assert found["phase"] == "synchandler error"
         assert found["pending"] == 1
         shown = told(world, "-s", path, "status")
-        assert f"failures      bad\\xff\\n: {failure['reason']}\n" in shown, shown
+        assert f"failures      bad\\xff\\n: {failure['reason']} (next try: " in shown, shown
+        program.write_text("#!/bin/sh\n")
+        daemon.wait_for_log("Info: bad\\xff\\n: it is synced now")
+        assert status(world, path)["failures"] == []
 
 
 def test_status_tells_of_a_root_that_is_away(world: World, path: Path) -> None:

@@ -159,7 +159,10 @@ def _words(name: str, value: object) -> Iterator[str]:
             for entry in value:
                 yield from _words(name, entry)
         case dict():
-            yield ": ".join(_printable(str(part)) for part in value.values())
+            at = value.get("next_try_at")
+            again = f" (next try: {_time(at)})" if isinstance(at, int | float) else ""
+            parts = (str(part) for name, part in value.items() if name != "next_try_at")
+            yield ": ".join(_printable(part) for part in parts if part) + again
         case _:
             yield _printable(str(value))
 
@@ -167,6 +170,8 @@ def _words(name: str, value: object) -> Iterator[str]:
 def _target(entry: Answer) -> str:
     counted = ", ".join(f"{entry.get(what)} {what.replace('_', ' ')}" for what in ("pending", "in_flight", "failing"))
     trouble = f"; {entry.get('trouble')}" if entry.get("trouble") else ""
+    at = entry.get("next_try_at")
+    trouble += f" (next try: {_time(at)})" if isinstance(at, int | float) else ""
     trouble += "; paused" if entry.get("paused") else ""
     trouble += f"; {entry.get('held_back')} deletions held back" if entry.get("held_back") else ""
     return _printable(f"{entry.get('destination')}: {counted}{trouble}")

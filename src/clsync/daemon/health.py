@@ -29,6 +29,8 @@ class TargetHealth(NamedTuple):
     """Entries that are to be deleted when somebody accepts it."""
     failing: Mapping[bytes, str]
     """Path -> why it failed last."""
+    next_tries: Mapping[bytes, float]
+    """Path -> when it is tried again (wall-clock seconds); the root stands for the target."""
     scrubbed: Passed | None = None
     """What the last pass of the scrub has brought."""
 

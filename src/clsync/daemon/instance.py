@@ -69,11 +69,16 @@ class DaemonInstance:
             **_kept(health.kept),
             "paused": all(target.paused for target in targets),
             "trouble": next((target.trouble for target in targets if target.trouble), None),
+            "next_try_at": min((one.next_tries[b""] for one in targets if b"" in one.next_tries), default=None),
             "held_back": sum(target.held_back for target in targets),
             **_scrubbed([target.scrubbed for target in targets]),
             "failing": len(failing),
             "failures": [
-                {"path": _text(path) or ".", "reason": f"{target.name}: {why}" if target.name else why}
+                {
+                    "path": _text(path) or ".",
+                    "reason": f"{target.name}: {why}" if target.name else why,
+                    "next_try_at": target.next_tries.get(path),
+                }
                 for target, path, why in failing[:_NAMED]
             ],
             "targets": [_target(*pair) for pair in zip(plans, targets, strict=True)] if len(plans) > 1 else [],
@@ -169,6 +174,7 @@ def _target(made: Plan, health: TargetHealth) -> Mapping[str, object]:
         "held_back": health.held_back,
         **_scrubbed([health.scrubbed]),
         "trouble": health.trouble,
+        "next_try_at": health.next_tries.get(b""),
     }
 
 

@@ -221,6 +221,7 @@ class Mirror:
             paused=delivery.paused,
             held_back=delivery.withheld.count,
             failing=target.dirty.failing(),
+            next_tries=target.next_tries(),
             scrubbed=self._scrub.passed.get(delivery),
         )
 

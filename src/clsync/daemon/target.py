@@ -72,6 +72,14 @@ class Target:
         failing = self.dirty.failing()
         return {b"": self._why} if self.unwell and not failing else failing
 
+    def next_tries(self) -> dict[bytes, float]:
+        """Return when what failed is tried again (wall-clock seconds), where that is known."""
+        ahead, waiting = time.time() - time.monotonic(), self.dirty.waiting()
+        times = {path: max(waiting[path][1], self.unwell_until) for path in self.dirty.reasons if path in waiting}
+        if self.unwell:
+            times[b""] = self.unwell_until
+        return {path: ahead + at for path, at in times.items() if at < float("inf")}
+
     def trouble(self) -> str | None:
         """Tell why the target as a whole cannot be used; None if it can."""
         return self._why if self.unwell else None
@@ -172,7 +180,10 @@ class Target:
         }
         again = {path: _bits_again(_bits(path, taken, resolved)) for path in outcome.again}
         self.dirty.add(again.items(), since)
+        failing = self.dirty.failing()
         self.dirty.settle(taken, chain(taken, resolved.entries), failures)
+        if failing:
+            self._tell_arrived([path for path in failing if path not in self.dirty.reasons])
         if failures:
             # What failed drags the others along: they wait with it, or this would turn without a pause.
             self.dirty.wait(again, min(failure.retry_at for failure in failures.values()))
@@ -256,6 +267,13 @@ class Target:
             self._log.error(
                 f"{self._prefix}{len(fresh) - _NAMED} more paths failed", "they stay dirty and are tried again"
             )
+
+    def _tell_arrived(self, paths: list[bytes]) -> None:
+        """Name paths that had failed, and do not any more."""
+        for path in paths[:_NAMED]:
+            self._log.info(f"{self._prefix}{shown(path)}: it is synced now")
+        if len(paths) > _NAMED:
+            self._log.info(f"{self._prefix}{len(paths) - _NAMED} more paths that had failed are synced now")
 
     def name_failing(self) -> None:
         """Name what a run that ends leaves behind."""

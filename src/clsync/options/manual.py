@@ -323,7 +323,8 @@ STATUS_TEXTS: Final = {
     " file system.",
     "`pending`, `in_flight`": "How many paths are not known to be equal, and how many of them are being handed over.",
     "`targets`": "Where there are several destinations: an object for each, with `destination`, `mode`, `iteration`,"
-    " `last_sync_at`, `pending`, `in_flight`, `failing`, `paused`, `held_back`, `scrubbed_at`, `scrub_found` and `trouble`."
+    " `last_sync_at`, `pending`, `in_flight`, `failing`, `paused`, `held_back`, `scrubbed_at`, `scrub_found`, `trouble` and"
+    " `next_try_at`."
     " The numbers beside it are those of all of them.",
     "`scrubbed_at`, `scrub_found`": "When the last pass of --scrub-rate ended, in seconds since 1970 (null: none has), and"
     " how many paths differed.",
@@ -332,9 +333,10 @@ STATUS_TEXTS: Final = {
     " loss of power may undo; why the next start compares everything, or null.",
     "`paused`": "Whether nothing is handed over, because of `clsync ctl pause`.",
     "`held_back`": "How many entries are left at the destination though the source does not have them (--max-delete).",
-    "`trouble`": "Why nothing at all can be synced now, or null.",
-    "`failing`, `failures`": "How many paths failed last time, and `path` and `reason` of the first 20. Bytes that are no"
-    " text are lone surrogates.",
+    "`trouble`, `next_try_at`": "Why nothing at all can be synced now, and when a destination that could not be used is"
+    " tried again, in seconds since 1970; or null.",
+    "`failing`, `failures`": "How many paths failed last time, and `path`, `reason` and `next_try_at` of the first 20."
+    " Bytes that are no text are lone surrogates.",
 }
 """Keys of the status."""
 

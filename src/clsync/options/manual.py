@@ -159,6 +159,9 @@ _ENVIRONMENT = {
     " `mount_setattr`, `open_tree`, `openat2`, `pidfd`, `reflink`, `renameat2`, `seccomp`.",
     "`CLSYNC_STATUS`": "Set for handlers: `initsync` or `running`.",
     "`CLSYNC_ITERATION`": "Set for handlers: the number of the batch, 1 for the initial sync.",
+    "`CLSYNC_WORKS_FOR`": "Set for handlers: who has started them, and for what. If clsync is killed, its next start ends"
+    " a handler that is still at work, with its process group; what a handler has put into a session of its own, as"
+    " services are, goes on.",
 }
 
 _EXAMPLES = (

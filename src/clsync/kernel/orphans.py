@@ -51,23 +51,22 @@ def orphans(work: bytes) -> list[int]:
 
     Those into which we may not look are not found.
     """
-    found = []
     if os.getpid() == 1:
         return []  # who starts everything here has lived all the time
     try:
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        return [left for name in os.listdir("/proc") if name.isdigit() and (left := _looked(int(name), work))]
     except OSError:
         return []  # it is not mounted here
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                marks = [v for v in file.read().split(b"\0") if v.startswith(_VARIABLE + b"=")]
-            left = _left(pid, marks[0].partition(b"=")[2], work) if marks else None
-        except (OSError, IndexError, ValueError):
-            continue  # it has ended, is not ours to look into, or somebody else's mark
-        if left is not None:
-            found.append(left)
-    return found
+
+
+def _looked(pid: int, work: bytes) -> int:
+    """Return what is to be ended of a process, 0: nothing."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            marks = [v for v in file.read().split(b"\0") if v.startswith(_VARIABLE + b"=")]
+        return _left(pid, marks[0].partition(b"=")[2], work) if marks else 0
+    except (OSError, IndexError, ValueError):
+        return 0  # it has ended, is not ours to look into, or has somebody else's mark
 
 
 def end(one: int, number: signal.Signals) -> None:
@@ -79,23 +78,23 @@ def end(one: int, number: signal.Signals) -> None:
         pass
 
 
-def _left(pid: int, text: bytes, work: bytes) -> int | None:
-    """Return what is to be ended of the process with this mark: itself or its group; None: nothing.
+def _left(pid: int, text: bytes, work: bytes) -> int:
+    """Return what is to be ended of the process with this mark: itself, or its group; 0: nothing.
 
     Raises OSError, IndexError, ValueError.
     """
     began, session, other = text.split(b" ", 2)
     if other != work:
-        return None
+        return 0
     found = _stat(pid)
     group = session != _ANY
     if group and (found.group != pid or found.session != session):
-        return None
+        return 0
     while found.began != began:
         if found.parent <= 1:
             return -pid if group else pid
         found = _stat(found.parent)
-    return None
+    return 0
 
 
 def _stat(pid: int) -> _Found:

@@ -554,6 +554,11 @@ def _state() -> str:
             " state is removed, and everything is compared."
         ),
         roff.paragraph(
+            "The directory of a state, and all above it, must belong to root or to who runs clsync, and be closed for"
+            " others. Above it, sticky ones like /tmp are as good: there a directory that somebody else has made under the"
+            " same name is refused, not taken. Who has named it by --state-dir gets an error, others a run that keeps no state."
+        ),
+        roff.paragraph(
             "The state survives being killed at any instant. Another source, destination, file of rules or handler makes"
             " it void; one that is damaged is set aside. Everything is compared then, and the state made anew. What"
             " changes at a destination without clsync is not noticed: signal USR2 compares everything, as does a start"

@@ -249,6 +249,30 @@ def test_states_where_others_may_write(world: World, spoil: Callable[[Path], Non
     assert caught.value.code == FILES
 
 
+@pytest.mark.parametrize("splitting", ["off", "process"])
+def test_a_state_that_somebody_else_has_prepared(world: World, victim: Victim, splitting: str) -> None:
+    """Below a directory like /tmp, under the name that is known beforehand. One that is made there is closed, and used."""
+    world.top.chmod(0o711)
+    (shared := world.top / "shared").mkdir()
+    shared.chmod(0o1777)
+    options = ("-Mcopy", f"--state-dir={shared}", f"--splitting={splitting}", "--only-initialsync")
+    assert world.run(*world.trees, *options).code == 0
+    (place,) = shared.iterdir()
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    assert world.run(*world.trees, *options).code == 0
+    place.rename(world.top / "away")
+    place.mkdir()
+    (place / "state.db").symlink_to(victim.file)
+    os.chown(place, OTHER, OTHER)
+    place.chmod(0o777)
+    message, hint = world.run(*world.trees, *options).complaint(FILES)
+    assert message.startswith(f"--state-dir: the state cannot be kept in {place}: others may write into it")
+    assert "name a directory" in hint
+    assert (place.stat().st_uid, stat.S_IMODE(place.stat().st_mode)) == (OTHER, 0o777)
+    assert os.listdir(place) == ["state.db"]
+    victim.demand_untouched()
+
+
 def test_a_state_behind_a_symlink_of_somebody_else(world: World, hostile: Path, victim: Victim) -> None:
     (hostile / "way").symlink_to(victim.directory)
     os.chown(hostile / "way", NOBODY, NOBODY, follow_symlinks=False)

@@ -112,10 +112,12 @@ def demand_same(look: Look, starter: Look, world: World, told: Mapping[str, str]
 
 
 def look_told(look: Look, told: Mapping[str, str]) -> dict[str, str]:
-    """Return what clsync adds to the environment: what is `told`, and the number of the batch."""
+    """Return what clsync adds to the environment: what is `told`, the number of the batch, and of handlers the mark."""
     iteration = look.environment["CLSYNC_ITERATION"]
     assert iteration.isdigit()
-    return {**told, "CLSYNC_ITERATION": iteration}
+    mark = {name: value for name, value in look.environment.items() if name == "CLSYNC_WORKS_FOR"}
+    assert not mark or told["CLSYNC_STATUS"] == "initsync"
+    return {**told, "CLSYNC_ITERATION": iteration, **mark}
 
 
 @pytest.mark.parametrize("mode", ["direct", "simple", "shell", "rsyncshell", "so"])

@@ -8,7 +8,8 @@ import signal
 import pytest
 
 from tests.support.gate import Gate
-from tests.system.world import SYNCED, World
+from tests.support.recorder import Recorder
+from tests.system.world import ROOT, SYNCED, World
 
 
 @pytest.mark.parametrize("splitting", ["off", "process"])
@@ -36,6 +37,73 @@ def test_a_handler_that_is_left_writes_nothing_old(world: World, mode: str, spli
         world.wait_for_equal(daemon, timeout=5)
         daemon.stop(signal.SIGQUIT, timeout=60)
         world.demand_equal()
+    finally:
+        killed.kill()
+        daemon.kill()
+
+
+AT_WORK = """
+[ -e {top}/begun ] && exit
+touch {top}/begun
+setsid sleep 600 &
+echo $! >{top}/stays
+sh -c 'trap "sleep 0.3; exit" TERM; while [ ! -e {top}/go ]; do sleep 0.01; done; echo old >{top}/written' &
+echo $! >{top}/at_work
+wait
+"""
+"""It has begun a service, and works by a program that does not end at once; both have lost their parent then."""
+
+
+@pytest.mark.parametrize(
+    ("mode", "how"),
+    [
+        ("simple", ()),
+        ("direct", ()),
+        ("shell", ()),
+        pytest.param("direct", ("--splitting=thread",), marks=ROOT),
+        pytest.param("direct", ("--splitting=process",), marks=ROOT),
+    ],
+)
+def test_a_program_of_the_operators_that_is_left_is_ended(world: World, mode: str, how: tuple[str, ...]) -> None:
+    """With all of its group, before the next one begins; what it has begun to stay, stays."""
+    recorder = Recorder(world.top, AT_WORK.format(top=world.top))
+    world.write("file")
+    options = (f"-M{mode}", recorder.option, "-llab1", *how)
+    killed, daemon = world.daemon(*options), world.daemon(*options)
+    try:
+        killed.start()
+        killed.wait_until((world.top / "at_work").exists, what="the handler at work")
+        killed.wait_until(lambda: (world.top / "at_work").read_text().endswith("\n"), what="its number")
+        stays, at_work = (int((world.top / name).read_text()) for name in ("stays", "at_work"))
+        os.kill(killed.pid, signal.SIGKILL)
+        assert killed.process is not None
+        killed.process.wait()
+        assert at_work in killed.family()
+        daemon.start()
+        recorder.wait_for_calls(daemon, 2)
+        assert set(killed.family()) == {stays}
+        daemon.wait_for_log(SYNCED)
+        daemon.stop()
+        assert not (world.top / "written").exists()
+    finally:
+        killed.kill()
+        daemon.kill()
+
+
+def test_the_program_of_another_daemon_is_left_alone(world: World) -> None:
+    """It has the same watched directory and handler, and another label."""
+    pid = world.top / "pid"
+    recorder = Recorder(world.top, f"[ -e {pid} ] && exit\necho $$ >{pid}\nsleep 600 & wait")
+    world.write("file")
+    killed, daemon = (world.daemon("-Mdirect", recorder.option, f"-l{label}") for label in ("one", "two"))
+    try:
+        killed.start()
+        killed.wait_until(lambda: pid.exists() and pid.read_text() != "", what="the handler at work")
+        os.kill(killed.pid, signal.SIGKILL)
+        daemon.start()
+        daemon.wait_for_log(SYNCED)
+        daemon.stop()
+        assert int(pid.read_text()) in killed.family()
     finally:
         killed.kill()
         daemon.kill()

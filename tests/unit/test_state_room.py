@@ -94,6 +94,44 @@ def test_directories_above_that_others_may_write(room: Path) -> None:
     room.parent.chmod(0o777)
     with pytest.raises(Unsafe):
         make_room(bytes(room), NOBODY)
+    with pytest.raises(Unsafe):
+        make_room(bytes(room.parent / "more" / "two"), NOBODY)
+    assert not (room.parent / "more").exists()
+
+
+@pytest.mark.parametrize("keeper", [ROOT, NOBODY])
+@pytest.mark.parametrize(("owner", "mode"), [(OTHER.uid, 0o700), (OTHER.uid, 0o777), (0, 0o777), (0, 0o1775)])
+def test_what_somebody_else_may_have_prepared(room: Path, keeper: Ids, owner: int, mode: int) -> None:
+    """In a directory like /tmp it is neither taken nor given away; one that others may write is not used anywhere."""
+    room.mkdir(parents=True)
+    if owner:
+        room.parent.chmod(0o1777)
+    (room / "state.db").write_text("prepared")
+    os.chown(room, owner, owner)
+    room.chmod(mode)
+    with pytest.raises(Unsafe, match="somebody else" if mode == 0o700 else "others may write into it"):
+        make_room(bytes(room), keeper)
+    found = room.stat()
+    assert (found.st_uid, found.st_mode & 0o7777) == (owner, mode)
+    assert (room / "state.db").stat().st_uid == 0
+
+
+@pytest.mark.parametrize("mode", [0o711, 0o1777])
+def test_one_that_root_has_made_by_hand(room: Path, mode: int) -> None:
+    room.mkdir(parents=True, mode=0o755)
+    room.parent.chmod(mode)
+    assert not make_room(bytes(room), NOBODY)
+    assert not make_room(bytes(room), NOBODY)
+    assert (room.stat().st_uid, room.stat().st_mode & 0o777) == (NOBODY.uid, 0o700)
+
+
+def test_what_cannot_be_removed_stays_who_made_it(room: Path) -> None:
+    """Else the next one with rights would read what lies beside it."""
+    filled(room, NOBODY)
+    (room / "state.aaa").mkdir()
+    with pytest.raises(Unsafe, match="cannot be removed"):
+        make_room(bytes(room), ROOT)
+    assert room.stat().st_uid == NOBODY.uid
 
 
 def test_who_cannot_get_there() -> None:

@@ -22,7 +22,7 @@ from clsync.daemon.plan import Plan, lookup_of, one_file_system_level
 from clsync.daemon.root import Directory
 from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
-from clsync.kernel import roles
+from clsync.kernel import places, roles
 from clsync.kernel.durable import boot_id
 from clsync.kernel.mounts import has_our_clock
 from clsync.options import Settings
@@ -203,10 +203,14 @@ def make_room(plans: Sequence[Plan], log: Log) -> Place | None:
 
 
 def _made_room(directory: bytes, log: Log) -> OperatorError | None:
-    """Make the directory of a state for who keeps it; return why it would be out of his reach."""
+    """Make the directory of a state for who keeps it; return why it cannot be there."""
     keeper = roles.keeper_ids()
     with suppress(OSError):  # it shows when the state is opened
-        if room.make_room(directory, keeper):
+        try:
+            taken = room.make_room(directory, keeper)
+        except places.Unsafe as error:
+            return room.refused(directory, error)
+        if taken:
             log.warning(f"the state in {shown(directory)} was kept by another user: everything is compared")
         if room.is_shut(directory, keeper):
             return OperatorError(

@@ -354,6 +354,7 @@ def _command_handler(made: Plan) -> CommandHandler:
         root=made.root,
         lookup=lookup_of(made),
         label=s.label,
+        target=made.destination.text if made.destination is not None else b"",
         rules=made.rules if made.rules else None,
         full_initial=s.full_initialsync > 0,
         timeout=s.timeout_sync,

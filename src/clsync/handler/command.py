@@ -11,7 +11,8 @@ from clsync.handler import listfiles
 from clsync.handler.base import PathRules
 from clsync.handler.listfiles import ListFiles
 from clsync.handler.objects import Objects, event_mask
-from clsync.handler.runner import Runner, surroundings
+from clsync.handler.runner import Runner, orphans_ended, surroundings
+from clsync.kernel.orphans import mark, work_of
 from clsync.kernel.priority import USUAL, Priority
 from clsync.kernel.process import exit_text
 from clsync.options.expansion import expand, macros
@@ -65,6 +66,7 @@ class CommandHandler:
         root: bytes,
         lookup: Lookup,
         label: bytes = b"",
+        target: bytes = b"",
         rules: PathRules | None = None,
         full_initial: bool = False,
         timeout: float = 0.0,
@@ -72,7 +74,10 @@ class CommandHandler:
         one_file_system: bool = False,
         priority: Priority = USUAL,
     ) -> None:
-        """`root`: absolute path of the watched tree; `lookup`: values of `%name%` that do not depend on a run."""
+        """`root`: absolute path of the watched tree; `lookup`: values of `%name%` that do not depend on a run.
+
+        `target`: the destination, if one is named.
+        """
         self.rules = rules
         self.trusts_times = False
         self.coarse_ns = 0
@@ -85,6 +90,10 @@ class CommandHandler:
         self._one_file_system = one_file_system
         self._runner = Runner(timeout, priority=priority)
         self._stopping = False
+        # What it does is not known; who has all of this in common does the same.
+        self._work = b" ".join((label, program, target))
+        self._alone = False
+        """Nothing is at work there that a clsync before us has left."""
         self._lists = ListFiles(style.lists_dir, style.keep_lists)
         names = {name for argument in self._arguments for name in macros(argument)}
         self._wants_file = bool(names & {INCLUDE_FILE, EXCLUDE_FILE})
@@ -96,6 +105,11 @@ class CommandHandler:
     async def sync(self, batch: Batch) -> Outcome:
         """Run the program for all entries (see `handler.base.Handler`)."""
         self._stopping = False
+        if not self._alone:
+            wrong = await orphans_ended(work_of(batch.root, self._work))
+            if wrong or self._stopping:
+                return Outcome(Verdict.UNWELL, message=wrong or "stopped")
+            self._alone = True
         failed, hopeless = dict[bytes, str](), set[bytes]()
         code = 0
         try:
@@ -131,7 +145,7 @@ class CommandHandler:
         self._lists.close()
 
     async def _run(self, argv: list[bytes], batch: Batch, code: int) -> tuple[str, int]:
-        env = surroundings(batch.status, batch.number)
+        env = surroundings(batch.status, batch.number) | mark(work_of(batch.root, self._work), theirs=True)
         result = await self._runner.run(argv, cwd=batch.root, env=env, keep_messages=False)
         if result.timed_out:
             return f"{shown(self._program)} took longer than --timeout-sync", result.code

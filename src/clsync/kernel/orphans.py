@@ -2,17 +2,33 @@
 
 The mark says when their starter began and what they work for. A starter that lives is an ancestor of theirs; who is
 left was given to another parent.
+
+All that carries a mark of ours is left over. A program of the operator's may have begun something that is to stay: there
+it is a program that is still at work itself, in the group that it leads and in its starter's session, and with it
+this group.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from typing import Final
+from typing import Final, NamedTuple
 
 from clsync.kernel import roles
 
 _VARIABLE: Final = b"CLSYNC_WORKS_FOR"
+_ANY: Final = b"-"
+"""In place of a session."""
+
+
+class _Found(NamedTuple):
+    """What proc_pid_stat(5) says of a process that runs."""
+
+    parent: int
+    group: int
+    session: bytes
+    began: bytes
+    """Ticks."""
 
 
 def work_of(root: int, target: bytes) -> bytes:
@@ -21,58 +37,70 @@ def work_of(root: int, target: bytes) -> bytes:
     return b"%d:%d %s" % (found.st_dev, found.st_ino, target)
 
 
-def mark(work: bytes) -> dict[bytes, bytes]:
-    """Return what is to be in the environment of a program that this process starts."""
+def mark(work: bytes, *, theirs: bool = False) -> dict[bytes, bytes]:
+    """Return what is to be in the environment of a program that this process starts; `theirs`: of the operator's."""
     try:
-        return {_VARIABLE: b"%s %s" % (_stat(os.getpid())[1], work)}
+        found = _stat(os.getpid())
     except OSError:
         return {}  # there is no /proc
+    return {_VARIABLE: b"%s %s %s" % (found.began, found.session if theirs else _ANY, work)}
 
 
 def orphans(work: bytes) -> list[int]:
-    """Return the processes that do the same work for nobody; those into which we may not look are not found."""
-    found = []
+    """Return the processes that do the same work for nobody, groups as negative numbers (kill(2)).
+
+    Those into which we may not look are not found.
+    """
+    if os.getpid() == 1:
+        return []  # who starts everything here has lived all the time
     try:
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        return [left for name in os.listdir("/proc") if name.isdigit() and (left := _looked(int(name), work))]
     except OSError:
         return []  # it is not mounted here
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                marks = [v for v in file.read().split(b"\0") if v.startswith(_VARIABLE + b"=")]
-            if marks and not _kept(pid, marks[0].partition(b"=")[2], work):
-                found.append(pid)
-        except (OSError, IndexError):
-            continue  # it has ended, or is not ours to look into
-    return found
 
 
-def end(pid: int, number: signal.Signals) -> None:
+def _looked(pid: int, work: bytes) -> int:
+    """Return what is to be ended of a process, 0: nothing."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            marks = [v for v in file.read().split(b"\0") if v.startswith(_VARIABLE + b"=")]
+        return _left(pid, marks[0].partition(b"=")[2], work) if marks else 0
+    except (OSError, IndexError, ValueError):
+        return 0  # it has ended, is not ours to look into, or has somebody else's mark
+
+
+def end(one: int, number: signal.Signals) -> None:
     """Send a signal to one of them, if it is still there. Raises OSError where that is not allowed."""
     try:
         with roles.as_programs():
-            os.kill(pid, number)
+            os.kill(one, number)
     except ProcessLookupError:
         pass
 
 
-def _kept(pid: int, text: bytes, work: bytes) -> bool:
-    """Tell whether a process works for something else, or for a starter that lives."""
-    began, _, other = text.partition(b" ")
+def _left(pid: int, text: bytes, work: bytes) -> int:
+    """Return what is to be ended of the process with this mark: itself, or its group; 0: nothing.
+
+    Raises OSError, IndexError, ValueError.
+    """
+    began, session, other = text.split(b" ", 2)
     if other != work:
-        return True
-    while pid > 1:
-        parent, its_begin = _stat(pid)
-        if its_begin == began:
-            return True
-        pid = parent
-    return False
+        return 0
+    found = _stat(pid)
+    group = session != _ANY
+    if group and (found.group != pid or found.session != session):
+        return 0
+    while found.began != began:
+        if found.parent <= 1:
+            return -pid if group else pid
+        found = _stat(found.parent)
+    return 0
 
 
-def _stat(pid: int) -> tuple[int, bytes]:
-    """Return parent and time of the start (ticks) of a process (proc_pid_stat(5)). Raises OSError, IndexError."""
+def _stat(pid: int) -> _Found:
+    """Look at a process. Raises OSError, IndexError."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
     if fields[0] in b"ZX":
         raise ProcessLookupError(pid)
-    return int(fields[1]), fields[19]
+    return _Found(int(fields[1]), int(fields[2]), fields[3], fields[19])

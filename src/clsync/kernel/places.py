@@ -51,6 +51,23 @@ def demand_root_alone(found: os.stat_result, path: bytes) -> None:
         raise Unsafe(f"others than root can change {shown(path)} ({_who(found)})")
 
 
+def demand_closed(found: os.stat_result) -> None:
+    """Put nothing into a directory that others may write, sticky or not. Raises Unsafe."""
+    if has_strangers(found):
+        raise Unsafe(f"others may write into it ({_who(found)})")
+
+
+def demand_owner(found: os.stat_result, *owners: int) -> None:
+    """Go by what belongs to one of some users only. Raises Unsafe."""
+    if found.st_uid not in owners:
+        raise Unsafe(f"it belongs to somebody else ({_who(found)})")
+
+
+def has_strangers(found: os.stat_result) -> bool:
+    """Tell whether others than its owner can make something in a directory: a sticky one is no exception."""
+    return bool(found.st_mode & _OTHERS_WRITE)
+
+
 def _is_closed(mode: int) -> bool:
     """Tell whether what stands on a way can be changed by its owner alone.
 

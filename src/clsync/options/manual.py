@@ -159,6 +159,9 @@ _ENVIRONMENT = {
     " `mount_setattr`, `open_tree`, `openat2`, `pidfd`, `reflink`, `renameat2`, `seccomp`.",
     "`CLSYNC_STATUS`": "Set for handlers: `initsync` or `running`.",
     "`CLSYNC_ITERATION`": "Set for handlers: the number of the batch, 1 for the initial sync.",
+    "`CLSYNC_WORKS_FOR`": "Set for handlers: who has started them, and for what. If clsync is killed, its next start ends"
+    " a handler that is still at work, with its process group; what a handler has put into a session of its own, as"
+    " services are, goes on.",
 }
 
 _EXAMPLES = (
@@ -551,6 +554,11 @@ def _state() -> str:
             "With --splitting the part without rights keeps the state, and its directory belongs to that user. The"
             " directories above must let others pass (mode 0711). When clsync is started without --splitting again, such a"
             " state is removed, and everything is compared."
+        ),
+        roff.paragraph(
+            "The directory of a state, and all above it, must belong to root or to who runs clsync, and be closed for"
+            " others. Above it, sticky ones like /tmp are as good: there a directory that somebody else has made under the"
+            " same name is refused, not taken. Who has named it by --state-dir gets an error, others a run that keeps no state."
         ),
         roff.paragraph(
             "The state survives being killed at any instant. Another source, destination, file of rules or handler makes"

@@ -14,6 +14,7 @@ from clsync.state.journal import Journal
 from clsync.state.mark import FILE as MARK
 from clsync.state.mark import Held, Mark
 from clsync.state.meta import Meta, Unusable, checksum
+from clsync.state.room import refused
 
 FILE: Final = b"state.db"
 _NEW: Final = b"state.db.new"
@@ -46,11 +47,7 @@ def lock(directory: bytes) -> Mark:
             pass
         os.close(places.own_directory(directory))
     except places.Unsafe as error:
-        raise OperatorError(
-            f"the state cannot be kept in {shown(directory)}: {error.strerror}",
-            "name a directory below those that are root's or yours alone by --state-dir",
-            Exit.FILES,
-        ) from None
+        raise refused(directory, error) from None
     try:
         return Mark(os.path.join(directory, MARK), _PATIENCE)
     except Held:

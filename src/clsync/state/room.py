@@ -6,6 +6,8 @@ import os
 import stat
 from typing import Final, NamedTuple
 
+from clsync.core.paths import shown
+from clsync.errors import Exit, OperatorError
 from clsync.kernel import credentials, places
 from clsync.kernel.credentials import Ids
 
@@ -29,31 +31,76 @@ def make_room(directory: bytes, keeper: Ids) -> bool:
     """Make the directory of a state, for who is to keep it; tell whether there was a state of somebody else.
 
     Its files are given to him, if they were ours. Those of somebody else are removed: whoever has rights does not read
-    what was written without. Raises OSError.
+    what was written without. He has kept it before, as nobody but us can have put it there. Raises OSError; Unsafe where
+    that is not so, where others may write it, or in whose way others have a hand.
     """
     above = 0o700 if os.geteuid() else 0o711  # a part without rights has to get there, in this run or another one
+    _demand_way(os.path.dirname(directory))  # before anything is made there
     places.make_directories(os.path.dirname(directory), above, lambda made: os.fchmod(made, above))
     places.make_directories(directory, 0o700, lambda made: os.fchown(made, keeper.uid, keeper.gid))
+    ours = (0, os.geteuid())
     with places.reached(directory, places.demand_ours_alone) as (where, name):
         room = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=where)
+        strangers = places.has_strangers(os.fstat(where))
     try:
-        owner = os.fstat(room).st_uid
-        if owner == keeper.uid:
+        found = os.fstat(room)
+        places.demand_closed(found)
+        if strangers:
+            places.demand_owner(found, *ours, keeper.uid)
+        if found.st_uid == keeper.uid:
             return False
-        taken = owner not in (0, os.geteuid())
-        if taken:
-            os.fchown(room, os.geteuid(), os.getegid())
-        os.fchmod(room, 0o700)
-        found = [one for one in map(os.fsencode, os.listdir(room)) if one.startswith(_OURS)]
-        for one in found:
-            if taken:
-                os.unlink(one, dir_fd=room)
-            else:
-                _give(room, one, keeper)
-        os.fchown(room, keeper.uid, keeper.gid)
-        return taken and bool(found)
+        if found.st_uid in ours:
+            _hand_over(room, keeper)
+            return False
+        return _take(room, keeper)
     finally:
         os.close(room)
+
+
+def _demand_way(directory: bytes) -> None:
+    """See that nobody else can change what there is of an absolute path. Raises OSError; Unsafe."""
+    while not os.path.lexists(directory):
+        directory = os.path.dirname(directory)
+    if directory != b"/":
+        with places.reached(directory, places.demand_ours_alone, follow=True):
+            pass
+
+
+def _hand_over(room: int, keeper: Ids) -> None:
+    """Give a room of ours to who is to keep it. Raises OSError."""
+    os.fchmod(room, 0o700)
+    for one in _files(room):
+        _give(room, one, keeper)
+    os.fchown(room, keeper.uid, keeper.gid)
+
+
+def _take(room: int, keeper: Ids) -> bool:
+    """Take a room from who has kept it, without his state; tell whether there was one. Raises OSError."""
+    before = os.fstat(room)
+    os.fchown(room, os.geteuid(), os.getegid())
+    os.fchmod(room, 0o700)
+    try:
+        found = _files(room)
+        for one in found:
+            os.unlink(one, dir_fd=room)
+    except OSError as error:
+        os.fchown(room, before.st_uid, before.st_gid)  # what is left there is not ours
+        raise places.Unsafe(f"what somebody else has left in it cannot be removed: {error.strerror}") from None
+    os.fchown(room, keeper.uid, keeper.gid)
+    return bool(found)
+
+
+def _files(room: int) -> list[bytes]:
+    return [one for one in map(os.fsencode, os.listdir(room)) if one.startswith(_OURS)]
+
+
+def refused(directory: bytes, error: places.Unsafe) -> OperatorError:
+    """Return what is said where others have a hand in the directory of a state."""
+    return OperatorError(
+        f"--state-dir: the state cannot be kept in {shown(directory)}: {error.strerror}",
+        "remove it if it is not yours, or name a directory below those that are root's or yours alone by --state-dir",
+        Exit.FILES,
+    )
 
 
 def is_shut(directory: bytes, keeper: Ids) -> bool:

@@ -271,6 +271,14 @@ def test_only_what_the_system_lacks_is_told() -> None:
     assert planned(machine=machine).sandbox.lack.startswith("without landlock (it is old; ")
     assert planned("-Mdirect", "-Scat", machine=machine).sandbox.lack == ""
     assert planned("--sandbox=off", machine=machine).sandbox.lack == ""
+    assert planned(machine=AS_BACKUP).sandbox.lack == ""
+    contained = Machine(ROOT, ALL & ~mask(("CAP_SYS_ADMIN", "CAP_SETPCAP")))
+    assert planned(machine=contained).sandbox.lack == (
+        "without mounts (clsync is started without CAP_SYS_ADMIN; start it with CAP_SYS_ADMIN), capabilities (clsync is"
+        " started without CAP_SETPCAP; start it with CAP_SETPCAP)"
+    )
+    for meant in (("-Mdirect", "-Scat"), ("--sandbox=off",), ("-CCAP_SETUID,CAP_SETGID",)):
+        assert planned(*meant, machine=contained).sandbox.lack == ""
 
 
 @pytest.mark.parametrize(

@@ -774,7 +774,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _PRIVILEGE,
         "most processes and threads of clsync and its handlers",
         "N",
-        "0: any. As --cgroup-memory.",
+        "0: any. Where it is less than the 3 to 5 that clsync and one handler are, the start ends; 20 and more are"
+        " sensible. As --cgroup-memory.",
     ),
     Option(
         "cgroup-cpu",

@@ -408,8 +408,11 @@ def _lacking(layer: str, s: Settings, machine: Machine, programs: Ids, kept: int
     if needed is not None and not kept & mask((needed,)):
         held = machine.permitted & mask((needed,))
         why = f"clsync does not keep {needed}" if held else f"clsync is started without {needed}"
-        how = f"--preserve-capabilities with {needed}" if held else f"start it as root, or with {needed}"
-        return LeftOut(why, how)
+        more = f"start it with {needed}" if not machine.ids.uid else f"start it as root, or with {needed}"
+        how = f"--preserve-capabilities with {needed}" if held else more
+        # Only root could have it: what others are told would be nothing to them.
+        told = not machine.ids.uid and not held and "preserve-capabilities" not in s.given
+        return LeftOut(why, how, told and _runs_own(s))
     if layer == "mounts" and s.chroot is not None and s.pivot_root == "off":
         return LeftOut("the new root is no mount point", "--pivot-root=auto")
     if needed is None and not programs.uid and machine.permitted & _COPYING & ~kept and not kept & _MARKING:
@@ -418,9 +421,12 @@ def _lacking(layer: str, s: Settings, machine: Machine, programs: Ids, kept: int
             "programs of root would stay without capabilities", "--preserve-capabilities with CAP_SYS_ADMIN"
         )
     trouble = machine.troubles.get(layer)
-    # Where only programs of the operator are run, nobody misses it.
-    told = s.is_split or s.mode in (None, "rsyncdirect", "copy")
-    return LeftOut(trouble, _REMEDIES[layer], told) if trouble else None
+    return LeftOut(trouble, _REMEDIES[layer], s.is_split or _runs_own(s)) if trouble else None
+
+
+def _runs_own(s: Settings) -> bool:
+    """Tell whether clsync itself starts something: where only programs of the operator are run, nobody misses a layer."""
+    return s.mode in (None, "rsyncdirect", "copy")
 
 
 # -- who our programs are ----------------------------------------------------------------------------------------

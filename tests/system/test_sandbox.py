@@ -714,6 +714,57 @@ def left_in(world: World) -> list[Path]:
 
 
 @ROOT
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("--chroot=/nonexistent",), Exit.PRIVILEGE),
+        (("--chroot={top}/empty",), Exit.PRIVILEGE),
+        (("--chroot={top}", "--pivot-root=direct"), Exit.PRIVILEGE),
+        (("--mountpoints=/nonexistent",), Exit.USAGE),
+        (("-s{top}/socket", "--socket-own=nosuch"), Exit.USAGE),
+        (("-s/nonexistent/x",), Exit.FILES),
+        (("-s{top}/file",), Exit.FILES),
+        (("-z/nonexistent/x",), Exit.FILES),
+        (("--status-file={top}",), Exit.FILES),
+        (("--exit-hook=/nonexistent/x",), Exit.HANDLER),
+        (("--seccomp-filter",), Exit.PRIVILEGE),
+    ],
+)
+def test_what_would_hinder_a_start_is_told_beforehand(world: World, options: tuple[str, ...], code: Exit) -> None:
+    """By --dry-run as by the start itself, and by the doctor; nothing is changed."""
+    world.file("file", "")
+    (world.top / "empty").mkdir()
+    said = [*world.trees, *(option.format(top=world.top) for option in options)]
+    env = {"CLSYNC_WITHOUT": "seccomp"} if "--seccomp-filter" in options else {}
+    before = left_in(world)
+    told = world.run(*said, "--dry-run", env=env).complaint(code)
+    assert left_in(world) == before
+    doctor = world.run("doctor", *said, env=env)
+    assert (doctor.code, f"clsync would not start: {told[0]}\n  {told[1]}\n" in doctor.out) == (code, True)
+    assert world.run(*said, env=env).complaint(code) == told
+
+
+@ROOT
+@pytest.mark.parametrize("option", ["--chroot=/", "--mountpoints=/"])
+def test_rights_are_given_up_before_anything_is_watched(world: World, option: str) -> None:
+    """Also in the plan of a start whose trees are out of sight."""
+    plan = world.run(*world.trees, "--splitting=process", option, "--dry-run").out
+    steps = [line.strip().partition(". ")[2] for line in plan.split("\n\n")[0].splitlines()[1:]]
+    heads = [step.split(" ")[0] for step in steps if not step.startswith(("--chroot", "--mountpoints"))]
+    assert heads == ["look", "read", "--splitting:", "--splitting:", "--splitting:", "watch", "sync"]
+
+
+@ROOT
+def test_rights_that_a_start_needs_are_missed_beforehand(world: World) -> None:
+    world.destination.chmod(0o777)
+    for path in (world.top, *world.top.parents[:2]):
+        path.chmod(0o755)
+    for option in ("--detach-ipc=1", "--detach-network=everywhere", "--chroot=/", "--mountpoints=/"):
+        told = world.run(*world.trees, option, "--dry-run", head=AS_NOBODY).complaint(Exit.PRIVILEGE)
+        assert world.run(*world.trees, option, head=AS_NOBODY).complaint(Exit.PRIVILEGE) == told
+
+
+@ROOT
 def test_the_doctor(world: World) -> None:
     """What there is here, the plan, and with which rights there would be more."""
     done = world.run("doctor", *world.trees)

@@ -20,7 +20,7 @@ from clsync.privilege.plan import (
     Plan,
     make_plan,
 )
-from clsync.privilege.report import Own, capability_text, gain_lines, plan_lines
+from clsync.privilege.report import Course, Own, capability_text, gain_lines, plan_lines
 
 ALL = mask(CAPABILITIES)
 FOUR = mask(("CAP_DAC_READ_SEARCH", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"))
@@ -311,7 +311,7 @@ def test_the_plan_as_text() -> None:
     settings = load([b"-W/src", b"-D/dst", *(a.encode() for a in asked)], {}, lambda name: None)
     plan = make_plan(settings, AS_ROOT, FewAccounts())
     own = [Own("rsync", "/dst", sandboxed=True)]
-    lines = plan_lines(plan, AS_ROOT, settings, own, ["look", "write", "watch", "sync"])
+    lines = plan_lines(plan, AS_ROOT, settings, own, Course(["look", "write"], ["watch", "sync"]))
     steps = [
         line.split(". ", 1)[1].split(":")[0] for line in lines if line[:3] == "  " + line[2:3] and ". " in line[:6]
     ]

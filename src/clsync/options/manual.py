@@ -477,7 +477,7 @@ def _sandbox() -> str:
         roff.paragraph(
             "`clsync doctor` tells what this machine can give. With options, and by --dry-run, it tells what a start with"
             " them would do: every step, what each process keeps, what is left out, and how to have it. Its exit code is"
-            " that of such a start."
+            " that of such a start, as far as can be seen without changing anything."
         ),
     )
 

@@ -304,6 +304,12 @@ def _worker(s: Settings, machine: Machine, accounts: Accounts) -> GiveUp:
             "name another user, or do without --splitting",
             Exit.PRIVILEGE,
         )
+    if s.seccomp_filter and (trouble := machine.troubles.get("seccomp")):
+        raise OperatorError(
+            f"--seccomp-filter={s.seccomp_filter}: no filter of system calls can be had: {trouble}",
+            f"{_REMEDIES['seccomp']}; or leave the option out",
+            Exit.PRIVILEGE,
+        )
     if ids != machine.ids:
         ids = ids._replace(groups=())
     return GiveUp("splitting", ids, s.detach_network != "non-privileged", not s.seccomp_filter)

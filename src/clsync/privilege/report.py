@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from clsync.kernel.credentials import Ids, mask, names_in
 from clsync.options import Settings
@@ -52,8 +52,17 @@ class _Process:
     rows: tuple[tuple[str, str], ...]
 
 
-def plan_lines(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own], course: Sequence[str]) -> list[str]:
-    """Return the plan as lines of text. `course`: what is done after the steps of the plan."""
+class Course(NamedTuple):
+    """What is done beside the steps of a plan."""
+
+    before: Sequence[str]
+    """With all rights: after what is around the process, and before it becomes somebody else."""
+    after: Sequence[str]
+    """With those that it keeps."""
+
+
+def plan_lines(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own], course: Course) -> list[str]:
+    """Return the plan as lines of text."""
     lines = ["Steps, in this order:"]
     steps = [f"--{step.option}: {step.text}" for step in plan.confinement]
     last = [f"--{plan.identity.option}: {plan.identity.text}"] if plan.identity is not None else []
@@ -61,8 +70,7 @@ def plan_lines(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own], co
         apart = "process" if s.splitting == "process" else "thread"
         split = f"--splitting: begin a second {apart}, the worker"
         last = [split, *last, f"--{plan.worker.option}: in the worker, {plan.worker.text}"]
-    where = 2 if len(course) > 1 else 0
-    for number, text in enumerate([*steps, *course[:where], *last, *course[where:]], 1):
+    for number, text in enumerate([*steps, *course.before, *last, *course.after], 1):
         lines.append(f"  {number}. {text}")
     lines += ["", "What each process keeps:"]
     for process in _processes(plan, machine, s, own):

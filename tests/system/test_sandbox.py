@@ -702,6 +702,8 @@ def test_a_dry_run_tells_the_plan_and_does_nothing(world: World) -> None:
         "its own view of mounts, read-only but for what it writes",
     ):
         assert text in done.out
+    for row in ("bounding set:  that of the starter, for handlers and hooks", "clsync, the caretaker"):
+        assert row in done.out
     assert "left out" not in done.out
     assert left_in(world) == before
     message, _ = world.run(*world.trees, "--dry-run", "-D/nowhere").complaint(Exit.DESTINATION)

@@ -332,6 +332,21 @@ def test_the_plan_as_text() -> None:
     )
     assert "  the hooks (pre-exit): as the starter has it, or options say\n" in text
     assert "left out" not in text
+    assert text.count("clsync, the caretaker") == 1
+    caretaker = text.partition("clsync, the caretaker")[2].partition("\n  rsync")[0]
+    for row in ("capabilities:  CAP_DAC_OVERRIDE\n", "user 0, group 0", "those of the starter", "topmost one"):
+        assert row in caretaker
+    assert [line.split()[2] for line in lines if "bounding set:" in line] == ["that", "none", "that"]
+
+
+def test_the_plan_tells_what_programs_can_get() -> None:
+    """No caretaker where there is no group for it."""
+    asked = [b"-W/src", b"-D/dst", b"-unobody", b"--sync-handler-uid=backup", b"-CCAP_SETUID,CAP_SETGID"]
+    settings = load(asked, {}, lambda name: None)
+    plan = make_plan(settings, AS_ROOT, FewAccounts())
+    text = "\n".join(plan_lines(plan, AS_ROOT, settings, [], Course([], [])))
+    assert "bounding set:  CAP_SETGID, CAP_SETUID (by --uid" in text
+    assert "caretaker" not in text
 
 
 def test_what_more_capabilities_would_give() -> None:

@@ -79,7 +79,7 @@ def test_nothing_is_done_that_is_not_asked_for(machine: Machine) -> None:
 
 def test_another_user_keeps_what_is_needed() -> None:
     plan = planned("-unobody")
-    assert plan.identity == Become("uid", NOBODY, FOUR | MARKS, 0, 0, None)
+    assert plan.identity == Become("uid=nobody", NOBODY, FOUR | MARKS, 0, 0, None)
     assert (plan.roles.own, plan.roles.programs, plan.roles.others) == (NOBODY, ROOT, True)
     assert plan.roles.scanning == READS
     assert identity("-unobody", "--monitor=inotify").kept == FOUR

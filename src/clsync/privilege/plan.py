@@ -62,9 +62,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Step(ABC):
-    """Something that is done once, at the start. `option` asks for it, `text` says what it is."""
+    """Something that is done once, at the start. `text` says what it is."""
 
     option: str
+    """What asks for it, with its value where `text` does not say that."""
 
     @property
     @abstractmethod
@@ -281,9 +282,9 @@ def _confinement(s: Settings) -> Iterator[Step]:
     elif s.detach_ipc > 0:
         yield Detach("detach-ipc", namespaces.IPC, "means of communication")
     if s.detach_network == "everywhere":
-        yield Detach("detach-network", namespaces.NETWORK, "network, with nothing in it")
+        yield Detach("detach-network=everywhere", namespaces.NETWORK, "network, with nothing in it")
     if s.pivot_root != "off" or s.mountpoints:
-        option = "pivot-root" if s.pivot_root != "off" else "mountpoints"
+        option = f"pivot-root={s.pivot_root}" if s.pivot_root != "off" else "mountpoints"
         yield Detach(option, namespaces.FILES | namespaces.FS | namespaces.MOUNTS, "view of mounts")
         yield MakePrivate(option)
     if s.mountpoints:
@@ -306,7 +307,7 @@ def _worker(s: Settings, machine: Machine, accounts: Accounts) -> GiveUp:
         )
     if s.seccomp_filter and (trouble := machine.troubles.get("seccomp")):
         raise OperatorError(
-            f"--seccomp-filter={s.seccomp_filter}: no filter of system calls can be had: {trouble}",
+            "--seccomp-filter: no filter of system calls can be had: " + trouble,
             f"{_REMEDIES['seccomp']}; or leave the option out",
             Exit.PRIVILEGE,
         )
@@ -379,10 +380,11 @@ def _become(s: Settings, machine: Machine, own: Ids, kept: int, programs: Ids) -
 
 
 def _asking(s: Settings) -> str:
-    """Return the option that asks for another identity."""
+    """Return the option that asks for another identity, with a value of its own."""
     split = s.is_split
     order = (*(() if split else ("uid", "gid")), "preserve-capabilities", "inherit-capabilities")
-    return next((name for name in order if name in s.given), "splitting" if split else "compat")
+    found = next((name for name in order if name in s.given), "splitting" if split else "compat")
+    return f"{found}={shown(s.text(found.encode()) or b'')}" if found in ("uid", "gid") else found
 
 
 # -- what our own programs may do ----------------------------------------------------------------------------

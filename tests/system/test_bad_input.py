@@ -394,7 +394,7 @@ def test_status_and_pid_file_are_gone_after_a_refusal(world: World) -> None:
 
 def test_monitor_that_cannot_be_had(world: World) -> None:
     head = ["setpriv", "--bounding-set", "-sys_admin"] if os.geteuid() == 0 else []
-    message, hint = refused(world, Exit.MONITOR, *world.trees, "--monitor=fanotify", head=head)
+    message, hint = refused(world, Exit.MONITOR, *world.trees, "--monitor=fanotify", "--sandbox=off", head=head)
     assert "fanotify" in message
     assert hint
 

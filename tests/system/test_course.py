@@ -654,7 +654,9 @@ def test_background_answers_with_the_failure(world: World) -> None:
     """Also with one that comes after the fork."""
     world.run("-b", "-W", world.source, "-D", world.top / "nowhere").complaint(Exit.DESTINATION)
     head = ["setpriv", "--bounding-set", "-sys_admin"]
-    message, _ = world.run(*world.trees, "-b", "--monitor=fanotify", head=head).complaint(Exit.MONITOR)
+    message, _ = world.run(*world.trees, "-b", "--monitor=fanotify", "--sandbox=off", head=head).complaint(
+        Exit.MONITOR
+    )
     assert "fanotify" in message
     world.run(*world.trees, "-b", f"-z{world.top}/nowhere/pid").complaint(Exit.FILES)
 

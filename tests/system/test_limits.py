@@ -16,6 +16,8 @@ from tests.system.world import ROOT, SYNCED, World
 pytestmark = [ROOT, pytest.mark.root]
 
 CONTROLLERS = {name for hierarchy in all_hierarchies() for name in hierarchy.controllers}
+NO_USER = 65123
+"""A user without any process."""
 
 
 def needs(*controllers: str) -> pytest.MarkDecorator:
@@ -98,10 +100,44 @@ def test_a_controller_that_is_missing(world: World) -> None:
     assert "Delegate=yes" in hint
 
 
+@needs("pids")
+@pytest.mark.parametrize("splitting", ["off", "process", "thread"])
+def test_too_few_processes(world: World, splitting: str) -> None:
+    """Whatever cannot be started then, it is told as what it is, or what is handed over is tried again."""
+    handler = world.file("handler", "#!/bin/sh\n", 0o755)
+    said = ("-Mdirect", f"-S{handler}", "--only-initialsync", "--retries=1", f"--splitting={splitting}")
+    for count in range(2 + (splitting != "off"), 6):
+        done = world.run(*world.trees, *said, f"--cgroup-pids={count}", timeout=60)
+        assert "Traceback" not in done.err
+        assert done.code in (0, 127, Exit.INCOMPLETE, Exit.PRIVILEGE), done
+        if done.code == Exit.PRIVILEGE:
+            message = f"--cgroup-pids={count}: no more processes and threads can be started"
+            assert done.complaint(Exit.PRIVILEGE)[0] == message
+
+
+def test_a_limit_of_the_system(world: World) -> None:
+    """Also where clsync has not been asked for it: a user who may have no more processes."""
+    for path in (world.top, *world.top.parents[:2]):
+        path.chmod(0o755)
+    os.chown(world.destination, NO_USER, NO_USER)
+    head = ["setpriv", f"--reuid={NO_USER}", f"--regid={NO_USER}", "--clear-groups", "--inh-caps=-all,+dac_read_search",
+            "--ambient-caps=-all,+dac_read_search", "prlimit", "--nproc=1", "--"]  # fmt: skip
+    done = world.run(*world.trees, "-Mcopy", "--only-initialsync", "--sandbox=off", head=head)
+    assert (done.code, "Traceback" in done.err) == (Exit.PRIVILEGE, False)
+    message, hint = done.err.splitlines()[-2:]
+    assert message == "clsync: no more processes and threads can be started"
+    assert "ulimit -u" in hint
+
+
+FEW = "--cgroup-pids={} is too small: clsync itself and what syncs are"
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
         ("--cgroup-memory=much", "--cgroup-memory: 'much' is not a number"),
+        ("--cgroup-pids=1", f"{FEW.format(1)} 5 processes and threads"),
+        ("--cgroup-pids=4", f"{FEW.format(4)} 5 processes and threads"),
         ("--cgroup-pids=-1", "--cgroup-pids: -1 is too small"),
         ("--cgroup-cpu=200000", "--cgroup-cpu: 200000 is too large"),
     ],

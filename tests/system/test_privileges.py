@@ -673,7 +673,34 @@ def test_what_needs_root_is_said(world: World, option: str) -> None:
 
     message, hint = world.run(*world.trees, option, head=AS_NOBODY).complaint(Exit.PRIVILEGE)
     assert message.startswith(option.partition("=")[0])
+    if option.startswith(("--uid", "--gid", "--detach-network")):
+        assert option.partition("=")[2] in message
     assert "root" in hint
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "hint"), [("nice", "-5", "CAP_SYS_NICE"), ("io-class", "realtime", "best-effort or idle")]
+)
+def test_priorities_that_a_user_may_not_give(world: World, option: str, value: str, hint: str) -> None:
+    """The value is named, and told by --dry-run as well."""
+    for path in (world.top, *world.top.parents[:2]):
+        path.chmod(0o755)
+    os.chown(world.destination, NOBODY, NOBODY)
+    for more in ((), ("--dry-run",)):
+        done = world.run(*world.trees, f"--{option}={value}", *more, head=AS_NOBODY)
+        message, told = done.err.splitlines()[-2:]
+        assert (done.code, message.startswith(f"clsync: --{option}={value}: ")) == (Exit.USAGE, True)
+        assert hint in told
+
+
+def test_an_identity_that_cannot_be_had_names_its_value(world: World) -> None:
+    """Where it is the kernel that refuses: a namespace of users in which there is no other user."""
+    head = ["unshare", "--user", "--map-root-user", "--"]
+    if subprocess.run([*head, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no namespaces of users here")
+    done = world.run(*world.trees, "--uid=1234", "--monitor=inotify", "-Mcopy", head=head)
+    assert (done.code, "Traceback" in done.err) == (Exit.PRIVILEGE, False)
+    assert done.err.splitlines()[-2].startswith("clsync: --uid=1234: cannot be user 1234, "), done.err
 
 
 def test_what_a_user_is_anyway_needs_no_root(world: World) -> None:

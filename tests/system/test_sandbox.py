@@ -704,6 +704,8 @@ def test_a_dry_run_tells_the_plan_and_does_nothing(world: World) -> None:
         "its own view of mounts, read-only but for what it writes",
     ):
         assert text in done.out
+    for row in ("bounding set:  that of the starter, for handlers and hooks", "clsync, the caretaker"):
+        assert row in done.out
     assert "left out" not in done.out
     assert left_in(world) == before
     message, _ = world.run(*world.trees, "--dry-run", "-D/nowhere").complaint(Exit.DESTINATION)
@@ -713,6 +715,57 @@ def test_a_dry_run_tells_the_plan_and_does_nothing(world: World) -> None:
 def left_in(world: World) -> list[Path]:
     """Return all that there is."""
     return sorted(world.top.rglob("*"))
+
+
+@ROOT
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("--chroot=/nonexistent",), Exit.PRIVILEGE),
+        (("--chroot={top}/empty",), Exit.PRIVILEGE),
+        (("--chroot={top}", "--pivot-root=direct"), Exit.PRIVILEGE),
+        (("--mountpoints=/nonexistent",), Exit.USAGE),
+        (("-s{top}/socket", "--socket-own=nosuch"), Exit.USAGE),
+        (("-s/nonexistent/x",), Exit.FILES),
+        (("-s{top}/file",), Exit.FILES),
+        (("-z/nonexistent/x",), Exit.FILES),
+        (("--status-file={top}",), Exit.FILES),
+        (("--exit-hook=/nonexistent/x",), Exit.HANDLER),
+        (("--seccomp-filter",), Exit.PRIVILEGE),
+    ],
+)
+def test_what_would_hinder_a_start_is_told_beforehand(world: World, options: tuple[str, ...], code: Exit) -> None:
+    """By --dry-run as by the start itself, and by the doctor; nothing is changed."""
+    world.file("file", "")
+    (world.top / "empty").mkdir()
+    said = [*world.trees, *(option.format(top=world.top) for option in options)]
+    env = {"CLSYNC_WITHOUT": "seccomp"} if "--seccomp-filter" in options else {}
+    before = left_in(world)
+    told = world.run(*said, "--dry-run", env=env).complaint(code)
+    assert left_in(world) == before
+    doctor = world.run("doctor", *said, env=env)
+    assert (doctor.code, f"clsync would not start: {told[0]}\n  {told[1]}\n" in doctor.out) == (code, True)
+    assert world.run(*said, env=env).complaint(code) == told
+
+
+@ROOT
+@pytest.mark.parametrize("option", ["--chroot=/", "--mountpoints=/"])
+def test_rights_are_given_up_before_anything_is_watched(world: World, option: str) -> None:
+    """Also in the plan of a start whose trees are out of sight."""
+    plan = world.run(*world.trees, "--splitting=process", option, "--dry-run").out
+    steps = [line.strip().partition(". ")[2] for line in plan.split("\n\n")[0].splitlines()[1:]]
+    heads = [step.split(" ")[0] for step in steps if not step.startswith(("--chroot", "--mountpoints"))]
+    assert heads == ["look", "read", "--splitting:", "--splitting:", "--splitting:", "watch", "sync"]
+
+
+@ROOT
+def test_rights_that_a_start_needs_are_missed_beforehand(world: World) -> None:
+    world.destination.chmod(0o777)
+    for path in (world.top, *world.top.parents[:2]):
+        path.chmod(0o755)
+    for option in ("--detach-ipc=1", "--detach-network=everywhere", "--chroot=/", "--mountpoints=/"):
+        told = world.run(*world.trees, option, "--dry-run", head=AS_NOBODY).complaint(Exit.PRIVILEGE)
+        assert world.run(*world.trees, option, head=AS_NOBODY).complaint(Exit.PRIVILEGE) == told
 
 
 @ROOT

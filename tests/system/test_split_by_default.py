@@ -18,7 +18,7 @@ from tests.system.test_splitting import status_of, tell, worker_of, workers_of
 from tests.system.world import ROOT, SYNCED, World
 
 pytestmark = [ROOT, pytest.mark.root]
-ONE = "Info: one process does everything: "
+ONE = "one process does everything: "
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 
 
@@ -81,39 +81,43 @@ def hook_inside(world: World) -> Sequence[str]:
     return (f"--mountpoints=/,{disk}", "--exit-hook=/bin/true")
 
 
-AGAINST: Sequence[tuple[Sequence[str] | Callable[[World], Sequence[str]], str]] = [
+OPTIONS_AGAINST: Sequence[tuple[Sequence[str] | Callable[[World], Sequence[str]], str]] = [
     (("--uid=0",), "--uid is about all of clsync"),
     (("--uid=nobody",), "--uid is about all of clsync"),
     (("--gid=0",), "--gid is about all of clsync"),
     (("--preserve-capabilities=CAP_DAC_OVERRIDE,CAP_CHOWN,CAP_FOWNER",), "--preserve-capabilities is about"),
     (("--inherit-capabilities=clsync",), "--inherit-capabilities is about"),
+    (hook_inside, "/bin/true is seen after --mountpoints only"),
+]
+FILES_AGAINST: Sequence[tuple[Sequence[str] | Callable[[World], Sequence[str]], str]] = [
     (rules_of_nobody, "--rules-file .*/rules: others than root can change .*/rules"),
     (rules_in_a_pipe, "--rules-file /dev/stdin: .*"),
     (configuration_of_nobody, "configuration file .*/conf: others than root can change .*/conf"),
     (configuration_in_a_home_of_nobody, "configuration file .*/a/.clsync.conf: others than root can change .*/a "),
     (hook_of_nobody, "--exit-hook .*/hook: others than root can change .*/hook"),
-    (hook_inside, "/bin/true is seen after --mountpoints only"),
 ]
 
 
-@pytest.mark.parametrize(("options", "why"), AGAINST)
+@pytest.mark.parametrize(("options", "why"), [*OPTIONS_AGAINST, *FILES_AGAINST])
 def test_what_speaks_against_it(
     world: World, options: Sequence[str] | Callable[[World], Sequence[str]], why: str
 ) -> None:
-    """It is no error: it goes on as without splitting, and says why in the log and in the plan."""
+    """It goes on as without splitting, and says why in the log and in the plan: a warning, unless options ask for it."""
     world.write("file")
     for path in (world.top, *world.top.parents[:2]):
         path.chmod(0o755)
     more = options(world) if callable(options) else options
     done = world.run(*world.trees, "-Mcopy", "--only-initialsync", *more)
-    assert (done.code, done.troubles) == (0, [])
-    assert re.search(ONE + why, done.err)
+    told = (options, why) in FILES_AGAINST
+    assert (done.code, len(done.troubles)) == (0, told)
+    assert re.search(f"{'Warning' if told else 'Info'}: {ONE}{why}", done.err)
     world.demand_equal()
     plan = world.run(*world.trees, "-Mcopy", "--dry-run", *more)
     assert re.search(f"splitting: +none: {why}", plan.out), plan
     assert "worker" not in plan.out
-    quiet = world.run(*world.trees, "-Mcopy", "--only-initialsync", "-v2", *more)
-    assert (quiet.code, quiet.err) == (0, "")
+    said = ("-v2",) if not told else ("--splitting=off",)
+    quiet = world.run(*world.trees, "-Mcopy", "--only-initialsync", *said, *more)
+    assert (quiet.code, quiet.troubles) == (0, [])
 
 
 @pytest.mark.parametrize("capability", ["setuid", "setgid", "kill"])
@@ -137,16 +141,23 @@ def test_a_system_that_cannot_give_it(world: World, capability: str) -> None:
 
 
 def test_a_container_in_which_root_has_less(world: World) -> None:
-    """Without CAP_SYS_ADMIN, rsync is in its sandbox, and can do all that root could."""
-    head = ("setpriv", "--inh-caps=-sys_admin", "--bounding-set=-sys_admin")
+    """Without CAP_SYS_ADMIN, rsync is in its sandbox, and can do all that root could; what is left out is told once."""
+    head = ("setpriv", "--inh-caps=-all", "--bounding-set=-sys_admin,-setpcap")
     os.chown(world.write("theirs"), 1234, 2345)
     world.source.chmod(0o700)
     plan = world.run(*world.trees, "-Mrsyncdirect", "--dry-run", head=head).out
     assert "clsync, the worker" in plan
     assert f"reads the watched directory, its programs and libraries, writes {world.destination}" in plan
+    for layer, lacking in (("mounts", "CAP_SYS_ADMIN"), ("capabilities", "CAP_SETPCAP")):
+        assert f"  {layer}: clsync is started without {lacking}; to have it: start it with {lacking}\n" in plan
     done = world.run(*world.trees, "-Mrsyncdirect", "--only-initialsync", head=head)
-    assert (done.code, done.troubles) == (0, [])
+    assert done.code == 0
+    (warning,) = done.troubles
+    assert "without mounts (clsync is started without CAP_SYS_ADMIN; start it with CAP_SYS_ADMIN), cap" in warning
     world.demand_equal()
+    for meant in (("--sandbox=off",), ("-Mdirect", "-S/bin/true")):
+        quiet = world.run(*world.trees, "-Mrsyncdirect", "--only-initialsync", *meant, head=head)
+        assert (quiet.code, quiet.troubles) == (0, [])
 
 
 def test_what_needs_it_is_an_error_without_it(world: World) -> None:

@@ -20,7 +20,7 @@ from clsync.privilege.plan import (
     Plan,
     make_plan,
 )
-from clsync.privilege.report import Own, capability_text, gain_lines, plan_lines
+from clsync.privilege.report import Course, Own, capability_text, gain_lines, plan_lines
 
 ALL = mask(CAPABILITIES)
 FOUR = mask(("CAP_DAC_READ_SEARCH", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"))
@@ -79,7 +79,7 @@ def test_nothing_is_done_that_is_not_asked_for(machine: Machine) -> None:
 
 def test_another_user_keeps_what_is_needed() -> None:
     plan = planned("-unobody")
-    assert plan.identity == Become("uid", NOBODY, FOUR | MARKS, 0, 0, None)
+    assert plan.identity == Become("uid=nobody", NOBODY, FOUR | MARKS, 0, 0, None)
     assert (plan.roles.own, plan.roles.programs, plan.roles.others) == (NOBODY, ROOT, True)
     assert plan.roles.scanning == READS
     assert identity("-unobody", "--monitor=inotify").kept == FOUR
@@ -278,6 +278,14 @@ def test_only_what_the_system_lacks_is_told() -> None:
     assert planned(machine=machine).sandbox.lack.startswith("without landlock (it is old; ")
     assert planned("-Mdirect", "-Scat", machine=machine).sandbox.lack == ""
     assert planned("--sandbox=off", machine=machine).sandbox.lack == ""
+    assert planned(machine=AS_BACKUP).sandbox.lack == ""
+    contained = Machine(ROOT, ALL & ~mask(("CAP_SYS_ADMIN", "CAP_SETPCAP")))
+    assert planned(machine=contained).sandbox.lack == (
+        "without mounts (clsync is started without CAP_SYS_ADMIN; start it with CAP_SYS_ADMIN), capabilities (clsync is"
+        " started without CAP_SETPCAP; start it with CAP_SETPCAP)"
+    )
+    for meant in (("-Mdirect", "-Scat"), ("--sandbox=off",), ("-CCAP_SETUID,CAP_SETGID",)):
+        assert planned(*meant, machine=contained).sandbox.lack == ""
 
 
 @pytest.mark.parametrize(
@@ -310,7 +318,7 @@ def test_the_plan_as_text() -> None:
     settings = load([b"-W/src", b"-D/dst", *(a.encode() for a in asked)], {}, lambda name: None)
     plan = make_plan(settings, AS_ROOT, FewAccounts())
     own = [Own("rsync", "/dst", sandboxed=True)]
-    lines = plan_lines(plan, AS_ROOT, settings, own, ["look", "write", "watch", "sync"])
+    lines = plan_lines(plan, AS_ROOT, settings, own, Course(["look", "write"], ["watch", "sync"]))
     steps = [
         line.split(". ", 1)[1].split(":")[0] for line in lines if line[:3] == "  " + line[2:3] and ". " in line[:6]
     ]
@@ -331,6 +339,21 @@ def test_the_plan_as_text() -> None:
     )
     assert "  the hooks (pre-exit): as the starter has it, or options say\n" in text
     assert "left out" not in text
+    assert text.count("clsync, the caretaker") == 1
+    caretaker = text.partition("clsync, the caretaker")[2].partition("\n  rsync")[0]
+    for row in ("capabilities:  CAP_DAC_OVERRIDE\n", "user 0, group 0", "those of the starter", "topmost one"):
+        assert row in caretaker
+    assert [line.split()[2] for line in lines if "bounding set:" in line] == ["that", "none", "that"]
+
+
+def test_the_plan_tells_what_programs_can_get() -> None:
+    """No caretaker where there is no group for it."""
+    asked = [b"-W/src", b"-D/dst", b"-unobody", b"--sync-handler-uid=backup", b"-CCAP_SETUID,CAP_SETGID"]
+    settings = load(asked, {}, lambda name: None)
+    plan = make_plan(settings, AS_ROOT, FewAccounts())
+    text = "\n".join(plan_lines(plan, AS_ROOT, settings, [], Course([], [])))
+    assert "bounding set:  CAP_SETGID, CAP_SETUID (by --uid" in text
+    assert "caretaker" not in text
 
 
 def test_what_more_capabilities_would_give() -> None:

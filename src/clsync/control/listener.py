@@ -11,7 +11,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from clsync.errors import Exit, OperatorError
 from clsync.kernel import places, roles
@@ -78,6 +78,19 @@ class Listener:
                 "name a shorter one",
             )
 
+    def demand_place(self) -> None:
+        """See that it can be opened, as far as that can be told without doing it. Raises OperatorError.
+
+        A daemon that answers there now may have ended by the time of the start.
+        """
+        try:
+            with places.reached(self.path) as (directory, name):
+                with suppress(FileNotFoundError):
+                    self._demand_socket(directory, name)
+                places.demand_writable(directory)
+        except OSError as error:
+            raise self._trouble(error) from None
+
     def open(self) -> Listening:
         """Make the socket and listen. Raises OperatorError."""
         made = Listening(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -143,10 +156,7 @@ class Listener:
     def _clear(self, directory: int, name: bytes) -> None:
         """Remove a socket that nobody listens at any more. Raises OperatorError where it is something else."""
         where = f"--socket {shown(self.path)}"
-        if not stat.S_ISSOCK(os.lstat(name, dir_fd=directory).st_mode):
-            raise OperatorError(
-                f"{where} is there, and is no socket", "remove it yourself, or name another path", Exit.FILES
-            )
+        self._demand_socket(directory, name)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
             trial.setblocking(False)
             answer = trial.connect_ex(self.path)
@@ -158,6 +168,15 @@ class Listener:
             raise OperatorError(
                 f"{where} is in use by another process",
                 "stop it (clsync ctl --socket PATH stop), or name another path",
+                Exit.FILES,
+            )
+
+    def _demand_socket(self, directory: int, name: bytes) -> None:
+        """Refuse what stands there and is something else. Raises OperatorError, OSError."""
+        if not stat.S_ISSOCK(os.lstat(name, dir_fd=directory).st_mode):
+            raise OperatorError(
+                f"--socket {shown(self.path)} is there, and is no socket",
+                "remove it yourself, or name another path",
                 Exit.FILES,
             )
 

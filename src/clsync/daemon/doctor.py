@@ -6,9 +6,12 @@ import os
 from collections.abc import Sequence
 
 from clsync.core.paths import shown
-from clsync.daemon.handlers import is_exact
+from clsync.daemon import build
+from clsync.daemon.access import DirectAccess
+from clsync.daemon.files import SmallFile
+from clsync.daemon.handlers import is_exact, priority_of
 from clsync.daemon.log import Log
-from clsync.daemon.plan import Plan, make_plans
+from clsync.daemon.plan import Plan, demand_apart, make_plans
 from clsync.daemon.sandboxes import is_ours, sandbox_of
 from clsync.errors import OperatorError
 from clsync.kernel import landlock, sandbox
@@ -17,8 +20,9 @@ from clsync.options import Settings
 from clsync.options.names import SANDBOX_LAYERS
 from clsync.privilege.accounts import SystemAccounts
 from clsync.privilege.carry import this_machine
+from clsync.privilege.foresight import demand_possible
 from clsync.privilege.plan import Machine, make_plan
-from clsync.privilege.report import Own, capability_text, gain_lines, plan_lines
+from clsync.privilege.report import Course, Own, capability_text, gain_lines, plan_lines
 from clsync.privilege.splitting import trouble_with_it
 
 
@@ -50,25 +54,45 @@ def _text(lines: Sequence[str]) -> str:
 def _plan(settings: Settings, machine: Machine, known: bool = True) -> list[str]:
     plan = make_plan(settings, machine, SystemAccounts())
     sandbox.use(plan.sandbox.used)
+    demand_possible(plan, machine)
     hidden = settings.chroot is not None or bool(settings.mountpoints)
     if hidden or not known:
         # The trees are looked at inside only.
-        course = ["look at the trees", "watch the tree", "sync everything"]
+        last = "collect changes only" if settings.skip_initialsync else "sync everything"
+        course = Course(["look at the trees", _files(settings)], ["watch the tree", last])
         return plan_lines(plan, machine, settings, [], course)
     listener = _Listener()
     made = make_plans(settings, listener)
+    _demand_startable(settings, made, listener)
     names = ", ".join(shown(m.destination.text) if m.destination is not None else m.mode for m in made)
-    course = [
-        f"look at {shown(made[0].root)} and at what it goes to: {names}",
-        "write pid file and status file, listen at the control socket" if _has_files(settings) else "read the rules",
-        f"watch {shown(made[0].root)} (monitor {settings.monitor})",
-        "collect changes only" if settings.skip_initialsync else f"sync everything in mode {made[0].mode}",
-    ]
+    course = Course(
+        [f"look at {shown(made[0].root)} and at what it goes to: {names}", _files(settings)],
+        [
+            f"watch {shown(made[0].root)} (monitor {settings.monitor})",
+            "collect changes only" if settings.skip_initialsync else f"sync everything in mode {made[0].mode}",
+        ],
+    )
     return plan_lines(plan, machine, settings, [_own(one, listener) for one in made if is_exact(one)], course)
 
 
-def _has_files(s: Settings) -> bool:
-    return any(name is not None for name in (s.pid_file, s.status_file, s.socket))
+def _demand_startable(settings: Settings, plans: Sequence[Plan], log: Log) -> None:
+    """Look for what would end the start later, in its order, and change nothing. Raises OperatorError."""
+    socket = build.make_listener(settings)
+    for made in plans:
+        priority_of(made)
+    demand_apart(plans)
+    if socket is not None:
+        socket.demand_place()
+    status_file = SmallFile(settings.status_file, "status-file")
+    for file in (status_file, SmallFile(settings.pid_file, "pid-file")):
+        file.demand_place()
+    build.make_parts(plans, DirectAccess(status_file, log))
+
+
+def _files(s: Settings) -> str:
+    if all(name is None for name in (s.pid_file, s.status_file, s.socket)):
+        return "read the rules"
+    return "write pid file and status file, listen at the control socket"
 
 
 class _Listener(Log):

@@ -22,6 +22,12 @@ class SmallFile:
         self._made: places.Identity | None = None
         """The file; None while nothing was written, or a signal came in the midst of that."""
 
+    def demand_place(self) -> None:
+        """See that it can be written, as far as that can be told without doing it. Raises OperatorError."""
+        path = self._path
+        if path is not None:
+            self._tried(lambda: places.demand_place(path))
+
     def write(self, text: str) -> None:
         """Replace the content. Raises OperatorError."""
 
@@ -31,8 +37,11 @@ class SmallFile:
             os.write(descriptor, text.encode())
 
         self._begun = True
+        self._tried(lambda: self._with_it(write))
+
+    def _tried(self, act: Callable[[], None]) -> None:
         try:
-            roles.by_somebody(lambda: self._with_it(write))
+            roles.by_somebody(act)
         except places.Unsafe as error:
             raise self._trouble(error, "remove what stands there yourself, or name another path") from None
         except OSError as error:

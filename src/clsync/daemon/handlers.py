@@ -70,7 +70,7 @@ def _copy_handler(made: Plan) -> CopyHandler:
         timeout=s.timeout_sync,
         destination_check=_destination_check(made),
         show_progress=made.log.terminal and s.verbose >= 3,
-        priority=_priority(made),
+        priority=priority_of(made),
         rate=_rate(made),
         sandbox=copy_sandbox(),
         log=made.log.info,
@@ -82,16 +82,21 @@ def _rate(made: Plan) -> int:
     return made.settings.bwlimit.of(made.settings.destination_dir) or 0
 
 
-def _priority(made: Plan) -> Priority:
+_NEEDED_FOR = {
+    "nice": "a value below that of clsync itself needs CAP_SYS_NICE: start it as root, or name a higher one",
+    "io-class": "realtime needs CAP_SYS_ADMIN or CAP_SYS_NICE: start clsync as root, or use best-effort or idle",
+}
+
+
+def priority_of(made: Plan) -> Priority:
     """Return the priority of what works for a target. Raises OperatorError where it cannot be given."""
     s = made.settings
     wanted = Priority(s.nice.of(s.destination_dir), s.io_class.of(s.destination_dir))
     for option, part in (("nice", Priority(wanted.nice)), ("io-class", Priority(None, wanted.io_class))):
         trouble = trouble_with(part) if part else ""
         if trouble:
-            raise OperatorError(
-                f"--{option}: {trouble}", "a nice value below 0 and the class realtime need root, or CAP_SYS_NICE"
-            )
+            value = part.nice if part.nice is not None else part.io_class
+            raise OperatorError(f"--{option}={value}: {trouble}", _NEEDED_FOR[option])
     return wanted
 
 
@@ -147,7 +152,7 @@ def _rsync_handler(made: Plan) -> RsyncHandler:
         codes_done=s.ignore_exitcode,
         destination_check=_destination_check(made),
         show_progress=made.log.terminal and os.path.basename(made.program) == b"rsync" and s.verbose >= 3,
-        priority=_priority(made),
+        priority=priority_of(made),
         sandbox=sandbox_of(made, target),
         log=made.log.info,
     )
@@ -201,7 +206,7 @@ def make_comparison(made: Plan) -> Comparison:
         codes_done=s.ignore_exitcode,
         environment=os.environb,
         show_progress=False,
-        priority=_priority(made),
+        priority=priority_of(made),
         sandbox=sandbox_of(made, target),
     )
     return DryRuns(program, one_file_system_level(s))
@@ -328,7 +333,7 @@ def _plugin_handler(made: Plan) -> PluginHandler:
         codes_done=s.ignore_exitcode,
         one_file_system=s.one_file_system > 0 or s.exclude_mount_points > 0,
         quiet=s.background > 0,
-        priority=_priority(made),
+        priority=priority_of(made),
     )
 
 
@@ -360,7 +365,7 @@ def _command_handler(made: Plan) -> CommandHandler:
         timeout=s.timeout_sync,
         codes_done=s.ignore_exitcode,
         one_file_system=s.one_file_system > 0 or s.exclude_mount_points > 0,
-        priority=_priority(made),
+        priority=priority_of(made),
     )
 
 

@@ -17,6 +17,7 @@ from clsync.core.paths import printable, shown
 from clsync.daemon import build
 from clsync.daemon.access import Access, DirectAccess
 from clsync.daemon.course import Leaving
+from clsync.daemon.exhaustion import told_of_limits
 from clsync.daemon.files import SmallFile
 from clsync.daemon.handlers import is_exact, make_handler
 from clsync.daemon.log import Log
@@ -45,7 +46,9 @@ def run(settings: Settings, reload: Reload) -> int:
     for warning in settings.warnings:
         log.warning(warning)
     if settings.unsplit:
-        log.info(f"one process does everything: {settings.unsplit}")
+        say = log.info if settings.unsplit_by_options else log.warning
+        meant = "" if settings.unsplit_by_options else "; --splitting=off says that this is meant"
+        say(f"one process does everything: {settings.unsplit}{meant}")
     confinement = Confinement(settings, lambda text: log.debug(1, text))
     if confinement.shares_its_user:
         log.warning("handlers are run as the user of the part without rights, which can take them over: see --uid")
@@ -57,7 +60,8 @@ def run(settings: Settings, reload: Reload) -> int:
         if settings.chroot is not None or settings.mountpoints:
             log.reach_system_log()
         confinement.enter()
-        plans = make_plans(settings, log)
+        with told_of_limits(settings):
+            plans = make_plans(settings, log)
         for made in plans:
             _look_for_python(made, confinement)
             if settings.detach_network != "off" and made.destination is not None and made.destination.remote:
@@ -70,7 +74,8 @@ def run(settings: Settings, reload: Reload) -> int:
         if background is not None and not background.split():
             confinement.forget()
             return background.wait()
-        return _run(settings, plans, handlers, log, background, reload, listener, confinement)
+        with told_of_limits(settings):
+            return _run(settings, plans, handlers, log, background, reload, listener, confinement)
     except OperatorError as error:
         for made in plans[:1]:
             made.clear_away()
@@ -178,11 +183,13 @@ def _mirrored(
 
     `place`: that of the state. `listening`: the control socket. `pid`: the process that is sent signals.
     """
-    memory = build.make_memory(plans, place, access, log)
-    mirror = build.make_mirror(plans, handlers, parts, access, _Status(access.write_status, log).set, ready, memory)
-    switch = Switch(settings, plans, parts, preparation, mirror, log)
-    control = _control(listening, mirror, switch, access, pid, log)
-    return asyncio.run(_follow(mirror, switch, access, log, control))
+    set_status = _Status(access.write_status, log).set
+    with told_of_limits(settings):
+        memory = build.make_memory(plans, place, access, log)
+        mirror = build.make_mirror(plans, handlers, parts, access, set_status, ready, memory)
+        switch = Switch(settings, plans, parts, preparation, mirror, log)
+        control = _control(listening, mirror, switch, access, pid, log)
+        return asyncio.run(_follow(mirror, switch, access, log, control))
 
 
 def _control(

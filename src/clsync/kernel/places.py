@@ -7,7 +7,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from clsync.core.paths import shown
@@ -154,6 +154,23 @@ def small_file(path: bytes) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def demand_place(path: bytes) -> None:
+    """See that `small_file` can be had, as far as that can be told beforehand: nothing is changed. Raises OSError."""
+    with reached(path) as (directory, name):
+        with suppress(FileNotFoundError):
+            found = os.lstat(name, dir_fd=directory)
+            _demand_regular(found)
+            if _is_ours(found):
+                return
+        demand_writable(directory)
+
+
+def demand_writable(directory: int) -> None:
+    """See that entries can be made in a directory. Raises OSError."""
+    if not os.access(b"/proc/self/fd/%d" % directory, os.W_OK | os.X_OK, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _small(directory: int, name: bytes) -> int:

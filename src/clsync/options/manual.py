@@ -473,7 +473,8 @@ def _sandbox() -> str:
         ),
         roff.items(_LAYERS.items()),
         roff.paragraph(
-            "A layer that the system cannot give is left out with one warning. One that is asked for by its name, or by"
+            "Layers that the system, or the container that root is in, cannot give are left out with one warning. One that"
+            " is asked for by its name, or by"
             " `on`, ends the start then (exit code 10). Whether rsync can live in it is tried at the start; so is whether"
             " ssh finds its configuration. An ssh that is configured to run something (ProxyCommand and the like) is left"
             " alone."
@@ -481,7 +482,7 @@ def _sandbox() -> str:
         roff.paragraph(
             "`clsync doctor` tells what this machine can give. With options, and by --dry-run, it tells what a start with"
             " them would do: every step, what each process keeps, what is left out, and how to have it. Its exit code is"
-            " that of such a start."
+            " that of such a start, as far as can be seen without changing anything."
         ),
     )
 
@@ -494,7 +495,7 @@ def _splitting() -> str:
             " and where something speaks against it: --uid, --gid, --preserve-capabilities or --inherit-capabilities; a"
             " configuration, rules or hooks that others than root may write; rules or hooks together with --chroot or"
             " --mountpoints. Then it is one process, and the log says why; so do --dry-run and `clsync doctor`. Where"
-            " the system cannot give it, there is a warning."
+            " files of others or the system are the reason, it is a warning."
         ),
         roff.paragraph(
             "With --splitting=process the first process keeps the rights of its starter, less the capabilities it has"

@@ -44,6 +44,8 @@ DESTINATIONS_KEY: Final = "destination-dir"
 NO_CONFIG_FILE: Final = b"/NULL/"
 MODULE_MODES: Final = ("so", "rsyncso", "python")
 """Modes that load a module."""
+_TASKS: Final = {None: 3, "rsyncdirect": 3, "copy": 2}
+"""Processes and threads that syncing takes in a mode; one in all others."""
 PROGRAM_MODES: Final = ("simple", "shell", "rsyncshell", *MODULE_MODES)
 """Modes that need a program or module, and no destination: it knows it."""
 
@@ -155,7 +157,9 @@ class Settings:
     split_by_default: bool = False
     """Whether `--splitting=auto` has become `process`: then what may be changed is the same as without splitting."""
     unsplit: str = ""
-    """Why `--splitting=auto` has come to nothing, where the operator's own options are the reason."""
+    """Why `--splitting=auto` has come to nothing, where the operator's own options or files are the reason."""
+    unsplit_by_options: bool = False
+    """Whether that are his options: then it is meant."""
 
     def fixed(self) -> dict[str, Any]:
         """Return the values that cannot be changed while clsync runs, by their names here."""
@@ -569,6 +573,12 @@ def _check_privileges(s: Settings) -> None:
             "--cgroup-group-name without --forbid-devices",
             "add it, or --cgroup-memory, --cgroup-pids or --cgroup-cpu; or leave the name out",
         )
+    least = 1 + s.is_split + _TASKS.get(s.mode, 1)
+    if 0 < s.cgroup_pids < least and s.splitting != "auto":  # which is decided before it is checked again
+        raise OperatorError(
+            f"--cgroup-pids={s.cgroup_pids} is too small: clsync itself and what syncs are {least} processes and threads",
+            "allow 20 and more, as watching, and handlers that run side by side, take some as well",
+        )
     if s.sandbox_demanded and s.mode not in (None, "rsyncdirect", "copy"):
         raise OperatorError(
             f"--sandbox has no meaning in mode {s.mode}",
@@ -590,5 +600,6 @@ def _check_privileges(s: Settings) -> None:
 
 def table_matches() -> bool:
     """Tell whether `Settings` has a field for every option with a value, and no other."""
-    extra = {"destinations", "arguments", "recursive_arguments", "given", "warnings", "unsplit", "split_by_default"}
+    extra = {"destinations", "arguments", "recursive_arguments", "given", "warnings"}
+    extra |= {"unsplit", "unsplit_by_options", "split_by_default"}
     return {f.name for f in fields(Settings)} - extra == {o.key for o in OPTIONS if o.takes is not Takes.NOTHING}

@@ -648,7 +648,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "what clsync itself starts can do no more than it has to",
         "HOW",
         "rsync with the arguments that clsync gives it, ssh below it, the processes of mode copy, and the part without"
-        " rights (--splitting). `auto`: with all layers that can be had. `on`: with all, or the start ends. `off`: none."
+        " rights (--splitting). `auto`: with all layers that can be had. `on`: with all, which for"
+        " a user other than root are landlock and seccomp, or the start ends. `off`: none."
         " Or those that have to be had, with commas: `landlock` (files and directories, TCP), `seccomp` (system calls,"
         " sockets), `mounts` (all but the destination is read-only), `capabilities` (of root's programs). A program or"
         " arguments of your own are left alone by `auto`. See SANDBOX.",
@@ -774,7 +775,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _PRIVILEGE,
         "most processes and threads of clsync and its handlers",
         "N",
-        "0: any. As --cgroup-memory.",
+        "0: any. Where it is less than the 3 to 5 that clsync and one handler are, the start ends; 20 and more are"
+        " sensible. As --cgroup-memory.",
     ),
     Option(
         "cgroup-cpu",

@@ -94,12 +94,23 @@ def size(text: bytes | None, current: object) -> int:
 
 def amount(text: bytes | None, current: object) -> int:
     """Parse a number of bytes, with a unit if it has one: `512k`, `5m`, `1g`."""
-    units = {b"k": 1 << 10, b"m": 1 << 20, b"g": 1 << 30}
-    word = (text or b"").strip(_BLANKS)
-    unit = units.get(word[-1:].lower(), 0)
-    number = strtol(word[:-1] if unit else word) * (unit or 1)
-    _within(number, 0, _OFF_T_MAX)
-    return number
+    number, unit = _with_unit((text or b"").strip(_BLANKS))
+    _within(number * (unit or 1), 0, _OFF_T_MAX)
+    return number * (unit or 1)
+
+
+def _with_unit(word: bytes) -> tuple[int, int]:
+    """Return a number and the bytes of its unit, 0 where it has none. Raises Invalid."""
+    unit = {b"k": 1 << 10, b"m": 1 << 20, b"g": 1 << 30}.get(word[-1:].lower(), 0)
+    digits = word[:-1] if unit else word
+    try:
+        if unit and not digits:
+            raise Invalid(f"'{shown(word)}' is not a number")
+        return strtol(digits), unit
+    except Invalid as error:
+        octal = error.reason.partition(";")[1:]
+        what = f"'{shown(word)}' is not a number{''.join(octal)}"
+        raise Invalid(what, "write a whole number, or one with a unit: 512k, 5m, 1g") from None
 
 
 def seconds(minimum: float = 0) -> Parser:
@@ -303,9 +314,7 @@ def more_files(text: bytes | None, current: tuple[bytes, ...]) -> tuple[bytes, .
 
 def rate(text: bytes) -> int:
     """Parse a rate: KiB a second, as rsync(1) has it, or with a unit (`512k`, `5m`, `1g`); return bytes a second."""
-    units = {b"k": 1 << 10, b"m": 1 << 20, b"g": 1 << 30}
-    unit = units.get(text[-1:].lower(), 0)
-    number = strtol(text[:-1] if unit else text)
+    number, unit = _with_unit(text)
     _within(number, 1, _OFF_T_MAX >> 30)
     return number * (unit or 1 << 10)
 

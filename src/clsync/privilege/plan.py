@@ -63,9 +63,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Step(ABC):
-    """Something that is done once, at the start. `option` asks for it, `text` says what it is."""
+    """Something that is done once, at the start. `text` says what it is."""
 
     option: str
+    """What asks for it, with its value where `text` does not say that."""
 
     @property
     @abstractmethod
@@ -282,9 +283,9 @@ def _confinement(s: Settings) -> Iterator[Step]:
     elif s.detach_ipc > 0:
         yield Detach("detach-ipc", namespaces.IPC, "means of communication")
     if s.detach_network == "everywhere":
-        yield Detach("detach-network", namespaces.NETWORK, "network, with nothing in it")
+        yield Detach("detach-network=everywhere", namespaces.NETWORK, "network, with nothing in it")
     if s.pivot_root != "off" or s.mountpoints:
-        option = "pivot-root" if s.pivot_root != "off" else "mountpoints"
+        option = f"pivot-root={s.pivot_root}" if s.pivot_root != "off" else "mountpoints"
         yield Detach(option, namespaces.FILES | namespaces.FS | namespaces.MOUNTS, "view of mounts")
         yield MakePrivate(option)
     if s.mountpoints:
@@ -303,6 +304,12 @@ def _worker(s: Settings, machine: Machine, accounts: Accounts) -> GiveUp:
         raise OperatorError(
             f"--uid {shown(s.uid or b'')}: the part without rights would own the files of root",
             "name another user, or do without --splitting",
+            Exit.PRIVILEGE,
+        )
+    if s.seccomp_filter and (trouble := machine.troubles.get("seccomp")):
+        raise OperatorError(
+            "--seccomp-filter: no filter of system calls can be had: " + trouble,
+            f"{_REMEDIES['seccomp']}; or leave the option out",
             Exit.PRIVILEGE,
         )
     if ids != machine.ids:
@@ -380,10 +387,11 @@ def _become(s: Settings, machine: Machine, own: Ids, kept: int, programs: Ids) -
 
 
 def _asking(s: Settings) -> str:
-    """Return the option that asks for another identity."""
+    """Return the option that asks for another identity, with a value of its own."""
     split = s.is_split
     order = (*(() if split else ("uid", "gid")), "preserve-capabilities", "inherit-capabilities")
-    return next((name for name in order if name in s.given), "splitting" if split else "compat")
+    found = next((name for name in order if name in s.given), "splitting" if split else "compat")
+    return f"{found}={shown(s.text(found.encode()) or b'')}" if found in ("uid", "gid") else found
 
 
 # -- what our own programs may do ----------------------------------------------------------------------------
@@ -415,8 +423,11 @@ def _lacking(layer: str, s: Settings, machine: Machine, programs: Ids, kept: int
     if needed is not None and not kept & mask((needed,)):
         held = machine.permitted & mask((needed,))
         why = f"clsync does not keep {needed}" if held else f"clsync is started without {needed}"
-        how = f"--preserve-capabilities with {needed}" if held else f"start it as root, or with {needed}"
-        return LeftOut(why, how)
+        more = f"start it with {needed}" if not machine.ids.uid else f"start it as root, or with {needed}"
+        how = f"--preserve-capabilities with {needed}" if held else more
+        # Only root could have it: what others are told would be nothing to them.
+        told = not machine.ids.uid and not held and "preserve-capabilities" not in s.given
+        return LeftOut(why, how, told and _runs_own(s))
     if layer == "mounts" and s.chroot is not None and s.pivot_root == "off":
         return LeftOut("the new root is no mount point", "--pivot-root=auto")
     if needed is None and not programs.uid and machine.permitted & _COPYING & ~kept and not kept & _MARKING:
@@ -425,9 +436,12 @@ def _lacking(layer: str, s: Settings, machine: Machine, programs: Ids, kept: int
             "programs of root would stay without capabilities", "--preserve-capabilities with CAP_SYS_ADMIN"
         )
     trouble = machine.troubles.get(layer)
-    # Where only programs of the operator are run, nobody misses it.
-    told = s.is_split or s.mode in (None, "rsyncdirect", "copy")
-    return LeftOut(trouble, _REMEDIES[layer], told) if trouble else None
+    return LeftOut(trouble, _REMEDIES[layer], s.is_split or _runs_own(s)) if trouble else None
+
+
+def _runs_own(s: Settings) -> bool:
+    """Tell whether clsync itself starts something: where only programs of the operator are run, nobody misses a layer."""
+    return s.mode in (None, "rsyncdirect", "copy")
 
 
 # -- who our programs are ----------------------------------------------------------------------------------------

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 from clsync.kernel.credentials import Ids, mask, names_in
 from clsync.options import Settings
 from clsync.options.names import CAPABILITIES
 from clsync.options.values import shown
-from clsync.privilege.plan import Detach, GiveUp, LimitGroup, Machine, MakePrivate, Plan
+from clsync.privilege.plan import Become, Detach, GiveUp, LimitGroup, Machine, MakePrivate, Plan
 from clsync.privilege.profiles import KEPT, KEPT_FOR_NAMES
 
 _ALL: Final = mask(CAPABILITIES)
@@ -52,8 +52,17 @@ class _Process:
     rows: tuple[tuple[str, str], ...]
 
 
-def plan_lines(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own], course: Sequence[str]) -> list[str]:
-    """Return the plan as lines of text. `course`: what is done after the steps of the plan."""
+class Course(NamedTuple):
+    """What is done beside the steps of a plan."""
+
+    before: Sequence[str]
+    """With all rights: after what is around the process, and before it becomes somebody else."""
+    after: Sequence[str]
+    """With those that it keeps."""
+
+
+def plan_lines(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own], course: Course) -> list[str]:
+    """Return the plan as lines of text."""
     lines = ["Steps, in this order:"]
     steps = [f"--{step.option}: {step.text}" for step in plan.confinement]
     last = [f"--{plan.identity.option}: {plan.identity.text}"] if plan.identity is not None else []
@@ -61,8 +70,7 @@ def plan_lines(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own], co
         apart = "process" if s.splitting == "process" else "thread"
         split = f"--splitting: begin a second {apart}, the worker"
         last = [split, *last, f"--{plan.worker.option}: in the worker, {plan.worker.text}"]
-    where = 2 if len(course) > 1 else 0
-    for number, text in enumerate([*steps, *course[:where], *last, *course[where:]], 1):
+    for number, text in enumerate([*steps, *course.before, *last, *course.after], 1):
         lines.append(f"  {number}. {text}")
     lines += ["", "What each process keeps:"]
     for process in _processes(plan, machine, s, own):
@@ -80,10 +88,10 @@ def _processes(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own]) ->
     ids = become.ids if become is not None else plan.roles.own
     if plan.worker is None:
         why = (("splitting", f"none: {s.unsplit}"),) if s.unsplit else ()
-        yield _process("clsync", ids, kept, plan, more=why)
+        yield _process("clsync", ids, kept, plan, bounding=_bounding(become), more=why)
     else:
         broker = "clsync, the broker (watches, runs handlers and hooks)"
-        yield _process(broker, ids, kept, plan)
+        yield _process(broker, ids, kept, plan, bounding=_bounding(become))
         worker = plan.worker
         apart = s.splitting == "process"
         yield _process(
@@ -91,17 +99,44 @@ def _processes(plan: Plan, machine: Machine, s: Settings, own: Sequence[Own]) ->
             worker.ids,
             0,
             plan,
+            bounding="none" if machine.permitted & mask(("CAP_SETPCAP",)) else "that of the starter",
             no_new_privs=True,
             seccomp=_calls(worker),
             landlock=f"reads no file, starts and removes nothing{_but_state(s)}" if worker.no_files else "",
             namespaces=() if worker.network else ("network",),
             more=(("processes", "it can start none (RLIMIT_NPROC)"),) if apart else (),
         )
+    if any(isinstance(step, LimitGroup) for step in plan.confinement):
+        yield _caretaker(plan, machine)
     for one in own:
         yield _own_process(one, plan, machine, s, kept)
     handlers = _handlers(s, exact=bool(own))
     if handlers:
         yield _process(handlers, plan.roles.programs, _of_programs(plan, machine), plan)
+
+
+def _bounding(become: Become | None) -> str:
+    """Tell what programs can get at most."""
+    if become is not None and become.bounding is not None:
+        return f"{capability_text(become.bounding)} (by --uid with --sync-handler-uid or --privileged-uid)"
+    return "that of the starter, for handlers and hooks; --uid with --sync-handler-uid or --privileged-uid narrows it"
+
+
+def _caretaker(plan: Plan, machine: Machine) -> _Process:
+    """Return who waits for the end of all others: it was begun before any other step."""
+    return _process(
+        "clsync, the caretaker (removes the process group after the end of all others)",
+        machine.ids,
+        machine.permitted & mask(("CAP_DAC_OVERRIDE",)),
+        replace(plan, confinement=()),
+        bounding="that of the starter, but it runs nothing",
+        more=(
+            (
+                "why",
+                "only such a process may remove a group in the topmost one, and the others may have no rights then",
+            ),
+        ),
+    )
 
 
 def _calls(worker: GiveUp) -> str:
@@ -170,6 +205,7 @@ def _process(
     kept: int,
     plan: Plan,
     *,
+    bounding: str = "",
     no_new_privs: bool = False,
     seccomp: str = "",
     landlock: str = "",
@@ -185,6 +221,7 @@ def _process(
         (
             ("identity", f"user {ids.uid}, group {ids.gid}, groups {groups}"),
             ("capabilities", capability_text(kept)),
+            *((("bounding set", bounding),) if bounding else ()),
             ("no_new_privs", "yes" if no_new_privs else "no"),
             ("seccomp", seccomp or "no filter"),
             ("Landlock", landlock or "no limit"),

@@ -46,12 +46,18 @@ def has_python() -> bool:
     return os.access(sys.executable, os.X_OK) and os.path.exists(clsync.__file__)
 
 
-def keep_mounts(points: tuple[bytes, ...]) -> None:
-    """Unmount everything that is neither at one of these places nor holds one of them. Raises OSError, OperatorError."""
+def demand_mounts(points: tuple[bytes, ...]) -> list[bytes]:
+    """See that something is mounted at each of these places; return all where something is. Raises OperatorError."""
     mounts = _points()
     for point in points:
         if point not in mounts:
             raise OperatorError(f"--mountpoints {shown(point)}: nothing is mounted there", "see: findmnt")
+    return mounts
+
+
+def keep_mounts(points: tuple[bytes, ...]) -> None:
+    """Unmount everything that is neither at one of these places nor holds one of them. Raises OSError, OperatorError."""
+    mounts = demand_mounts(points)
     kept = {m for m in mounts if m in _STAYS or any(m == p or is_below(p, m.rstrip(b"/")) for p in points)}
     while sum(_unmounted(point) for point in reversed(_points()) if point not in kept):
         pass  # one may have hidden others
@@ -85,7 +91,7 @@ def change_root(path: bytes, how: str) -> None:
     except OSError as error:
         raise OperatorError(f"{where}: {error.strerror}", "name a directory", Exit.PRIVILEGE) from None
     if how == "off":
-        _demand_all(where, how)
+        _demand_all(where, how, b".")
         os.chroot(b".")
     else:
         _pivot(new, how, where)
@@ -97,19 +103,36 @@ def change_root(path: bytes, how: str) -> None:
         os.chdir(b"/")
 
 
+def demand_root(path: bytes, how: str) -> None:
+    """See that a directory can become the root, as far as that can be told beforehand. Raises OperatorError."""
+    where = f"--chroot {shown(path)}"
+    try:
+        new = os.path.realpath(path, strict=True)
+        os.close(os.open(new, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError as error:
+        raise OperatorError(f"{where}: {error.strerror}", "name a directory", Exit.PRIVILEGE) from None
+    if how == "direct":
+        _demand_mount(new)
+    _demand_all(where, how, new, filled=how in ("auto", "auto-ro") and new != b"/")
+
+
+def _demand_mount(new: bytes) -> None:
+    if new not in _points():
+        raise OperatorError(
+            f"--pivot-root=direct: {shown(new)} is no mount point",
+            "use --pivot-root=auto, which takes any directory",
+            Exit.PRIVILEGE,
+        )
+
+
 def _pivot(new: bytes, how: str, where: str) -> None:
     if how == "direct":
-        if new not in (mount.point for mount in read_mounts()):
-            raise OperatorError(
-                f"--pivot-root=direct: {shown(new)} is no mount point",
-                "use --pivot-root=auto, which takes any directory",
-                Exit.PRIVILEGE,
-            )
+        _demand_mount(new)
     elif new != b"/":
         namespaces.bind(new, new)
         os.chdir(new)  # what has just been mounted there
         _fill(new)
-    _demand_all(where, how)
+    _demand_all(where, how, b".")
     if how == "auto-ro":
         namespaces.make_read_only(new)
         if os.path.isdir(b"tmp"):
@@ -132,13 +155,19 @@ def _fill(new: bytes) -> None:
             os.symlink(target, os.path.join(new, b"dev", name.encode()))
 
 
-def _demand_all(where: str, how: str) -> None:
-    """See that the current directory has what the root of clsync needs. Raises OperatorError."""
-    if not os.path.exists(b"proc/self/fd"):
+def _demand_all(where: str, how: str, new: bytes, filled: bool = False) -> None:
+    """See that a directory has what the root of clsync needs. Raises OperatorError.
+
+    `filled`: empty directories will do, as `_fill` is to come.
+    """
+    proc, null = os.path.join(new, b"proc"), os.path.join(new, b"dev/null")
+    if not os.path.exists(os.path.join(proc, b"self/fd")) and not (filled and os.path.isdir(proc)):
         hint = "mount one: mount -t proc proc DIR/proc" if how in ("off", "direct") else "make it: mkdir DIR/proc"
         raise OperatorError(f"{where}: there is no /proc with processes in it", hint, Exit.PRIVILEGE)
+    if filled and os.path.isdir(os.path.dirname(null)) and not os.path.exists(null):
+        return
     try:
-        found = os.stat(b"dev/null")
+        found = os.stat(null)
     except OSError:
         found = None
     if found is None or not stat.S_ISCHR(found.st_mode):

@@ -34,7 +34,9 @@ def decided(settings: Settings, config_files: Iterable[bytes]) -> Settings:
         return settings
     if os.geteuid():
         return _checked(replace(settings, splitting="off"))
-    if why := next(_against(settings, config_files), ""):
+    if why := next(_options_against(settings), ""):
+        return _checked(replace(settings, splitting="off", unsplit=why, unsplit_by_options=True))
+    if why := next(_files_against(settings, config_files), ""):
         return _checked(replace(settings, splitting="off", unsplit=why))
     if trouble := trouble_with_it():
         told = f"one process does everything: {trouble}; --splitting=off says that this is meant"
@@ -47,7 +49,11 @@ def decided_as(settings: Settings, before: Settings) -> Settings:
     if settings.splitting != _HOW:
         return settings
     return replace(
-        settings, splitting=before.splitting, split_by_default=before.split_by_default, unsplit=before.unsplit
+        settings,
+        splitting=before.splitting,
+        split_by_default=before.split_by_default,
+        unsplit=before.unsplit,
+        unsplit_by_options=before.unsplit_by_options,
     )
 
 
@@ -72,15 +78,18 @@ def _be_nobody() -> None:
         credentials.become(_NOBODY, CapabilitySets(0, 0, 0))
 
 
-def _against(s: Settings, config_files: Iterable[bytes]) -> Iterator[str]:
-    """Yield what of the operator's speaks against it."""
+def _options_against(s: Settings) -> Iterator[str]:
+    """Yield what options speak against it."""
     for name in _IDENTITY:
         if name in s.given:
             yield f"--{name} is about all of clsync"
     named = [path for path in (s.rules_file, s.pre_exit_hook, s.exit_hook) if path]
     if named and (s.chroot is not None or s.mountpoints):
         yield f"{shown(named[0])} is seen after --{'chroot' if s.chroot is not None else 'mountpoints'} only"
-        return
+
+
+def _files_against(s: Settings, config_files: Iterable[bytes]) -> Iterator[str]:
+    """Yield what files that say what is run speak against it: others than root can change them."""
     for path in config_files:
         yield from _not_roots(partial(trust.read_config, path))
     if s.rules_file is not None:

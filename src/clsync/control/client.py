@@ -248,7 +248,8 @@ class Client:
     def _refusal(self, line: Line) -> OperatorError:
         if line.id == Id.FAILED:
             function, argument, why = self._checked(line).strings()
-            what = f"{shown(function.removeprefix(b'sync_'))} {shown(argument)}: {shown(why)}"
+            asked = f"{shown(function.removeprefix(b'sync_'))} {shown(argument)}".rstrip()
+            what = f"{asked}: {shown(why)}"
             exists = errno.EEXIST in self._checked(line).numbers()
             hint = "name a directory that does not exist" if exists else "the daemon's own messages may say more"
             return OperatorError(what, hint, Exit.REFUSED)

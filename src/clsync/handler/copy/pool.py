@@ -63,7 +63,8 @@ class Pool:
         self._poll = select.poll()
         self._poll.register(control.descriptor, select.POLLIN)
         try:
-            self._start(min(_MOST, len(os.sched_getaffinity(0))))
+            # A large file is copied by one of them: shared out, a rate would be more than is used.
+            self._start(1 if context.settings.rate else min(_MOST, len(os.sched_getaffinity(0))))
         except BaseException:
             self.close()
             raise
@@ -94,8 +95,7 @@ class Pool:
     def _start(self, count: int) -> None:
         context = self._context
         try:
-            rate = -(-context.settings.rate // count)
-            first = First(replace(context.settings, exact_modes=True, rate=rate), context.device)
+            first = First(replace(context.settings, exact_modes=True), context.device)
             pickle.dumps(first)
         except Exception as error:
             raise Unavailable(f"the rules cannot be handed over: {error}") from error

@@ -31,7 +31,7 @@ class Settings:
     littered: bool = False
     """The run before was cut off: it may have left temporary files."""
     rate: int = 0
-    """Bytes a second that all processes may copy, 0 for any."""
+    """Bytes a second that are copied at most, 0 for any: by one process then."""
     spares: bool = False
     """What recursive entries would delete is counted, and stays."""
     most: int | None = None

@@ -559,7 +559,8 @@ def _state() -> str:
         roff.paragraph(
             "The directory of a state, and all above it, must belong to root or to who runs clsync, and be closed for"
             " others. Above it, sticky ones like /tmp are as good: there a directory that somebody else has made under the"
-            " same name is refused, not taken. Who has named it by --state-dir gets an error, others a run that keeps no state."
+            " same name is refused, not taken. Who has named it by --state-dir gets an error, others a run that keeps no"
+            " state."
         ),
         roff.paragraph(
             "The state survives being killed at any instant. Another source, destination, file of rules or handler makes"

@@ -100,21 +100,6 @@ def test_a_controller_that_is_missing(world: World) -> None:
     assert "Delegate=yes" in hint
 
 
-@needs("pids")
-@pytest.mark.parametrize("splitting", ["off", "process", "thread"])
-def test_too_few_processes(world: World, splitting: str) -> None:
-    """Whatever cannot be started then, it is told as what it is, or what is handed over is tried again."""
-    handler = world.file("handler", "#!/bin/sh\n", 0o755)
-    said = ("-Mdirect", f"-S{handler}", "--only-initialsync", "--retries=1", f"--splitting={splitting}")
-    for count in range(2 + (splitting != "off"), 6):
-        done = world.run(*world.trees, *said, f"--cgroup-pids={count}", timeout=60)
-        assert "Traceback" not in done.err
-        assert done.code in (0, 127, Exit.INCOMPLETE, Exit.PRIVILEGE), done
-        if done.code == Exit.PRIVILEGE:
-            message = f"--cgroup-pids={count}: no more processes and threads can be started"
-            assert done.complaint(Exit.PRIVILEGE)[0] == message
-
-
 def test_a_limit_of_the_system(world: World) -> None:
     """Also where clsync has not been asked for it: a user who may have no more processes."""
     for path in (world.top, *world.top.parents[:2]):
@@ -136,14 +121,32 @@ FEW = "--cgroup-pids={} is too small: clsync itself and what syncs are"
     ("option", "message"),
     [
         ("--cgroup-memory=much", "--cgroup-memory: 'much' is not a number"),
-        ("--cgroup-pids=1", f"{FEW.format(1)} 5 processes and threads"),
-        ("--cgroup-pids=4", f"{FEW.format(4)} 5 processes and threads"),
+        ("--cgroup-pids=1", f"{FEW.format(1)} 7 processes and threads"),
+        ("--cgroup-pids=6", f"{FEW.format(6)} 7 processes and threads"),
         ("--cgroup-pids=-1", "--cgroup-pids: -1 is too small"),
         ("--cgroup-cpu=200000", "--cgroup-cpu: 200000 is too large"),
     ],
 )
 def test_values_that_mean_nothing(world: World, option: str, message: str) -> None:
     assert world.run(*world.trees, option).complaint(Exit.USAGE)[0] == message
+
+
+@pytest.mark.parametrize(
+    ("options", "least"),
+    [
+        (("-Mcopy",), 6),
+        (("-Mcopy", "--splitting=off"), 5),
+        (("--only-initialsync",), 5),
+        (("--only-initialsync", "--splitting=off"), 4),
+        (("--only-initialsync", "--splitting=off", "-Mdirect"), 2),
+    ],
+)
+def test_the_least_processes(world: World, options: tuple[str, ...], least: int) -> None:
+    """What cannot work is refused before anything is done, and no more than that."""
+    message, hint = world.run(*world.trees, *options, f"--cgroup-pids={least - 1}").complaint(Exit.USAGE)
+    assert message == f"{FEW.format(least - 1)} {least} processes and threads"
+    assert "20" in hint
+    assert world.run(*world.trees, *options, f"--cgroup-pids={least}", "--dry-run").code == 0
 
 
 def test_no_more_than_a_user_may(world: World) -> None:

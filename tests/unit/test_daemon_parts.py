@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from pathlib import Path
 from typing import cast
@@ -17,6 +18,7 @@ from clsync.daemon.access import DirectAccess
 from clsync.daemon.course import Course
 from clsync.daemon.crew import Crew
 from clsync.daemon.dump import State
+from clsync.daemon.exhaustion import told_of_limits
 from clsync.daemon.files import SmallFile
 from clsync.daemon.log import ERROR, INFO, WARNING, Log
 from clsync.daemon.mirror import Mirror
@@ -24,6 +26,7 @@ from clsync.daemon.plan import Plan
 from clsync.daemon.resolve import Resolved, bits_of
 from clsync.daemon.run import _dump
 from clsync.daemon.target import Target
+from clsync.errors import Exit, OperatorError
 from clsync.handler.base import Handler
 from clsync.handler.rsync.recipe import Recipe
 from clsync.options import load
@@ -268,3 +271,26 @@ def test_other_things_go_on_while_a_dump_is_written(tmp_path: Path) -> None:
 
     assert asyncio.run(story()) > 5
     assert len((tmp_path / "dump/queue/0").read_text().splitlines()) == len(queue)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "no more processes and threads can be started"),
+        ((b"--cgroup-pids=9",), "--cgroup-pids=9: no more processes and threads can be started"),
+    ],
+)
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "busy")])
+def test_what_cannot_be_started_is_told(error: Exception, options: tuple[bytes, ...], message: str) -> None:
+    settings = load([b"-W/src", b"-D/dst", *options], {}, lambda name: None)
+    with pytest.raises(OperatorError) as caught, told_of_limits(settings):
+        raise error
+    assert (caught.value.message, caught.value.code) == (message, Exit.PRIVILEGE)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("another"), BlockingIOError(errno.EINPROGRESS, "going on")])
+def test_defects_stay_what_they_are(error: Exception) -> None:
+    settings = load([b"-W/src", b"-D/dst"], {}, lambda name: None)
+    with pytest.raises(type(error)) as caught, told_of_limits(settings):
+        raise error
+    assert caught.value is error

@@ -46,6 +46,8 @@ MODULE_MODES: Final = ("so", "rsyncso", "python")
 """Modes that load a module."""
 _TASKS: Final = {None: 3, "rsyncdirect": 3, "copy": 2}
 """Processes and threads that syncing takes in a mode; one in all others."""
+_WATCHING: Final = 2
+"""Threads that following mounts takes, and what waits for a disk."""
 PROGRAM_MODES: Final = ("simple", "shell", "rsyncshell", *MODULE_MODES)
 """Modes that need a program or module, and no destination: it knows it."""
 
@@ -573,11 +575,11 @@ def _check_privileges(s: Settings) -> None:
             "--cgroup-group-name without --forbid-devices",
             "add it, or --cgroup-memory, --cgroup-pids or --cgroup-cpu; or leave the name out",
         )
-    least = 1 + s.is_split + _TASKS.get(s.mode, 1)
+    least = 1 + s.is_split + _TASKS.get(s.mode, 1) + (0 if s.only_initialsync else _WATCHING)
     if 0 < s.cgroup_pids < least and s.splitting != "auto":  # which is decided before it is checked again
         raise OperatorError(
             f"--cgroup-pids={s.cgroup_pids} is too small: clsync itself and what syncs are {least} processes and threads",
-            "allow 20 and more, as watching, and handlers that run side by side, take some as well",
+            "allow 20 and more: what compares, keeps a state or runs side by side takes some as well",
         )
     if s.sandbox_demanded and s.mode not in (None, "rsyncdirect", "copy"):
         raise OperatorError(

@@ -775,7 +775,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _PRIVILEGE,
         "most processes and threads of clsync and its handlers",
         "N",
-        "0: any. Where it is less than the 3 to 5 that clsync and one handler are, the start ends; 20 and more are"
+        "0: any. Where it is less than the 2 to 7 that clsync and one handler are, the start ends; 20 and more are"
         " sensible. As --cgroup-memory.",
     ),
     Option(

@@ -144,6 +144,14 @@ def test_destination_overlaps_by_way_of_a_mount(world: World) -> None:
                 assert "it is, holds or lies in the other destination" in message
         finally:
             unmount(again)
+    shown = world.destination / "shown"
+    shown.mkdir()
+    mount("bind", shown, "", str(inside))
+    try:
+        message, _ = refused(world, Exit.DESTINATION, "-W", world.source, "-D", world.destination)
+        assert "holds the watched directory, or part of it" in message
+    finally:
+        unmount(shown)
     mount("bind", inside, "", str(world.destination))
     try:
         message, _ = refused(world, Exit.DESTINATION, "-W", world.source, "-D", world.destination)

@@ -127,9 +127,9 @@ class DaemonInstance:
     def _named(self, targets: Collection[str]) -> set[str]:
         """Return how the mirror calls targets that somebody names. Raises OperatorError."""
         plans = self._switch.plans
-        known = {(one.settings.destination_dir or b"").rstrip(b"/"): one.name for one in plans} | {
-            one.destination.text.rstrip(b"/"): one.name for one in plans if one.destination is not None
-        }
+        known = {
+            one.settings.destination_dir.rstrip(b"/"): one.name for one in plans if one.settings.destination_dir
+        } | {one.destination.text.rstrip(b"/"): one.name for one in plans if one.destination is not None}
         names = set()
         for target in targets:
             name = known.get(target.encode("utf-8", "surrogateescape").rstrip(b"/"))

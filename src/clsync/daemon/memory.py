@@ -260,6 +260,19 @@ class Memory:
                     found.add(path)
         return found
 
+    async def gone(self, paths: Collection[bytes]) -> set[bytes]:
+        """Return those of some paths at which nothing stands at the source, or nobody can look."""
+        return await self.access.apart(self._gone, paths)
+
+    def _gone(self, paths: Collection[bytes]) -> set[bytes]:
+        found = set(paths)
+        with suppress(OSError), self.root.opened() as root:
+            for path, look in looked_for(self.root.ops.looks(root), paths):
+                with suppress(OSError):
+                    if look(path) is not None:
+                        found.discard(path)
+        return found
+
     async def gone_below(self, tops: Collection[bytes], root: int) -> list[bytes]:
         """Return what the index has below some directories and is not there any more, without what lies below that.
 

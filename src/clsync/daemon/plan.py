@@ -22,13 +22,13 @@ from clsync.handler.rsync import Target
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
 from clsync.kernel import roles
 from clsync.kernel.capabilities import Capabilities
-from clsync.kernel.mounts import Mount, place_of, read_mounts, seen_within
+from clsync.kernel.mounts import Mount, Place, places_of, read_mounts, seen_within
 from clsync.kernel.process import started_ns
 from clsync.options import MODULE_MODES, PROGRAM_MODES, Settings
 from clsync.privilege import trust
 
-_Place = tuple[bytes, bytes]
-"""A file system, and where on it something lies."""
+_Places = Sequence[tuple[bytes, Place]]
+"""A directory, and all below it on which something is mounted."""
 _DEFAULT_PROGRAM = {"rsyncdirect": b"rsync", "direct": b"cp"}
 _DEFAULT_ARGUMENTS: dict[str, tuple[bytes, ...]] = {
     "simple": (b"sync", b"%label%", b"%EVENT-MASK%", b"%INCLUDE-LIST%"),
@@ -105,7 +105,7 @@ def for_each_destination(settings: Settings) -> list[Settings]:
 def demand_apart(plans: Sequence[Plan]) -> None:
     """See that no destination is, or lies in, another one. Raises OperatorError."""
     mounts = _mounts()
-    places = [None if one.local is None else place_of(one.local, mounts) for one in plans]
+    places = [[] if one.local is None else places_of(one.local, mounts) for one in plans]
     for number, one in enumerate(plans):
         for other, there in zip(plans[number + 1 :], places[number + 1 :], strict=True):
             if one.destination == other.destination or _meet(places[number], there):
@@ -116,12 +116,14 @@ def demand_apart(plans: Sequence[Plan]) -> None:
                 )
 
 
-def _meet(one: _Place | None, other: _Place | None) -> bool:
-    """Tell whether a directory is, holds, or lies in another one, by whatever mounts."""
-    if one is None or other is None or one[0] != other[0]:
-        return False
-    a, b = one[1].rstrip(b"/"), other[1].rstrip(b"/")
-    return a == b or is_below(a, b) or is_below(b, a)
+def _meet(some: _Places, others: _Places) -> bool:
+    """Tell whether a directory is, holds, or lies in another one, by its name or by whatever mounts."""
+    for path, place in some:
+        for other, there in others:
+            names = path == other or is_below(path, other.rstrip(b"/")) or is_below(other, path.rstrip(b"/"))
+            if names or place.meets(there):
+                return True
+    return False
 
 
 def _make_plan(settings: Settings, log: Log, before: Plan | None = None) -> Plan:
@@ -210,13 +212,25 @@ def local_destination(path: bytes, made: Plan, option: str) -> bytes:
             "name a directory outside of it, or reject it by a rule (-d)",
             Exit.DESTINATION,
         )
-    if any(is_below(path, real.rstrip(b"/")) for path in (root, *seen_within(real, root, mounts))):
+    if is_below(root, real.rstrip(b"/")) or _shows(real, made, mounts):
         raise OperatorError(
-            f"{where} holds the watched directory: syncing would delete it",
+            f"{where} holds the watched directory, or part of it: syncing would delete it",
             "name a directory of its own",
             Exit.DESTINATION,
         )
     return real
+
+
+def _shows(destination: bytes, made: Plan, mounts: Sequence[Mount]) -> bool:
+    """Tell whether something is mounted in the destination that is the source, holds it, or is a part of it."""
+    (_, own), *_ = places_of(made.root, mounts)
+    sources = [own]
+    if not one_file_system_level(made.settings):
+        sources = [place for _, place in places_of(made.root, mounts)]
+    (_, itself), *mounted = places_of(destination, mounts)
+    return (itself.device != b"" and itself.holds(own)) or any(
+        place.device and not itself.holds(place) and any(map(place.meets, sources)) for _, place in mounted
+    )
 
 
 def _mounts() -> list[Mount]:

@@ -182,8 +182,6 @@ class Target:
         self.dirty.add(again.items(), since)
         failing = self.dirty.failing()
         self.dirty.settle(taken, chain(taken, resolved.entries), failures)
-        if failing:
-            self._tell_arrived([path for path in failing if path not in self.dirty.reasons])
         if failures:
             # What failed drags the others along: they wait with it, or this would turn without a pause.
             self.dirty.wait(again, min(failure.retry_at for failure in failures.values()))
@@ -194,6 +192,7 @@ class Target:
         for path, bits in resolved.unlinked.items():
             self.dirty.postpone(path, bits, float("inf"))
         self._tell(failures)
+        self._tell_arrived([p for p in failing if p in resolved.entries and not self.dirty.holds(p)])
 
     def look_again(self, unsure: Mapping[bytes, int]) -> None:
         """Let names of files be searched for once more, in a moment."""

@@ -39,8 +39,8 @@ class WarmStart:
         """What finds out whether the host of a target has lost anything: none waits for that of another."""
         self._deliveries: list[Delivery] = []
         self._rows: dict[Delivery, Sequence[Dirty]] = {}
-        """What was not confirmed when the last run ended. Nobody knows which of it went before that, and which since
-        then: what has gone is counted with all that the comparison finds, and so waits for the end of it."""
+        """What was not confirmed when the last run ended, and has gone. Nobody knows what of it went before that, and what
+        since then: it is counted with all that the comparison finds, and so waits for the end of it."""
 
     async def begin(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Begin; return the targets of which it is not known what they hold."""
@@ -50,7 +50,7 @@ class WarmStart:
             rows = await target.rows()
             if delivery in warm:
                 delivery.warm = True
-                self._rows[delivery] = rows
+                self._rows[delivery] = await self._added(delivery, rows)
                 left_over = await target.left_over(rows)
                 delivery.target.dirty.add(((path, NAME) for path in left_over), time.time())
             else:
@@ -65,6 +65,15 @@ class WarmStart:
         else:
             self.compared.set()
         return [delivery for delivery in deliveries if delivery not in warm]
+
+    async def _added(self, delivery: Delivery, rows: Sequence[Dirty]) -> list[Dirty]:
+        """Make dirty what was not confirmed, but for what has gone; return that."""
+        gone = await self._memory.gone([row.path for row in rows])
+        delivery.inferred.update(row.path for row in rows)
+        for row in rows:
+            if row.path not in gone:
+                delivery.target.dirty.add([(row.path, row.bits)], row.since)
+        return [row for row in rows if row.path in gone]
 
     async def known(self, names: Collection[str]) -> None:
         """Wait until all is known that differs at some targets (`names`; none: at all)."""
@@ -86,6 +95,7 @@ class WarmStart:
         await asyncio.gather(*tasks, return_exceptions=True)
         for delivery in self._deliveries:
             delivery.warm = False
+            self._add_gone(delivery)
         self.compared.set()
 
     async def _run(self, warm: Sequence[Delivery], everybody: Sequence[Delivery]) -> None:
@@ -109,22 +119,20 @@ class WarmStart:
             self._log.warning("warm start: it cannot be told what differs: everything is compared")
             for delivery in warm:
                 delivery.warm = False
-                self._add_rows(delivery)
+                self._add_gone(delivery)
                 delivery.target.dirty.add([(b"", DOUBT)], began)
         else:
             self._log.info(f"warm start: {differing} of {looked[0].entries} objects differ")
             for delivery in everybody:
-                self._add_rows(delivery)
+                self._add_gone(delivery)
                 delivery.inferred.update(path for path, _ in names)
                 delivery.target.dirty.add(names, began)
         self.compared.set()
         self._wake()
         await asyncio.gather(*(self._given(delivery) for delivery in warm if delivery.warm))
 
-    def _add_rows(self, delivery: Delivery) -> None:
-        rows = self._rows.pop(delivery, ())
-        delivery.inferred.update(row.path for row in rows)
-        for row in rows:
+    def _add_gone(self, delivery: Delivery) -> None:
+        for row in self._rows.pop(delivery, ()):
             delivery.target.dirty.add([(row.path, row.bits)], row.since)
 
     async def _given(self, delivery: Delivery) -> None:

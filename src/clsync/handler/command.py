@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.paths import shown
@@ -22,6 +23,8 @@ INCLUDE_FILE = b"INCLUDE-LIST-PATH"
 EXCLUDE_FILE = b"EXCLUDE-LIST-PATH"
 RSYNC_ARGUMENTS = b"%RSYNC-ARGS%"
 _NO_LINE = "a newline cannot stand in a list of lines; use %INCLUDE-LIST%"
+_ALONE: Final[set[bytes]] = set()
+"""Works at which nothing is that a clsync before us has left: what ours begin from now on is not looked at."""
 MOST_ARGUMENTS = 256
 """Objects and configured arguments of one run together, as in clsync 0.4."""
 _LIST_OBJECTS = 100_000
@@ -92,8 +95,6 @@ class CommandHandler:
         self._stopping = False
         # What it does is not known; who has all of this in common does the same.
         self._work = b" ".join((label, program, target))
-        self._alone = False
-        """Nothing is at work there that a clsync before us has left."""
         self._lists = ListFiles(style.lists_dir, style.keep_lists)
         names = {name for argument in self._arguments for name in macros(argument)}
         self._wants_file = bool(names & {INCLUDE_FILE, EXCLUDE_FILE})
@@ -105,11 +106,11 @@ class CommandHandler:
     async def sync(self, batch: Batch) -> Outcome:
         """Run the program for all entries (see `handler.base.Handler`)."""
         self._stopping = False
-        if not self._alone:
-            wrong = await orphans_ended(work_of(batch.root, self._work))
+        if self._work not in _ALONE:
+            wrong = await orphans_ended(work_of(batch.root, self._work), self._program)
             if wrong or self._stopping:
                 return Outcome(Verdict.UNWELL, message=wrong or "stopped")
-            self._alone = True
+            _ALONE.add(self._work)
         failed, hopeless = dict[bytes, str](), set[bytes]()
         code = 0
         try:

@@ -183,16 +183,16 @@ async def group_ended(group: int) -> None:
         await asyncio.sleep(0.02)
 
 
-async def orphans_ended(work: bytes) -> str:
+async def orphans_ended(work: bytes, program: bytes = b"") -> str:
     """End what a clsync that was killed has left at the same work; return what is wrong where that does not end.
 
-    It would write what is old over what is new.
+    It would write what is old over what is new. `program`: the operator's.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
     told: set[int] = set()
     """Groups among them are looked for: who leads one, and tells it from others, may end before the rest."""
-    while left := {*orphans.orphans(work), *(one for one in told if one < 0 and group_alive(-one))}:
+    while left := {*orphans.orphans(work, program), *(one for one in told if one < 0 and group_alive(-one))}:
         late = loop.time() - began
         if late > 2 * GRACE:
             one = abs(min(left, key=abs))

@@ -151,27 +151,43 @@ def _seen_below(top: bytes, mount: Mount, upon: Mapping[int, Mapping[bytes, Moun
             yield from _seen_below(point, seen, upon)
 
 
-def place_of(path: bytes, mounts: Sequence[Mount]) -> tuple[bytes, bytes]:
-    """Return a file system, and where on it a path lies (absolute, without symlinks), by whatever mount it is seen."""
-    return _place_on(mounts_at_and_below(path, mounts)[0], path)
+class Place(NamedTuple):
+    """A directory by where it lies, whatever the mount by which it is seen."""
+
+    device: bytes
+    """Of its file system: MAJOR:MINOR."""
+    path: bytes
+    """On that file system, without a slash at its end."""
+
+    def holds(self, other: Place) -> bool:
+        """Tell whether another one is this one, or lies in it."""
+        return self.device == other.device and (self.path == other.path or is_below(other.path, self.path))
+
+    def meets(self, other: Place) -> bool:
+        """Tell whether one of the two holds the other."""
+        return self.holds(other) or other.holds(self)
+
+
+def places_of(top: bytes, mounts: Sequence[Mount]) -> list[tuple[bytes, Place]]:
+    """Return a directory (absolute, without symlinks) and all below it on which something is mounted, with their places."""
+    holder, below = mounts_at_and_below(top, mounts)
+    return [(top, _place_on(holder, top)), *((mount.point, _place_on(mount, mount.point)) for mount in below)]
 
 
 def seen_within(top: bytes, path: bytes, mounts: Sequence[Mount]) -> Iterator[bytes]:
     """Yield the paths at and below the directory `top` by which `path` is seen (both absolute, without symlinks)."""
-    device, place = place_of(path, mounts)
-    holder, below = mounts_at_and_below(top, mounts)
-    for mount, point in ((holder, top), *((mount, mount.point) for mount in below)):
-        _, here = _place_on(mount, point)
-        if mount.device and mount.device == device and (place == here or is_below(place, here.rstrip(b"/"))):
-            seen = point.rstrip(b"/") + place[len(here.rstrip(b"/")) :] or b"/"
+    (_, place), *_ = places_of(path, mounts)
+    for point, here in places_of(top, mounts):
+        if here.device and here.holds(place):
+            seen = point.rstrip(b"/") + place.path[len(here.path) :] or b"/"
             with suppress(OSError):  # something else may be mounted over it
                 if os.path.samefile(seen, path):
                     yield seen
 
 
-def _place_on(mount: Mount, path: bytes) -> tuple[bytes, bytes]:
+def _place_on(mount: Mount, path: bytes) -> Place:
     inside = path[len(mount.point.rstrip(b"/")) :]
-    return mount.device, mount.root.rstrip(b"/") + inside.rstrip(b"/") or b"/"
+    return Place(mount.device, mount.root.rstrip(b"/") + inside.rstrip(b"/"))
 
 
 _OUR_CLOCK: Final = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "tmpfs", "ramfs"))

@@ -4,8 +4,8 @@ The mark says when their starter began and what they work for. A starter that li
 left was given to another parent.
 
 All that carries a mark of ours is left over. A program of the operator's may have begun something that is to stay: there
-it is a program that is still at work itself, in the group that it leads and in its starter's session, and with it
-this group.
+it is a program that is still at work itself, known by its name, in the group that it leads and in its starter's session,
+and with it this group.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from clsync.kernel import roles
 _VARIABLE: Final = b"CLSYNC_WORKS_FOR"
 _ANY: Final = b"-"
 """In place of a session."""
+_WORDS: Final = 4
 
 
 class _Found(NamedTuple):
@@ -46,25 +47,27 @@ def mark(work: bytes, *, theirs: bool = False) -> dict[bytes, bytes]:
     return {_VARIABLE: b"%s %s %s" % (found.began, found.session if theirs else _ANY, work)}
 
 
-def orphans(work: bytes) -> list[int]:
+def orphans(work: bytes, program: bytes = b"") -> list[int]:
     """Return the processes that do the same work for nobody, groups as negative numbers (kill(2)).
 
-    Those into which we may not look are not found.
+    `program`: the operator's. Those into which we may not look are not found.
     """
     if os.getpid() == 1:
         return []  # who starts everything here has lived all the time
     try:
-        return [left for name in os.listdir("/proc") if name.isdigit() and (left := _looked(int(name), work))]
+        return [
+            left for name in os.listdir("/proc") if name.isdigit() and (left := _looked(int(name), work, program))
+        ]
     except OSError:
         return []  # it is not mounted here
 
 
-def _looked(pid: int, work: bytes) -> int:
+def _looked(pid: int, work: bytes, program: bytes) -> int:
     """Return what is to be ended of a process, 0: nothing."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             marks = [v for v in file.read().split(b"\0") if v.startswith(_VARIABLE + b"=")]
-        return _left(pid, marks[0].partition(b"=")[2], work) if marks else 0
+        return _left(pid, marks[0].partition(b"=")[2], work, program) if marks else 0
     except (OSError, IndexError, ValueError):
         return 0  # it has ended, is not ours to look into, or has somebody else's mark
 
@@ -78,7 +81,7 @@ def end(one: int, number: signal.Signals) -> None:
         pass
 
 
-def _left(pid: int, text: bytes, work: bytes) -> int:
+def _left(pid: int, text: bytes, work: bytes, program: bytes) -> int:
     """Return what is to be ended of the process with this mark: itself, or its group; 0: nothing.
 
     Raises OSError, IndexError, ValueError.
@@ -88,13 +91,19 @@ def _left(pid: int, text: bytes, work: bytes) -> int:
         return 0
     found = _stat(pid)
     group = session != _ANY
-    if group and (found.group != pid or found.session != session):
+    if group and (found.group != pid or found.session != session or not _runs(pid, program)):
         return 0
     while found.began != began:
         if found.parent <= 1:
             return -pid if group else pid
         found = _stat(found.parent)
     return 0
+
+
+def _runs(pid: int, program: bytes) -> bool:
+    """Tell whether a process runs a program, or what that is written for: an interpreter has few words before it."""
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return program in file.read().split(b"\0")[:_WORDS]
 
 
 def _stat(pid: int) -> _Found:

@@ -292,6 +292,30 @@ def test_what_was_not_confirmed_and_went_meanwhile(world: World, mode: str, numb
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_has_left_the_target_already_is_not_counted(world: World, mode: str, number: signal.Signals) -> None:
+    """The kernel had told of it, and it had arrived; only the state does not know it yet."""
+    for file in range(40):
+        world.write(f"d/{file}")
+    with stated(world, f"-M{mode}", FEW) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.wait_for_equal(daemon)
+        daemon.stop(signal.SIGQUIT)
+    with stated(world, f"-M{mode}", FEW) as daemon:
+        daemon.wait_for_log(SYNCED)
+        for file in range(20):
+            (world.source / f"d/{file}").unlink()
+        world.wait_for_equal(daemon)
+        os.kill(daemon.pid, number)
+        daemon.wait(code=None)
+    with stated(world, f"-M{mode}", FEW) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.write("new")
+        world.wait_for_equal(daemon)
+        assert HELD not in daemon.output
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_who_has_agreed_once_is_asked_again(world: World, mode: str) -> None:
     """Of what a comparison finds later."""
     path = world.top / "socket"

@@ -807,7 +807,8 @@ def test_what_stands_only_at_a_destination(asked: Asked) -> None:
 
 
 @pytest.mark.parametrize(
-    ("op", "values"), [(Op.TARGET_EMPTY, (1,)), (Op.TARGET_ONLY_THERE, (7, [b"a"])), (Op.FLUSH, (2,))]
+    ("op", "values"),
+    [(Op.TARGET_EMPTY, (1,)), (Op.TARGET_ONLY_THERE, (7, [b"a"])), (Op.TARGET_ABSENT, (7, [b"a"])), (Op.FLUSH, (2,))],
 )
 def test_targets_that_there_are_not(asked: Asked, op: Op, values: tuple[Any, ...]) -> None:
     with pytest.raises(_Over):

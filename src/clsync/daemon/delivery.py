@@ -365,8 +365,12 @@ class Delivery:
         entries, memory = resolved.entries, self.memory
         gone = [p for p, f in entries.items() if f & flag.MISSING and p in self.inferred] if self.inferred else []
         hidden = {} if memory is None else await self._hidden(entries, memory, root)
+        if memory is not None:
+            # What had arrived and was not confirmed is among it as well: there it is no deletion any more.
+            counted = [*gone, *chain.from_iterable(hidden.values())]
+            gone = await memory.still_holds(counted)
+            self.withheld.seen({*counted}.difference(gone))
         self.withheld.seen(entries.keys() - gone)
-        gone += chain.from_iterable(hidden.values())
         if gone and await self._too_many(gone):
             for path in gone:
                 entries.pop(path, None)

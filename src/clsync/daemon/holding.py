@@ -109,6 +109,11 @@ class TargetMemory:
         known = await self._memory.access.apart(store.noted, found)
         return [path for path in found if path not in known]
 
+    async def still_holds(self, paths: Collection[bytes]) -> list[bytes]:
+        """Return those of some paths at which something stands at the target, as far as that can be told."""
+        absent = {*await self._memory.access.absent(self.number, paths)} if paths else set()
+        return [path for path in paths if path not in absent]
+
     def may_have_lost(self) -> bool:
         """Tell, at a start, whether the target is on a host that may have lost something with its power."""
         store = self._memory.kept

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from clsync.core.paths import join
+from clsync.daemon.looking import looked_at
 from clsync.kernel import roles
 from clsync.kernel.durable import flusher
 from clsync.kernel.files import DIRECTORY_FLAGS, open_beneath, opened
@@ -50,6 +51,10 @@ class StateAccess(Protocol):
 
     async def only_there(self, target: int, directories: Iterable[bytes]) -> list[bytes]:
         """Return the paths in some directories that stand only at a target, without directories; none of a remote one."""
+        ...
+
+    async def absent(self, target: int, paths: Iterable[bytes]) -> list[bytes]:
+        """Return those of some paths at which nothing stands at a target; none of a remote one."""
         ...
 
     async def flush(self, target: int | None) -> bool:
@@ -94,6 +99,11 @@ class DirectStateAccess:
         """Return the paths in some directories that stand only at a target, without directories."""
         local = self._local[target]
         return [] if local is None else await asyncio.to_thread(_only_there, self._root, local, directories)
+
+    async def absent(self, target: int, paths: Iterable[bytes]) -> list[bytes]:
+        """Return those of some paths at which nothing stands at a target."""
+        local = self._local[target]
+        return [] if local is None else await asyncio.to_thread(_absent, local, list(paths))
 
     async def flush(self, target: int | None) -> bool:
         """Flush the file system of a target, or the watched one.
@@ -140,6 +150,15 @@ def _only_there(source: bytes, target: bytes, directories: Iterable[bytes]) -> l
     except OSError:
         pass  # either is away: it is told elsewhere
     return found
+
+
+def _absent(target: bytes, paths: list[bytes]) -> list[bytes]:
+    try:
+        with roles.as_programs(), opened(target) as there:
+            found = looked_at(there, paths)
+            return [path for path, stands in zip(paths, found, strict=True) if stands is None]
+    except OSError:
+        return []  # it is away: that is told elsewhere
 
 
 def _only_at(here: int, there: int, directory: bytes) -> list[bytes]:

@@ -102,6 +102,7 @@ class Op(IntEnum):
     DUMP_DIRECTORY = 74
     DUMP_FILE = 75
     DUMP_END = 76
+    TARGET_ABSENT = 77
 
 
 class Signature(NamedTuple):
@@ -135,6 +136,7 @@ SIGNATURES: Final = {
     Op.STATE_SCAN: Signature("byd", "u"),
     Op.TARGET_EMPTY: Signature("u", "b"),
     Op.TARGET_ONLY_THERE: Signature("uP", "", "P"),
+    Op.TARGET_ABSENT: Signature("uP", "", "P"),
     Op.FLUSH: Signature("u", "b"),
     Op.MONITOR_OPEN: Signature("y", "u"),
     Op.MONITOR_ARM: Signature("u", "b"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from clsync.daemon.answers import Answers, Last, Later, WithDescriptors
@@ -29,6 +29,7 @@ class State:
         self.slow: Answers = {
             Op.TARGET_EMPTY: self._is_empty,
             Op.TARGET_ONLY_THERE: self._only_there,
+            Op.TARGET_ABSENT: self._absent,
             Op.FLUSH: self._flush,
         }
 
@@ -69,11 +70,18 @@ class State:
         return Later(told(), alone=False)
 
     def _only_there(self, target: int, directories: list[bytes]) -> Later:
+        return self._paths(target, lambda state: state.only_there(target, directories))
+
+    def _absent(self, target: int, paths: list[bytes]) -> Later:
+        return self._paths(target, lambda state: state.absent(target, paths))
+
+    def _paths(self, target: int, find: Callable[[DirectStateAccess], Awaitable[list[bytes]]]) -> Later:
+        """Answer with paths of a target."""
         state = self._demanded()
         self._demand_target(target)
 
         async def told() -> AsyncGenerator[Sequence[Any], None]:
-            found = await state.only_there(target, directories)
+            found = await find(state)
             for part in in_frames(found):
                 yield (found[part],)
 

@@ -77,6 +77,13 @@ class RemoteStateAccess:
             await self._calls.call(Op.TARGET_ONLY_THERE, target, listed[part], parts=parts)
         return [path for (paths,) in parts for path in paths]
 
+    async def absent(self, target: int, paths: Iterable[bytes]) -> list[bytes]:
+        """Return those of some paths at which nothing stands at a target."""
+        listed, parts = list(paths), list[list[Any]]()
+        for part in in_frames(listed):
+            await self._calls.call(Op.TARGET_ABSENT, target, listed[part], parts=parts)
+        return [path for (found,) in parts for path in found]
+
     async def flush(self, target: int | None) -> bool:
         """Flush the file system of a target, or the watched one."""
         (done,) = await self._calls.call(Op.FLUSH, SOURCE if target is None else target + 1)

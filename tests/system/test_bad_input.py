@@ -517,16 +517,21 @@ def fill(path: Path) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("mode", MODES)
 def test_destination_becomes_read_only(world: World, mode: str) -> None:
+    """One line says so, and one that it is over."""
     with mounted("tmpfs", world.destination):
         with watched(world, f"-M{mode}") as daemon:
             world.write("first")
             world.wait_for_equal(daemon)
             mount("tmpfs", world.destination, "remount,ro")
-            world.write("second")
+            for name in ("first", *(f"more/{number}" for number in range(30))):
+                world.write(name, "second")
             daemon.wait_for_log("Read-only file system")
             wait_for_status(world, daemon, "synchandler error")
             mount("tmpfs", world.destination, "remount,rw")
             world.wait_for_equal(daemon)
+            daemon.wait_for_log("can be used again")
+            assert daemon.output.count("Read-only file system") == 1
+            assert "it is synced now" not in daemon.output
 
 
 @ROOT

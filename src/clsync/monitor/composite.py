@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import stat
+import time
 from collections.abc import Callable, Container, Iterable, Iterator
 from itertools import chain
 from typing import Protocol
@@ -28,6 +29,8 @@ _SHORT_REST = 0.01
 """Seconds between two reads; the queue of inotify holds more than comes in that time."""
 _LONG_REST = 0.05
 """The same for fanotify, the queue of which has no limit but memory."""
+_BETWEEN_OVERFLOWS = 60.0
+"""Seconds in which only the first one is told."""
 _REASONS = {
     errno.EPERM: "it needs root (CAP_SYS_ADMIN)",
     errno.EXDEV: "a btrfs subvolume cannot be marked",
@@ -82,6 +85,8 @@ class TreeMonitor:
         self._chosen: dict[bytes, str] = {}
         self._mounts: dict[bytes, Mount] = {}
         self._doubts: set[bytes] = set()
+        self._overflow_told: dict[bytes, float] = {}
+        """When that was said of a part last (monotonic seconds)."""
         self._unmounted: set[bytes] = set()
         """Those of the doubts that are where something was mounted."""
         self._gone = self._covered = False
@@ -291,17 +296,23 @@ class TreeMonitor:
             return True
         if isinstance(part, InotifyMonitor) and part.overflowed:
             part.overflowed = False
-            where = shown(join(self._root, prefix) if prefix else self._root)
-            self._log(
-                f"{where}: overflow of the kernel's event queue, comparing everything there;"
-                " a larger one helps: sysctl fs.inotify.max_queued_events=N"
-            )
+            self._tell_overflow(prefix)
         if part.root_gone and not prefix:
             self._check_root(suspect=True)
         if part.directory_moved:
             part.directory_moved = False
             self._check_mounts()
         return filled
+
+    def _tell_overflow(self, prefix: bytes) -> None:
+        """Say that events were lost, now and then: there may be hundreds of these."""
+        now = time.monotonic()
+        if now > self._overflow_told.get(prefix, -_BETWEEN_OVERFLOWS) + _BETWEEN_OVERFLOWS:
+            self._overflow_told[prefix] = now
+            self._log(
+                f"{shown(join(self._root, prefix) if prefix else self._root)}: overflow of the kernel's event queue,"
+                " what is there is compared; a larger one helps: sysctl fs.inotify.max_queued_events=N"
+            )
 
     def _fall_back(self, prefix: bytes) -> None:
         """Poll what can be watched no longer."""

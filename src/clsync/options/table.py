@@ -302,7 +302,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "[DEST=]N|N%|none",
         "When everything is compared (at the start, after an overflow, when rules change), what the source does not have is"
         " deleted at the destination. If that is more than so many entries, or than so much of what the destination is"
-        " known to hold, nothing is deleted for that reason, and all else is synced. `clsync ctl accept`, or signal RTMIN,"
+        " known to hold (1000 entries as long as that is not known), nothing is deleted for that reason, and all else is"
+        " synced. `clsync ctl accept`, or signal RTMIN,"
         " lets it go; before a destination is known, a terminal is asked. What the kernel has reported as deleted is never"
         " held back. Without the option: 1000 entries, or half of what the destination holds if that is more; nothing is"
         " held back under --compat, nor where the handler's arguments are your own. With a destination before it, as"
@@ -314,7 +315,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "",
         _HOW,
         "let the first full sync delete what it wants at the destination",
-        "However much --max-delete says.",
+        "However much --max-delete says: also a later one that begins before it is known what the destination holds, as"
+        " after a first one that was cut off.",
     ),
     Option(
         "scrub-rate",

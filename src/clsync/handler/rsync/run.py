@@ -592,6 +592,8 @@ class BatchRun:
         """Note what failed in a run; return the parts that are to be sent again, None if the target is at fault."""
         found = self._blame(result, part)
         full = _is_full(result)
+        if self._local is not None and b"Read-only file system" in result.messages and _is_read_only(self._local):
+            return None  # it fails them all
         if full and (b" mkstemp " in result.messages or b"mkdir " in result.messages):
             return None  # no room for names: it fails them all
         if result.code == _CODE_FILE_IO:
@@ -678,6 +680,14 @@ class BatchRun:
 def _is_full(result: Result) -> bool:
     """Tell whether there was no room for something."""
     return b"No space left" in result.messages or b"quota" in result.messages
+
+
+def _is_read_only(path: bytes) -> bool:
+    """Tell whether a local target is on a file system that nobody can write to now."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def _shape(found: os.stat_result) -> tuple[int, int, int]:

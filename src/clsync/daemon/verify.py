@@ -395,7 +395,10 @@ class Verifier:
         report.entries = looked
         seen = await self._seen()
         dirty = {path for target in self._source.targets for path in target.dirty.paths()}
-        moving = Moving([*seen.items(), *((path, NAME) for path in dirty)], ())
+        # What has arrived since then, and was not confirmed, is not in the index, and known not to be.
+        rows = [row for target in self._memory.targets for row in await target.rows()]
+        late = ((row.path, row.bits) for row in rows if row.path)
+        moving = Moving([*seen.items(), *((path, NAME) for path in dirty), *late], ())
         held = {path for delivery in deliveries for path in delivery.withheld.named}
         return {p: bits for p, bits in found.items() if p in unlike and p not in moving and p not in held}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -264,6 +264,11 @@ class Delivery:
         self.hurry = True
         self._wake()
 
+    def other_names(self, paths: Iterable[bytes]) -> set[bytes]:
+        """Return the names that are known to stand for the same files as some paths: what is written is theirs as well."""
+        found = (self._source.links.siblings(path) for path in paths)
+        return {name for siblings in found if siblings is not None for name in siblings[1]}
+
     @property
     def _compares_all(self) -> bool:
         """Whether the next batch is to be everything."""
@@ -309,6 +314,9 @@ class Delivery:
         carrier = handler if self.memory is None else _WrittenDown(handler, self.memory)
         renamed = await renames.carry_out(moves, sure, carrier, source, taken)
         self.target.distrusted.update(renamed)
+        for watcher in self.watchers:
+            whole_tree = flag.DIRECTORY | flag.RECURSIVE | flag.FORCE
+            watcher.update((path, whole_tree if is_dir else flag.REGULAR) for path, is_dir in renamed.items())
         doubts, since = self.target.dirty.doubts, self.target.moves.since
         for path in (path for path, is_dir in renamed.items() if is_dir):
             doubts[path] = min(since, doubts.get(path, since))

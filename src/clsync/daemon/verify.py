@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from clsync.core.changes import NAME
+from clsync.core.changes import CONTENT, NAME
 from clsync.core.paths import shown
 from clsync.core.verification import Aspect, Difference, Moving, bits_to_mend
 from clsync.daemon.arrival import Arrival
@@ -243,6 +243,8 @@ class LiveTarget:
             dirty = delivery.target.dirty
             for path in dirty.paths() - dirty.reasons.keys():
                 changed[path] = changed.get(path, 0) | dirty.bits_of(path)
+            for path in delivery.other_names([*changed, *handed]):
+                changed[path] = changed.get(path, 0) | CONTENT
             return Moving(changed.items(), handed.items())
 
         try:

@@ -159,10 +159,8 @@ def _words(name: str, value: object) -> Iterator[str]:
             for entry in value:
                 yield from _words(name, entry)
         case dict():
-            at = value.get("next_try_at")
-            again = f" (next try: {_time(at)})" if isinstance(at, int | float) else ""
             parts = (str(part) for name, part in value.items() if name != "next_try_at")
-            yield ": ".join(_printable(part) for part in parts if part) + again
+            yield ": ".join(_printable(part) for part in parts if part) + _next_try(value)
         case _:
             yield _printable(str(value))
 
@@ -170,11 +168,15 @@ def _words(name: str, value: object) -> Iterator[str]:
 def _target(entry: Answer) -> str:
     counted = ", ".join(f"{entry.get(what)} {what.replace('_', ' ')}" for what in ("pending", "in_flight", "failing"))
     trouble = f"; {entry.get('trouble')}" if entry.get("trouble") else ""
-    at = entry.get("next_try_at")
-    trouble += f" (next try: {_time(at)})" if isinstance(at, int | float) else ""
+    trouble += _next_try(entry)
     trouble += "; paused" if entry.get("paused") else ""
     trouble += f"; {entry.get('held_back')} deletions held back" if entry.get("held_back") else ""
     return _printable(f"{entry.get('destination')}: {counted}{trouble}")
+
+
+def _next_try(entry: Answer) -> str:
+    at = entry.get("next_try_at")
+    return f" (next try: {_time(at)})" if isinstance(at, int | float) else ""
 
 
 def _time(seconds: float) -> str:

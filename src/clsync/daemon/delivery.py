@@ -314,8 +314,8 @@ class Delivery:
         carrier = handler if self.memory is None else _WrittenDown(handler, self.memory)
         renamed = await renames.carry_out(moves, sure, carrier, source, taken)
         self.target.distrusted.update(renamed)
+        whole_tree = flag.DIRECTORY | flag.RECURSIVE | flag.FORCE
         for watcher in self.watchers:
-            whole_tree = flag.DIRECTORY | flag.RECURSIVE | flag.FORCE
             watcher.update((path, whole_tree if is_dir else flag.REGULAR) for path, is_dir in renamed.items())
         doubts, since = self.target.dirty.doubts, self.target.moves.since
         for path in (path for path, is_dir in renamed.items() if is_dir):

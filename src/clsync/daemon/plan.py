@@ -223,10 +223,10 @@ def local_destination(path: bytes, made: Plan, option: str) -> bytes:
 
 def _shows(destination: bytes, made: Plan, mounts: Sequence[Mount]) -> bool:
     """Tell whether something is mounted in the destination that is the source, holds it, or is a part of it."""
-    (_, own), *_ = places_of(made.root, mounts)
-    sources = [own]
-    if not one_file_system_level(made.settings):
-        sources = [place for _, place in places_of(made.root, mounts)]
+    sources = [place for _, place in places_of(made.root, mounts)]
+    own = sources[0]
+    if one_file_system_level(made.settings):
+        sources = [own]
     (_, itself), *mounted = places_of(destination, mounts)
     return (itself.device != b"" and itself.holds(own)) or any(
         place.device and not itself.holds(place) and any(map(place.meets, sources)) for _, place in mounted

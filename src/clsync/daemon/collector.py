@@ -256,7 +256,10 @@ class Collector:
         rest, changes, later = self._unseen, monitor.take(), list[Changed]()
         # First of all: whoever looks may be cut off below.
         self._unseen = chain(rest or (), later, changes)
-        moves = [move async for move in in_slices(monitor.moves()) if move is not None]
+        try:
+            moves = [move async for move in in_slices(monitor.moves()) if move is not None]
+        finally:
+            self.drain()  # to be sure, it may have read the queue: what was there has opened the next window
         if self._moves:
             async for change in in_slices(changes):
                 later.append(change)

@@ -69,7 +69,7 @@ _clsync() {
         --privileged-gid) mapfile -t COMPREPLY < <(compgen -g -- "$cur"); return ;;
         --sync-handler-uid) mapfile -t COMPREPLY < <(compgen -u -- "$cur"); return ;;
         --sync-handler-gid) mapfile -t COMPREPLY < <(compgen -g -- "$cur"); return ;;
-        --sandbox) mapfile -t COMPREPLY < <(compgen -W 'auto on off landlock seccomp mounts capabilities' -- "$cur"); return ;;
+        --sandbox) mapfile -t COMPREPLY < <(compgen -W 'auto on off landlock seccomp mounts processes capabilities' -- "$cur"); return ;;
         --chroot) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
         --pivot-root) mapfile -t COMPREPLY < <(compgen -W 'off direct auto auto-ro' -- "$cur"); return ;;
         --mountpoints) return ;;

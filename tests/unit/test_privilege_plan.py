@@ -239,7 +239,7 @@ def test_the_order_and_what_is_said() -> None:
 
 # -- the sandbox -----------------------------------------------------------------------------------------------
 
-LAYERS = frozenset(("landlock", "seccomp", "mounts", "capabilities"))
+LAYERS = frozenset(("landlock", "seccomp", "mounts", "processes", "capabilities"))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ LAYERS = frozenset(("landlock", "seccomp", "mounts", "capabilities"))
         (("-unobody",), AS_ROOT, LAYERS - {"capabilities"}),
         (("--splitting=process",), AS_ROOT, LAYERS),
         (("--splitting=process", "-CCAP_SYS_ADMIN,CAP_KILL"), AS_ROOT, LAYERS - {"capabilities"}),
-        (("--splitting=process",), Machine(ROOT, ALL & ~MARKS), LAYERS - {"mounts"}),
+        (("--splitting=process",), Machine(ROOT, ALL & ~MARKS), LAYERS - {"mounts", "processes"}),
         (("--splitting=process", "-CCAP_SETPCAP,CAP_KILL"), Machine(ROOT, ALL & ~MARKS), {"capabilities"}),
         (("-unobody", "--monitor=inotify"), AS_ROOT, set()),
         (("-unobody", "--monitor=inotify", "--sync-handler-uid=backup"), AS_ROOT, {"landlock", "seccomp"}),
@@ -281,8 +281,9 @@ def test_only_what_the_system_lacks_is_told() -> None:
     assert planned(machine=AS_BACKUP).sandbox.lack == ""
     contained = Machine(ROOT, ALL & ~mask(("CAP_SYS_ADMIN", "CAP_SETPCAP")))
     assert planned(machine=contained).sandbox.lack == (
-        "without mounts (clsync is started without CAP_SYS_ADMIN; start it with CAP_SYS_ADMIN), capabilities (clsync is"
-        " started without CAP_SETPCAP; start it with CAP_SETPCAP)"
+        "without mounts (clsync is started without CAP_SYS_ADMIN; start it with CAP_SYS_ADMIN), processes (clsync is"
+        " started without CAP_SYS_ADMIN; start it with CAP_SYS_ADMIN), capabilities (clsync is started without"
+        " CAP_SETPCAP; start it with CAP_SETPCAP)"
     )
     for meant in (("-Mdirect", "-Scat"), ("--sandbox=off",), ("-CCAP_SETUID,CAP_SETGID",)):
         assert planned(*meant, machine=contained).sandbox.lack == ""

@@ -47,6 +47,10 @@ class Sandbox:
         """Return it with more files that may be read."""
         return replace(self, allowed=(*self.allowed, *(Allowed(name, landlock.READ_FILE) for name in names)))
 
+    def for_lasting(self) -> Sandbox:
+        """Return it for a program that leaves a process behind: with the first one of a namespace all others end."""
+        return replace(self, layers=self.layers - {"processes"})
+
     def with_directory(self, path: bytes) -> Sandbox:
         """Return it with one more directory that may be written."""
         return replace(self, allowed=(*self.allowed, Allowed(path, landlock.WRITE)), writes=(*self.writes, path))
@@ -94,7 +98,7 @@ def start_within(sandbox: Sandbox, cwd: int, start: Callable[[int], _Result]) ->
     What is in that directory may be read. Raises OSError (ESTALE: the directory `cwd` is no longer where its path leads;
     ELOOP, ENOTDIR: neither is the destination).
     """
-    own_view = "mounts" in sandbox.layers
+    own_view, own_processes = "mounts" in sandbox.layers, "processes" in sandbox.layers
 
     def act() -> _Result:
         with ExitStack() as stack:
@@ -105,6 +109,8 @@ def start_within(sandbox: Sandbox, cwd: int, start: Callable[[int], _Result]) ->
             else:
                 stack.enter_context(roles.as_programs())
             there = _found_again(cwd, stack) if own_view else cwd
+            if own_processes:
+                namespaces.unshare(namespaces.PROCESSES)
             allowed, written = _places(sandbox, there, stack)
             if own_view:
                 make_read_only(written)
@@ -203,10 +209,15 @@ def _try_mounts() -> None:
     make_read_only(())
 
 
+def _try_processes() -> None:
+    namespaces.unshare(namespaces.PROCESSES)
+
+
 _TRIALS: Final = {
     "landlock": _try_landlock,
     "seccomp": _try_seccomp,
     "mounts": _try_mounts,
+    "processes": _try_processes,
     "capabilities": lambda: credentials.limit_bounding(0),
 }
 

@@ -458,6 +458,8 @@ _LAYERS = {
     " destination is local. On x86_64, aarch64 and riscv64.",
     "`mounts`": "A view of mounts in which all but the destination is read-only, for modes, owners, times and attributes as"
     " well, and in which no device can be opened at the destination. With CAP_SYS_ADMIN; Linux 5.12.",
+    "`processes`": "rsync, and ssh below it, see no processes but their own, and so can signal no others; what they leave"
+    " behind ends with them. The kept connection to a host is none of these. With CAP_SYS_ADMIN.",
     "`capabilities`": "Programs of root have those that making files equal takes. With CAP_SETPCAP.",
 }
 

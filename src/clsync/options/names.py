@@ -14,4 +14,4 @@ CAPABILITIES: Final = tuple(
     ).split()
 )
 """Names of capabilities, each at the place of its number (linux/capability.h)."""
-SANDBOX_LAYERS: Final = ("landlock", "seccomp", "mounts", "capabilities")
+SANDBOX_LAYERS: Final = ("landlock", "seccomp", "mounts", "processes", "capabilities")

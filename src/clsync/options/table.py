@@ -653,8 +653,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         " rights (--splitting). `auto`: with all layers that can be had. `on`: with all, which for"
         " a user other than root are landlock and seccomp, or the start ends. `off`: none."
         " Or those that have to be had, with commas: `landlock` (files and directories, TCP), `seccomp` (system calls,"
-        " sockets), `mounts` (all but the destination is read-only), `capabilities` (of root's programs). A program or"
-        " arguments of your own are left alone by `auto`. See SANDBOX.",
+        " sockets), `mounts` (all but the destination is read-only), `processes` (none but its own are seen),"
+        " `capabilities` (of root's programs). A program or arguments of your own are left alone by `auto`. See SANDBOX.",
         frozenset(("off",)),
         completes=" ".join(("auto", "on", "off", *SANDBOX_LAYERS)),
     ),

@@ -42,6 +42,7 @@ _REMEDIES: Final = {
     "landlock": "use a kernel with Landlock (5.13, lsm=landlock,...), or a container that lets it through",
     "seccomp": "use a kernel with filters of system calls, on x86_64, aarch64 or riscv64",
     "mounts": "use Linux 5.12 or later, or a container in which mounts can be made",
+    "processes": "use a kernel or a container that lets namespaces of processes be made",
     "capabilities": "start clsync with CAP_SETPCAP",
 }
 _SIGNALLING: Final = mask(("CAP_KILL",))
@@ -417,7 +418,7 @@ def _sandbox(s: Settings, machine: Machine, programs: Ids, kept: int) -> Sandbox
 
 def _lacking(layer: str, s: Settings, machine: Machine, programs: Ids, kept: int) -> LeftOut | None:
     """Tell why a layer cannot be had; None where it can."""
-    needed = {"mounts": "CAP_SYS_ADMIN", "capabilities": "CAP_SETPCAP"}.get(layer)
+    needed = {"mounts": "CAP_SYS_ADMIN", "processes": "CAP_SYS_ADMIN", "capabilities": "CAP_SETPCAP"}.get(layer)
     if layer == "capabilities" and programs.uid:
         return LeftOut("programs of this user have none", "nothing is to be done")
     if needed is not None and not kept & mask((needed,)):

@@ -49,8 +49,8 @@ NEEDED_BY_RSYNC: Final = frozenset(
 """Of calls that the worker never makes, what rsync or the start of a program may."""
 NEEDED_BY_COPIES: Final = frozenset(("mknod", "mknodat"))
 """Of these, what making files equal takes."""
-
-
+_OF_PROGRAMS: Final = frozenset(("mounts", "processes"))
+"""Layers that only a program can have that is started in them."""
 _NO_NAMESPACES: Final = Only(0, without=0x7E020000)
 """CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET."""
 
@@ -89,7 +89,7 @@ def copy_sandbox() -> Sandbox | None:
     if not sandbox.usable():
         return None
     # It runs no program, so that it needs no CAP_SETPCAP to keep rights from being regained.
-    layers = sandbox.usable() - {"mounts"} | {"capabilities"}
+    layers = sandbox.usable() - _OF_PROGRAMS | {"capabilities"}
     calls = _filter(layers, network=False, without=NEEDED_BY_COPIES)
     return Sandbox(layers, _BASICS, (), None, network=False, capabilities=KEPT | KEPT_FOR_NAMES, filter=calls)
 
@@ -113,7 +113,7 @@ def _listing() -> int:
 def _looking(allowed: tuple[Allowed, ...], capabilities: int) -> Sandbox | None:
     if not sandbox.usable():
         return None
-    layers = sandbox.usable() - {"mounts"} | {"capabilities"}
+    layers = sandbox.usable() - _OF_PROGRAMS | {"capabilities"}
     calls = _filter(layers, network=False, without=frozenset())
     return Sandbox(layers, allowed, (), None, network=False, capabilities=capabilities, filter=calls)
 

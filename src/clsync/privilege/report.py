@@ -150,6 +150,10 @@ def _but_state(s: Settings) -> str:
     return "" if s.state_dir in (None, b"none") else "; but in the directory of its state, if there is one"
 
 
+_SPACES: Final = {"mounts": "view of mounts, read-only but for what it writes", "processes": "processes"}
+"""Layers of the sandbox -> what is its own of a program."""
+
+
 def _own_process(one: Own, plan: Plan, machine: Machine, s: Settings, kept: int) -> _Process:
     programs, used = plan.roles.programs, plan.sandbox.used if one.sandboxed else frozenset[str]()
     rights = _of_programs(plan, machine)
@@ -176,7 +180,7 @@ def _own_process(one: Own, plan: Plan, machine: Machine, s: Settings, kept: int)
         if "seccomp" in used
         else "",
         landlock=written if "landlock" in used else "",
-        namespaces=("view of mounts, read-only but for what it writes",) if "mounts" in used and not copies else (),
+        namespaces=[text for layer, text in _SPACES.items() if layer in used and not copies],
         more=(("sandbox", f"none: {one.why_not}"),) if one.why_not else (),
     )
 

@@ -93,7 +93,9 @@ class Connection:
         if kept.theirs or kept.stands():
             return None
         connect = [*kept.command(self._confined), b"-fN", self._host]
-        result = await runner.run(connect, cwd=here, env=environment, sandbox=self.sandbox())
+        sandbox = self.sandbox()
+        lasting = sandbox.for_lasting() if sandbox is not None else None
+        result = await runner.run(connect, cwd=here, env=environment, sandbox=lasting)
         kept.tries += 1
         kept.trouble = result if result.code and not result.stopped else None
         return result if result.code or result.stopped else None

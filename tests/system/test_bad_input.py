@@ -689,6 +689,49 @@ def test_source_unmounted(world: World, mode: str, monitor: str) -> None:
         subprocess.run(["umount", "-l", world.source], check=False, capture_output=True)
 
 
+@ROOT
+@pytest.mark.root
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_source_goes_while_rsync_starts(world: World, whole: bool) -> None:
+    """What rsync does with its directory is to ask for the path, and to go there by that: to an empty one."""
+    sign = world.top / "sign"
+    covers = f"if [ -e {sign} ]; then rm {sign}; mount -t tmpfs none {world.source}; fi"
+    program = world.file("own-rsync", f'#!/bin/sh\n{covers}\nexec rsync "$@"\n', 0o755)
+    world.write("kept")
+    world.write("d/kept, too")
+    world.write("goes")
+    copies = [world.destination / name for name in ("kept", "d/kept, too")]
+    try:
+        with watched(world, "-Mrsyncdirect", f"-S{program}", "--full-initialsync") as daemon:
+            world.wait_for_equal(daemon)
+            if whole:
+                daemon.stop()
+            sign.touch()
+            world.write("kept", "another one")
+            (world.source / "goes").unlink()
+            if whole:
+                daemon.start()
+            daemon.wait_for_log("another directory stands there now")
+            assert not sign.exists()
+            assert all(path.exists() for path in copies)
+            unmount(world.source)
+            world.wait_for_equal(daemon)
+    finally:
+        subprocess.run(["umount", "-l", world.source], check=False, capture_output=True)
+
+
+def test_a_program_that_closes_what_it_is_given(world: World) -> None:
+    """As sudo does: its working directory is good enough then."""
+    closes = 'for fd in /proc/self/fd/*; do fd=${fd##*/}; [ "$fd" -le 2 ] || eval "exec $fd>&-"; done'
+    program = world.file("own-rsync", f'#!/bin/bash\n{closes}\nexec rsync "$@"\n', 0o755)
+    world.write("d/file")
+    with watched(world, "-Mrsyncdirect", f"-S{program}") as daemon:
+        world.wait_for_equal(daemon)
+        world.write("d/more")
+        world.wait_for_equal(daemon)
+        assert daemon.output.count("change_dir") == 1
+
+
 # -- paths that are too long -----------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -134,7 +135,8 @@ def test_rsync_is_given_its_list_on_standard_input(world: World) -> None:
             assert (world.destination / name).stat().st_mode & 0o777 == 0o600
     assert (world.top / "listed").read_text() == ""
     for call in recorder.calls:
-        assert call.arguments[-3:] == [b"--chmod=F600", b"./", os.fsencode(world.destination) + b"/"]
+        assert call.arguments[-3::2] == [b"--chmod=F600", os.fsencode(world.destination) + b"/"]
+        assert re.fullmatch(rb"/proc/self/fd/[0-9]+/", call.arguments[-2])
         assert b"--modify-window=-1" in call.arguments
     assert any(b"--files-from=-" in call.arguments for call in recorder.calls)
 

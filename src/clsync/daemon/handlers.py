@@ -28,6 +28,7 @@ from clsync.kernel import places, roles
 from clsync.kernel.capabilities import Capabilities, probe_for_programs
 from clsync.kernel.files import volume_of
 from clsync.kernel.priority import Priority, trouble_with
+from clsync.kernel.process import HERE
 from clsync.options import MODULE_MODES
 from clsync.options.expansion import expand, macros
 from clsync.privilege.profiles import compare_sandbox, copy_sandbox
@@ -227,10 +228,10 @@ def _comparison_settings(made: Plan, local: bytes) -> CopySettings:
 
 
 def _own_arguments(made: Plan) -> list[bytes]:
-    """Expand the arguments; the watched directory becomes `./`: the handler runs there, and no rename can mislead it."""
+    """Expand the arguments; the watched directory becomes `HERE`: no rename and no unmount can mislead rsync."""
     lookup = lookup_of(made)
     expanded = [a if a == ARGUMENTS_MACRO else expand(a, lookup) for a in made.arguments]
-    return [b"./" if _is_root(a, made.root) else a for a in expanded]
+    return [HERE if _is_root(a, made.root) else a for a in expanded]
 
 
 def _is_root(argument: bytes, root: bytes) -> bool:

@@ -42,6 +42,8 @@ class Result(NamedTuple):
     """It and what it started waited for each other, and were ended."""
     said_it: bool = False
     """It said what it was to be ended for."""
+    cut: bool = False
+    """Some of the messages may be missing."""
 
 
 class Runner:
@@ -110,8 +112,8 @@ class Runner:
                 await self._wait(child)
                 if messages and child.returncode > 0:
                     await messages.late()
-            cut = self._stopped or self._timed_out or self._stood_still or (messages is not None and messages.said_it)
-            if cut or child.returncode < 0:
+            ended_early = self._stopped or self._timed_out or self._stood_still or (messages and messages.said_it)
+            if ended_early or child.returncode < 0:
                 await group_ended(child.pid)
         finally:
             self._child = None
@@ -119,7 +121,8 @@ class Runner:
             self._patience = self._patience * 2 if self._stood_still else self._first_patience
         text = messages.text() if messages else b""
         said_it = messages is not None and messages.said_it
-        return Result(child.returncode, text, self._timed_out, self._stopped, self._stood_still, said_it)
+        cut = len(text) >= KEPT_OUTPUT
+        return Result(child.returncode, text, self._timed_out, self._stopped, self._stood_still, said_it, cut)
 
     def stop(self) -> None:
         """End the program at work, and what it started: SIGTERM, then SIGKILL."""

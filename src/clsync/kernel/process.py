@@ -8,9 +8,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from clsync.kernel import roles
 from clsync.kernel.sandbox import Sandbox, start_within
+
+HERE: Final = b"\0"
+"""A word of a command that stands for the directory it is started in, by a name that leads there whatever is mounted at,
+or unmounted from, the path of that directory meanwhile."""
 
 
 def spawn(
@@ -28,6 +33,7 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start a program in the directory behind the descriptor `cwd`, in a process group of its own.
 
+    `HERE` among the words stands for that directory.
     It is run by who runs handlers (`kernel.roles`); a `scanner` by ourselves, with what reading the tree needs,
     one of who is the `keeper` of the state by that user, likewise.
     A script without `#!` is run by the shell, as execvp(3) does it. With a `sandbox` it can do no more than that allows.
@@ -39,14 +45,15 @@ def spawn(
 
     def start(words: list[bytes], cwd: int) -> subprocess.Popen[bytes]:
         # vfork is used (no preexec_fn, no user=): the cost does not grow with our memory.
+        here = b"/proc/self/fd/%d" % cwd
         return subprocess.Popen(
-            words,
-            cwd=b"/proc/self/fd/%d" % cwd,
+            [here + b"/" if word == HERE else word for word in words],
+            cwd=here,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             env=env,
-            pass_fds=pass_fds,
+            pass_fds=(*pass_fds, cwd) if HERE in words else pass_fds,
             process_group=0,
             restore_signals=True,
         )

@@ -19,7 +19,7 @@ from clsync.handler.base import PathRules
 from clsync.handler.compare.base import RUN_COST, ComparisonFailed, Part, Question
 from clsync.handler.rsync.blame import blame
 from clsync.handler.rsync.program import Program, unwell
-from clsync.handler.runner import KEPT_OUTPUT, Result
+from clsync.handler.runner import Result
 from clsync.kernel.slices import in_slices
 from clsync.kernel.walk import lstat_straight, walk
 
@@ -151,7 +151,7 @@ class DryRuns:
             raise ComparisonFailed(unwell(result, self._program.target).message)
         everything = {b"": flag.DIRECTORY | flag.RECURSIVE}
         prefixes = [os.readlink(b"/proc/self/fd/%d" % root), *self._program.target.prefixes()]
-        blamed = blame(result.messages, everything, prefixes, len(result.messages) >= KEPT_OUTPUT)
+        blamed = blame(result.messages, everything, prefixes, result.cut)
         if not blamed.complete:
             raise ComparisonFailed(unwell(result, self._program.target).message)
         for path in blamed.failed:

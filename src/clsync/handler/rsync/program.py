@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.moves import Step
@@ -18,7 +20,7 @@ from clsync.handler.rsync.target import Target
 from clsync.handler.runner import Result, Runner, anonymous_file
 from clsync.kernel.orphans import mark, work_of
 from clsync.kernel.priority import USUAL, Priority
-from clsync.kernel.process import exit_text
+from clsync.kernel.process import HERE, exit_text
 from clsync.kernel.sandbox import Sandbox
 
 CODES_DONE = frozenset((0, 24))
@@ -33,7 +35,12 @@ FAR_PATIENCE = 60.0
 
 Seen with 3.5.0: -H while the other end cannot write. rsync's own --timeout does not end it.
 """
+_CODE_FILES = 3
 _CODE_SSH = 255
+_WORKING: Final = b"./"
+"""The directory that a program is started in: rsync asks for its path, and goes there by that a moment later."""
+_NAMED_HERE: Final = re.compile(rb'(?<=")/proc/self/fd/\d+')
+_NOT_HERE: Final = re.compile(rb'change_dir "/proc/self/fd/\d+/?" failed')
 _ANSWER_PATIENCE = 20.0
 _FLUSH_PATIENCE = 300.0
 """Seconds that a host may take to say which boot it is in, and to flush a file system."""
@@ -86,6 +93,7 @@ class Program:
         """What a run can do at most, but for the way to a remote target."""
         self._connection = Connection(target, sandbox) if keep else None
         self._can_rename = renaming.reachable(target.directory)
+        self._here = HERE
         self._can_ask = self._connection is not None
 
     async def rename(self, steps: Sequence[Step]) -> Renamed:
@@ -190,7 +198,11 @@ class Program:
             shell = [*shell, b"--info=progress2"]
         argv = [self.name]
         for argument in self._arguments:
-            argv += [*arguments, *shell] if argument == ARGUMENTS_MACRO else [argument]
+            argv += (
+                [*arguments, *shell]
+                if argument == ARGUMENTS_MACRO
+                else [self._here if argument == HERE else argument]
+            )
         env = (
             self._environment
             | mark(work_of(batch.root, self.target.text))
@@ -203,12 +215,22 @@ class Program:
         try:
             out = output if nowhere is None else nowhere
             sandbox = self._sandboxed(arguments)
-            return await self._runner.run(
+            result = await self._runner.run(
                 argv, cwd=batch.root, env=env, records=records, output=out, sandbox=sandbox, until=until
             )
         finally:
             if nowhere is not None:
                 os.close(nowhere)
+        return self._led_there(result, batch.root)
+
+    def _led_there(self, result: Result, root: int) -> Result:
+        """Return what a run that was given `HERE` has said, with the path of that directory."""
+        if self._here == HERE and _NOT_HERE.search(result.messages):
+            # The program of the operator has closed what it was given (sudo does): its working directory has to do.
+            self._here = _WORKING
+            result = result._replace(code=_CODE_FILES)
+        path = os.readlink(b"/proc/self/fd/%d" % root)
+        return result._replace(messages=_NAMED_HERE.sub(lambda found: path, result.messages))
 
     def _sandboxed(self, arguments: Sequence[bytes]) -> Sandbox | None:
         """Return what a run with these arguments can do."""

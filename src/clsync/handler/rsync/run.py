@@ -24,7 +24,7 @@ from clsync.handler.rsync.blame import IN_THE_WAY, Blame, blame, first_line, hal
 from clsync.handler.rsync.clearing import clear
 from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.rsync.recipe import MERGE
-from clsync.handler.runner import KEPT_OUTPUT, Result
+from clsync.handler.runner import Result
 from clsync.kernel import roles
 from clsync.kernel.files import opened, opened_straight
 from clsync.kernel.mounts import mount_points_below
@@ -517,7 +517,7 @@ class BatchRun:
     def _blame(self, result: Result, part: Entries) -> Blame:
         # A directory listed by its content meets entries that are sent in another run.
         entries = {**self._batch.entries, **part}
-        return blame(result.messages, entries, self._prefixes, len(result.messages) >= KEPT_OUTPUT)
+        return blame(result.messages, entries, self._prefixes, result.cut)
 
     async def _note_lost(self, found: Blame, part: Entries) -> None:
         """Note what hangs together with something that vanished: rsync leaves out or half makes the other names."""
@@ -671,7 +671,7 @@ class BatchRun:
         records = self._records(entries)
         with permitted.listing() as output:
             result = await self._program.run(recipe.deletions(), self._batch, records, output.fileno())
-            known = blame(result.messages, entries, self._prefixes, len(result.messages) >= KEPT_OUTPUT).complete
+            known = blame(result.messages, entries, self._prefixes, result.cut).complete
             if not self._program.done(result) and not (result.code == _CODE_PARTIAL and known):
                 raise DryRunFailed(result)
             return permitted.doomed(output, self._batch.root, self._rules)

@@ -245,6 +245,54 @@ def test_batches_that_are_confirmed_together_say_what_the_last_one_has_brought(t
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("unseen", [True, False])
+@pytest.mark.parametrize("targets", [1, 2])
+def test_what_was_never_confirmed_is_in_the_index_once_everything_was_compared(
+    tmp_path: Path, targets: int, unseen: bool
+) -> None:
+    """Or still is to be handed over: with everything its row of the journal would go. `unseen`: so is what changed."""
+    for name in ("source", "target"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "source/old").write_text("old")
+    age()
+
+    async def story() -> None:
+        made = memory(tmp_path, targets)
+        await made.use(Rules(), [(b"one", None), (b"two", None)][:targets])
+        root = made.root.open()
+
+        async def hand_over(target: TargetMemory, batch: Batch, taken: dict[bytes, int], outcome: Verdict) -> None:
+            handed = await target.before(batch, taken, time.time(), None)
+            assert handed is not None
+            made.after(target, handed, Outcome(outcome))
+            await made.settled()
+
+        for target in made.targets:
+            await hand_over(target, Batch(1, EVERYTHING, root, initial=True), {b"": DOUBT}, Verdict.DONE)
+        assert made.complete
+        (tmp_path / "source/new").write_text("new")
+        age()
+        entries = {b"new": flag.REGULAR | NAME << CHANGE_SHIFT}
+        await hand_over(made.targets[0], Batch(2, entries, root), {b"new": NAME}, Verdict.UNWELL)
+        if unseen:
+            (tmp_path / "source/unseen").write_text("unseen")
+            age()
+            made._source.doubt(time.time())
+        for target in made.targets:
+            await hand_over(target, Batch(3, EVERYTHING, root), {b"": DOUBT}, Verdict.DONE)
+        assert made.kept is not None
+        names = {os.fsencode(name) for name in os.listdir(tmp_path / "source")}
+        indexed = {*made.kept.noted(names)}
+        for target in made.targets:
+            assert not names - indexed - {row.path for row in await target.rows()}
+        assert made.complete
+        assert not unseen or indexed == names
+        await made.close()
+        made.root.close(root)
+
+    asyncio.run(story())
+
+
 def age() -> None:
     """Wait until nothing is young."""
     until = time.time_ns() + YOUNG_NS

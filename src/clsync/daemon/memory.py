@@ -100,6 +100,8 @@ class Memory:
         self._recordings: dict[bytes, asyncio.Task[None]] = {}
         self._standing = set[bytes]()
         """Directories that were recorded for one of several targets, and have not changed as a whole since."""
+        self._unseen = False
+        """Something has changed unseen anywhere, and nothing was recorded since."""
         self._something, self._hurry = asyncio.Event(), asyncio.Event()
         self._at_work: list[asyncio.Task[None]] = []
         self.turn, self._one_record = asyncio.Lock(), asyncio.Lock()
@@ -202,7 +204,7 @@ class Memory:
             store, self._store = self._store, None  # whoever waits begins no other one
         self._landed.clear()
         self._standing.clear()
-        self.complete = False
+        self.complete = self._unseen = False
         if store is not None:
             await self.access.apart(store.close)
 
@@ -344,9 +346,9 @@ class Memory:
         target.target.distrusted.difference_update(batch.entries)
         if batch.entries.get(b"", 0) & flag.RECURSIVE:
             handed.recorded.append(b"")
-            if not await self._record_top(store, since, batch.initial):
+            if not await self._record_top(store, target, since, batch.initial):
                 # What the handler finds may not be in the index, which was made before: it is to be confirmed by its name.
-                handed.repeated = {path: bits for path, bits in taken.items() if path}
+                handed.repeated = await self._not_in_index(taken)
         else:
             for top in [p for p, f in batch.entries.items() if f & flag.RECURSIVE and p not in handed.trees]:
                 handed.recorded.append(top)
@@ -355,16 +357,29 @@ class Memory:
         target.flying.append(handed)
         return handed
 
-    async def _record_top(self, store: Store, since: float, initial: bool) -> bool:
+    async def _record_top(self, store: Store, target: TargetMemory, since: float, initial: bool) -> bool:
         """Record the whole tree, unless it is known; tell whether all that was taken is going to be seen by that."""
         async with self._one_record:  # several targets begin at the same time
             at_work = self._recordings.get(b"")
-            begins = not self.complete and (at_work is None or (not initial and at_work.done()))
+            unknown = not self.complete and (at_work is None or (not initial and at_work.done()))
+            begins = unknown or self._unseen
             if begins:
+                was_known, self.complete, self._unseen = self.complete, False, False
                 await self._begin_record(store, b"", since)
+                # With the index it is forgotten what the others hold.
+                for other in self.targets if was_known else ():
+                    if other is not target:
+                        other.target.dirty.add([(b"", DOUBT)], since)
+                        self.wake()
         if not self._is_watched and not self._place.one_clock:
             await self.recorded()  # what changes later shows (see `_doubt_unseen`), whoever has begun it
         return begins
+
+    async def _not_in_index(self, taken: Mapping[bytes, int]) -> dict[bytes, int]:
+        """Return of what the index, as it is, may not say what it is: what was taken, and what some target may not hold."""
+        rows = [row for target in self.targets for row in await target.rows()]
+        found = {row.path: row.bits for row in rows}
+        return {path: found.get(path, 0) | taken.get(path, 0) for path in found.keys() | taken.keys() if path}
 
     async def _record_below(self, store: Store, top: bytes, since: float) -> bool:
         """Record a directory, unless another target has let it be recorded as it is; tell whether that begins now."""
@@ -378,6 +393,8 @@ class Memory:
 
     def _named(self, paths: Collection[bytes], bits: int) -> None:
         """Be told what is dirty at all targets from now on."""
+        if bits & DOUBT and b"" in paths:
+            self._unseen = True
         if bits & _WIDE:
             for top in [top for top in self._standing if not {top, b"", *ancestors(top)}.isdisjoint(paths)]:
                 self._standing.discard(top)

@@ -127,7 +127,7 @@ class HandlerKilled(Fault):
 
 
 class _Wrapped(Fault):
-    """rsync is a script of ours, that does something else before while a file exists."""
+    """The rsync that is found is a script of ours, that does something else before while a file exists."""
 
     transports = ("rsync", "ssh", "rsyncd")
     script = ""
@@ -136,12 +136,13 @@ class _Wrapped(Fault):
         place = self.stage.top / type(self).__name__
         place.mkdir()
         self._sign, self._tally = place / "sign", place / "tally"
-        wrapper = place / "own-rsync"
-        program = self.stage.rsync or shutil.which("rsync")
+        wrapper, path = place / "rsync", self.stage.environment.get("PATH", os.environ["PATH"])
+        program = shutil.which("rsync", path=path)
         text = f"if [ -e {self._sign} ]; then echo >>{self._tally}; {self.script}; fi"
         wrapper.write_text(f'#!/bin/sh\n{text}\nexec {program} "$@"\n')
         wrapper.chmod(0o755)
-        self.stage.rsync = str(wrapper)
+        self.stage.environment["PATH"] = f"{place}:{path}"
+        self.stage.arguments += ["--sandbox=off"]  # it could not see the file
 
     def inject(self) -> None:
         self._sign.touch()
@@ -152,15 +153,14 @@ class _Wrapped(Fault):
             self.count = self._tally.stat().st_size
 
 
-@fault("handler hangs")
-class HandlerHangs(_Wrapped):
-    """It never begins, or stops in the middle: --timeout-sync ends it."""
+@fault("handler stops")
+class HandlerStops(Fault):
+    """It stops in the middle: --timeout-sync ends it."""
 
-    script = "exec sleep 1000"
+    transports = ("rsync", "ssh", "rsyncd")
     _next = 0.0
 
     def prepare(self) -> None:
-        super().prepare()
         self.stage.arguments += ["--timeout-sync=8"]
 
     def strike(self) -> None:
@@ -172,9 +172,16 @@ class HandlerHangs(_Wrapped):
     def _handlers(self) -> list[int]:
         return [pid for pid in self.run().descendants() if command(pid).startswith("rsync")]
 
-    def heal(self) -> None:
-        super().heal()
-        self.count += 1
+
+@fault("handler hangs")
+class HandlerHangs(_Wrapped):
+    """It never begins: --timeout-sync ends it."""
+
+    script = "exec sleep 1000"
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.stage.arguments += ["--timeout-sync=8"]
 
 
 @fault("64 KiB of stderr")

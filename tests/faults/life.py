@@ -16,6 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from tests.faults.faults import FAULTS
+from tests.faults.remembered import forgotten
 from tests.faults.stage import Stage, stage
 from tests.support.churn import Writer
 from tests.support.daemon import Daemon
@@ -249,6 +250,7 @@ class Life:
         result.recovery = self._settle()
         self.daemon.stop(signal.SIGQUIT, timeout=60)  # what is on its way arrives
         self._lose(self.stage.differences(wanted))
+        result.losses += forgotten(self.stage.state, self.stage.source)
         touched = compare(wanted, self.stage.wanted())
         assert not touched, f"the source was changed by the program: {report(touched)}"
         told, _ = self.watcher.communicate()

@@ -2,7 +2,7 @@
 
     python -m tests.faults.soak --hours 1
 
-Now and then everything rests: then the trees have to be equal.
+Now and then everything rests: then the trees have to be equal, and what is remembered has to be true.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from tests.faults.faults import FAULTS, lacking
 from tests.faults.life import said
 from tests.faults.memory import growth, read
+from tests.faults.remembered import forgotten
 from tests.faults.stage import Stage, stage
 from tests.support.churn import Writer
 from tests.support.daemon import Daemon
@@ -26,8 +27,7 @@ KINDS = (
     "disk full",
     "I/O errors",
     "handler killed",
-    "handler hangs",
-    "64 KiB of stderr",
+    "handler stops",
     "edited by others",
     "source unmounted",
     "queue overflows",
@@ -39,6 +39,8 @@ ROUNDS = 4
 """Faults between two rests."""
 BOUND = 420.0
 """The longest time (s) until the trees are equal: the longest pause between two tries is 300."""
+REMEMBERED = 10.0
+"""The longest time (s) until what has arrived is written down as it is."""
 
 
 class Soak:
@@ -105,10 +107,18 @@ class Soak:
             assert time.monotonic() < began + BOUND, f"{report(differences)}\n{doing}\n{self.daemon.tail}"
             assert self.daemon.running, f"the program has ended\n{self.daemon.tail}"
             time.sleep(0.2)
+        self._ask_state()
         self.rests.append(time.monotonic() - began)
         print(
             f"{time.monotonic() - self._began:.0f} s: equal after {self.rests[-1]:.1f} s", file=sys.stderr, flush=True
         )
+
+    def _ask_state(self) -> None:
+        """See that what is remembered is true, as soon as it is written down."""
+        until = time.monotonic() + REMEMBERED
+        while wrong := forgotten(self.stage.state, self.stage.source):
+            assert time.monotonic() < until, "\n".join([*wrong, self.daemon.tail])
+            time.sleep(0.2)
 
     def end(self) -> list[str]:
         """End it; return where a file was not whole."""

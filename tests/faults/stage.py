@@ -67,8 +67,7 @@ class Stage:
         self.kept = self.destination
         """Where what is at the destination can be read, also while the destination fails."""
         self.clock = self.top / "clock"
-        self.rsync = ""
-        """What is run as rsync, if it is another program."""
+        self.state = self.top / "state"
         self.arguments: list[str] = []
         self.environment: dict[str, str] = {}
         self.host: SshHost | RsyncHost | None = None
@@ -104,10 +103,9 @@ class Stage:
             host.start()
             destination = host.destination
             self.environment |= host.environment
-        if self.rsync:
-            self.arguments += ["-S", self.rsync]
         mode = "copy" if self.transport == "copy" else "rsyncdirect"
         self.arguments += [f"-W{self.source}", f"-D{destination}", f"-M{mode}", "-t0.1", "-w0.1"]
+        self.arguments += [f"--state-dir={self.state}"]
 
     # What is done to the source
 

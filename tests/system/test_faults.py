@@ -16,6 +16,7 @@ SAMPLE = [
     Case("host restarted", "live", "rsyncd"),
     Case("disk full", "stopped", "copy"),
     Case("source unmounted", "live", "copy"),
+    Case("source unmounted", "live", "rsync"),
 ]
 
 pytestmark = [pytest.mark.churn, pytest.mark.root]

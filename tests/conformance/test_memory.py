@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import time
@@ -91,9 +92,9 @@ def unwatched_run(made: Memory, between: Callable[[], None]) -> Coroutine[None, 
     """Do what a run without a monitor does; `between` comes after the transfer, and before the tree is recorded."""
     start = made.access.start
 
-    def late(mode: bytes, scope: Scope, since: float) -> Running:
+    def late(mode: bytes, root: int, scope: Scope, since: float) -> Running:
         between()
-        return start(mode, scope, since)
+        return start(mode, root, scope, since)
 
     async def run() -> None:
         await made.use(Rules(), [(b"one", None)])
@@ -166,6 +167,68 @@ def test_what_changes_between_the_transfer_and_the_scan_is_known_to_the_next_sta
         assert found[b"b"] & DOUBT
         assert found[b"c"] & DOUBT
         assert not {b"", b"d", b"d/file", b"b/file"} & {path for path, bits in found.items() if bits & ~ATTRIB}
+
+    asyncio.run(story())
+
+
+class Killed:
+    """A scanner that was killed before it said anything."""
+
+    def __init__(self) -> None:
+        self.connection, theirs = socket.socketpair()
+        theirs.close()
+
+    async def end(self, kill: bool) -> int:
+        return -9
+
+
+@pytest.mark.parametrize("why", ["killed", "killed for good", "another directory"])
+def test_what_cannot_be_recorded_is_not_taken_for_known(
+    tmp_path: Path, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scanner is killed, or the source is not there: an empty directory in its place is none."""
+    monkeypatch.setattr(module, "_RECORD_PAUSES", (0.01, 0.01, 0.0))
+    for name in ("source", "target"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "source/file").write_text("text")
+    age()
+
+    async def story() -> None:
+        made = memory(tmp_path, 1)
+        await made.use(Rules(), [(b"one", bytes(tmp_path / "target"))])
+        watched, collector = bytes(tmp_path / "source"), made._source.collector
+        collector._open_monitor = lambda rules: TreeMonitor(
+            watched, kind="inotify", rules=rules, follow_mounts=False, poll_interval=1.0, log=lambda text: None
+        )
+        await collector.arm(Rules(), lambda: False)
+        start, begun = made.access.start, list[bytes]()
+
+        def killed(mode: bytes, root: int, scope: Scope, since: float) -> Running:
+            begun.append(mode)
+            return Killed() if why == "killed for good" or len(begun) == 1 else start(mode, root, scope, since)
+
+        made.access.start = killed  # type: ignore[method-assign]
+        root = made.root.open()
+        if why == "another directory":
+            (tmp_path / "source").rename(tmp_path / "away")
+            (tmp_path / "source").mkdir()
+        handed = await made.targets[0].before(
+            Batch(1, EVERYTHING, root, initial=True), {b"": DOUBT}, time.time(), None
+        )
+        assert handed is not None
+        await made.recorded()
+        if why == "another directory":
+            (tmp_path / "source").rmdir()
+            (tmp_path / "away").rename(tmp_path / "source")
+        made.after(made.targets[0], handed, Outcome(Verdict.DONE))
+        await made.settled()
+        assert made.kept is not None
+        assert made.complete == (why == "killed")
+        assert await made.targets[0].is_warm() == (why == "killed")
+        assert {*made.kept.noted([b"file"])} == ({b"file"} if why == "killed" else set())
+        await made.close()
+        collector.close()
+        made.root.close(root)
 
     asyncio.run(story())
 

@@ -292,6 +292,34 @@ def test_what_was_not_confirmed_and_went_meanwhile(world: World, mode: str, numb
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_directory_that_was_new_before_a_crash_and_went_meanwhile(world: World, mode: str) -> None:
+    """Only its own name was written down before it was handed over."""
+    world.write("old")
+    with stated(world, f"-M{mode}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        daemon.stop(signal.SIGQUIT)
+    with stated(world, f"-M{mode}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        made = world.top / "made"
+        for file in range(1500):
+            (made / f"{file % 10}").mkdir(parents=True, exist_ok=True)
+            world.file(f"made/{file % 10}/{file}", "text")
+        made.rename(world.source / "d")
+        copy = world.destination / "d"
+        daemon.wait_until(lambda: sum(len(files) for _, _, files in os.walk(copy)) == 1500, what="all of it")
+        daemon.kill()
+    shutil.rmtree(world.source / "d")
+    world.write("new")
+    with stated(world, f"-M{mode}") as daemon:
+        daemon.wait_for_log("warm start")
+        daemon.wait_for_log(HELD)
+        world.wait_for_copy(daemon, "new")
+        assert len(os.listdir(world.destination / "d/7")) == 150
+        os.kill(daemon.pid, signal.SIGRTMIN)
+        world.wait_for_equal(daemon)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_what_has_left_the_target_already_is_not_counted(world: World, mode: str, number: signal.Signals) -> None:
     """The kernel had told of it, and it had arrived; only the state does not know it yet."""

@@ -309,7 +309,8 @@ def test_directories_that_are_not_ours(asked: Asked, path: bytes) -> None:
         (Op.MONITOR_MOVES, (1,)),
         (Op.STATUS, ("owned",)),
         (Op.SCAN, (5, [])),
-        (Op.STATE_SCAN, (False, b"rules of my own", 0.0)),
+        (Op.STATE_SCAN, (1, False, b"rules of my own", 0.0)),
+        (Op.STATE_SCAN, (77, False, b"", 0.0)),
         (Op.ADOPT, (5,)),
     ],
 )
@@ -663,7 +664,7 @@ class Scanning:
 
     def __init__(self, asked: Asked, record: bool) -> None:
         """Have it started."""
-        (self._number,) = asked.caller.call(Op.STATE_SCAN, record, asked.digest, 0.0)
+        (self._number,) = asked.caller.call(Op.STATE_SCAN, asked.root(), record, asked.digest, 0.0)
         self._asked, self._inbox = asked, scanning.Inbox()
         self._socket = socket.socket(fileno=asked.caller.descriptors[0])
         self._socket.settimeout(20)
@@ -748,10 +749,10 @@ def test_scanners_go_by_the_rules_that_the_broker_has_read(tmp_path: Path) -> No
 def test_more_scanners_than_there_can_be(asked: Asked) -> None:
     recorded(asked)
     for _ in range(4):
-        asked.caller.call(Op.STATE_SCAN, False, asked.digest, 0.0)
+        asked.caller.call(Op.STATE_SCAN, asked.root(), False, asked.digest, 0.0)
         asked.held += asked.caller.descriptors
     with end_of(asked, "more scanners"):
-        asked.caller.call(Op.STATE_SCAN, False, asked.digest, 0.0)
+        asked.caller.call(Op.STATE_SCAN, asked.root(), False, asked.digest, 0.0)
 
 
 @pytest.mark.skipif(bool(trouble_with("landlock")), reason="needs Landlock")
@@ -808,7 +809,13 @@ def test_what_stands_only_at_a_destination(asked: Asked) -> None:
 
 @pytest.mark.parametrize(
     ("op", "values"),
-    [(Op.TARGET_EMPTY, (1,)), (Op.TARGET_ONLY_THERE, (7, [b"a"])), (Op.TARGET_ABSENT, (7, [b"a"])), (Op.FLUSH, (2,))],
+    [
+        (Op.TARGET_EMPTY, (1,)),
+        (Op.TARGET_ONLY_THERE, (7, [b"a"])),
+        (Op.TARGET_ABSENT, (7, [b"a"])),
+        (Op.TARGET_COUNT, (7, [b"a"], 1)),
+        (Op.FLUSH, (2,)),
+    ],
 )
 def test_targets_that_there_are_not(asked: Asked, op: Op, values: tuple[Any, ...]) -> None:
     with pytest.raises(_Over):
@@ -1078,7 +1085,7 @@ def test_no_state_no_scanners(tmp_path: Path) -> None:
     (work := tmp_path / "work").mkdir()
     asked = Asked(work, "--state-dir=none")
     with end_of(asked, "a state that there is not"):
-        asked.caller.call(Op.STATE_SCAN, True, asked.digest, 0.0)
+        asked.caller.call(Op.STATE_SCAN, asked.root(), True, asked.digest, 0.0)
 
 
 def test_the_worker_goes_without_a_word(asked: Asked) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from clsync.daemon.memory import Memory
 
 _WIDE: Final = NAME | DOUBT
+_COUNTED: Final = 100_000
+"""Entries that are counted at a target; more are too many for anybody."""
 _LITTER: Final = re.compile(rb"\.(clsync-.*|.*\.(clsync-)?[A-Za-z0-9]{6})", re.DOTALL)
 """Names that handlers of ours give to what is not complete."""
 
@@ -136,9 +138,13 @@ class TargetMemory:
         return await self._memory.access.apart(store.objects, (b"",))
 
     async def entries_below(self, directories: Collection[bytes]) -> int:
-        """Return how many entries the target holds below some directories, none of which lies below another."""
-        store = self._memory.kept
-        return 0 if store is None else await self._memory.access.apart(store.objects, directories)
+        """Return how many entries the target holds below some paths, none of which lies below another.
+
+        What was not confirmed before a crash is not known of a directory: a local target is asked as well.
+        """
+        store, access = self._memory.kept, self._memory.access
+        known = 0 if store is None else await access.apart(store.objects, directories)
+        return max(known, await access.count(self.number, directories, _COUNTED))
 
     async def gone_below(self, directories: Collection[bytes], root: int) -> list[bytes]:
         """Return what the target may hold below some directories, and the source does not (see `Memory.gone_below`)."""

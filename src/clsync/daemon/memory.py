@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from clsync.core import batch as flag
@@ -56,6 +56,8 @@ _LISTED: Final = 50_000
 """Names below a directory that are looked at here; more of them by processes of their own."""
 _NAME_BYTES: Final = 60
 """Of a listing, about."""
+_RECORD_PAUSES: Final = 0.5, 2.0, 0.0
+"""Seconds between tries to record something: scanners may be killed, and the source go."""
 _FLUSH_EVERY: Final = 30.0
 _FIRST_FLUSH: Final = 10.0
 """Seconds from the start."""
@@ -97,7 +99,7 @@ class Memory:
         self.complete = False
         """The index knows the whole tree."""
         self._landed: list[tuple[TargetMemory, Handed]] = []
-        self._recordings: dict[bytes, asyncio.Task[None]] = {}
+        self._recordings: dict[bytes, asyncio.Task[bool]] = {}
         self._standing = set[bytes]()
         """Directories that were recorded for one of several targets, and have not changed as a whole since."""
         self._unseen = False
@@ -197,8 +199,8 @@ class Memory:
             if well:
                 await self._flush_in_time()
         async with self._one_record:
-            for task in self._recordings.values():
-                task.cancel()
+            for recording in self._recordings.values():
+                recording.cancel()
             await asyncio.gather(*self._recordings.values(), return_exceptions=True)
             self._recordings.clear()
             store, self._store = self._store, None  # whoever waits begins no other one
@@ -224,7 +226,12 @@ class Memory:
 
     def _scanned(self, since: float = 0.0) -> scan.Source:
         scope = self._scope
-        return scan.Source(lambda mode: self.access.start(mode, scope, since), self._room)
+
+        def start(mode: bytes) -> scan.Running:
+            with self.root.opened() as root:
+                return self.access.start(mode, root, scope, since)
+
+        return scan.Source(start, self._room)
 
     async def differences(
         self, tops: Iterable[bytes], over: Callable[[scan.Scanned], None] = lambda seen: None
@@ -303,13 +310,23 @@ class Memory:
             await self.access.apart(store.begin_record, top, since)
             self._recordings[top] = asyncio.create_task(self._record(store, top, 0.0 if self._is_watched else since))
 
-    async def _record(self, store: Store, top: bytes, since: float) -> None:
-        try:
-            await scan.record(self._scanned(since), (top,))
-        except scan.ScanFailed as error:
-            await self.access.apart(store.give_up, str(error))
-        except OSError as error:
-            await self.access.apart(store.give_up, f"the source cannot be looked at: {error}")
+    async def _record(self, store: Store, top: bytes, since: float) -> bool:
+        """Record what is at and below a directory; tell whether that is done. It is tried again where it cannot be."""
+        for pause in _RECORD_PAUSES:
+            try:
+                await scan.record(self._scanned(since), (top,))
+                return True
+            except scan.ScanFailed as error:
+                await self.access.apart(store.give_up, str(error))
+                return False
+            except OSError as error:
+                self.log.debug(1, f"the state cannot be told what is in {shown(top or b'.')}: {error}")
+            await asyncio.sleep(pause)
+            await self.access.apart(store.begin_record, top, since)
+        if not self._is_watched:
+            await self.access.apart(store.give_up, "the source cannot be looked at")
+        self._unseen = True
+        return False
 
     async def settled(self) -> None:
         """Wait until all that has arrived by now is noted."""
@@ -567,10 +584,14 @@ class Memory:
             # Nothing may happen until it is known what has changed again.
             works = [work for work in self._judged(seen) if work[1].counts]
             self._landed.clear()
-            finished = [top for top, task in self._recordings.items() if task.done()]
-            for top in finished:
-                self._recordings.pop(top).result()
-            self.complete = self.complete or b"" in finished
+            ended = {top: task for top, task in self._recordings.items() if task.done()}
+            for top, task in ended.items():
+                del self._recordings[top]
+                if not task.result():
+                    for handed in chain((one for _, one in works), *(target.flying for target in self.targets)):
+                        handed.recorded = [one for one in handed.recorded if one != top]  # it stays in doubt
+                elif not top:
+                    self.complete = True
             await self.access.apart(self._write, store, works, before_ns)
 
     async def lose(self, target: TargetMemory, find: Callable[[Store], list[Dirty]]) -> int:
@@ -647,11 +668,8 @@ class Memory:
         return list(self._landed)
 
     def _write(self, store: Store, works: Iterable[tuple[TargetMemory, Handed]], before_ns: int) -> None:
-        try:
-            root = self.root.open()
-        except OSError:
-            return
-        try:
+        # Where it has gone, what is dirty stays dirty: everything will be compared.
+        with suppress(OSError), self.root.opened() as root:
             waiting: list[tuple[bytes, Confirmed]] = []
             for target, handed in _together(works):
                 if handed.recorded:
@@ -661,8 +679,6 @@ class Memory:
                 _ripen(handed, self.root.ops.looks(root), before_ns - YOUNG_NS)
                 waiting.append((target.key, Confirmed(handed.seen, handed.trees, handed.again)))
             _confirm(store, waiting)
-        finally:
-            self.root.close(root)
 
     # -- flushing ----------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +19,7 @@ class Directory:
         """Remember the directory at `path`; `ops` looks at it. Raises OSError."""
         self.path = path
         self.ops = ops or DirectOps()
-        with self.opened() as directory:
+        with self._opened() as directory:
             self._identity = self.ops.identity(directory)
 
     @property
@@ -36,6 +37,15 @@ class Directory:
 
     @contextmanager
     def opened(self) -> Iterator[int]:
+        """Open it for the time of a `with` block. Raises OSError (ESTALE: something else stands there now)."""
+        with self._opened() as directory:
+            trouble = self.trouble_at(directory)
+            if trouble is not None:
+                raise OSError(errno.ESTALE, trouble, self.path)
+            yield directory
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
         """Open what stands there for the time of a `with` block. Raises OSError."""
         directory = self.open()
         try:
@@ -46,7 +56,7 @@ class Directory:
     def trouble(self) -> str | None:
         """Tell what is wrong with it now; None if it is the same directory."""
         try:
-            with self.opened() as directory:
+            with self._opened() as directory:
                 return self.trouble_at(directory)
         except OSError as error:
             return error.strerror or str(error)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
 from typing import Any, Final, Protocol, TypeVar
 
 from clsync.core.paths import join
@@ -14,6 +15,7 @@ from clsync.kernel import roles
 from clsync.kernel.durable import flusher
 from clsync.kernel.files import DIRECTORY_FLAGS, open_beneath, opened
 from clsync.kernel.process import spawn
+from clsync.kernel.walk import walk
 from clsync.privilege.profiles import scan_sandbox
 from clsync.state import scan
 from clsync.state.scan import Child, Running
@@ -41,8 +43,8 @@ class StateAccess(Protocol):
         """Return what looks at directories below an open root (`KernelOps.open`)."""
         ...
 
-    def start(self, mode: bytes, scope: Scope, since: float) -> Running:
-        """Start a scanner of the watched tree; for `since` see `state.messages.Order`. Raises OSError."""
+    def start(self, mode: bytes, root: int, scope: Scope, since: float) -> Running:
+        """Start a scanner of what is below an open root; for `since` see `state.messages.Order`. Raises OSError."""
         ...
 
     async def is_empty(self, target: int) -> bool:
@@ -55,6 +57,10 @@ class StateAccess(Protocol):
 
     async def absent(self, target: int, paths: Iterable[bytes]) -> list[bytes]:
         """Return those of some paths at which nothing stands at a target; none of a remote one."""
+        ...
+
+    async def count(self, target: int, paths: Iterable[bytes], most: int) -> int:
+        """Return how many entries stand below some paths at a target, or `most`; none of a remote one."""
         ...
 
     async def flush(self, target: int | None) -> bool:
@@ -83,12 +89,9 @@ class DirectStateAccess:
         """Return what looks at directories below an open root."""
         return Walker(root, scope)
 
-    def start(self, mode: bytes, scope: Scope, since: float) -> Child:
+    def start(self, mode: bytes, root: int, scope: Scope, since: float) -> Child:
         """Start a scanner. Raises OSError."""
-        return scan.start(mode, scope, self._state, self._open_root, scan_sandbox(), since)
-
-    def _open_root(self) -> int:
-        return os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return scan.start(mode, scope, self._state, lambda: os.dup(root), scan_sandbox(), since)
 
     async def is_empty(self, target: int) -> bool:
         """Tell whether a local target has no entries."""
@@ -104,6 +107,11 @@ class DirectStateAccess:
         """Return those of some paths at which nothing stands at a target."""
         local = self._local[target]
         return [] if local is None else await asyncio.to_thread(_absent, local, list(paths))
+
+    async def count(self, target: int, paths: Iterable[bytes], most: int) -> int:
+        """Return how many entries stand below some paths at a target, or `most`."""
+        local = self._local[target]
+        return 0 if local is None else await asyncio.to_thread(_count, local, list(paths), most)
 
     async def flush(self, target: int | None) -> bool:
         """Flush the file system of a target, or the watched one.
@@ -159,6 +167,14 @@ def _absent(target: bytes, paths: list[bytes]) -> list[bytes]:
             return [path for path, stands in zip(paths, found, strict=True) if stands is None]
     except OSError:
         return []  # it is away: that is told elsewhere
+
+
+def _count(target: bytes, paths: list[bytes], most: int) -> int:
+    try:
+        with roles.as_programs(), opened(target) as there:
+            return sum(1 for _ in islice(chain.from_iterable(walk(there, path) for path in paths), most))
+    except OSError:
+        return 0  # it is away: that is told elsewhere
 
 
 def _only_at(here: int, there: int, directory: bytes) -> list[bytes]:

@@ -139,10 +139,10 @@ class Verification:
         """Compare everything, or some paths."""
         found: dict[bytes, Difference] = {}
         wish, around, whole = self._wish, self._around, paths is None
+        trouble = self._root.trouble()
+        if trouble is not None:
+            raise ComparisonFailed(f"{shown(self._root.path)}: {trouble}")
         with self._root.opened() as root:
-            trouble = self._root.trouble_at(root)
-            if trouble is not None:
-                raise ComparisonFailed(f"{shown(self._root.path)}: {trouble}")
             rate, hold = (wish.rate, around.hold) if whole else (0, _at_once)
             question = Question(root, around.rules, paths, wish.content, rate, hold)
             async with aclosing(self._comparison.differences(question)) as parts:

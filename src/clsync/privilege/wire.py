@@ -103,6 +103,7 @@ class Op(IntEnum):
     DUMP_FILE = 75
     DUMP_END = 76
     TARGET_ABSENT = 77
+    TARGET_COUNT = 78
 
 
 class Signature(NamedTuple):
@@ -133,10 +134,11 @@ SIGNATURES: Final = {
     Op.DUMP_FILE: Signature("uy"),
     Op.DUMP_END: Signature("u"),
     Op.HEAR: Signature(""),
-    Op.STATE_SCAN: Signature("byd", "u"),
+    Op.STATE_SCAN: Signature("ubyd", "u"),
     Op.TARGET_EMPTY: Signature("u", "b"),
     Op.TARGET_ONLY_THERE: Signature("uP", "", "P"),
     Op.TARGET_ABSENT: Signature("uP", "", "P"),
+    Op.TARGET_COUNT: Signature("uPu", "u"),
     Op.FLUSH: Signature("u", "b"),
     Op.MONITOR_OPEN: Signature("y", "u"),
     Op.MONITOR_ARM: Signature("u", "b"),

@@ -30,6 +30,7 @@ class State:
             Op.TARGET_EMPTY: self._is_empty,
             Op.TARGET_ONLY_THERE: self._only_there,
             Op.TARGET_ABSENT: self._absent,
+            Op.TARGET_COUNT: self._count,
             Op.FLUSH: self._flush,
         }
 
@@ -38,7 +39,7 @@ class State:
         if self._state is not None:
             self._state.stop()
 
-    def _scan(self, record: bool, digest: bytes, since: float) -> WithDescriptors:
+    def _scan(self, number: int, record: bool, digest: bytes, since: float) -> WithDescriptors:
         """Start a scanner by our own rules; the worker is only told what it finds, and says where it goes on.
 
         `since`: see `state.messages.Order`; what it is changes nothing but what the worker will take for sure.
@@ -47,10 +48,13 @@ class State:
         from clsync.state.walker import Scope
 
         rules, state = known(self._shared.rules, digest), self._demanded()
+        root = known(self._shared.directories, number)
+        if number not in self._shared.sources:
+            raise Refused("to scan what is not watched")
         if len(self._tree.scanners) >= _MOST_SCANNERS:
             raise Refused("more scanners than there can be")
         scope = Scope(rules, one_file_system_level(self._shared.made.settings))
-        scanner = state.start(RECORD if record else COMPARE, scope, since)
+        scanner = state.start(RECORD if record else COMPARE, root, scope, since)
         return WithDescriptors((self._tree.note_scanner(scanner),), (scanner.connection.detach(),))
 
     def _demanded(self) -> DirectStateAccess:
@@ -66,6 +70,15 @@ class State:
 
         async def told() -> AsyncGenerator[Sequence[Any], None]:
             yield Last((await state.is_empty(target),))
+
+        return Later(told(), alone=False)
+
+    def _count(self, target: int, paths: list[bytes], most: int) -> Later:
+        state = self._demanded()
+        self._demand_target(target)
+
+        async def told() -> AsyncGenerator[Sequence[Any], None]:
+            yield Last((await state.count(target, paths, most),))
 
         return Later(told(), alone=False)
 

@@ -61,9 +61,10 @@ class RemoteStateAccess:
         """Return what looks at directories below an open root."""
         return RemoteWalker(self._ops, root, scope)
 
-    def start(self, mode: bytes, scope: Scope, since: float) -> RemoteScanner:
+    def start(self, mode: bytes, root: int, scope: Scope, since: float) -> RemoteScanner:
         """Have a scanner started. Raises OSError."""
-        return RemoteScanner(self._caller, self._calls, mode == RECORD, scope, since)
+        number = self._caller.call(Op.STATE_SCAN, root, mode == RECORD, digest_of(scope.rules), since)[0]
+        return RemoteScanner(self._caller, self._calls, number)
 
     async def is_empty(self, target: int) -> bool:
         """Tell whether a local target has no entries."""
@@ -84,6 +85,13 @@ class RemoteStateAccess:
             await self._calls.call(Op.TARGET_ABSENT, target, listed[part], parts=parts)
         return [path for (found,) in parts for path in found]
 
+    async def count(self, target: int, paths: Iterable[bytes], most: int) -> int:
+        """Return how many entries stand below some paths at a target, or `most`."""
+        listed, found = list(paths), 0
+        for part in in_frames(listed):
+            found += (await self._calls.call(Op.TARGET_COUNT, target, listed[part], most - found))[0]
+        return found
+
     async def flush(self, target: int | None) -> bool:
         """Flush the file system of a target, or the watched one."""
         (done,) = await self._calls.call(Op.FLUSH, SOURCE if target is None else target + 1)
@@ -93,11 +101,10 @@ class RemoteStateAccess:
 class RemoteScanner:
     """A scanner that the broker has started (see `state.scan.Running`)."""
 
-    def __init__(self, caller: Caller, calls: Calls, record: bool, scope: Scope, since: float) -> None:
-        """Have it started. Raises OSError."""
-        (self._number,) = caller.call(Op.STATE_SCAN, record, digest_of(scope.rules), since)
+    def __init__(self, caller: Caller, calls: Calls, number: int) -> None:
+        """Take what has just been started."""
         (descriptor,) = caller.descriptors
-        self._calls = calls
+        self._calls, self._number = calls, number
         self._ended: asyncio.Task[list[Any]] | None = None
         self.connection = socket.socket(fileno=descriptor)
 

@@ -342,6 +342,19 @@ def change(directory: int, name: str, turn: int) -> None:
 
 
 @ROOT
+@pytest.mark.root
+def test_a_script_that_does_not_say_what_runs_it(world: World) -> None:
+    """It is given to the shell, by a second start: namespaces of processes end with the first one."""
+    (world.top / "bin").mkdir()
+    world.file("bin/rsync", f'exec {shutil.which("rsync")} "$@"\n', 0o755)
+    world.write("file")
+    env = {"PATH": f"{world.top}/bin:{os.environ['PATH']}"}
+    done = world.run(*world.trees, "-Mrsyncdirect", "--sandbox=on", "--only-initialsync", "--retries=1", env=env)
+    assert done.code == 0, done.err
+    world.demand_equal()
+
+
+@ROOT
 @needs_numbers
 def test_a_program_of_a_user_cannot_break_out(open_world: World) -> None:
     """Without rights of root there are no views of mounts; files, sockets and signals are out of reach all the same."""

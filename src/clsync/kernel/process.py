@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from clsync.kernel import roles
@@ -16,6 +17,8 @@ from clsync.kernel.sandbox import Sandbox, start_within
 HERE: Final = b"\0"
 """A word of a command that stands for the directory it is started in, by a name that leads there whatever is mounted at,
 or unmounted from, the path of that directory meanwhile."""
+_AS_ITSELF: Final = b"/./"
+"""What follows that name: it is no part of what rsync makes at the destination by `--relative`."""
 
 
 def spawn(
@@ -43,11 +46,11 @@ def spawn(
     Raises OSError (ENOENT, EACCES, ...) where the program cannot be run.
     """
 
-    def start(words: list[bytes], cwd: int) -> subprocess.Popen[bytes]:
+    def start(words: Sequence[bytes], cwd: int) -> subprocess.Popen[bytes]:
         # vfork is used (no preexec_fn, no user=): the cost does not grow with our memory.
         here = b"/proc/self/fd/%d" % cwd
         return subprocess.Popen(
-            [here + b"/" if word == HERE else word for word in words],
+            [here + _AS_ITSELF if word == HERE else word for word in words],
             cwd=here,
             stdin=stdin,
             stdout=stdout,
@@ -58,18 +61,19 @@ def spawn(
             restore_signals=True,
         )
 
-    def run(cwd: int) -> subprocess.Popen[bytes]:
-        try:
-            return start(list(argv), cwd)
-        except OSError as error:
-            if error.errno != errno.ENOEXEC:
-                raise
-            return start([b"/bin/sh", *argv], cwd)
+    def run(words: Sequence[bytes]) -> subprocess.Popen[bytes]:
+        if sandbox is not None:
+            return start_within(sandbox, cwd, partial(start, words))
+        with roles.as_keeper() if keeper else roles.as_scanner() if scanner else roles.as_programs():
+            return start(words, cwd)
 
-    if sandbox is not None:
-        return start_within(sandbox, cwd, run)
-    with roles.as_keeper() if keeper else roles.as_scanner() if scanner else roles.as_programs():
-        return run(cwd)
+    try:
+        return run(argv)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+    # In a sandbox of its own: a namespace of processes ends with the first one, even if that could run nothing.
+    return run([b"/bin/sh", *argv])
 
 
 def signal_group(pid: int, number: int) -> None:

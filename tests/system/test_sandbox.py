@@ -355,6 +355,23 @@ def test_a_script_that_does_not_say_what_runs_it(world: World) -> None:
 
 
 @ROOT
+@pytest.mark.root
+def test_a_run_that_is_ended_clears_up(world: World) -> None:
+    """With the first process of its namespace all others are killed: who receives has to be done before."""
+    with open(world.source / "large", "wb") as file:
+        file.write(os.urandom(30_000_000))
+
+    def begun() -> list[str]:
+        return [name for name in os.listdir(world.destination) if name.startswith(".large.")]
+
+    for _ in range(4):
+        with world.daemon("-Mrsyncdirect", "--sandbox=on", "--bwlimit=1M") as daemon:
+            daemon.wait_until(lambda: bool(begun()), what="a temporary file")
+            daemon.stop()
+        assert not begun()
+
+
+@ROOT
 @needs_numbers
 def test_a_program_of_a_user_cannot_break_out(open_world: World) -> None:
     """Without rights of root there are no views of mounts; files, sockets and signals are out of reach all the same."""

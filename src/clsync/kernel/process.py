@@ -132,6 +132,23 @@ def started_ns() -> int:
 
 def group_alive(group: int) -> bool:
     """Tell whether a process group has a member that still runs (zombies do not)."""
+    return bool(_members(group))
+
+
+def signal_last(group: int, number: int) -> None:
+    """Send a signal to those members of a child's process group that have started no other one of it."""
+    members = _members(group)
+    for pid in members.keys() - {*members.values()}:
+        try:
+            with roles.as_programs():
+                os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass  # the group is signalled later, anyway
+
+
+def _members(group: int) -> dict[int, int]:
+    """Return the members of a process group that still run -> their parents."""
+    found: dict[int, int] = {}
     for name in os.listdir(b"/proc"):
         if name.isdigit():
             try:
@@ -139,8 +156,8 @@ def group_alive(group: int) -> bool:
             except OSError:
                 continue
             if int(fields[2]) == group and fields[0] not in b"ZX":
-                return True
-    return False
+                found[int(name)] = int(fields[1])
+    return found
 
 
 def exit_text(code: int) -> str:

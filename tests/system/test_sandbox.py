@@ -906,6 +906,28 @@ def a_host_on_the_way(place: Path, said: str) -> str:
 
 @ROOT
 @pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
+def test_a_connection_that_was_killed_is_kept_anew(world: World) -> None:
+    """What it has left in its place is none: the one that a run would make there ends with the processes of that run."""
+    host = SshHost(world.top, world.destination)
+    host.start()
+    try:
+        said = (f"-W{world.source}", f"-D{host.destination}", *AT_ONCE, "--sandbox=processes")
+        with world.bare(*said, env=host.environment) as daemon:
+            daemon.wait_for_log(SYNCED, timeout=60)
+            for pid in connected(host.port):
+                os.kill(pid, signal.SIGKILL)
+            world.write("first")
+            world.wait_for_copy(daemon, "first")
+            kept = connected(host.port)
+            world.write("second")
+            world.wait_for_copy(daemon, "second")
+            assert {*kept} & {*connected(host.port)}
+    finally:
+        host.stop()
+
+
+@ROOT
+@pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
 @pytest.mark.parametrize("how", [shared_connection, names_that_ssh_expands, a_host_on_the_way])
 def test_over_ssh_as_it_may_be_configured(world: World, how: Callable[[Path, str], str]) -> None:
     host = SshHost(world.top, world.destination)

@@ -19,7 +19,7 @@ from clsync.daemon import collector as module
 from clsync.daemon.collector import Collector
 from clsync.daemon.log import Log
 from clsync.kernel import slices
-from clsync.monitor import TreeMonitor, composite
+from clsync.monitor import TreeMonitor, composite, fanotify
 
 KINDS = [
     pytest.param("fanotify", marks=[pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]),
@@ -260,6 +260,28 @@ def test_what_comes_while_a_window_is_ended_opens_the_next(tmp_path: Path, kind:
         assert b"later" in (await part(collector)).ready
 
     run(tmp_path, story, kind)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_is_lost_while_a_window_is_taken_opens_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More files than are kept in mind have names outside: everything is compared, and that is not to wait for an event."""
+    monkeypatch.setattr(fanotify, "_STRAYS_LIMIT", 2)
+    top = tmp_path / "top"
+    (top / "d").mkdir(parents=True)
+    for number in range(4):
+        write(tmp_path, f"outside{number}")
+        os.link(tmp_path / f"outside{number}", top / f"d/inside{number}")
+
+    async def story(collector: Collector) -> None:
+        for number in range(4):
+            write(tmp_path, f"outside{number}")
+        await collector.catch_up()
+        await part(collector)
+        assert collector.due() is not None
+        assert b"" in (await part(collector)).ready
+
+    run(top, story, "fanotify")
 
 
 def readable(collector: Collector) -> bool:

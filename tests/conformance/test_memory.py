@@ -9,7 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pytest
 
 from clsync.core import batch as flag
 from clsync.core.batch import Batch, Outcome, Verdict
-from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
+from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME, OF_DIRECTORY
 from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.rules import Rules
 from clsync.core.stamps import YOUNG_NS, is_settled
@@ -350,6 +350,89 @@ def test_what_was_never_confirmed_is_in_the_index_once_everything_was_compared(
             assert not names - indexed - {row.path for row in await target.rows()}
         assert made.complete
         assert not unseen or indexed == names
+        await made.close()
+        made.root.close(root)
+
+    asyncio.run(story())
+
+
+def test_what_was_never_confirmed_is_in_the_index_once_its_directory_was_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or still is to be handed over: another target has let the directory be recorded before there was such a name."""
+    monkeypatch.setattr(module, "_LISTED", 0)
+    for name in ("source/d", "target"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "source/d/old").write_text("old")
+    age()
+    tree = {b"d": flag.DIRECTORY | flag.RECURSIVE | (NAME | OF_DIRECTORY) << CHANGE_SHIFT}
+
+    async def story() -> None:
+        made = memory(tmp_path, 2)
+        await made.use(Rules(), [(b"one", None), (b"two", None)])
+        root = made.root.open()
+        one, two = made.targets
+
+        async def hand_over(target: TargetMemory, batch: Batch, taken: dict[bytes, int]) -> None:
+            handed = await target.before(batch, taken, time.time(), None)
+            assert handed is not None
+            made.after(target, handed, Outcome(Verdict.DONE))
+            await made.settled()
+
+        for target in made.targets:
+            await hand_over(target, Batch(1, EVERYTHING, root, initial=True), {b"": DOUBT})
+        await hand_over(one, Batch(2, tree, root), {b"d": NAME | OF_DIRECTORY})
+        (tmp_path / "source/d/new").write_text("new")
+        age()
+        # It arrives, and that does not count: the directory above is still to be handed over, as a whole.
+        two.target.dirty.add([(b"d", NAME | OF_DIRECTORY)], time.time())
+        entries = {b"d/new": flag.REGULAR | NAME << CHANGE_SHIFT}
+        await hand_over(two, Batch(3, entries, root), {b"d/new": NAME})
+        assert b"d/new" in {row.path for row in await two.rows()}
+        await hand_over(two, Batch(4, tree, root), two.target.dirty.take())
+        assert made.kept is not None
+        assert b"d/new" in {*made.kept.noted([b"d/new"]), *(row.path for row in await two.rows())}
+        await made.close()
+        made.root.close(root)
+
+    asyncio.run(story())
+
+
+def test_nothing_is_recorded_anew_while_it_is_confirmed(tmp_path: Path) -> None:
+    """What changes then would be in the index, and no target would be known to lack it."""
+    for name in ("source", "target"):
+        (tmp_path / name).mkdir()
+    file = tmp_path / "source/file"
+    file.write_text("old")
+    age()
+
+    async def story() -> None:
+        made = memory(tmp_path, 2)
+        await made.use(Rules(), [(b"one", None), (b"two", None)])
+        root = made.root.open()
+        one, two = made.targets
+        handed = await one.before(Batch(1, EVERYTHING, root, initial=True), {b"": DOUBT}, time.time(), None)
+        assert handed is not None
+        await made.recorded()
+        collector = made._source.collector
+        look, begun = collector.look, list[asyncio.Task[object]]()
+
+        async def look_and_let_another_begin() -> Mapping[bytes, int]:
+            seen = await look()
+            if not begun:
+                file.write_text("another version")
+                age()
+                work = two.before(Batch(2, EVERYTHING, root), {b"": DOUBT}, time.time(), None)
+                begun.append(asyncio.create_task(work))
+                await asyncio.wait(begun, timeout=0.5)  # it may have to wait for us
+                await made.recorded()
+            return seen
+
+        collector.look = look_and_let_another_begin  # type: ignore[method-assign]
+        made.after(one, handed, Outcome(Verdict.DONE))
+        await made.settled()
+        await begun[0]
+        assert await made.unlike([b"file"]) or {b"", b"file"} & {row.path for row in await one.rows()}
         await made.close()
         made.root.close(root)
 

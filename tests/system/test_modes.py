@@ -136,9 +136,25 @@ def test_rsync_is_given_its_list_on_standard_input(world: World) -> None:
     assert (world.top / "listed").read_text() == ""
     for call in recorder.calls:
         assert call.arguments[-3::2] == [b"--chmod=F600", os.fsencode(world.destination) + b"/"]
-        assert re.fullmatch(rb"/proc/self/fd/[0-9]+/", call.arguments[-2])
+        assert re.fullmatch(rb"/proc/self/fd/[0-9]+/\./", call.arguments[-2])
         assert b"--modify-window=-1" in call.arguments
     assert any(b"--files-from=-" in call.arguments for call in recorder.calls)
+
+
+@pytest.mark.parametrize("option", ["--relative", "--filter=-/ {source}/left-out", "-F"])
+def test_options_that_go_by_paths_mean_the_watched_directory(world: World, option: str) -> None:
+    """Whatever rsync is told to go by instead: nothing comes of that at the destination, and rules of paths match."""
+    world.file(".rsync-filter", "- left-out\n")
+    world.write("d/f")
+    world.write("left-out")
+    arguments = (option.replace("{source}", str(world.source)), "%RSYNC-ARGS%", "%watch-dir%/", "%destination-dir%/")
+    with world.daemon("-Mrsyncdirect", "--full-initialsync", "--", *arguments) as daemon:
+        world.wait_for_copy(daemon, "d/f")
+        daemon.wait_for_log(WATCHING)
+        world.write("d/g")
+        world.wait_for_copy(daemon, "d/g")
+    names = {"d"} | ({"left-out"} if option == "--relative" else set())
+    assert set(os.listdir(world.destination)) == names
 
 
 def test_copy_needs_no_program(world: World) -> None:

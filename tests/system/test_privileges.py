@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from clsync.core.paths import shown
 from clsync.errors import Exit
 from clsync.kernel.cgroups import hierarchies
 from clsync.kernel.credentials import mask
@@ -71,6 +72,23 @@ def open_world() -> Iterator[World]:
     with tempfile.TemporaryDirectory(prefix="clsync-open-") as name:
         os.chmod(name, 0o755)
         yield World(Path(name))
+
+
+@pytest.mark.parametrize("source", ["plain", "new\nline", "as escaped \\#101", 'quo"te'])
+@pytest.mark.parametrize("name", ["closed", 'x"/proc/self/fd/9y', 'change_dir "/proc/self/fd/7" failed'])
+def test_what_cannot_be_read_is_told_apart(open_world: World, source: str, name: str) -> None:
+    """However it is called, and the directory above it: rsync goes there by a name that is neither."""
+    world = open_world
+    world.source = world.top / source
+    world.source.mkdir()
+    os.chown(world.destination, NOBODY, NOBODY)
+    world.write("open")
+    world.write(name).chmod(0o600)
+    done = world.run(*world.trees, "-Mrsyncdirect", "--sync-handler-uid=nobody", "--only-initialsync", "--retries=1")
+    assert done.code == 23, done.err
+    assert f"not synced: {shown(os.fsencode(name))}: [sender] send_files failed to open" in done.err
+    assert "Permission denied" in done.err
+    assert world.copied("open") == "open"
 
 
 # -- users and capabilities ------------------------------------------------------------------------------------

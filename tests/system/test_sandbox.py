@@ -342,6 +342,36 @@ def change(directory: int, name: str, turn: int) -> None:
 
 
 @ROOT
+@pytest.mark.root
+def test_a_script_that_does_not_say_what_runs_it(world: World) -> None:
+    """It is given to the shell, by a second start: namespaces of processes end with the first one."""
+    (world.top / "bin").mkdir()
+    world.file("bin/rsync", f'exec {shutil.which("rsync")} "$@"\n', 0o755)
+    world.write("file")
+    env = {"PATH": f"{world.top}/bin:{os.environ['PATH']}"}
+    done = world.run(*world.trees, "-Mrsyncdirect", "--sandbox=on", "--only-initialsync", "--retries=1", env=env)
+    assert done.code == 0, done.err
+    world.demand_equal()
+
+
+@ROOT
+@pytest.mark.root
+def test_a_run_that_is_ended_clears_up(world: World) -> None:
+    """With the first process of its namespace all others are killed: who receives has to be done before."""
+    with open(world.source / "large", "wb") as file:
+        file.write(os.urandom(30_000_000))
+
+    def begun() -> list[str]:
+        return [name for name in os.listdir(world.destination) if name.startswith(".large.")]
+
+    for _ in range(4):
+        with world.daemon("-Mrsyncdirect", "--sandbox=on", "--bwlimit=1M") as daemon:
+            daemon.wait_until(lambda: bool(begun()), what="a temporary file")
+            daemon.stop()
+        assert not begun()
+
+
+@ROOT
 @needs_numbers
 def test_a_program_of_a_user_cannot_break_out(open_world: World) -> None:
     """Without rights of root there are no views of mounts; files, sockets and signals are out of reach all the same."""
@@ -872,6 +902,28 @@ def a_host_on_the_way(place: Path, said: str) -> str:
     shutil.copy(place / "user", place / "way/key")
     on_the_way = said.replace("Host there", "Host between").replace(f"{place}/user\n", f"{place}/way/key\n")
     return f"{said}ProxyJump between\n{on_the_way}"
+
+
+@ROOT
+@pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
+def test_a_connection_that_was_killed_is_kept_anew(world: World) -> None:
+    """What it has left in its place is none: the one that a run would make there ends with the processes of that run."""
+    host = SshHost(world.top, world.destination)
+    host.start()
+    try:
+        said = (f"-W{world.source}", f"-D{host.destination}", *AT_ONCE, "--sandbox=processes")
+        with world.bare(*said, env=host.environment) as daemon:
+            daemon.wait_for_log(SYNCED, timeout=60)
+            for pid in connected(host.port):
+                os.kill(pid, signal.SIGKILL)
+            world.write("first")
+            world.wait_for_copy(daemon, "first")
+            kept = connected(host.port)
+            world.write("second")
+            world.wait_for_copy(daemon, "second")
+            assert {*kept} & {*connected(host.port)}
+    finally:
+        host.stop()
 
 
 @ROOT

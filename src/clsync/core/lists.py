@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import reduce
 from operator import or_
@@ -14,6 +15,7 @@ from clsync.core.paths import ancestors, join, parent
 RSYNC_PATH_MAX = 4095
 """rsync cannot send longer names (MAXPATHLEN of its sources, PATH_MAX of Linux)."""
 TOO_LONG = f"the path is too long for rsync ({RSYNC_PATH_MAX} bytes); mode copy can sync it"
+_ESCAPED = re.compile(rb"[\x00-\x1f\x7f]|\\(?=#)")
 
 
 def longest(paths: Iterable[bytes]) -> bytes:
@@ -126,6 +128,11 @@ def exclude_list(rejected: Iterable[bytes], emptied: Iterable[bytes] = ()) -> by
     """Return the exclude list for paths that rules reject, and for directories of which only the content is left out."""
     lines = [pattern(path) for path in rejected] + [pattern(path, b"/**") for path in emptied]
     return b"".join(line + b"\n" for line in lines)
+
+
+def escape(name: bytes) -> bytes:
+    r"""Return a name as rsync's messages have it: what is no text, and what would look escaped, as `\#ooo`."""
+    return _ESCAPED.sub(lambda found: b"\\#%03o" % found[0][0], name)
 
 
 def unescape(name: bytes) -> bytes:

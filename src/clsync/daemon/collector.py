@@ -223,6 +223,7 @@ class Collector:
                 if enough():
                     return
                 await turn.rest_if_due()
+            self.drain()  # to name what has changed may have been too much: that is in the next window
             await at_end(taking.since)
             self._taking = None
 

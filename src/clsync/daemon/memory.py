@@ -301,7 +301,10 @@ class Memory:
         return [] if store is None or not tops else await self.access.apart(store.gone, tops, modes)
 
     async def _begin_record(self, store: Store, top: bytes, since: float) -> None:
-        """Begin a scan, for one at a time who has `_one_record`; none where the state is kept no longer."""
+        """Begin a scan, for one at a time who has `_one_record`; none where the state is kept no longer.
+
+        And who has `turn`: what is being confirmed was judged by what was recorded until then.
+        """
         old = self._recordings.pop(top, None)
         if old is not None:
             old.cancel()
@@ -367,16 +370,18 @@ class Memory:
                 # What the handler finds may not be in the index, which was made before: it is to be confirmed by its name.
                 handed.repeated = await self._not_in_index(taken)
         else:
+            unknown = dict[bytes, int]()
             for top in [p for p, f in batch.entries.items() if f & flag.RECURSIVE and p not in handed.trees]:
                 handed.recorded.append(top)
                 if not await self._record_below(store, top, since):
-                    handed.repeated |= {path: bits for path, bits in taken.items() if is_below(path, top)}
+                    unknown = unknown or await self._not_in_index(taken)
+                    handed.repeated |= {path: bits for path, bits in unknown.items() if is_below(path, top)}
         target.flying.append(handed)
         return handed
 
     async def _record_top(self, store: Store, target: TargetMemory, since: float, initial: bool) -> bool:
         """Record the whole tree, unless it is known; tell whether all that was taken is going to be seen by that."""
-        async with self._one_record:  # several targets begin at the same time
+        async with self._one_record, self.turn:  # several targets begin at the same time
             at_work = self._recordings.get(b"")
             unknown = not self.complete and (at_work is None or (not initial and at_work.done()))
             begins = unknown or self._unseen
@@ -400,7 +405,7 @@ class Memory:
 
     async def _record_below(self, store: Store, top: bytes, since: float) -> bool:
         """Record a directory, unless another target has let it be recorded as it is; tell whether that begins now."""
-        async with self._one_record:
+        async with self._one_record, self.turn:
             if top in self._standing:
                 return False
             await self._begin_record(store, top, since)

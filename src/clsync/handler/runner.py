@@ -13,13 +13,15 @@ from typing import NamedTuple
 from clsync.kernel import orphans
 from clsync.kernel.features import refuse_if_forced
 from clsync.kernel.priority import USUAL, Priority, set_priority
-from clsync.kernel.process import activity, group_alive, signal_group, spawn
+from clsync.kernel.process import activity, group_alive, signal_group, signal_last, spawn
 from clsync.kernel.sandbox import Sandbox
 
 KEPT_OUTPUT = 64 * 1024
 """Bytes of a child's messages that are kept: the beginning and the end, half each."""
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
+_CLEARING = 1.0
+"""Seconds that the last processes of a program have to clear up, where the first one takes them along when it ends."""
 _LATE = 0.5
 """Seconds for which the reason of a failure is waited for after the program has ended."""
 
@@ -63,6 +65,8 @@ class Runner:
         self._far, self._first_patience = far, patience
         self._child: subprocess.Popen[bytes] | None = None
         self._stopped = False
+        self._takes_along = False
+        """With the program, all that it has started is killed."""
         self._timed_out = self._stood_still = False
 
     async def run(
@@ -88,6 +92,7 @@ class Runner:
             os.close(source)
             return Result(0, b"", stopped=True)
         messages = _Messages(until, self._end) if keep_messages else None
+        self._takes_along = sandbox is not None and "processes" in sandbox.layers
         try:
             child = spawn(
                 argv,
@@ -133,12 +138,18 @@ class Runner:
         child = self._child
         if child is None or child.returncode is not None:
             return
-        signal_group(child.pid, signal.SIGTERM)
-        asyncio.get_running_loop().call_later(GRACE, self._kill, child)
+        loop = asyncio.get_running_loop()
+        if self._takes_along:
+            # Who receives removes its temporary file; the others end when it has.
+            signal_last(child.pid, signal.SIGTERM)
+            loop.call_later(_CLEARING, self._signal, child, signal.SIGTERM)
+        else:
+            signal_group(child.pid, signal.SIGTERM)
+        loop.call_later(GRACE, self._signal, child, signal.SIGKILL)
 
-    def _kill(self, child: subprocess.Popen[bytes]) -> None:
+    def _signal(self, child: subprocess.Popen[bytes], number: signal.Signals) -> None:
         if child is self._child and child.returncode is None:
-            signal_group(child.pid, signal.SIGKILL)
+            signal_group(child.pid, number)
 
     def _expire(self) -> None:
         self._timed_out = True

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from clsync.kernel import roles
@@ -16,6 +17,8 @@ from clsync.kernel.sandbox import Sandbox, start_within
 HERE: Final = b"\0"
 """A word of a command that stands for the directory it is started in, by a name that leads there whatever is mounted at,
 or unmounted from, the path of that directory meanwhile."""
+_AS_ITSELF: Final = b"/./"
+"""What follows that name: it is no part of what rsync makes at the destination by `--relative`."""
 
 
 def spawn(
@@ -43,11 +46,11 @@ def spawn(
     Raises OSError (ENOENT, EACCES, ...) where the program cannot be run.
     """
 
-    def start(words: list[bytes], cwd: int) -> subprocess.Popen[bytes]:
+    def start(words: Sequence[bytes], cwd: int) -> subprocess.Popen[bytes]:
         # vfork is used (no preexec_fn, no user=): the cost does not grow with our memory.
         here = b"/proc/self/fd/%d" % cwd
         return subprocess.Popen(
-            [here + b"/" if word == HERE else word for word in words],
+            [here + _AS_ITSELF if word == HERE else word for word in words],
             cwd=here,
             stdin=stdin,
             stdout=stdout,
@@ -58,18 +61,19 @@ def spawn(
             restore_signals=True,
         )
 
-    def run(cwd: int) -> subprocess.Popen[bytes]:
-        try:
-            return start(list(argv), cwd)
-        except OSError as error:
-            if error.errno != errno.ENOEXEC:
-                raise
-            return start([b"/bin/sh", *argv], cwd)
+    def run(words: Sequence[bytes]) -> subprocess.Popen[bytes]:
+        if sandbox is not None:
+            return start_within(sandbox, cwd, partial(start, words))
+        with roles.as_keeper() if keeper else roles.as_scanner() if scanner else roles.as_programs():
+            return start(words, cwd)
 
-    if sandbox is not None:
-        return start_within(sandbox, cwd, run)
-    with roles.as_keeper() if keeper else roles.as_scanner() if scanner else roles.as_programs():
-        return run(cwd)
+    try:
+        return run(argv)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+    # In a sandbox of its own: a namespace of processes ends with the first one, even if that could run nothing.
+    return run([b"/bin/sh", *argv])
 
 
 def signal_group(pid: int, number: int) -> None:
@@ -128,6 +132,23 @@ def started_ns() -> int:
 
 def group_alive(group: int) -> bool:
     """Tell whether a process group has a member that still runs (zombies do not)."""
+    return bool(_members(group))
+
+
+def signal_last(group: int, number: int) -> None:
+    """Send a signal to those members of a child's process group that have started no other one of it."""
+    members = _members(group)
+    for pid in members.keys() - {*members.values()}:
+        try:
+            with roles.as_programs():
+                os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass  # the group is signalled later, anyway
+
+
+def _members(group: int) -> dict[int, int]:
+    """Return the members of a process group that still run -> their parents."""
+    found: dict[int, int] = {}
     for name in os.listdir(b"/proc"):
         if name.isdigit():
             try:
@@ -135,8 +156,8 @@ def group_alive(group: int) -> bool:
             except OSError:
                 continue
             if int(fields[2]) == group and fields[0] not in b"ZX":
-                return True
-    return False
+                found[int(name)] = int(fields[1])
+    return found
 
 
 def exit_text(code: int) -> str:

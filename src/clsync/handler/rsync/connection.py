@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final
@@ -51,9 +52,28 @@ class _Kept:
         return [b"ssh", *(word for option in (*_OURS, *kept) for word in (b"-o", option))]
 
     def stands(self) -> bool:
-        """Tell whether there is a connection, as far as can be seen."""
+        """Tell whether there is a connection, as far as can be seen; what is left of one that was killed goes.
+
+        ssh would make another one in its place, which ends with the sandbox of that run.
+        """
         with roles.as_programs():
-            return bool(os.listdir(self.directory))
+            # With a dot in its name: not there yet.
+            names = [name for name in os.listdir(self.directory) if b"." not in name]
+            return any(_is_open(os.path.join(self.directory, name)) for name in names)
+
+
+def _is_open(path: bytes) -> bool:
+    """Tell whether somebody listens at a socket; remove it where nobody does."""
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            probe.connect(path)
+    except ConnectionRefusedError:
+        os.unlink(path)
+        return False
+    except OSError:
+        pass  # it is busy, or we may not ask
+    return True
 
 
 class Connection:

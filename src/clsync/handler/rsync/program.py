@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from clsync.core.batch import Batch, Outcome, Verdict
+from clsync.core.lists import escape
 from clsync.core.moves import Step
 from clsync.core.paths import shown
 from clsync.handler.base import HostNews, Renamed
@@ -39,8 +40,14 @@ _CODE_FILES = 3
 _CODE_SSH = 255
 _WORKING: Final = b"./"
 """The directory that a program is started in: rsync asks for its path, and goes there by that a moment later."""
-_NAMED_HERE: Final = re.compile(rb'(?<=")/proc/self/fd/\d+')
-_NOT_HERE: Final = re.compile(rb'change_dir "/proc/self/fd/\d+/?" failed')
+_NAMED_HERE: Final = re.compile(rb'^([^"\n]*")/proc/self/fd/\d+(?=[/"])', re.MULTILINE)
+"""Only where a message names a path first: whoever names files can let the rest of it look like anything."""
+_NOT_HERE: Final = re.compile(rb'^rsync: (?:\[\w+\] )?change_dir "/proc/self/fd/\d+/?(?:\./?)?" failed', re.MULTILINE)
+_BY_PATH: Final = re.compile(
+    rb"-[^-efBTM@]*F|(?:-[^-efBTM@]*f|--filter=)?"
+    rb"(?:(?:[.:]|(?:dir-)?merge),?[-+/!CpsrxneW]*|(?:[-+HSPR],?|[a-z]+,)[!Csrpx]*/[/!Csrpx]*)[ _]"
+)
+"""Filter rules that go by the path of what is sent, or may: with the modifier `/`, or in files."""
 _ANSWER_PATIENCE = 20.0
 _FLUSH_PATIENCE = 300.0
 """Seconds that a host may take to say which boot it is in, and to flush a file system."""
@@ -93,7 +100,7 @@ class Program:
         """What a run can do at most, but for the way to a remote target."""
         self._connection = Connection(target, sandbox) if keep else None
         self._can_rename = renaming.reachable(target.directory)
-        self._here = HERE
+        self._here = _WORKING if any(map(_BY_PATH.match, self._arguments)) else HERE
         self._can_ask = self._connection is not None
 
     async def rename(self, steps: Sequence[Step]) -> Renamed:
@@ -229,8 +236,8 @@ class Program:
             # The program of the operator has closed what it was given (sudo does): its working directory has to do.
             self._here = _WORKING
             result = result._replace(code=_CODE_FILES)
-        path = os.readlink(b"/proc/self/fd/%d" % root)
-        return result._replace(messages=_NAMED_HERE.sub(lambda found: path, result.messages))
+        path = escape(os.readlink(b"/proc/self/fd/%d" % root))
+        return result._replace(messages=_NAMED_HERE.sub(lambda found: found[1] + path, result.messages))
 
     def _sandboxed(self, arguments: Sequence[bytes]) -> Sandbox | None:
         """Return what a run with these arguments can do."""

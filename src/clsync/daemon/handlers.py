@@ -164,7 +164,7 @@ def _rsync_parts(made: Plan) -> tuple[list[bytes], Target, Recipe]:
     s = made.settings
     arguments = _own_arguments(made)
     if s.arguments is not None:
-        made.destination = _target_in(arguments, made)
+        made.destination = _target_in([b"./" if a == HERE else a for a in arguments], made)
         made.local = None
         if made.destination.text and not made.destination.remote:
             there = os.path.join(made.root, made.destination.text)  # rsync runs in the watched directory

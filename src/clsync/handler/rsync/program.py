@@ -42,7 +42,9 @@ _WORKING: Final = b"./"
 """The directory that a program is started in: rsync asks for its path, and goes there by that a moment later."""
 _NAMED_HERE: Final = re.compile(rb'^([^"\n]*")/proc/self/fd/\d+(?=[/"])', re.MULTILINE)
 """Only where a message names a path first: whoever names files can let the rest of it look like anything."""
-_NOT_HERE: Final = re.compile(rb'^rsync: (?:\[\w+\] )?change_dir "/proc/self/fd/\d+/?(?:\./?)?" failed', re.MULTILINE)
+_NOT_HERE: Final = re.compile(
+    rb'^rsync: (?:\[\w+\] )?change_dir "/proc/self/fd/\d+/?(?:\./?)?" failed: No such', re.MULTILINE
+)
 _BY_PATH: Final = re.compile(
     rb"-[^-efBTM@]*F|(?:-[^-efBTM@]*f|--filter=)?"
     rb"(?:(?:[.:]|(?:dir-)?merge),?[-+/!CpsrxneW]*|(?:[-+HSPR],?|[a-z]+,)[!Csrpx]*/[/!Csrpx]*)[ _]"

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -158,6 +158,23 @@ def test_destination_overlaps_by_way_of_a_mount(world: World) -> None:
         assert "lies inside" in message
     finally:
         unmount(inside)
+
+
+@ROOT
+@pytest.mark.root
+def test_the_same_sysfs_everywhere_is_no_overlap(world: World) -> None:
+    """As in a system, and in copies of one that are run now and then."""
+    other = world.top / "other"
+    for path in (world.source, world.destination, other):
+        (path / "sys").mkdir(parents=True)
+    with ExitStack() as mounts:
+        for path in (world.source, world.destination, other):
+            mounts.enter_context(mounted("sysfs", path / "sys"))
+        world.write("file")
+        trees = "-W", world.source, "-D", world.destination, "-D", other
+        done = world.run(*trees, "-Mcopy", "--one-file-system", "--only-initialsync", "--state-dir=none")
+        assert done.code == 0, done.err
+        assert (other / "file").exists()
 
 
 @pytest.mark.parametrize("option", [True, False])

@@ -168,10 +168,21 @@ class Place(NamedTuple):
         return self.holds(other) or other.holds(self)
 
 
+_OF_THE_KERNEL: Final = frozenset(
+    "binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts efivarfs fusectl mqueue nsfs proc pstore securityfs selinuxfs"
+    " sysfs tracefs".split()
+)
+"""File systems without files of anybody's: the same one is mounted wherever a system, or part of one, is kept."""
+
+
 def places_of(top: bytes, mounts: Sequence[Mount]) -> list[tuple[bytes, Place]]:
-    """Return a directory (absolute, without symlinks) and all below it on which something is mounted, with their places."""
+    """Return a directory (absolute, without symlinks) and all below it on which something is mounted, with their places.
+
+    What only shows the kernel is left out.
+    """
     holder, below = mounts_at_and_below(top, mounts)
-    return [(top, _place_on(holder, top)), *((mount.point, _place_on(mount, mount.point)) for mount in below)]
+    found = (mount for mount in below if mount.kind not in _OF_THE_KERNEL)
+    return [(top, _place_on(holder, top)), *((mount.point, _place_on(mount, mount.point)) for mount in found)]
 
 
 def seen_within(top: bytes, path: bytes, mounts: Sequence[Mount]) -> Iterator[bytes]:

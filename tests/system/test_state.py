@@ -457,6 +457,20 @@ def test_a_state_that_cannot_be_written_ends_nothing(world: World) -> None:
             assert WARM not in daemon.output
 
 
+def test_a_state_that_is_removed_while_it_is_used_ends_nothing(world: World) -> None:
+    with kept(world) as daemon:
+        learn(world, daemon)
+        (directory,) = states(world).iterdir()
+        shutil.rmtree(directory)
+        world.write("file")
+        daemon.wait_for_log("is no longer kept: it was removed, or another one was put in its place; the next start")
+        world.write("more")
+        world.wait_for_equal(daemon)
+    with kept(world) as daemon:
+        daemon.wait_for_log(SYNCED)
+        assert WARM not in daemon.output
+
+
 def test_where_there_can_be_none(world: World) -> None:
     handler = world.file("handler", "#!/bin/sh\n", 0o755)
     state = f"--state-dir={states(world)}"

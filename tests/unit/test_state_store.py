@@ -186,6 +186,27 @@ def test_the_log_is_short_again_after_much_was_written(store: Store, place: Path
     assert log.stat().st_size <= schema._LOG_LEFT
 
 
+@pytest.mark.parametrize("name", [None, "state.db", "state.mark"])
+def test_a_state_that_was_removed_is_kept_no_longer(store: Store, place: Path, name: str | None) -> None:
+    """That is said, once; what was put in its place is left alone."""
+    told: list[str] = []
+    store.on_lost = told.append
+    store.shorten_log()
+    assert not store.lost
+    if name is None:
+        place.rename(place.with_name("moved"))
+        place.mkdir()
+    else:
+        (place / name).unlink()
+    theirs = place / (name or "state.db")
+    theirs.write_text("theirs")
+    for _ in range(2):
+        store.confirm(A, Confirmed({b"file": None}))
+    assert told == ["it was removed, or another one was put in its place"]
+    store.close()
+    assert theirs.read_text() == "theirs"
+
+
 def test_a_tree_that_is_being_recorded_is_in_doubt(store: Store, place: Path) -> None:
     store.begin_record(b"d", 4.0)
     store = again(store, place)

@@ -90,6 +90,13 @@ class Mark:
         """Make durable what it says. Raises OSError."""
         os.fsync(self._file)
 
+    def is_at(self, path: bytes) -> bool:
+        """Tell whether it is this file that stands at a path. Raises OSError where nobody can tell."""
+        try:
+            return os.path.samestat(os.lstat(path), os.fstat(self._file))
+        except FileNotFoundError:
+            return False
+
     def close(self) -> None:
         """Let others have it."""
         if self._file >= 0:

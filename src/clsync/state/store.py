@@ -28,6 +28,7 @@ from clsync.core.paths import is_below, join, parent
 from clsync.kernel.durable import flush_directory
 from clsync.state import index, opening
 from clsync.state.journal import Journal
+from clsync.state.mark import FILE as MARK
 from clsync.state.mark import Mark, Marked
 from clsync.state.meta import Meta, checksum
 from clsync.state.walker import NOT_SYNCED
@@ -89,6 +90,7 @@ class Store:
         self._targets: dict[bytes, int] = {}
         self._turn = threading.RLock()
         self._disowned = self._closed = False
+        self._file = os.stat(self.path)
 
     # -- opening and closing -----------------------------------------------------------------------------------
 
@@ -248,12 +250,24 @@ class Store:
         self._journal.fold(number, self.limit, self._meta.flush)
 
     def shorten_log(self) -> None:
-        """Let the log of SQLite begin anew if it is long: that waits for the disk."""
+        """Let the log of SQLite begin anew if it is long: that waits for the disk. See that the state is in its place."""
         with self._turn:
+            if not (self._closed or self.lost) and not self._is_in_place():
+                self._disowned = True  # what stands there now is none of ours
+                self._lose("it was removed, or another one was put in its place")
             changes = self._rows.total_changes if not (self._closed or self.lost) else 0
             if changes - self._changes > _LOG_CHANGES or self._journal.written > _LOG_BYTES:
                 self._changes, self._journal.written = changes, 0
                 self._try(lambda: self._rows.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone(), None)
+
+    def _is_in_place(self) -> bool:
+        try:
+            own = os.path.samestat(os.lstat(self.path), self._file)
+            return own and self._mark.is_at(os.path.join(self.directory, MARK))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # nobody can tell
 
     def journalled(self) -> int:
         """Return how many paths the journals have, of all targets."""

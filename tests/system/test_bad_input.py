@@ -737,6 +737,29 @@ def test_the_source_goes_while_rsync_starts(world: World, whole: bool) -> None:
         subprocess.run(["umount", "-l", world.source], check=False, capture_output=True)
 
 
+@ROOT
+@pytest.mark.root
+def test_the_destination_goes_while_rsync_starts(world: World) -> None:
+    """What was written below its mount point has not arrived."""
+    sign, disk = world.top / "sign", world.top / "disk"
+    leaves = f"if [ -e {sign} ]; then rm {sign}; umount -l {world.destination}; fi"
+    program = world.file("own-rsync", f'#!/bin/sh\n{leaves}\nexec rsync "$@"\n', 0o755)
+    disk.mkdir()
+    mount("bind", world.destination, "", str(disk))
+    try:
+        with watched(world, "-Mrsyncdirect", f"-S{program}") as daemon:
+            world.write("before")
+            world.wait_for_equal(daemon)
+            sign.touch()
+            world.write("meanwhile")
+            daemon.wait_for_log("another directory stands there now")
+            assert not sign.exists()
+            mount("bind", world.destination, "", str(disk))
+            world.wait_for_equal(daemon)
+    finally:
+        subprocess.run(["umount", "-l", world.destination], check=False, capture_output=True)
+
+
 def test_a_program_that_closes_what_it_is_given(world: World) -> None:
     """As sudo does: its working directory is good enough then."""
     closes = 'for fd in /proc/self/fd/*; do fd=${fd##*/}; [ "$fd" -le 2 ] || eval "exec $fd>&-"; done'

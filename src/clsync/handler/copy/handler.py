@@ -102,6 +102,9 @@ class CopyHandler:
             if full:
                 await self._run(batch, replace(settings, clears=True))
         run, outcome = await self._run(batch, settings)
+        wrong = self._destination_check()
+        if wrong:
+            return Outcome(Verdict.UNWELL, message=wrong)
         return outcome if outcome.verdict is Verdict.UNWELL else replace(outcome, spared=run.spared)
 
     async def _run(self, batch: Batch, settings: Settings) -> tuple[Run, Outcome]:

@@ -92,10 +92,12 @@ class RsyncHandler:
             self._alone = True
         try:
             unusable = None if self._probed else await self._probe(batch)
-            return unusable or await self._outcome(batch, rules)
+            outcome = unusable or await self._outcome(batch, rules)
         except OSError as error:
             name = shown(self._program.name)
             return Outcome(Verdict.UNWELL, message=f"cannot run {name}: {error.strerror}", code=127)
+        wrong = self._destination_check()  # by its path, rsync may have come to what stands there now
+        return outcome if wrong is None else Outcome(Verdict.UNWELL, message=wrong)
 
     async def rename(self, steps: Sequence[Step]) -> Renamed:
         """Rename at the destination, by ssh where a connection is kept (see `handler.base.Renames`)."""

@@ -233,6 +233,29 @@ def test_what_cannot_be_recorded_is_not_taken_for_known(
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("verdict", [*Verdict])
+def test_who_was_to_be_compared_still_is_unless_that_was_done(tmp_path: Path, verdict: Verdict) -> None:
+    (tmp_path / "source/d").mkdir(parents=True)
+    (tmp_path / "target").mkdir()
+
+    async def story() -> None:
+        made = memory(tmp_path, 1)
+        await made.use(Rules(), [(b"one", bytes(tmp_path / "target"))])
+        target, root = made.targets[0], made.root.open()
+        target.target.distrusted |= {b"", b"d"}
+        entries = {b"": flag.DIRECTORY | ATTRIB << CHANGE_SHIFT, b"d": flag.DIRECTORY | flag.RECURSIVE}
+        handed = await target.before(Batch(2, entries, root), {b"": ATTRIB, b"d": DOUBT}, time.time(), None)
+        assert handed is not None
+        target.target.distrusted.add(b"later")
+        failed = {b"d": "it cannot be read"} if verdict is Verdict.PARTIAL else {}
+        made.after(target, handed, Outcome(verdict, failed))
+        assert target.target.distrusted == {b"", b"later"} | (set() if verdict is Verdict.DONE else {b"d"})
+        await made.close()
+        made.root.close(root)
+
+    asyncio.run(story())
+
+
 def test_without_a_clock_to_go_by_all_is_recorded_before_anything_is_handed_over(tmp_path: Path) -> None:
     """To all targets alike: the one that has not begun to record waits as well."""
     (tmp_path / "source").mkdir()

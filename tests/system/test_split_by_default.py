@@ -148,12 +148,17 @@ def test_a_container_in_which_root_has_less(world: World) -> None:
     plan = world.run(*world.trees, "-Mrsyncdirect", "--dry-run", head=head).out
     assert "clsync, the worker" in plan
     assert f"reads the watched directory, its programs and libraries, writes {world.destination}" in plan
-    for layer, lacking in (("mounts", "CAP_SYS_ADMIN"), ("capabilities", "CAP_SETPCAP")):
+    for layer, lacking in (
+        ("mounts", "CAP_SYS_ADMIN"),
+        ("processes", "CAP_SYS_ADMIN"),
+        ("capabilities", "CAP_SETPCAP"),
+    ):
         assert f"  {layer}: clsync is started without {lacking}; to have it: start it with {lacking}\n" in plan
     done = world.run(*world.trees, "-Mrsyncdirect", "--only-initialsync", head=head)
     assert done.code == 0
     (warning,) = done.troubles
-    assert "without mounts (clsync is started without CAP_SYS_ADMIN; start it with CAP_SYS_ADMIN), cap" in warning
+    for layer in ("mounts", "processes"):
+        assert f"{layer} (clsync is started without CAP_SYS_ADMIN; start it with CAP_SYS_ADMIN), " in warning
     world.demand_equal()
     for meant in (("--sandbox=off",), ("-Mdirect", "-S/bin/true")):
         quiet = world.run(*world.trees, "-Mrsyncdirect", "--only-initialsync", *meant, head=head)

@@ -457,6 +457,26 @@ def test_a_state_that_cannot_be_written_ends_nothing(world: World) -> None:
             assert WARM not in daemon.output
 
 
+def test_what_others_have_changed_at_the_target_is_found_however_often_the_comparison_fails(world: World) -> None:
+    """The state knows nothing of it."""
+    fails = world.top / "fails"
+    program = world.top / "bin/rsync"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\n[ ! -e {fails} ] || exit 12\nexec {shutil.which("rsync")} "$@"\n')
+    program.chmod(0o755)
+    old(world, "d/one")
+    env = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    options = f"--state-dir={states(world)}", "-Mrsyncdirect", "--sandbox=off"
+    with world.daemon(*options, env=env) as daemon:
+        learn(world, daemon)
+        (world.destination / "d/theirs").write_text("theirs")
+        fails.touch()
+        os.kill(daemon.pid, signal.SIGUSR2)
+        daemon.wait_for_log("nothing is lost, next try in ")
+        fails.unlink()
+        world.wait_for_equal(daemon)
+
+
 def test_a_state_that_is_removed_while_it_is_used_ends_nothing(world: World) -> None:
     with kept(world) as daemon:
         learn(world, daemon)

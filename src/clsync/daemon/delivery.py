@@ -526,7 +526,12 @@ class Delivery:
         if self.memory is None:
             return await self.crew.sync(batch)
         handed = await self.memory.before(batch, flight.taken, flight.since, flight.resolved.records)
-        outcome = await self.crew.sync(batch)
+        try:
+            outcome = await self.crew.sync(batch)
+        except BaseException:
+            if handed is not None:
+                self.memory.after(handed, Outcome(Verdict.UNWELL))
+            raise
         if handed is not None:
             await self.memory.landed(outcome)
             flight.landed = partial(self.memory.after, handed)

@@ -56,6 +56,8 @@ class Handed:
     """What the handler itself has named."""
     repeated: dict[bytes, int] = field(default_factory=dict)
     """What is to be handed over once more, by its own name."""
+    distrusted: set[bytes] = field(default_factory=set)
+    """Those of the paths that are compared with the target, whatever the index says."""
     landed: float = 0.0
     """Monotonic seconds."""
 

@@ -363,7 +363,10 @@ class Memory:
         # A thread costs more than a few paths do; here nothing may wait for a disk, or for others.
         prompt = calm and store.is_prompt(target.key, batch.entries, since)
         handed = noted() if prompt else await self.access.apart(noted)
-        target.target.distrusted.difference_update(batch.entries)
+        # What is compared with the target itself may be trusted afterwards; if nothing comes of it, it may not.
+        compared = {p for p, f in batch.entries.items() if f & flag.RECURSIVE or not f & flag.DIRECTORY}
+        handed.distrusted = target.target.distrusted & compared
+        target.target.distrusted -= handed.distrusted
         if batch.entries.get(b"", 0) & flag.RECURSIVE:
             handed.recorded.append(b"")
             if not await self._record_top(store, target, since, batch.initial):
@@ -503,7 +506,9 @@ class Memory:
         """Take note of what became of it."""
         target.flying.remove(handed)
         if outcome.verdict is Verdict.UNWELL:
+            target.target.distrusted |= handed.distrusted
             return
+        target.target.distrusted |= handed.distrusted & (outcome.failed.keys() | outcome.again)
         if outcome.spared:
             handed.recorded = [top for top in handed.recorded if top]  # the next start has to compare everything
         for path in (*outcome.failed, *outcome.again):

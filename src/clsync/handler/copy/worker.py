@@ -121,6 +121,8 @@ def main() -> None:
             send(parent, Broken(str(trouble), unwell=True, full=trouble.full))
         except (EOFError, Stopped):
             pass
+        except OSError as error:
+            send(parent, Broken(error.strerror or str(error), unwell=False))
         except Exception:  # noqa: BLE001 - whatever it is, the parent has to know
             send(parent, Broken(traceback.format_exc(), unwell=False))
     except (BrokenPipeError, ConnectionError):

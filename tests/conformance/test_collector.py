@@ -284,6 +284,18 @@ def test_what_is_lost_while_a_window_is_taken_opens_the_next(tmp_path: Path, mon
     run(top, story, "fanotify")
 
 
+def test_who_is_cut_off_after_the_end_has_nothing_to_read(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+
+    async def story(collector: Collector) -> None:
+        (tmp_path / "a").rename(tmp_path / "b")
+        await collector.catch_up()
+        collector.close()
+        assert not collector.drain()
+
+    run(tmp_path, story)
+
+
 def readable(collector: Collector) -> bool:
     """Tell whether the kernel has something that nobody has read."""
     assert collector.monitor is not None

@@ -68,6 +68,7 @@ class Collector:
         self._due_timer: asyncio.TimerHandle | None = None
         self._resting: asyncio.TimerHandle | None = None
         self._last_take = time.time()
+        self._closed = False
 
     async def arm(self, rules: Rules, stopped: Callable[[], bool]) -> None:
         """Watch the tree: from now on no change is missed. Raises OperatorError, OSError.
@@ -108,7 +109,7 @@ class Collector:
     def drain(self) -> bool:
         """Fold what the kernel has; return whether the window holds anything."""
         monitor, window = self.monitor, self.window
-        if monitor is None:
+        if monitor is None or self._closed:
             return False
         filled = monitor.drain()
         now = time.monotonic()
@@ -283,7 +284,10 @@ class Collector:
         return self.monitor.watch_file(path, file) if self.monitor is not None else 0
 
     def close(self) -> None:
-        """Watch no more."""
+        """Watch no more; who is looking may be cut off later."""
+        if self._closed:
+            return
+        self._closed = True
         for timer in (self._due_timer, self._resting):
             if timer is not None:
                 timer.cancel()

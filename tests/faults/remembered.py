@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from clsync.core.changes import DOUBT
+from clsync.core.listing import is_directory
 from clsync.core.paths import ancestors, join
 from clsync.state import index, journal
 from clsync.state.opening import FILE
@@ -27,8 +28,11 @@ def forgotten(directory: Path, source: Path) -> list[str]:
             dirty |= journal.unpacked(content)
         if dirty.get(b"", 0) & DOUBT:
             return []
-        directories = [path for (path,) in rows.execute("SELECT DISTINCT path FROM listing")]
-        known = {join(path, name) for path in directories for name in index.listing(rows, path)}
+        known, pending = set[bytes](), [b""]
+        while pending:
+            for name, record in index.listing(rows, path := pending.pop()).items():
+                known.add(join(path, name))
+                pending += [join(path, name)] if is_directory(record) else []
     there = set(_walked(bytes(source)))
     wrong = [(path, "is not remembered") for path in there - known]
     wrong += [(path, "is remembered, and gone") for path in known - there]

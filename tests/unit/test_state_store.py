@@ -525,12 +525,3 @@ def test_what_is_durable() -> None:
     os.close(directory)
     with pytest.raises(OSError, match="descriptor"):
         flush_file_system(directory)
-
-
-def test_what_was_below_something_that_is_gone_goes_with_it(store: Store) -> None:
-    """Also where only its own listing was known, and that of the directory around it did not have it."""
-    listing = [(b"", pack_part(b"d/e", [b"", b"f"], [DIRECTORY, FILE]))]
-    store.confirm(A, Confirmed({}, {b"d/e": [(b"d/e", listing)]}))
-    assert store.noted([b"d/e/f"])
-    store.confirm(A, Confirmed({b"d/e": None}))
-    assert not store.noted([b"d/e/f"])

@@ -170,11 +170,7 @@ def confirm(rows: sqlite3.Connection, seen: Mapping[bytes, bytes | None], *, tel
         if not (holds or tell):
             _exchange(rows, directory, names)
             continue
-        different = update(rows, directory, names)
-        for name in names.keys() - different.keys() if holds else ():
-            if names[name] is None:
-                forget(rows, join(directory, name))  # what was below it may be known though it was not
-        for name, old in different.items():
+        for name, old in update(rows, directory, names).items():
             path = join(directory, name)
             if tell:
                 changed[path] = changed.get(path, 0) | change(old, names[name])

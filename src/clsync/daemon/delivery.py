@@ -388,11 +388,15 @@ class Delivery:
 
     async def _too_many(self, gone: Sequence[bytes]) -> bool:
         """Tell whether so much may not go without a word; if so, it is noted."""
-        count, known = sum(self.extra.pop(path, 1) for path in gone), None
+        all_gone = {*gone}
+        tops = [path for path in gone if all_gone.isdisjoint(ancestors(path))]  # what is below one goes with it
+        count, known = sum(self.extra.get(path, 1) for path in tops), None
+        for path in gone:
+            self.extra.pop(path, None)
         if self.memory is not None:
-            count += await self.memory.entries_below(gone)
+            count += await self.memory.entries_below(tops)
             known = await self.memory.known()
-        return self.withheld.too_many(gone, count, known)
+        return self.withheld.too_many(gone, max(count, len(gone)), known)
 
     async def _hidden(
         self, entries: Mapping[bytes, int], memory: TargetMemory, root: int

@@ -61,8 +61,7 @@ class Comparing:
 
     def _ask(self, number: int, root: int, digest: bytes, whole: bool, content: bool, rate: int) -> Sequence[Any]:
         directory, rules = known(self._shared.directories, root), known(self._shared.rules, digest)
-        if root not in self._shared.sources:
-            raise Refused("to compare what is not watched")
+        self._shared.demand_source(root, "compare")
         question = Question(directory, rules if rules else None, None if whole else (), content, rate)
         self._comparisons.ask(number, question)
         return ()

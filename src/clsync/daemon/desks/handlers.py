@@ -134,8 +134,7 @@ class Handlers:
         if status not in WORDS:
             raise Refused("a status that there is not")
         directory, rules = known(self._shared.directories, root), known(self._shared.rules, digest)
-        if root not in self._shared.sources:
-            raise Refused("to hand over what is not watched")
+        self._shared.demand_source(root, "hand over")
         hired.drop()
         handler.rules, hired.root = rules if rules else None, root
         try:

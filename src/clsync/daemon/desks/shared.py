@@ -88,6 +88,11 @@ class Shared:
             self._real[number] = now, found
         return found
 
+    def demand_source(self, number: int, what: str) -> None:
+        """See that a directory is the watched one; `what` somebody wants of it. Raises Refused."""
+        if number not in self.sources:
+            raise Refused(f"to {what} what is not watched")
+
     def close(self, number: int) -> None:
         """Give a directory back. Raises Refused."""
         os.close(known(self.directories, number))

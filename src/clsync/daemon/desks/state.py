@@ -49,8 +49,7 @@ class State:
 
         rules, state = known(self._shared.rules, digest), self._demanded()
         root = known(self._shared.directories, number)
-        if number not in self._shared.sources:
-            raise Refused("to scan what is not watched")
+        self._shared.demand_source(number, "scan")
         if len(self._tree.scanners) >= _MOST_SCANNERS:
             raise Refused("more scanners than there can be")
         scope = Scope(rules, one_file_system_level(self._shared.made.settings))

@@ -73,16 +73,17 @@ class RemoteStateAccess:
 
     async def only_there(self, target: int, directories: Iterable[bytes]) -> list[bytes]:
         """Return the paths in some directories that stand only at a target."""
-        listed, parts = list(directories), list[list[Any]]()
-        for part in in_frames(listed):
-            await self._calls.call(Op.TARGET_ONLY_THERE, target, listed[part], parts=parts)
-        return [path for (paths,) in parts for path in paths]
+        return await self._paths(Op.TARGET_ONLY_THERE, target, list(directories))
 
     async def absent(self, target: int, paths: Iterable[bytes]) -> list[bytes]:
         """Return those of some paths at which nothing stands at a target."""
-        listed, parts = list(paths), list[list[Any]]()
-        for part in in_frames(listed):
-            await self._calls.call(Op.TARGET_ABSENT, target, listed[part], parts=parts)
+        return await self._paths(Op.TARGET_ABSENT, target, list(paths))
+
+    async def _paths(self, op: Op, target: int, paths: list[bytes]) -> list[bytes]:
+        """Ask something of paths of a target that is answered with paths."""
+        parts = list[list[Any]]()
+        for part in in_frames(paths):
+            await self._calls.call(op, target, paths[part], parts=parts)
         return [path for (found,) in parts for path in found]
 
     async def count(self, target: int, paths: Iterable[bytes], most: int) -> int:

@@ -18,9 +18,8 @@ from pathlib import Path
 from tests.faults.stage import TRANSPORTS, Stage
 from tests.support.daemon import Daemon, installed
 from tests.support.environment import INHERITED
+from tests.support.flood import flood, held
 from tests.system.world import mount
-
-_QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 
 Run = Callable[[], Daemon]
 """Returns the program that runs now."""
@@ -445,19 +444,10 @@ class QueueOverflows(Fault):
         daemon = self.run()
         if not daemon.running:
             return
-        held = [pid for pid in (daemon.pid, *daemon.descendants()) if send(pid, signal.SIGSTOP)]
-        try:
-            names = [self.stage.source / f"flood{number}" for number in range(2)]
-            for name in names:
-                name.touch()
-            for number in range(int(_QUEUE.read_text()) // 2 + 1000):
-                os.utime(names[number % 2])
-                os.chmod(names[number % 2], 0o600 + number % 2 * 0o40)
+        with held((daemon.pid, *daemon.descendants())):
+            flood(self.stage.source)
             (self.stage.source / f"drowned{self.random.randrange(20)}").write_text("not told of")
             self.count += 1
-        finally:
-            for pid in held:
-                send(pid, signal.SIGCONT)
 
 
 @fault("clock jumps")

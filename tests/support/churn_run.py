@@ -10,7 +10,6 @@ still be so after SIGTERM; neither the source nor anything outside it may have b
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import random
 import shlex
@@ -24,13 +23,13 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.support import rulesets
 from tests.support.churn import Plan, Writer, build, link, write_through_a_mapping
 from tests.support.daemon import Daemon, installed
+from tests.support.flood import flood, held
 from tests.support.peers import PEERS
 from tests.support.playground import Playground
 from tests.support.rulesets import Ruleset
@@ -47,11 +46,6 @@ PLACES["same-fs"] = PLACES["any"][:2]
 PLACES["tmpfs"] = PLACES["any"][:1]
 DELAYS = ((0.1, 0.1), (0, 0), (0.05, 0), (0.3, 0.1))
 """Collect and sync delay (s)."""
-QUEUE = 40
-"""Length of the kernel's queue when it is to overflow."""
-
-_QUEUE_LIMIT = Path("/proc/sys/fs/inotify/max_queued_events")
-_QUEUE_LOCK = "/tmp/clsync-churn.lock"
 
 
 @dataclass(frozen=True)
@@ -285,11 +279,8 @@ class Run:
         began = time.monotonic()
         daemon = self._daemon()
         try:
-            with _short_queue(self.settings.overflow):
-                daemon.start()
-                self._start_writers()
-                if self.settings.overflow:
-                    _wait_for_watches(daemon)
+            daemon.start()
+            self._start_writers()
             self._churn(daemon)
             self._judge(daemon)
         except AssertionError as error:
@@ -407,18 +398,12 @@ class Run:
         return daemon.output[self._said_before :]
 
     def _let_it_overflow(self, daemon: Daemon) -> None:
-        """Hold the whole program while the writers go on."""
+        """Hold the whole program, and tell it more than it can be told, while the writers go on."""
         if time.monotonic() < self._next_trouble:
             return
-        family = daemon.family()
-        for stopping in (signal.SIGSTOP, signal.SIGCONT):
-            for pid in family:
-                try:
-                    os.kill(pid, stopping)
-                except ProcessLookupError:
-                    pass
-            if stopping == signal.SIGSTOP:
-                time.sleep(0.05 + self.random.random() * 0.2)
+        with held(daemon.family()):
+            flood(self.world.source)
+            time.sleep(0.05 + self.random.random() * 0.2)
         self._next_trouble = time.monotonic() + 0.1 + self.random.random() * 0.3
 
     def _judge(self, daemon: Daemon) -> None:
@@ -522,43 +507,6 @@ class Run:
         return kept
 
 
-@contextmanager
-def _short_queue(wanted: bool) -> Iterator[None]:
-    """Lower the limit of the kernel's inotify queue, for all who start in this block. Needs root."""
-    if not wanted:
-        yield
-        return
-    with open(_QUEUE_LOCK, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        before = _QUEUE_LIMIT.read_text()
-        _QUEUE_LIMIT.write_text(str(QUEUE))
-        try:
-            yield
-        finally:
-            _QUEUE_LIMIT.write_text(before)
-
-
-def _wait_for_watches(daemon: Daemon) -> None:
-    """Wait until an inotify descriptor with a watch has been there for a while (proc_pid_fdinfo(5))."""
-    since: dict[str, float] = {}
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline and daemon.running:
-        watching = {path for pid in (daemon.pid, *daemon.descendants()) for path in _watching(pid)}
-        since = {path: since.get(path, time.monotonic()) for path in watching}
-        if any(time.monotonic() - first > 0.2 for first in since.values()):
-            return
-        time.sleep(0.01)
-
-
-def _watching(pid: int) -> Iterator[str]:
-    try:
-        for path in Path(f"/proc/{pid}/fdinfo").iterdir():
-            if "inotify wd:" in path.read_text():
-                yield str(path)
-    except OSError:
-        return
-
-
 def run_seed(seed: int, settings: Settings) -> Result:
     """Run one seed in this process."""
     return Run(seed, settings).run()
@@ -607,7 +555,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rules", action="store_true", help="with a random rules file")
     parser.add_argument("--targets", type=int, default=1, help="destinations (default: %(default)s)")
     parser.add_argument("--xattrs", action="store_true", help="compare extended attributes, too")
-    parser.add_argument("--overflow", action="store_true", help="make the kernel's inotify queue overflow (root)")
+    parser.add_argument("--overflow", action="store_true", help="make the kernel's inotify queue overflow")
     parser.add_argument("--kill-handler", action="store_true", help="kill what the program starts, now and then")
     parser.add_argument(
         "--crash", action="store_true", help="kill the program itself, and start it again with its state"

@@ -10,16 +10,13 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import json
 import os
 import select
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -259,23 +256,6 @@ def wait_for_clock() -> None:
 
 
 # -- the machine -----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def lowered_queue(events: int) -> Iterator[None]:
-    """Let inotify instances that are made inside have room for a few events only. Needs root.
-
-    The limit is one of the whole machine: it is lowered for as short as can be, by one process at a time.
-    """
-    limit = Path("/proc/sys/fs/inotify/max_queued_events")
-    with open(Path(tempfile.gettempdir(), "clsync-test-limits.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        before = limit.read_text()
-        limit.write_text(str(events))
-        try:
-            yield
-        finally:
-            limit.write_text(before)
 
 
 class Mounted:

@@ -23,8 +23,9 @@ from clsync.state import index, schema
 from clsync.state.journal import unpacked
 from clsync.state.meta import Meta
 from clsync.state.store import Store
-from tests.support.churn_run import Settings, _short_queue, run_seed
+from tests.support.churn_run import Settings, run_seed
 from tests.support.daemon import Argument, Daemon
+from tests.support.flood import flood, held
 from tests.system.test_splitting import NOBODY, worker_of
 from tests.system.world import MODES, QUICK, ROOT, SYNCED, World, memory_directory, mounted, states, unmount
 
@@ -390,20 +391,17 @@ def test_versions_of_a_file_that_one_destination_has_missed(world: World, mode: 
 @BOTH
 @pytest.mark.parametrize("mode", MODES)
 def test_events_that_were_lost_are_found_without_a_look_at_the_destination(mode: str, how: str) -> None:
-    with memory_directory() as top, _short_queue(True):
+    with memory_directory() as top:
         world = World(top)
         old(world, *(f"d{number}/same" for number in range(50)))
         with kept(world, f"-M{mode}", "--monitor=inotify", f"--splitting={how}") as daemon:
             learn(world, daemon)
             tamper(world, "d7/same")
-            family = daemon.family()
-            for pid in family:
-                os.kill(pid, signal.SIGSTOP)
-            for number in range(50):
-                for name in ("x", "y", "z"):
-                    world.write(f"d{number}/{name}")
-            for pid in family:
-                os.kill(pid, signal.SIGCONT)
+            with held(daemon.family()):
+                flood(world.source)
+                for number in range(50):
+                    for name in ("x", "y", "z"):
+                        world.write(f"d{number}/{name}")
             daemon.wait_for_log("what changed unseen was looked for: ")
             world.wait_for_equal(daemon, ignore=lambda path: path == b"d7/same")
             assert is_tampered(world, "d7/same")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from clsync.kernel.orphans import mark, orphans, work_of
@@ -27,6 +28,7 @@ def test_who_has_lost_its_starter_is_found(tmp_path: Path) -> None:
         assert starter.stdout is not None
         left = int(starter.stdout.readline())
         try:
+            _wait_for_mark(left)
             assert orphans(work) == []
             starter.kill()
             starter.wait()
@@ -34,6 +36,14 @@ def test_who_has_lost_its_starter_is_found(tmp_path: Path) -> None:
             assert orphans(work + b"/other") == []
         finally:
             os.kill(left, 9)
+
+
+def _wait_for_mark(pid: int) -> None:
+    """Wait until a program is there: its starter goes on before the kernel has put the environment into place."""
+    deadline = time.monotonic() + 10
+    while b"CLSYNC_WORKS_FOR" not in Path(f"/proc/{pid}/environ").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_our_own_are_not_left() -> None:

@@ -204,8 +204,10 @@ class Daemon:
             with suppress(ProcessLookupError):  # ended meanwhile
                 os.kill(pid, number)
 
-    def descendants(self) -> list[int]:
+    def descendants(self, word: bytes = b"") -> list[int]:
         """Return the processes the program has started, theirs included; a second one that is the program is not.
+
+        `word`: those alone that have it in their command line.
 
         It is the program if it goes by the same command line (see --splitting).
         """
@@ -217,7 +219,9 @@ class Daemon:
         return sorted(
             pid
             for pid in found
-            if pid != self.pid and (parents[pid] != self.pid or _read(f"/proc/{pid}/cmdline") != own)
+            if pid != self.pid
+            and word in (command := _read(f"/proc/{pid}/cmdline"))
+            and (parents[pid] != self.pid or command != own)
         )
 
     def family(self) -> list[int]:

@@ -7,9 +7,11 @@ import errno
 import os
 import random
 import re
+import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,12 +24,18 @@ from clsync.core.batch import DIRECTORY, FORCE, LINKED, MISSING, RECURSIVE, REGU
 from clsync.core.changes import ATTRIB, CONTENT, NAME
 from clsync.core.classify import Classifier, Freshness
 from clsync.core.paths import ancestors
+from clsync.core.rules import Rules
 from clsync.handler.copy import run as run_module
 from clsync.handler.copy.handler import CopyHandler
 from clsync.handler.copy.place import Place
+from clsync.kernel import sandbox
 from clsync.kernel.capabilities import Capabilities, probe_destination
+from clsync.kernel.sandbox import Sandbox
 from clsync.kernel.walk import lstat_below
+from clsync.options.names import SANDBOX_LAYERS
+from clsync.privilege.profiles import copy_sandbox
 from tests.support import churn
+from tests.support.monitors import Mounted
 from tests.support.playground import Playground
 from tests.support.rights import as_nobody
 from tests.support.trees import compare, compare_trees, report, snapshot
@@ -83,6 +91,9 @@ class Mirror:
         outcome = self.run(entries, initial)
         assert outcome.verdict is Verdict.DONE, outcome
 
+    def close(self) -> None:
+        asyncio.run(self.handler.aclose())
+
     def check(self, **options: Any) -> None:
         found = compare_trees(bytes(self.source), bytes(self.destination), **options)
         assert not found, report(found)
@@ -93,12 +104,27 @@ def mirror(tmp_path: Path) -> Mirror:
     return Mirror(tmp_path)
 
 
-@pytest.fixture(params=["thread", "pool"])
-def both(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mirror:
-    """Everything in a thread, or everything in worker processes."""
+@pytest.fixture(params=["thread", "pool", "confined"])
+def both(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    """Everything in a thread, in worker processes for one batch, or in one that is kept in its sandbox."""
     if request.param == "pool":
         monkeypatch.setattr(run_module, "ALONE", -1)
-    return Mirror(tmp_path)
+    mirror = Mirror(tmp_path, sandbox=confined() if request.param == "confined" else None)
+    yield mirror
+    mirror.close()
+
+
+def confined() -> Sandbox:
+    """Return the sandbox of processes that copy, as far as it can be had here."""
+    before = sandbox.usable()
+    sandbox.use(frozenset(layer for layer in SANDBOX_LAYERS if not sandbox.trouble_with(layer)))
+    try:
+        made = copy_sandbox()
+    finally:
+        sandbox.use(before)
+    if made is None:
+        pytest.skip("no sandbox can be had here")
+    return made
 
 
 def build(top: Path) -> None:
@@ -670,8 +696,8 @@ def test_the_name_by_which_a_linked_file_would_be_copied_is_gone(
 
 def test_rejected_paths_are_neither_copied_nor_deleted(both: Mirror) -> None:
     build(both.source)
-    rules = Rejecting(rb"(\.skip|keep)$")
-    both.handler.rules = rules
+    rejecting = Rejecting(rb"(\.skip|keep)$")
+    both.handler.rules = Rules.parse(b"-*(\\.skip|keep)(/|$)\n")
     for name in ("a/x.skip/inner", "a/b/new.skip"):
         (both.source / name).mkdir(parents=True)
     for name in ("gone/keep/me", "gone/not/me", "a/b/c/old.skip", "empty/keep"):
@@ -682,7 +708,7 @@ def test_rejected_paths_are_neither_copied_nor_deleted(both: Mirror) -> None:
     assert b"gone/not" not in left
     assert b"a/x.skip" not in left
     found = compare_trees(
-        bytes(both.source), bytes(both.destination), ignore=lambda p: rules.rejected(p) or p == b"gone"
+        bytes(both.source), bytes(both.destination), ignore=lambda p: rejecting.rejected(p) or p == b"gone"
     )
     assert not [f for f in found if f.aspect != "links"], report(found)
 
@@ -718,7 +744,6 @@ def test_rules_that_no_worker_knows_are_applied_here(tmp_path: Path) -> None:
 
 
 def test_rules_in_workers(tmp_path: Path) -> None:
-    from clsync.core.rules import Rules
 
     mirror = Mirror(tmp_path, rules=Rules.parse(b"-*\\.skip(/|$)\n"))
     build(mirror.source)
@@ -926,8 +951,6 @@ def test_what_a_killed_run_leaves_is_removed(mirror: Mirror) -> None:
 
 def test_what_a_killed_run_leaves_goes_though_rules_reject_its_name(tmp_path: Path) -> None:
     """It would have got a name that they permit."""
-    from clsync.core.rules import Rules
-
     mirror = Mirror(tmp_path, rules=Rules.parse(b"+f\\.txt$\n+d\n-*\n"))
     for top in (mirror.source, mirror.destination):
         (top / "d").mkdir()
@@ -1094,3 +1117,109 @@ def test_closing_gives_everything_back(tmp_path: Path) -> None:
     mirror.sync(initial=True)
     asyncio.run(mirror.handler.aclose())
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# -- the worker that is kept ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Mirror]:
+    """Small batches are copied by one confined process."""
+    mirror = Mirror(tmp_path, sandbox=confined())
+    yield mirror
+    mirror.close()
+
+
+def worker() -> int:
+    """Return the only process that copies for us."""
+    (found,) = (pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if copies_for_us(pid))
+    return found
+
+
+def copies_for_us(pid: int) -> bool:
+    try:
+        parent = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+        return parent == os.getpid() and b"clsync.handler.copy.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False  # it is gone
+
+
+def test_small_batches_are_copied_by_one_confined_process(kept: Mirror) -> None:
+    """It is the same one for all of them, and holds nothing open in between."""
+    workers = []
+    for number in range(3):
+        (kept.source / "file").write_text(f"{number}")
+        kept.sync({b"file": REGULAR})
+        kept.check()
+        workers.append(worker())
+        held = {os.readlink(place) for place in Path(f"/proc/{workers[-1]}/fd").iterdir()}
+        assert not [place for place in held if place.startswith((str(kept.source), str(kept.destination)))]
+    assert len({*workers}) == 1
+    said = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{workers[0]}/status").read_text().splitlines() if ":\t" in line
+    )
+    assert said["NoNewPrivs"] == "1"
+    if "seccomp" in confined().layers:
+        assert said["Seccomp"] == "2"
+
+
+def test_nothing_is_copied_without_the_confined_process(kept: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by this one, which could reach everything."""
+    (kept.source / "file").write_text("text")
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    outcome = kept.run({b"file": REGULAR})
+    assert outcome.verdict is Verdict.UNWELL
+    assert "workers cannot be started" in outcome.message
+    assert not (kept.destination / "file").exists()
+    monkeypatch.undo()
+    kept.sync({b"file": REGULAR})
+    kept.check()
+
+
+def test_a_kept_worker_that_was_killed_is_replaced(kept: Mirror) -> None:
+    for number in range(3):
+        (kept.source / "file").write_text(f"{number}")
+        kept.sync({b"file": REGULAR})
+        kept.check()
+        os.kill(worker(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("which", ["source", "destination"])
+def test_a_worker_is_not_kept_for_another_directory(kept: Mirror, which: str) -> None:
+    """What stands there now is not what it was confined to."""
+    (kept.source / "file").write_text("first")
+    kept.sync({b"file": REGULAR})
+    before, place = worker(), getattr(kept, which)
+    place.rename(place.with_name("aside"))
+    place.mkdir()
+    (kept.source / "file").write_text("second")
+    kept.sync({b"file": REGULAR})
+    kept.check()
+    if "landlock" in confined().layers:
+        assert worker() != before
+    if which == "destination":
+        assert (place.with_name("aside") / "file").read_text() == "first"
+
+
+@ROOT
+def test_what_it_copies_to_can_be_unmounted_and_mounted_again(kept: Mirror) -> None:
+    for number in range(3):
+        with Mounted(kept.destination) as disk:
+            (kept.source / "file").write_text(f"{number}")
+            kept.sync({b"file": REGULAR})
+            kept.check()
+            disk.unmount()
+
+
+def test_work_that_takes_long_gets_others_to_help(kept: Mirror) -> None:
+    """And they are gone when it is done."""
+    for number in range(4000):
+        path = kept.source / f"{number % 40}/{number}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{number}")
+    (kept.source / "later").write_text("text")
+    kept.sync({b"%d" % number: DIRECTORY | RECURSIVE for number in range(40)})
+    worker()
+    kept.sync({b"later": REGULAR})
+    kept.check()
+    worker()

@@ -501,6 +501,15 @@ def test_processes_that_copy_are_in_it(world: World) -> None:
         assert set(names_in(int(seen["CapEff"], 16))) <= {*KEPT, "CAP_SYS_ADMIN"}
     with world.daemon("-Mcopy", "--xattrs", "--sandbox=on") as daemon:
         daemon.wait_for_equal(bytes(world.source), bytes(world.destination), 30, xattrs=True)
+        daemon.wait_for_log(SYNCED)
+        world.write("one more")
+
+        def kept() -> list[dict[str, str]]:
+            return [status(pid) for pid in daemon.descendants(b"clsync.handler.copy.worker")]
+
+        world.wait_for_copy(daemon, "one more")
+        daemon.wait_until(lambda: len(kept()) == 1, what="one process that is kept")
+        assert (kept()[0]["Seccomp"], kept()[0]["NoNewPrivs"]) == ("2", "1")
 
 
 def status(pid: int) -> dict[str, str]:
@@ -606,11 +615,11 @@ def test_a_search_for_names_is_in_that_sandbox(world: World, splitting: str, lay
     def searching() -> bool:
         """Tell whether both kinds were seen; a name that nobody knows yet is one more reason to search."""
         nonlocal written
-        for pid in daemon.descendants():
+        for pid in daemon.descendants(b"clsync.kernel.linkscan"):
             with suppress(OSError, KeyError):  # it may be gone
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
                 found = status(pid)
-                if b"clsync.kernel.linkscan" in command and (found["Seccomp"], found["NoNewPrivs"]) == inside:
+                if (found["Seccomp"], found["NoNewPrivs"]) == inside:
                     seen.setdefault(b"--all" in command, found)
         written += 1
         (world.top / "outside/name").write_text(f"{written}")

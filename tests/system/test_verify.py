@@ -332,10 +332,9 @@ def test_what_compares_can_do_nothing_else(world: World) -> None:
         found: list[dict[str, str]] = []
 
         def seen() -> bool:
-            for pid in daemon.descendants():
+            for pid in daemon.descendants(b"clsync.handler.compare.child"):
                 with suppress(FileNotFoundError, ProcessLookupError):
-                    if b"clsync.handler.compare.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        found[:] = [status_of(Path(f"/proc/{pid}"))]
+                    found[:] = [status_of(Path(f"/proc/{pid}"))]
             return bool(found) and found[0]["Seccomp"] == "2"
 
         daemon.wait_until(seen, what="a process that compares, in its sandbox")

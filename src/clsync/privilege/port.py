@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 from clsync.errors import OperatorError
+from clsync.kernel.descriptors import received
 from clsync.privilege.wire import ERRORS, SIGNATURES, Frame, Frames, Kind, Op, Refused, framed, pack, unpack
 
 _CHUNK: Final = 1 << 18
@@ -107,9 +108,7 @@ class Caller:
 
     def _next(self) -> Frame:
         while (frame := self._frames.next()) is None:
-            data, descriptors, _, _ = socket.recv_fds(self._socket, _CHUNK, _MOST_DESCRIPTORS)
-            for descriptor in descriptors:
-                os.set_inheritable(descriptor, False)
+            data, descriptors = received(self._socket, _CHUNK, _MOST_DESCRIPTORS)
             self._came.descriptors += descriptors
             if not data:
                 self._gone()
@@ -242,8 +241,7 @@ class Port:
     def _received_now(self) -> tuple[bytes, list[int]]:
         if not self._takes:
             return self._socket.recv(_CHUNK), []
-        data, descriptors, _, _ = socket.recv_fds(self._socket, _CHUNK, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
-        return data, descriptors
+        return received(self._socket, _CHUNK, _MOST_DESCRIPTORS)
 
     def take_descriptor(self) -> int:
         """Return the descriptor that came with the question that is being answered. Raises Refused: there is none."""

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Final
 
 from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.moves import Step
 from clsync.handler.base import PathRules, Renamed
 from clsync.handler.copy.control import Control
+from clsync.handler.copy.pool import Pool
 from clsync.handler.copy.run import Run
 from clsync.handler.copy.settings import Settings
 from clsync.handler.renaming import rename_local
@@ -20,6 +22,9 @@ from clsync.kernel.capabilities import Capabilities
 from clsync.kernel.orphans import work_of
 from clsync.kernel.priority import USUAL, Priority, set_own_priority
 from clsync.kernel.sandbox import Sandbox
+
+_REST: Final = 30.0
+"""Seconds without a batch after which no process waits for one any more."""
 
 
 class CopyHandler:
@@ -51,8 +56,8 @@ class CopyHandler:
         `one_file_system`: 1: other file systems below the source become empty directories, 2: they are left out.
         `timeout`: seconds one batch may take, 0 for any. `destination_check` answers what is wrong with the
         destination. `full_initial`: rules do not count in the initial sync. `priority`: of who copies. `rate`: bytes a
-        second at most, 0 for any. `sandbox`: what other processes that copy can do, besides reading the source and writing
-        the destination; None: all that their user can. Raises OSError where no descriptor is left.
+        second at most, 0 for any. `sandbox`: what the processes that copy can do, besides reading the source and writing
+        the destination; None: a thread of this one copies what is not much. Raises OSError where no descriptor is left.
         """
         self.rules, self.full_initial = rules, full_initial
         self.trusts_times = True
@@ -65,6 +70,8 @@ class CopyHandler:
         self._timeout, self._destination_check = timeout, destination_check
         self._show_progress, self._log = show_progress, log
         self._control = Control()
+        self._pool = Pool(self._control)
+        self._rest: asyncio.TimerHandle | None = None
         # What a thread starts inherits its priority.
         self._thread = ThreadPoolExecutor(1, "copy", set_own_priority, (priority,))
         self._rate, self._sandbox = rate, sandbox
@@ -77,6 +84,14 @@ class CopyHandler:
 
     async def sync(self, batch: Batch) -> Outcome:
         """Make every entry equal at the destination (see `handler.base.Handler`)."""
+        if self._rest is not None:
+            self._rest.cancel()
+        try:
+            return await self._sync(batch)
+        finally:
+            self._rest = asyncio.get_running_loop().call_later(_REST, self._thread.submit, self._pool.close)
+
+    async def _sync(self, batch: Batch) -> Outcome:
         self._control.reset()
         wrong = self._destination_check()
         if not wrong and not self._alone:
@@ -108,7 +123,8 @@ class CopyHandler:
         return outcome if outcome.verdict is Verdict.UNWELL else replace(outcome, spared=run.spared)
 
     async def _run(self, batch: Batch, settings: Settings) -> tuple[Run, Outcome]:
-        run = Run(batch, self._destination, settings, self._control, self._show_progress and batch.initial)
+        shows = self._show_progress and batch.initial
+        run = Run(batch, self._destination, settings, self._control, self._pool, shows)
         outcome = await self._in_thread(run)
         self._littered = outcome.verdict is Verdict.UNWELL
         for note in run.notes:
@@ -128,7 +144,10 @@ class CopyHandler:
     async def aclose(self) -> None:
         """End the batch at work and the thread."""
         self.stop()
+        if self._rest is not None:
+            self._rest.cancel()
         await asyncio.to_thread(self._thread.shutdown)
+        await asyncio.to_thread(self._pool.close)
         self._control.close()
 
     async def _in_thread(self, run: Run) -> Outcome:

@@ -10,23 +10,30 @@ import io
 import pickle
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from clsync.handler.copy.settings import Settings
 from clsync.handler.copy.units import Inode, Linked, Links, Listed, Tree, Unit
+from clsync.kernel.descriptors import received
 
 _LENGTH: Final = struct.Struct("<Q")
 _CHUNK: Final = 1 << 18
+_DESCRIPTORS: Final = 2
 _LIMIT: Final = 1 << 30
 """Bytes of a message of a worker."""
 
 
-class First(NamedTuple):
-    """To a worker, before anything else."""
+class Begin(NamedTuple):
+    """To a worker, with the descriptors of both roots: what a batch is like. It answers with a report."""
 
     settings: Settings
     device: int
     """st_dev of the source root."""
+
+
+class End(NamedTuple):
+    """To a worker: the batch is over; it lets go of both roots, and says so."""
 
 
 class Work(NamedTuple):
@@ -57,6 +64,14 @@ class Report(NamedTuple):
     """It has nothing left to do."""
 
 
+class Ended(NamedTuple):
+    """From a worker: nothing of the batch is open any more."""
+
+
+class Shut(NamedTuple):
+    """From a worker: its sandbox is around other directories."""
+
+
 class Broken(NamedTuple):
     """From a worker: it cannot go on. `unwell`: because of the destination; `full`: which has no room."""
 
@@ -65,18 +80,23 @@ class Broken(NamedTuple):
     full: bool = False
 
 
-Message = First | Work | Share | Given | Report | Broken
+Said = Given | Report | Ended | Shut | Broken
+"""By workers."""
+Message = Begin | Work | Share | End | Said
 
 
-def send(to: socket.socket, message: Message) -> None:
-    """Send one message; waits until it is taken. Raises OSError."""
+def send(to: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> None:
+    """Send one message, and descriptors with it; waits until it is taken. Raises OSError."""
     data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    to.sendall(_LENGTH.pack(len(data)) + data)
+    data = _LENGTH.pack(len(data)) + data
+    if descriptors:
+        data = data[socket.send_fds(to, [data], descriptors) :]
+    to.sendall(data)
 
 
 _OF_WORKERS: Final = {
     (kind.__module__, kind.__name__): kind
-    for kind in (Given, Report, Broken, Tree, Listed, Links, Linked, Inode)
+    for kind in (Given, Report, Ended, Shut, Broken, Tree, Listed, Links, Linked, Inode)
 }  # fmt: skip
 
 
@@ -98,6 +118,8 @@ class Inbox:
         """`connection`: one end of the pair; `of_worker`: a worker is at the other one."""
         self._connection = connection
         self._of_worker = of_worker
+        self.descriptors: list[int] = []
+        """Those that came, for who takes them; a worker sends none."""
         self._data = bytearray()
 
     def take(self, wait: bool = False) -> Any | None:
@@ -110,7 +132,7 @@ class Inbox:
             if message is not None:
                 return message
             try:
-                data = self._connection.recv(_CHUNK, 0 if wait else socket.MSG_DONTWAIT)
+                data = self._received(0 if wait else socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return None
             except ConnectionError:
@@ -118,6 +140,13 @@ class Inbox:
             if not data:
                 raise EOFError
             self._data += data
+
+    def _received(self, flags: int) -> bytes:
+        if self._of_worker:
+            return self._connection.recv(_CHUNK, flags)
+        data, descriptors = received(self._connection, _CHUNK, _DESCRIPTORS, flags)
+        self.descriptors += descriptors
+        return data
 
     def _complete(self) -> Any | None:
         start = _LENGTH.size
@@ -133,12 +162,12 @@ class Inbox:
         return _read(data) if self._of_worker else pickle.loads(data)
 
 
-def _read(data: bytes) -> Given | Report | Broken:
+def _read(data: bytes) -> Said:
     """Return what a worker says. Raises UnpicklingError, whatever is wrong with it."""
     try:
         message = _Reader(io.BytesIO(data)).load()
     except Exception as error:  # noqa: BLE001 - a pickle that is none raises anything
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from None
-    if not isinstance(message, Given | Report | Broken):
+    if not isinstance(message, Said):
         raise pickle.UnpicklingError(f"{type(message).__name__} is no message")
     return message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import select
@@ -9,14 +10,29 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from clsync.handler.copy.control import Control
-from clsync.handler.copy.messages import Broken, First, Given, Inbox, Message, Report, Share, Work, send
+from clsync.handler.copy.messages import (
+    Begin,
+    Broken,
+    End,
+    Ended,
+    Given,
+    Inbox,
+    Message,
+    Report,
+    Share,
+    Shut,
+    Work,
+    send,
+)
 from clsync.handler.copy.settings import Context
 from clsync.handler.copy.trouble import Stopped, Unwell
 from clsync.handler.copy.units import Unit
@@ -25,16 +41,25 @@ from clsync.kernel.orphans import mark
 from clsync.kernel.process import exit_text, signal_group
 
 _MOST: Final = 4
+_ROOM: Final = threading.Semaphore(8)
+"""For workers that are kept: each takes about 12 MB."""
 _AT_ONCE: Final = 256
 """Units handed to a worker at once."""
 _START: Final = 30.0
 _END: Final = 3.0
 """Seconds that starting and ending may take."""
-_TICK_MS: Final = 1000
+_TICK: Final = 1.0
+PATIENCE: Final = 0.1
+"""Seconds after which others help with work that goes on."""
 
 
 class Unavailable(Exception):
     """No worker can be had here: the work has to be done in this process."""
+
+
+def in_reach() -> bool:
+    """Tell whether a worker can be started here at all: another root (`--chroot`) may not have our code."""
+    return os.path.exists(__file__)
 
 
 @dataclass(slots=True)
@@ -44,97 +69,160 @@ class _Worker:
     inbox: Inbox
     idle: bool = False
     asked: bool = False
+    kept: bool = False
+    """It has not answered since it was kept."""
+    lost: bool = False
+    """It has ended since, or cannot reach the directories of this batch."""
 
 
 class Pool:
-    """Runs units until all of them, and what they lead to, are done. For one thread."""
+    """Runs units until all of them, and what they lead to, are done. For one thread.
 
-    def __init__(
-        self, context: Context, control: Control, work: bytes, tick: Callable[[], None] | None = None
-    ) -> None:
-        """Start the workers for a batch. Raises Unavailable or Stopped.
+    One worker can be kept from batch to batch: it holds nothing open between them.
+    """
 
-        `context` collects their results; `work`: what they do (`kernel.orphans`); `tick` is called now and then.
-        """
-        self._environment = os.environb | mark(work)
-        self._context, self._control, self._tick = context, control, tick
+    def __init__(self, control: Control) -> None:
+        """Nothing is started yet."""
+        self._control = control
         self._pending: deque[Unit] = deque()
         self._workers: dict[int, _Worker] = {}
         self._poll = select.poll()
         self._poll.register(control.descriptor, select.POLLIN)
+        self._work = b""
+        self._context: Context
+        self._begin: Begin
+        self._tick: Callable[[], None] | None = None
+        self._grows_at = math.inf
+        self._keeps = False
+
+    def begin(self, context: Context, work: bytes, *, many: bool, tick: Callable[[], None] | None = None) -> None:
+        """Have workers for a batch: one, and others once it takes long, or `many`. Raises Unavailable or Stopped.
+
+        `context` collects their results; `work`: what they do (`kernel.orphans`); `tick` is called now and then.
+        """
+        if work != self._work:
+            self.close()
+        self._work, self._context, self._tick = work, context, tick
+        self._begin = Begin(replace(context.settings, exact_modes=True), context.device)
+        self._grows_at = math.inf if many else time.monotonic() + PATIENCE
         try:
-            # A large file is copied by one of them: shared out, a rate would be more than is used.
-            self._start(1 if context.settings.rate else min(_MOST, len(os.sched_getaffinity(0))))
+            self._have(self._most(context) if many else 1)
         except BaseException:
             self.close()
             raise
 
     def run(self, units: Iterable[Unit]) -> None:
-        """Do units. Raises Unwell or Stopped."""
+        """Do units. Raises Unwell or Stopped: the workers have ended then."""
         self._pending.extend(units)
-        while True:
-            self._hand_out()
-            if not self._pending and all(worker.idle for worker in self._workers.values()):
-                return
-            self._listen(_TICK_MS)
+        try:
+            while True:
+                self._hand_out()
+                if not self._pending and all(worker.idle for worker in self._workers.values()):
+                    return
+                self._listen()
+                self._grow()
+        except BaseException:
+            self.close()
+            raise
+
+    def end(self, *, keep: bool) -> None:
+        """The batch is over: all workers end, or all but one, which has nothing open when this returns."""
+        self._keeps = self._keeps or (keep and _ROOM.acquire(blocking=False))
+        if not (keep and self._keeps):
+            self.close()
+            return
+        self._dismiss([*self._workers][1:])
+        try:
+            for worker in self._workers.values():
+                worker.idle = False
+                self._send(worker, End())
+                while not worker.idle:
+                    self._listen()
+        except (Unwell, Stopped):
+            self.close()
 
     def close(self) -> None:
         """End the workers: they stop at the next file, and are killed if not."""
-        for worker in self._workers.values():
+        self._dismiss([*self._workers])
+        self._pending.clear()
+        if self._keeps:
+            self._keeps = False
+            _ROOM.release()
+
+    def _dismiss(self, connections: list[int]) -> None:
+        workers = [self._workers.pop(connection) for connection in connections]
+        for worker in workers:
+            self._poll.unregister(worker.connection)
             worker.connection.close()
         until = time.monotonic() + _END
-        for worker in self._workers.values():
+        for worker in workers:
             try:
                 worker.process.wait(max(until - time.monotonic(), 0.01))
             except subprocess.TimeoutExpired:
                 signal_group(worker.process.pid, signal.SIGKILL)
-        self._workers.clear()
 
     # -- starting ----------------------------------------------------------------------------------------------
 
-    def _start(self, count: int) -> None:
-        context = self._context
+    def _have(self, count: int) -> None:
+        """Have so many workers at this batch. Raises Unavailable or Stopped."""
         try:
-            first = First(replace(context.settings, exact_modes=True), context.device)
-            pickle.dumps(first)
+            pickle.dumps(self._begin)
         except Exception as error:
             raise Unavailable(f"the rules cannot be handed over: {error}") from error
-        try:
-            for _ in range(count):
-                self._spawn()
-            for worker in self._workers.values():
-                send(worker.connection, first)
-        except OSError as error:
-            raise Unavailable(f"workers cannot be started: {error.strerror}") from error
+        for worker in self._workers.values():
+            worker.kept = True
+            self._brief(worker)
         until = time.monotonic() + _START
         try:
-            while not all(worker.idle for worker in self._workers.values()):
+            while len(self._workers) < count or not all(worker.idle for worker in self._workers.values()):
                 if time.monotonic() > until:
                     raise Unavailable("the workers do not answer")
-                self._listen(_TICK_MS)
+                while len(self._workers) < count:
+                    self._spawn()
+                self._listen()
+                self._dismiss([at for at, worker in self._workers.items() if worker.lost])
+        except OSError as error:
+            raise Unavailable(f"workers cannot be started: {error.strerror}") from error
         except Unwell as error:
             raise Unavailable(str(error)) from error
 
+    def _most(self, context: Context) -> int:
+        # A large file is copied by one of them: shared out, a rate would be more than is used.
+        return 1 if context.settings.rate else min(_MOST, len(os.sched_getaffinity(0)))
+
+    def _grow(self) -> None:
+        """Start the other workers if the work takes long. Raises Unwell or Stopped."""
+        if time.monotonic() > self._grows_at:
+            self._grows_at = math.inf
+            with suppress(OSError):  # those that are there go on
+                while len(self._workers) < self._most(self._context):
+                    self._spawn()
+
     def _spawn(self) -> None:
+        """Start a worker, and tell it of the batch. Raises OSError."""
         ours, theirs = socket.socketpair()
         with theirs:
-            descriptors = (theirs.fileno(), self._context.source, self._context.destination)
-            argv = [sys.executable, "-I", "-m", "clsync.handler.copy.worker", *map(str, descriptors)]
             try:
                 with roles.as_programs():
                     process = subprocess.Popen(
-                        argv,
+                        [sys.executable, "-I", "-m", "clsync.handler.copy.worker", str(theirs.fileno())],
                         cwd="/",
                         stdin=subprocess.DEVNULL,
-                        pass_fds=descriptors,
+                        pass_fds=(theirs.fileno(),),
                         process_group=0,
-                        env=self._environment,
+                        env=os.environb | mark(self._work),
                     )
             except OSError:
                 ours.close()
                 raise
-        self._workers[ours.fileno()] = _Worker(process, ours, Inbox(ours, of_worker=True))
+        worker = self._workers[ours.fileno()] = _Worker(process, ours, Inbox(ours, of_worker=True))
         self._poll.register(ours, select.POLLIN)
+        self._brief(worker)
+
+    def _brief(self, worker: _Worker) -> None:
+        """Tell a worker of the batch; it answers when it is ready."""
+        worker.idle = worker.asked = False
+        self._send(worker, self._begin, (self._context.source, self._context.destination))
 
     # -- at work -----------------------------------------------------------------------------------------------
 
@@ -152,15 +240,16 @@ class Pool:
                     worker.asked = True
                     self._send(worker, Share())
 
-    def _send(self, worker: _Worker, message: Message) -> None:
+    def _send(self, worker: _Worker, message: Message, descriptors: Sequence[int] = ()) -> None:
         try:
-            send(worker.connection, message)
+            send(worker.connection, message, descriptors)
         except OSError:
             pass  # its end is read from the socket, with what it has said before
 
-    def _listen(self, timeout_ms: int) -> None:
+    def _listen(self) -> None:
         """Take what workers say. Raises Unwell or Stopped."""
-        ready = self._poll.poll(timeout_ms)
+        soon = min(max(self._grows_at - time.monotonic(), 0), _TICK)
+        ready = self._poll.poll(soon * 1000 + 1)
         self._control.pause()
         for descriptor, _ in ready:
             worker = self._workers.get(descriptor)
@@ -176,6 +265,9 @@ class Pool:
         except pickle.UnpicklingError as error:
             raise Unwell(f"a copy worker does not speak as one: {error}") from None
         except EOFError:
+            if worker.kept:
+                worker.lost = True
+                return
             # A worker that ends by itself has said why; this one was ended.
             signal_group(worker.process.pid, signal.SIGKILL)
             code = worker.process.wait()
@@ -189,10 +281,14 @@ class Pool:
             context.files += message.files
             context.copied += message.copied
             context.spared += message.spared
-            worker.idle = message.idle
+            worker.idle, worker.kept = message.idle, False
         elif isinstance(message, Given):
             worker.asked = False
             self._pending.extend(message.units)
+        elif isinstance(message, Ended):
+            worker.idle = True
+        elif isinstance(message, Shut):
+            worker.lost = worker.kept
         elif isinstance(message, Broken):
             if self._control.reason:
                 raise Stopped

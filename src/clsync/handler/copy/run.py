@@ -13,7 +13,7 @@ from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.paths import shown
 from clsync.handler.copy.control import Control
 from clsync.handler.copy.engine import Engine
-from clsync.handler.copy.pool import Pool, Unavailable
+from clsync.handler.copy.pool import PATIENCE, Pool, Unavailable, in_reach
 from clsync.handler.copy.settings import Context, Settings
 from clsync.handler.copy.trouble import Stopped, Unwell, destination_trouble
 from clsync.handler.copy.units import Inode, Linked, Listed, Tree, Unit, groups, phases
@@ -24,17 +24,15 @@ from clsync.kernel.walk import lstat_below
 
 ALONE: Final = 2000
 """Entries that are not worth starting other processes for."""
-PATIENCE: Final = 0.1
-"""Seconds after which work that goes on is given to other processes: a thread takes time from the event loop."""
 
 
 class Run:
     """A batch at work."""
 
     def __init__(
-        self, batch: Batch, destination: bytes, settings: Settings, control: Control, show_progress: bool
+        self, batch: Batch, destination: bytes, settings: Settings, control: Control, pool: Pool, show_progress: bool
     ) -> None:
-        """`destination`: a path. `show_progress`: on standard output."""
+        """`destination`: a path. `pool`: at rest. `show_progress`: on standard output."""
         self.notes: list[str] = []
         """What the log should say."""
         self.spared = 0
@@ -43,9 +41,9 @@ class Run:
         """The destination has no room."""
         self._batch, self._path, self._settings = batch, destination, settings
         self._control, self._show_progress = control, show_progress
-        self._pool: Pool | None = None
+        self._pool, self._helped = pool, False
         self._alone = False
-        self._apart = roles.programs_are_others()
+        self._apart = (settings.sandbox is not None and in_reach()) or roles.programs_are_others()
         """Only other processes may write to the destination."""
         self._shown_at = 0.0
 
@@ -67,8 +65,8 @@ class Run:
         except OSError as error:
             return Outcome(Verdict.UNWELL, message=str(destination_trouble(error, b"")))
         finally:
-            if self._pool is not None:
-                self._pool.close()
+            if self._helped:
+                self._pool.end(keep=self._apart)
             os.close(destination)
 
     def _outcome(self, destination: int) -> Outcome:
@@ -101,28 +99,32 @@ class Run:
         """Do units here, or with other processes if there is much to do. Raises Unwell, Stopped or OSError."""
         pending = engine.context.pending
         pending.extend(reversed(units))
-        if self._pool is None and not (self._batch.initial or self._apart or _size(units) > ALONE):
+        many = self._batch.initial or _size(units) > ALONE
+        if not (self._helped or self._apart or many):
+            # A thread takes time from the event loop.
             until = time.monotonic() + PATIENCE
             while pending and (self._alone or time.monotonic() < until):
                 engine.do(pending.pop())
-        if pending and self._joined(engine.context) and self._pool is not None:
+            many = True
+        if pending and self._joined(engine.context, many):
             rest = pending[::-1]
             pending.clear()
             self._pool.run(rest)
         engine.work()
 
-    def _joined(self, context: Context) -> bool:
-        """Start the other processes if they can be had. Raises Stopped."""
-        if self._pool is None and not self._alone:
+    def _joined(self, context: Context, many: bool) -> bool:
+        """Have other processes, `many` at once, if they can be had. Raises Stopped; Unwell: there is no other way."""
+        if not self._helped and not self._alone:
             try:
                 tick = partial(self._show, context) if self._show_progress else None
-                self._pool = Pool(context, self._control, work_of(self._batch.root, self._path), tick)
+                self._pool.begin(context, work_of(self._batch.root, self._path), many=many, tick=tick)
+                self._helped = True
             except Unavailable as why:
                 if self._apart:
-                    raise Unwell(f"nothing can be copied as user {roles.programs_ids().uid}: {why}") from None
+                    raise Unwell(f"nothing can be copied: {why}") from None
                 self._alone = True
                 self.notes.append(f"copying in one process: {why}")
-        return self._pool is not None
+        return self._helped
 
     def _show(self, context: Context) -> None:
         now = time.monotonic()

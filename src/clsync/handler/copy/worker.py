@@ -1,6 +1,7 @@
-"""A child process that copies: `python -I -m clsync.handler.copy.worker SOCKET SOURCE DESTINATION` (descriptors).
+"""A child process that copies: `python -I -m clsync.handler.copy.worker SOCKET` (a descriptor).
 
-It ends when its socket is closed: the end of the parent is the end of its work.
+It ends when its socket is closed: the end of the parent is the end of its work. Between batches it holds no directory
+open, so that what they lie on can be unmounted.
 """
 
 from __future__ import annotations
@@ -15,11 +16,23 @@ import traceback
 from typing import Final
 
 from clsync.handler.copy.engine import Engine
-from clsync.handler.copy.messages import Broken, First, Given, Inbox, Report, Work, send
+from clsync.handler.copy.messages import (
+    Begin,
+    Broken,
+    End,
+    Ended,
+    Given,
+    Inbox,
+    Report,
+    Shut,
+    Work,
+    send,
+)
 from clsync.handler.copy.settings import Context
 from clsync.handler.copy.trouble import Stopped, Unwell, destination_trouble
+from clsync.kernel.files import DIRECTORY_FLAGS
 from clsync.kernel.landlock import READ, WRITE, Allowed
-from clsync.kernel.sandbox import stay_within
+from clsync.kernel.sandbox import Sandbox, stay_within
 
 _REPORT_EVERY: Final = 0.5
 _REPORT_AT: Final = 10_000
@@ -35,29 +48,54 @@ class Worker:
         self._attention = self._asked = False
         self._reported_at = 0.0
         self._context: Context | None = None
+        self._confined = False
 
-    def run(self, source: int, destination: int) -> None:
-        """Work until the parent closes the connection. Raises EOFError, Unwell or Stopped."""
-        first = self._inbox.take(wait=True)
-        assert isinstance(first, First)
-        settings, device = first
-        if settings.sandbox is not None:
-            places = Allowed(b"/proc/self/fd/%d" % source, READ), Allowed(b"/proc/self/fd/%d" % destination, WRITE)
-            try:
-                stay_within(settings.sandbox, places)
-            except OSError as error:  # it looks at them
-                trouble = destination_trouble(error, b"")
-                raise trouble if isinstance(trouble, Unwell) else error from None
-        context = Context(source, destination, device, settings, self.pause)
-        engine = Engine(context)
-        self._context = context
+    def run(self) -> None:
+        """Work until the parent closes the connection. Raises EOFError, Unwell, Stopped or OSError."""
         self._call_me()
-        self._report(context, idle=True)
         while True:
             message = self._inbox.take(wait=True)
+            if isinstance(message, Begin):
+                self._batch(message)
+
+    def _batch(self, begin: Begin) -> None:
+        """Work until the batch is over. Raises EOFError, Unwell, Stopped or OSError."""
+        roots = self._inbox.descriptors
+        try:
+            source, destination = roots
+            if not self._enter(begin.settings.sandbox, source, destination):
+                send(self._connection, Shut())
+                return
+            self._work(Context(source, destination, begin.device, begin.settings, self.pause))
+        finally:
+            while roots:
+                os.close(roots.pop())
+        send(self._connection, Ended())
+
+    def _enter(self, sandbox: Sandbox | None, source: int, destination: int) -> bool:
+        """Confine this process to both roots; tell whether it is confined to them. Raises Unwell or OSError."""
+        if sandbox is None:
+            return True
+        if self._confined:
+            return all(_may_open(root) for root in (source, destination))
+        places = Allowed(b"/proc/self/fd/%d" % source, READ), Allowed(b"/proc/self/fd/%d" % destination, WRITE)
+        try:
+            stay_within(sandbox, places)
+        except OSError as error:  # it looks at them
+            trouble = destination_trouble(error, b"")
+            raise trouble if isinstance(trouble, Unwell) else error from None
+        self._confined = True
+        return True
+
+    def _work(self, context: Context) -> None:
+        """Do what is sent until the batch is over. Raises EOFError, Unwell or Stopped."""
+        engine = Engine(context)
+        self._context = context
+        self._report(context, idle=True)
+        while not isinstance(message := self._inbox.take(wait=True), End):
+            self._asked = False
             if not isinstance(message, Work):
                 continue  # a wish that came when nothing was left
-            self._asked = False
             context.pending.extend(reversed(message.units))
             while context.pending:
                 if self._asked:
@@ -108,15 +146,25 @@ class Worker:
         self._reported_at = time.monotonic()
 
 
+def _may_open(root: int) -> bool:
+    """Tell whether the kernel lets us: what stands there now may be another directory than the one of the sandbox."""
+    try:
+        os.close(os.open(".", DIRECTORY_FLAGS, dir_fd=root))
+    except PermissionError:
+        return False
+    except OSError:
+        return True  # whatever is wrong with it is found, and said, where it is worked with
+    return True
+
+
 def main() -> None:
-    """Take three descriptors as arguments and work."""
+    """Take a descriptor as argument and work."""
     os.umask(0)  # modes are exactly those of the source
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # stopping is the parent's decision
-    connection, source, destination = (int(argument) for argument in sys.argv[1:4])
-    parent = socket.socket(fileno=connection)
+    parent = socket.socket(fileno=int(sys.argv[1]))
     try:
         try:
-            Worker(parent).run(source, destination)
+            Worker(parent).run()
         except Unwell as trouble:
             send(parent, Broken(str(trouble), unwell=True, full=trouble.full))
         except (EOFError, Stopped):

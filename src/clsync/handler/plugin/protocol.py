@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import socket
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from clsync.handler.plugin.values import Values
+from clsync.kernel.descriptors import received
 
 PACKET: Final = 1 << 18
 """Most bytes of a message."""
@@ -84,9 +84,7 @@ def send(connection: socket.socket, request: Request, descriptors: Sequence[int]
 
 def receive(connection: socket.socket) -> tuple[Request, list[int]]:
     """Return the next request and the descriptors that come with it. Raises EOFError where there is none any more."""
-    data, descriptors, _, _ = socket.recv_fds(connection, PACKET, 2)
-    for descriptor in descriptors:  # recv_fds of Python 3.11 knows no MSG_CMSG_CLOEXEC
-        os.set_inheritable(descriptor, False)
+    data, descriptors = received(connection, PACKET, 2)
     if not data:
         raise EOFError
     request: Request = pickle.loads(data)

@@ -537,6 +537,26 @@ def test_a_repair_is_no_word(world: World, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("where", [".", "/usr"])
+def test_what_lies_behind_a_symlink_is_not_counted(world: World, mode: str, where: str) -> None:
+    """It does not go with it."""
+    for file in range(600):
+        world.write(f"d/{file}")
+    for number in range(4):
+        (world.source / f"d/link{number}").symlink_to(where)
+    with stated(world, f"-M{mode}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.wait_for_equal(daemon)
+        daemon.stop(signal.SIGQUIT)
+    for number in range(4):
+        (world.source / f"d/link{number}").unlink()
+    with stated(world, f"-M{mode}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.wait_for_equal(daemon)
+        assert HELD not in daemon.output
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_what_went_after_a_crash(world: World, mode: str) -> None:
     """Beside what was on its way, files that are not complete are removed, and nothing else."""
     for number in range(8):

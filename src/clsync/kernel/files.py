@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from clsync.kernel.features import forced_absent, refuse_if_forced
-from clsync.kernel.walk import PATH_LIMIT
 
+PATH_LIMIT: Final = 4000
+"""Below PATH_MAX (4096, limits.h) by enough for the prefix of /proc/self/fd/N."""
 GONE: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
 """What an open or a stat says of a path that is no longer what it was listed as."""
 _FOLLOWED: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

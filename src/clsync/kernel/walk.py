@@ -12,10 +12,9 @@ from clsync.core.classify import NOT_PLAIN, Plain, Stat, plain
 from clsync.core.listing import Records
 from clsync.core.paths import ancestors, join
 from clsync.core.stamps import YOUNG_NS
+from clsync.kernel.files import DIRECTORY_FLAGS, GONE, PATH_LIMIT, open_beneath
 
 S = TypeVar("S", bound=Stat)
-PATH_LIMIT = 4000
-"""Below PATH_MAX (4096, limits.h) by enough for the prefix of /proc/self/fd/N."""
 
 
 def lstat_below(root: int) -> Callable[[bytes], os.stat_result | None]:
@@ -100,26 +99,12 @@ def straight(look: Callable[[bytes], S | None]) -> Callable[[bytes], S | None]:
     return look_straight
 
 
-def open_directory(root: int, path: bytes) -> int:
-    """Open the directory `path` below `root`, however long the path is; no symlink is followed. Raises OSError."""
-    here = os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=root)
-    for name in path.split(b"/") if path else ():
-        try:
-            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
-        finally:
-            os.close(here)
-        here = below
-    return here
-
-
 def _lstat_deep(root: int, path: bytes) -> os.stat_result | None:
     above, _, name = path.rpartition(b"/")
     try:
-        directory = open_directory(root, above)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        directory = open_beneath(root, above, DIRECTORY_FLAGS)
     except OSError as error:
-        if error.errno == 40:  # ELOOP: a symlink on the way is not a directory
+        if error.errno in GONE:
             return None
         raise
     try:
@@ -131,19 +116,21 @@ def _lstat_deep(root: int, path: bytes) -> os.stat_result | None:
 
 
 def list_directory(root: int, path: bytes) -> list[os.DirEntry[bytes]]:
-    """Return the entries of a directory below `root`; empty where there is none. Raises OSError (EACCES, EIO)."""
+    """Return the entries of a directory below `root`; empty where there is none. Raises OSError (EACCES, EIO).
+
+    There is none behind a symlink: what that leads to lies elsewhere, and would be listed as if it were here.
+    """
     try:
-        if len(path) < PATH_LIMIT:
-            with os.scandir(b"/proc/self/fd/%d/%s" % (root, path)) as entries:
-                return list(entries)
-        directory = open_directory(root, path)
-        try:
-            with os.scandir(b"/proc/self/fd/%d" % directory) as entries:
-                return list(entries)
-        finally:
-            os.close(directory)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+        directory = open_beneath(root, path, DIRECTORY_FLAGS)
+    except OSError as error:
+        if error.errno in GONE:
+            return []
+        raise
+    try:
+        with os.scandir(b"/proc/self/fd/%d" % directory) as entries:
+            return list(entries)
+    finally:
+        os.close(directory)
 
 
 def walk(

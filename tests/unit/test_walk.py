@@ -1,0 +1,53 @@
+"""Walks below an open directory: they see what lies there, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from clsync.kernel.walk import list_directory, walk
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> int:
+    """Return a directory with symlinks to others, open."""
+    (tmp_path / "root/a/b").mkdir(parents=True)
+    (tmp_path / "root/a/b/file").touch()
+    (tmp_path / "outside/deep").mkdir(parents=True)
+    for name, leads in (("here", "."), ("up", "../outside"), ("whole", str(tmp_path)), ("nowhere", "x")):
+        (tmp_path / "root" / name).symlink_to(leads)
+    return os.open(tmp_path / "root", os.O_RDONLY)
+
+
+@pytest.mark.parametrize(
+    ("top", "wanted"),
+    [
+        (b"", {b"a", b"a/b", b"a/b/file", b"here", b"up", b"whole", b"nowhere"}),
+        (b"a", {b"a/b", b"a/b/file"}),
+        (b"a/b/file", set()),
+        (b"gone", set()),
+        (b"here", set()),
+        (b"here/a", set()),
+        (b"up", set()),
+        (b"up/deep", set()),
+        (b"whole", set()),
+        (b"nowhere", set()),
+    ],
+)
+def test_nothing_lies_behind_a_symlink(root: int, top: bytes, wanted: set[bytes]) -> None:
+    assert {path for path, _ in walk(root, top)} == wanted
+
+
+def test_a_path_of_any_length_is_listed(root: int) -> None:
+    name, levels, here = b"n" * 250, 40, os.dup(root)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("last", os.O_WRONLY | os.O_CREAT, dir_fd=here))
+    (found,) = list_directory(root, b"/".join([name] * levels))
+    assert found.name == b"last"
+    assert sum(1 for _ in walk(root, name)) == levels

@@ -22,7 +22,7 @@ from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.rules import Rules
 from clsync.core.stamps import YOUNG_NS, is_settled
 from clsync.core.windows import Window
-from clsync.daemon import hosts
+from clsync.daemon import hosts, noting, recordings
 from clsync.daemon import memory as module
 from clsync.daemon.collector import Collector
 from clsync.daemon.holding import TargetMemory
@@ -159,7 +159,7 @@ def test_what_changes_between_the_transfer_and_the_scan_is_known_to_the_next_sta
         made = memory(place, 1)
         await made.use(Rules(), [(b"one", None)])
         found = {row.path: row.bits for row in await made.targets[0].rows()}
-        async for part in made.differences((b"",)):
+        async for part in made.indexed.differences((b"",)):
             for path, bits in part:
                 found[path] = found.get(path, 0) | bits
         await made.close()
@@ -187,7 +187,7 @@ def test_what_cannot_be_recorded_is_not_taken_for_known(
     tmp_path: Path, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A scanner is killed, or the source is not there: an empty directory in its place is none."""
-    monkeypatch.setattr(module, "_RECORD_PAUSES", (0.01, 0.01, 0.0))
+    monkeypatch.setattr(recordings, "_RECORD_PAUSES", (0.01, 0.01, 0.0))
     for name in ("source", "target"):
         (tmp_path / name).mkdir()
     (tmp_path / "source/file").write_text("text")
@@ -216,7 +216,7 @@ def test_what_cannot_be_recorded_is_not_taken_for_known(
             Batch(1, EVERYTHING, root, initial=True), {b"": DOUBT}, time.time(), None
         )
         assert handed is not None
-        await made.recorded()
+        await made.recordings.recorded()
         if why == "another directory":
             (tmp_path / "source").rmdir()
             (tmp_path / "away").rename(tmp_path / "source")
@@ -264,15 +264,15 @@ def test_without_a_clock_to_go_by_all_is_recorded_before_anything_is_handed_over
         made = memory(tmp_path, 2, one_clock=False)
         await made.use(Rules(), [(b"one", None), (b"two", None)])
         root = made.root.open()
-        at_work = list[bytes]()
+        at_work = list[bool]()
 
         async def begin(target: TargetMemory) -> None:
             batch = Batch(1, EVERYTHING, root, initial=True)
             assert await target.before(batch, {b"": DOUBT}, time.time(), None) is not None
-            at_work.extend(top for top, task in made._recordings.items() if not task.done())
+            at_work.append(made.recordings.at_work)
 
         await asyncio.gather(*map(begin, made.targets))
-        assert not at_work
+        assert at_work == [False, False]
         await made.close()
         made.root.close(root)
 
@@ -325,7 +325,7 @@ def test_batches_that_are_confirmed_together_say_what_the_last_one_has_brought(t
         made = memory(tmp_path, 1)
         await made.use(Rules(), [(b"one", None)])
         assert [row.path for row in await made.targets[0].rows()] == [b"", b"three"]
-        assert [part async for part in made.differences((b"",))] == [[(b"three", ATTRIB)]]
+        assert [part async for part in made.indexed.differences((b"",))] == [[(b"three", ATTRIB)]]
         await made.close()
 
     asyncio.run(story())
@@ -383,7 +383,7 @@ def test_what_was_never_confirmed_is_in_the_index_once_its_directory_was_compare
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or still is to be handed over: another target has let the directory be recorded before there was such a name."""
-    monkeypatch.setattr(module, "_LISTED", 0)
+    monkeypatch.setattr(noting, "_LISTED", 0)
     for name in ("source/d", "target"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "source/d/old").write_text("old")
@@ -436,7 +436,7 @@ def test_nothing_is_recorded_anew_while_it_is_confirmed(tmp_path: Path) -> None:
         one, two = made.targets
         handed = await one.before(Batch(1, EVERYTHING, root, initial=True), {b"": DOUBT}, time.time(), None)
         assert handed is not None
-        await made.recorded()
+        await made.recordings.recorded()
         collector = made._source.collector
         look, begun = collector.look, list[asyncio.Task[object]]()
 
@@ -448,14 +448,14 @@ def test_nothing_is_recorded_anew_while_it_is_confirmed(tmp_path: Path) -> None:
                 work = two.before(Batch(2, EVERYTHING, root), {b"": DOUBT}, time.time(), None)
                 begun.append(asyncio.create_task(work))
                 await asyncio.wait(begun, timeout=0.5)  # it may have to wait for us
-                await made.recorded()
+                await made.recordings.recorded()
             return seen
 
         collector.look = look_and_let_another_begin  # type: ignore[method-assign]
         made.after(one, handed, Outcome(Verdict.DONE))
         await made.settled()
         await begun[0]
-        assert await made.unlike([b"file"]) or {b"", b"file"} & {row.path for row in await one.rows()}
+        assert await made.indexed.unlike([b"file"]) or {b"", b"file"} & {row.path for row in await one.rows()}
         await made.close()
         made.root.close(root)
 

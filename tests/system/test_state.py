@@ -240,8 +240,8 @@ def test_each_destination_has_its_own(world: World) -> None:
 
 SMALL_LISTS = """
 import sys
-import clsync.daemon.memory
-clsync.daemon.memory._LISTED = 10
+import clsync.daemon.noting
+clsync.daemon.noting._LISTED = 10
 from clsync.cli.main import main
 sys.exit(main())
 """

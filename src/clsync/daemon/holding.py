@@ -149,8 +149,8 @@ class TargetMemory:
         return max(known, await access.count(self.number, directories, _COUNTED))
 
     async def gone_below(self, directories: Collection[bytes], root: int) -> list[bytes]:
-        """Return what the target may hold below some directories, and the source does not (see `Memory.gone_below`)."""
-        return await self._memory.gone_below(directories, root)
+        """Return what the target may hold below some directories, and the source does not (see `Indexed.gone_below`)."""
+        return await self._memory.indexed.gone_below(directories, root)
 
     async def before(
         self, batch: Batch, taken: Mapping[bytes, int], since: float, records: Records | None
@@ -199,7 +199,7 @@ class TargetMemory:
             looked = seen.entries
 
         try:
-            async with aclosing(self._memory.differences(tops, over)) as parts:
+            async with aclosing(self._memory.indexed.differences(tops, over)) as parts:
                 async for part in parts:
                     for path, bits in part:
                         found[path] = found.get(path, 0) | bits

@@ -37,6 +37,11 @@ class Source:
         """Whether there are several targets."""
         return len(self.targets) > 1
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether changes are named as they come."""
+        return self.collector.monitor is not None
+
     async def take(self, now: float, puller: Target) -> None:
         """Move what the window holds to the dirty set of each target, as much as goes into one batch of `puller`.
 

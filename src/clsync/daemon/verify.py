@@ -390,10 +390,10 @@ class Verifier:
             nonlocal looked
             looked = seen.entries
 
-        async with aclosing(self._memory.differences((b"",), over)) as parts:
+        async with aclosing(self._memory.indexed.differences((b"",), over)) as parts:
             async for part in parts:
                 found |= dict(part[: _MOST - len(found)])
-        unlike = await self._memory.unlike(found)
+        unlike = await self._memory.indexed.unlike(found)
         report.entries = looked
         seen = await self._seen()
         dirty = {path for target in self._source.targets for path in target.dirty.paths()}

@@ -68,7 +68,7 @@ class WarmStart:
 
     async def _added(self, delivery: Delivery, rows: Sequence[Dirty]) -> list[Dirty]:
         """Make dirty what was not confirmed, but for what has gone; return that."""
-        gone = await self._memory.gone([row.path for row in rows])
+        gone = await self._memory.indexed.gone([row.path for row in rows])
         delivery.inferred.update(row.path for row in rows)
         for row in rows:
             if row.path not in gone:
@@ -106,7 +106,7 @@ class WarmStart:
         looked: list[Scanned] = []
         names: list[tuple[bytes, int]] = []
         try:
-            async with aclosing(self._memory.differences((b"",), looked.append)) as parts:
+            async with aclosing(self._memory.indexed.differences((b"",), looked.append)) as parts:
                 async for part in parts:
                     differing += len(part)
                     # What came or went is told at the end: only then is it known whether too much has gone.

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-from clsync.daemon.holding import Handed, TargetMemory
+from clsync.daemon.handed import Handed
+from clsync.daemon.holding import TargetMemory
 from clsync.daemon.keeping import Keeping
 from clsync.daemon.landing import write
 from clsync.daemon.recordings import Recordings

@@ -6,24 +6,23 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from clsync.core.batch import Batch, Outcome
 from clsync.core.changes import ATTRIB, DOUBT, NAME
 from clsync.core.listing import Records
 from clsync.core.moves import Step
 from clsync.core.paths import ancestors, is_below, parent
+from clsync.daemon.handed import Handed
+from clsync.daemon.hosts import Host
+from clsync.daemon.indexed import Indexed, Unknown
+from clsync.daemon.keeping import Keeping
 from clsync.daemon.log import Log
 from clsync.daemon.resolve import FORCED_LIMIT
 from clsync.daemon.target import Target
 from clsync.handler.base import Handler
-from clsync.state import index, scan
+from clsync.state import scan
 from clsync.state.store import Dirty
-
-if TYPE_CHECKING:
-    from clsync.daemon.hosts import Host
-    from clsync.daemon.memory import Memory
 
 _WIDE: Final = NAME | DOUBT
 _COUNTED: Final = 100_000
@@ -32,59 +31,27 @@ _LITTER: Final = re.compile(rb"\.(clsync-.*|.*\.(clsync-)?[A-Za-z0-9]{6})", re.D
 """Names that handlers of ours give to what is not complete."""
 
 
-class Unknown(Exception):
-    """What differs cannot be told from the state."""
+class Ledger(Protocol):
+    """Writes down what handlers are given, and what became of it (see `Memory`)."""
 
+    async def before(
+        self, target: TargetMemory, batch: Batch, taken: Mapping[bytes, int], since: float, records: Records
+    ) -> Handed | None:
+        """Write down what a handler is about to be given, and what it is now; None where there is no state."""
+        ...
 
-@dataclass(eq=False)
-class Handed:
-    """What a handler was given, as it was before."""
-
-    changes: dict[bytes, int]
-    """Path -> change bits, as the journal has them."""
-    since: float
-    seen: dict[bytes, bytes | None] = field(default_factory=dict)
-    """Path -> its record (`core.listing`), None where nothing stood."""
-    young: dict[bytes, bytes] = field(default_factory=dict)
-    """Those of the paths that had changed a moment ago -> the record they have if nothing happens since."""
-    trees: dict[bytes, list[tuple[bytes, index.Parts]]] = field(default_factory=dict)
-    listed: int = 0
-    """Names in them, about."""
-    recorded: list[bytes] = field(default_factory=list)
-    """Directories that scans record."""
-    again: dict[bytes, int] = field(default_factory=dict)
-    """What the handler itself has named."""
-    repeated: dict[bytes, int] = field(default_factory=dict)
-    """What is to be handed over once more, by its own name."""
-    distrusted: set[bytes] = field(default_factory=set)
-    """Those of the paths that are compared with the target, whatever the index says."""
-    landed: float = 0.0
-    """Monotonic seconds."""
-
-    @property
-    def plain(self) -> bool:
-        """Whether paths by their own names are all there is to be confirmed."""
-        return not (self.trees or self.again or self.recorded)
-
-    @property
-    def counts(self) -> bool:
-        """Whether there is anything to be confirmed."""
-        return bool(self.seen) or not self.plain
-
-    def forget(self) -> None:
-        """Let nothing of it be confirmed: it is handed over again."""
-        self.seen.clear()
-        self.young.clear()
-        self.trees.clear()
-        self.recorded.clear()
+    def after(self, target: TargetMemory, handed: Handed, outcome: Outcome) -> None:
+        """Take note of what became of it."""
+        ...
 
 
 class TargetMemory:
     """What one target holds."""
 
-    def __init__(self, memory: Memory, target: Target, number: int) -> None:
-        """Be asked for a target of the memory; `number`: which one it is."""
-        self._memory, self.target, self.number = memory, target, number
+    def __init__(self, ledger: Ledger, keeping: Keeping, indexed: Indexed, target: Target, number: int) -> None:
+        """`number`: which of the targets it is."""
+        self._ledger, self._keeping, self._indexed = ledger, keeping, indexed
+        self.target, self.number = target, number
         self.key = b""
         self.host: Host | None = None
         """Where the target is; None: here."""
@@ -94,33 +61,33 @@ class TargetMemory:
 
     async def rows(self) -> list[Dirty]:
         """Return what the target may not hold as the index says."""
-        store = self._memory.kept
+        store = self._keeping.kept
         if store is None:
             return [Dirty(b"", DOUBT, 0.0)]
-        return await self._memory.access.apart(store.dirty, self.key)
+        return await self._keeping.access.apart(store.dirty, self.key)
 
     async def left_over(self, rows: Iterable[Dirty]) -> list[bytes]:
         """Return what stands only at the target beside paths that it may not hold, and was left there by what was cut off.
 
         At a remote one, who receives removes it.
         """
-        store, directories = self._memory.kept, {parent(row.path) for row in rows}
-        found = await self._memory.access.only_there(self.number, directories)
+        store, directories = self._keeping.kept, {parent(row.path) for row in rows}
+        found = await self._keeping.access.only_there(self.number, directories)
         found = [path for path in found if _LITTER.fullmatch(path.rpartition(b"/")[2])]
         if store is None or not found:
             return []
         # What the source had is counted by the comparison.
-        known = await self._memory.access.apart(store.noted, found)
+        known = await self._keeping.access.apart(store.noted, found)
         return [path for path in found if path not in known]
 
     async def still_holds(self, paths: Collection[bytes]) -> list[bytes]:
         """Return those of some paths at which something stands at the target, as far as that can be told."""
-        absent = {*await self._memory.access.absent(self.number, paths)} if paths else set()
+        absent = {*await self._keeping.access.absent(self.number, paths)} if paths else set()
         return [path for path in paths if path not in absent]
 
     def may_have_lost(self) -> bool:
         """Tell, at a start, whether the target is on a host that may have lost something with its power."""
-        store = self._memory.kept
+        store = self._keeping.kept
         return self.host is not None and store is not None and store.awaiting_flush(self.key) > 0
 
     async def ask(self) -> None:
@@ -130,27 +97,27 @@ class TargetMemory:
 
     async def is_warm(self) -> bool:
         """Tell whether it is known what the target holds, but for some paths."""
-        return self._memory.complete and not holds_top(await self.rows())
+        return self._keeping.complete and not holds_top(await self.rows())
 
     async def known(self) -> int | None:
         """Return how many entries the target holds; None if it is not known what it holds."""
-        store = self._memory.kept
+        store = self._keeping.kept
         if store is None or not await self.is_warm():
             return None
-        return await self._memory.access.apart(store.objects, (b"",))
+        return await self._keeping.access.apart(store.objects, (b"",))
 
     async def entries_below(self, directories: Collection[bytes]) -> int:
         """Return how many entries the target holds below some paths, none of which lies below another.
 
         What was not confirmed before a crash is not known of a directory: a local target is asked as well.
         """
-        store, access = self._memory.kept, self._memory.access
+        store, access = self._keeping.kept, self._keeping.access
         known = 0 if store is None else await access.apart(store.objects, directories)
         return max(known, await access.count(self.number, directories, _COUNTED))
 
     async def gone_below(self, directories: Collection[bytes], root: int) -> list[bytes]:
         """Return what the target may hold below some directories, and the source does not (see `Indexed.gone_below`)."""
-        return await self._memory.indexed.gone_below(directories, root)
+        return await self._indexed.gone_below(directories, root)
 
     async def before(
         self, batch: Batch, taken: Mapping[bytes, int], since: float, records: Records | None
@@ -162,15 +129,15 @@ class TargetMemory:
         """
         doubts = self.target.dirty.doubts
         oldest = min((doubts[path] for path in doubts.keys() & batch.entries.keys()), default=since)
-        return await self._memory.before(self, batch, taken, min(oldest, since), records or Records())
+        return await self._ledger.before(self, batch, taken, min(oldest, since), records or Records())
 
     async def before_renames(self, steps: Iterable[Step]) -> None:
         """Write down the places of what is about to be renamed at the target."""
-        store = self._memory.kept
+        store = self._keeping.kept
         if store is not None:
             places = {path for step in steps for path in (step.source, step.target) if path}
             changes = dict.fromkeys(map(parent, places), ATTRIB) | dict.fromkeys(places, _WIDE)
-            await self._memory.access.apart(store.hand_over, self.key, changes, time.time())
+            await self._keeping.access.apart(store.hand_over, self.key, changes, time.time())
 
     async def landed(self, outcome: Outcome) -> None:
         """Be told first how a batch went: its host may have something to say of itself."""
@@ -179,12 +146,12 @@ class TargetMemory:
 
     def after(self, handed: Handed, outcome: Outcome) -> None:
         """Take note of what became of it."""
-        self._memory.after(self, handed, outcome)
+        self._ledger.after(self, handed, outcome)
 
     async def narrowed(self, taken: Mapping[bytes, int], log: Log) -> Mapping[bytes, int]:
         """Return what has changed, with what differs from the index in place of the directories in doubt."""
         tops = {path for path, bits in taken.items() if bits & DOUBT and not bits & NAME} - self.target.distrusted
-        if not tops or not self._memory.complete or self._memory.kept is None:
+        if not tops or not self._keeping.complete or self._keeping.kept is None:
             return taken
         rows = await self.rows()
         open_ends = {row.path for row in rows if row.bits & _WIDE}
@@ -199,7 +166,7 @@ class TargetMemory:
             looked = seen.entries
 
         try:
-            async with aclosing(self._memory.indexed.differences(tops, over)) as parts:
+            async with aclosing(self._indexed.differences(tops, over)) as parts:
                 async for part in parts:
                     for path, bits in part:
                         found[path] = found.get(path, 0) | bits

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from clsync.core.batch import Outcome, Verdict
 from clsync.core.trouble import Trouble, kind_of
-from clsync.daemon.log import Log
-from clsync.handler.base import AsksHost, HostNews
+from clsync.daemon.keeping import Keeping
+from clsync.handler.base import AsksHost, Handler, HostNews
 from clsync.state.store import Dirty, Store
-
-if TYPE_CHECKING:
-    from clsync.daemon.holding import TargetMemory
-    from clsync.daemon.memory import Memory
 
 _WRITTEN: Final = 120.0
 """Seconds after which any host has written what it was given: Linux does after 35, and what names it after 30 more."""
 _ASK_EVERY: Final = 60.0
 """Seconds between two questions after batches, while nobody answers."""
+
+
+Lose = Callable[[Callable[[Store], list[Dirty]]], Awaitable[int]]
+"""Lets be handed over again what the target may have lost: what it is given returns. Returns how many paths that are."""
 
 
 class Host:
@@ -28,9 +29,10 @@ class Host:
     What it has not said it has flushed is not flushed, and what it was given before it has booted may be lost.
     """
 
-    def __init__(self, memory: Memory, target: TargetMemory, log: Log) -> None:
-        """`target`: asks it, and is told what is lost."""
-        self._memory, self._target, self._log = memory, target, log
+    def __init__(self, keeping: Keeping, key: bytes, called: str, handler: Callable[[], Handler], lose: Lose) -> None:
+        """`key` and `called`: of the target; `handler` returns who can be asked of it."""
+        self._keeping, self._key, self._called, self._handler, self._lose = keeping, key, called, handler, lose
+        self._log = keeping.log
         self._known = False
         """It has said in which boot it is."""
         self._mute = False
@@ -79,7 +81,7 @@ class Host:
         return oldest if since <= now - _WRITTEN else 0
 
     async def _ask(self, *, flush: bool) -> HostNews:
-        handler = self._target.handler()
+        handler = self._handler()
         news = await handler.ask_host(flush=flush) if isinstance(handler, AsksHost) else HostNews(None)
         if news.boot is None and not self._mute:
             self._log.debug(1, f"the host of {self._called} does not say in which boot it is")
@@ -88,29 +90,25 @@ class Host:
 
     async def _note_boot(self, boot: bytes) -> bool:
         """Note in which boot the host is; tell whether that is another one."""
-        store = self._memory.kept
+        store = self._keeping.kept
         if store is None:
             return False
-        before = await self._memory.access.apart(store.boot_of, self._target.key)
+        before = await self._keeping.access.apart(store.boot_of, self._key)
         self._known = True
         if before == boot:
             return False
-        lost = await self._memory.lose(self._target, lambda store: store.note_boot(self._target.key, boot))
+        lost = await self._lose(lambda store: store.note_boot(self._key, boot))
         self._tell(lost, "it has booted")
         return True
 
     async def _doubt(self, why: str) -> None:
-        if self._memory.kept is not None:
-            self._tell(await self._memory.lose(self._target, self._doubted), why)
+        if self._keeping.kept is not None:
+            self._tell(await self._lose(self._doubted), why)
 
     def _doubted(self, store: Store) -> list[Dirty]:
-        return store.doubt(self._target.key) if store.awaiting_flush(self._target.key) else []
+        return store.doubt(self._key) if store.awaiting_flush(self._key) else []
 
     def _tell(self, lost: int, why: str) -> None:
         self._begun.clear()
         if lost:
             self._log.info(f"the host of {self._called}: {why}; {lost} paths are handed over again")
-
-    @property
-    def _called(self) -> str:
-        return self._target.target.called

@@ -9,7 +9,6 @@ from typing import Final
 
 from clsync.core.classify import Stat
 from clsync.core.listing import record_of, signature_of
-from clsync.daemon.holding import Unknown
 from clsync.daemon.keeping import Keeping
 from clsync.kernel.ops import Looks
 from clsync.state import scan
@@ -18,6 +17,10 @@ from clsync.state.store import Store
 FAR: Final = 1 << 62
 """Nanoseconds: a time beside which no time stamp is young."""
 Look = Callable[[bytes], Stat | None]
+
+
+class Unknown(Exception):
+    """What differs cannot be told from the state."""
 
 
 class Indexed:

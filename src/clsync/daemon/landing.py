@@ -8,7 +8,8 @@ from typing import Final
 
 from clsync.core.listing import record_of
 from clsync.core.stamps import YOUNG_NS
-from clsync.daemon.holding import Handed, TargetMemory
+from clsync.daemon.handed import Handed
+from clsync.daemon.holding import TargetMemory
 from clsync.daemon.indexed import looked_for
 from clsync.daemon.root import Directory
 from clsync.kernel.ops import Looks

@@ -19,7 +19,8 @@ from clsync.core.changes import ATTRIB, DOUBT, NAME, OF_DIRECTORY
 from clsync.core.listing import Records
 from clsync.core.rules import Rules
 from clsync.daemon.confirming import Confirming
-from clsync.daemon.holding import Handed, TargetMemory, holds_top
+from clsync.daemon.handed import Handed
+from clsync.daemon.holding import TargetMemory, holds_top
 from clsync.daemon.hosts import Host
 from clsync.daemon.indexed import Indexed
 from clsync.daemon.keeping import Keeping
@@ -29,8 +30,9 @@ from clsync.daemon.recordings import Recordings
 from clsync.daemon.root import Directory
 from clsync.daemon.source import Source
 from clsync.daemon.stateaccess import SOURCE, StateAccess
+from clsync.handler.base import Handler
 from clsync.state.room import Place
-from clsync.state.store import Dirty, Store
+from clsync.state.store import Store
 
 _TREE: Final = DOUBT | OF_DIRECTORY
 """Change bits of what is handed over with everything below."""
@@ -80,7 +82,10 @@ class Memory:
         `watched`: they are named as they come. `wake` is called when there is more to hand over.
         """
         self._source, self._watched = source, watched
-        targets = [TargetMemory(self, target, number) for number, target in enumerate(source.targets)]
+        targets = [
+            TargetMemory(self, self._keeping, self.indexed, target, number)
+            for number, target in enumerate(source.targets)
+        ]
         keeping, turn, self.targets = self._keeping, asyncio.Lock(), targets
         self.recordings = Recordings(keeping, source, targets, turn, wake)
         self._confirming = Confirming(
@@ -113,7 +118,9 @@ class Memory:
         keeping.begin(rules)
         for target, (key, local) in zip(self.targets, keys, strict=True):
             target.key = key
-            target.host = Host(self, target, keeping.log) if local is None else None
+            lose = partial(self._confirming.lose, target)
+            host = Host(keeping, key, target.target.called, partial(_handler_of, target), lose)
+            target.host = host if local is None else None
         self.access.follow([local for _, local in keys])
         empty = [target.key for target in self.targets if await self.access.is_empty(target.number)]
         if not await keeping.open([target.key for target in self.targets], empty, again=again):
@@ -231,10 +238,6 @@ class Memory:
         """Wait until all that has arrived by now is noted."""
         await self._confirming.settled()
 
-    async def lose(self, target: TargetMemory, find: Callable[[Store], list[Dirty]]) -> int:
-        """Let be handed over again what a target may have lost (see `Confirming.lose`); return how many paths that are."""
-        return await self._confirming.lose(target, find)
-
     # -- flushing ----------------------------------------------------------------------------------------------
 
     async def _flush_all(self) -> None:
@@ -277,3 +280,8 @@ def _clock_offset() -> float:
     """Return how far (seconds) the wall clock is ahead of the one that nobody can set."""
     # Who has to wait between two looks sees less.
     return max(time.time() - time.monotonic() for _ in range(5))
+
+
+def _handler_of(target: TargetMemory) -> Handler:
+    """Return who can be asked of a target now."""
+    return target.handler()

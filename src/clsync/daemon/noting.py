@@ -13,7 +13,7 @@ from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.listing import Records, as_young, is_directory, record_of
 from clsync.core.paths import ancestors, parent
 from clsync.core.stamps import YOUNG_NS, is_settled
-from clsync.daemon.holding import Handed
+from clsync.daemon.handed import Handed
 from clsync.daemon.indexed import FAR, Look, looked_for
 from clsync.daemon.keeping import Keeping
 from clsync.daemon.resolve import bits_of

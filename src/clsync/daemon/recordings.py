@@ -11,7 +11,8 @@ from clsync.core import batch as flag
 from clsync.core.batch import Batch
 from clsync.core.changes import DOUBT, NAME
 from clsync.core.paths import ancestors, is_below, shown
-from clsync.daemon.holding import Handed, TargetMemory
+from clsync.daemon.handed import Handed
+from clsync.daemon.holding import TargetMemory
 from clsync.daemon.keeping import Keeping
 from clsync.daemon.source import Source
 from clsync.state import scan

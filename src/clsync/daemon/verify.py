@@ -357,7 +357,7 @@ class Verifier:
         """Compare the source with what is noted of it on disk; None where nothing is."""
         if self._memory is None:
             return None
-        from clsync.daemon.holding import Unknown  # late: it needs a database
+        from clsync.daemon.indexed import Unknown  # late: it needs a database
 
         report = Report("index")
         try:

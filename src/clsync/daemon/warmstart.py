@@ -100,7 +100,7 @@ class WarmStart:
 
     async def _run(self, warm: Sequence[Delivery], everybody: Sequence[Delivery]) -> None:
         # Lazily, and in the state's own words: this module is not to need it where there is none.
-        from clsync.daemon.holding import Unknown
+        from clsync.daemon.indexed import Unknown
 
         began, differing = time.time(), 0
         looked: list[Scanned] = []

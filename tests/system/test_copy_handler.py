@@ -1335,22 +1335,32 @@ def test_a_kept_worker_that_ends_at_work_is_noticed(
 
 
 @pytest.mark.timeout(30)
-@pytest.mark.parametrize(
-    "lines",
-    [
-        ("one = pickle.dumps(Report({}, [], 0, 0, 0, False)); one = (struct.pack('<Q', len(one)) + one) * 4000",
-         "while True: us.sendall(one)"),
-        ("while True: signal.pause()",),
-    ],
-    ids=["talks", "deaf"],
-)  # fmt: skip
-def test_a_worker_that_cannot_be_talked_to_does_not_keep_us(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: tuple[str, ...]
+def test_a_worker_that_talks_for_ever_does_not_keep_us(
+    kept: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says more and more, or reads nothing of what it is to do."""
+    """There may always be something more to be taken: work ends between two messages."""
+    heeded: list[object] = []
+    heed = pool_module.Pool._heed
+
+    def heed_one(pool: pool_module.Pool, one: Any, message: messages.Message) -> None:
+        heed(pool, one, message)
+        if message == messages.Report({}, [], 0, 0, 0, False):
+            heeded.append(message)
+            kept.handler.stop()
+
+    monkeypatch.setattr(pool_module.Pool, "_heed", heed_one)
+    one = "one = pickle.dumps(Report({}, [], 0, 0, 0, False)); one = (struct.pack('<Q', len(one)) + one) * 4000"
+    instead(tmp_path, monkeypatch, READY, "box.take(True)", one, "while True: us.sendall(one)")
+    assert kept.run({b"file": REGULAR}).message == "stopped"
+    assert len(heeded) == 1
+
+
+@pytest.mark.timeout(30)
+def test_a_worker_that_does_not_listen_does_not_keep_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads nothing of what it is to do, which is more than fits into the socket."""
     monkeypatch.setattr(pool_module, "_END", 0.2)
     kept = Mirror(tmp_path, sandbox=confined(), timeout=0.5)
-    instead(tmp_path, monkeypatch, READY, *lines)
+    instead(tmp_path, monkeypatch, READY, "while True: signal.pause()")
     outcome = kept.run({b"%0250d" % number: MISSING | REGULAR for number in range(20_000)})
     assert (outcome.verdict, "--timeout-sync" in outcome.message) == (Verdict.UNWELL, True)
     kept.close()

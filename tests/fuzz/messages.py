@@ -243,7 +243,11 @@ def _takes_memory(data: bytes) -> bool:
         return b"r" in data or b"p" in data
 
 
-@target(*(pickle.dumps(one, 5) for one in (_REPORT, _GIVEN)), b"cos\nsystem\n(S'true'\ntR.", b"\x80\x05K\x01.")
+@target(
+    *(pickle.dumps(one, 5) for one in (_REPORT, _GIVEN, copying.Ended(), copying.Shut())),
+    b"cos\nsystem\n(S'true'\ntR.",
+    b"\x80\x05K\x01.",
+)
 def copier_messages(data: bytes) -> None:
     """Whatever a worker that copies says is one of its messages, or refused; it cannot name anything else."""
     if _takes_memory(data):
@@ -257,7 +261,7 @@ def copier_messages(data: bytes) -> None:
             said = copying.Inbox(ours, of_worker=True).take(wait=True)
         except pickle.UnpicklingError:
             return
-        assert isinstance(said, copying.Given | copying.Report | copying.Broken)
+        assert isinstance(said, copying.Said)
 
 
 class _Quiet:

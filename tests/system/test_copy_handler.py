@@ -25,11 +25,15 @@ from clsync.core.changes import ATTRIB, CONTENT, NAME
 from clsync.core.classify import Classifier, Freshness
 from clsync.core.paths import ancestors
 from clsync.core.rules import Rules
+from clsync.handler.copy import handler as handler_module
+from clsync.handler.copy import messages
+from clsync.handler.copy import pool as pool_module
 from clsync.handler.copy import run as run_module
 from clsync.handler.copy.handler import CopyHandler
 from clsync.handler.copy.place import Place
 from clsync.kernel import sandbox
 from clsync.kernel.capabilities import Capabilities, probe_destination
+from clsync.kernel.files import opened
 from clsync.kernel.sandbox import Sandbox
 from clsync.kernel.walk import lstat_below
 from clsync.options.names import SANDBOX_LAYERS
@@ -72,7 +76,7 @@ class Mirror:
     """A source, a destination, and a handler between them."""
 
     def __init__(self, top: Path, **options: Any) -> None:
-        self.source, self.destination = top / "source", top / "destination"
+        self.source, self.destination = top / "source", options.pop("destination", top / "destination")
         for directory in (self.source, self.destination):
             directory.mkdir(exist_ok=True)
         self.log: list[str] = []
@@ -1144,6 +1148,13 @@ def copies_for_us(pid: int) -> bool:
         return False  # it is gone
 
 
+def many_files(mirror: Mirror) -> None:
+    for number in range(4000):
+        path = mirror.source / f"{number % 40}/{number}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{number}")
+
+
 def test_small_batches_are_copied_by_one_confined_process(kept: Mirror) -> None:
     """It is the same one for all of them, and holds nothing open in between."""
     workers = []
@@ -1213,13 +1224,186 @@ def test_what_it_copies_to_can_be_unmounted_and_mounted_again(kept: Mirror) -> N
 
 def test_work_that_takes_long_gets_others_to_help(kept: Mirror) -> None:
     """And they are gone when it is done."""
-    for number in range(4000):
-        path = kept.source / f"{number % 40}/{number}"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"{number}")
+    many_files(kept)
     (kept.source / "later").write_text("text")
     kept.sync({b"%d" % number: DIRECTORY | RECURSIVE for number in range(40)})
     worker()
     kept.sync({b"later": REGULAR})
     kept.check()
     worker()
+
+
+def test_another_destination_in_the_source_is_written(tmp_path: Path) -> None:
+    """The worker that was kept could open it, as a part of the source, but not write it."""
+    (tmp_path / "source/back").mkdir(parents=True)
+    kept = Mirror(
+        tmp_path,
+        sandbox=confined(),
+        rules=Rules.parse(b"-*^back[01]?(/|$)\n"),
+        destination=tmp_path / "source/back",
+    )
+    try:
+        for number in range(2):
+            (kept.source / "file").write_text(f"{number}")
+            kept.sync({b"file": REGULAR})
+            assert (kept.destination / "file").read_text() == f"{number}"
+            kept.destination.rename(kept.destination.with_name(f"back{number}"))
+            kept.destination.mkdir()
+    finally:
+        kept.close()
+
+
+def test_clsync_does_not_copy_itself_while_its_code_is_exchanged(
+    kept: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (kept.source / "file").write_text("text")
+    kept.sync({b"file": REGULAR})
+    monkeypatch.setattr(pool_module, "__file__", "/nonexistent")
+    os.kill(worker(), signal.SIGKILL)
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    (kept.source / "file").write_text("later")
+    outcome = kept.run({b"file": REGULAR})
+    assert (outcome.verdict, (kept.destination / "file").read_text()) == (Verdict.UNWELL, "text")
+
+
+def test_a_slow_start_is_no_reason_for_more_workers(kept: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What counts is how long the work takes."""
+    slow = kept.source.with_name("slow")
+    slow.write_text(f'#!/bin/sh\necho >> {slow}.log\nsleep 0.3\nexec {sys.executable} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    (kept.source / "file").write_text("text")
+    kept.sync({b"file": REGULAR})
+    kept.check()
+    assert slow.with_name("slow.log").read_text() == "\n"
+
+
+def test_closing_during_a_batch_leaves_nothing_for_later(kept: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler_module, "_REST", 0.0)
+    said: list[dict[str, Any]] = []
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, what: said.append(what))
+        with opened(bytes(kept.source)) as root:
+            task = asyncio.create_task(kept.handler.sync(Batch(1, {**EVERYTHING}, root, False)))
+            await asyncio.sleep(0)
+            await kept.handler.aclose()
+            await task
+        due = loop.create_future()
+        loop.call_later(0.01, due.set_result, None)  # after what was to be done before
+        await due
+
+    many_files(kept)
+    asyncio.run(work())
+    assert not said
+
+
+# -- workers that do not do as they should ----------------------------------------------------------------------------
+
+READY = "box.take(True); send(us, Report({}, [], 0, 0, 0, True))"
+DONE = "box.take(True); send(us, Report({}, [], 1, 0, 0, True))"
+
+
+def instead(top: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """Have workers from now on that do this."""
+    program = top / "program"
+    first = f"#!{sys.executable}", "import pickle, signal, socket, struct, sys", f"from {messages.__name__} import *"
+    program.write_text("\n".join((*first, "us = socket.socket(fileno=int(sys.argv[4])); box = Inbox(us)", *lines)))
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+
+
+def test_a_worker_that_does_not_let_go_is_not_waited_for(
+    kept: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "_END", 0.2)
+    instead(tmp_path, monkeypatch, READY, DONE, "while True: signal.pause()")
+    kept.sync({b"file": REGULAR})
+    assert not [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if copies_for_us(pid)]
+
+
+@pytest.mark.timeout(30)
+def test_a_kept_worker_that_ends_at_work_is_noticed(
+    kept: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers the second batch with what ends one."""
+    instead(tmp_path, monkeypatch, READY, DONE, *["box.take(True); send(us, Ended())"] * 2, "box.take(True)")
+    kept.sync({b"file": REGULAR})
+    outcome = kept.run({b"file": REGULAR})
+    assert (outcome.verdict, "has ended" in outcome.message) == (Verdict.UNWELL, True)
+
+
+@pytest.mark.timeout(30)
+def test_a_worker_that_talks_for_ever_does_not_keep_us(
+    kept: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may always be something more to be taken: work ends between two messages."""
+    heeded: list[object] = []
+    heed = pool_module.Pool._heed
+
+    def heed_one(pool: pool_module.Pool, one: Any, message: messages.Message) -> None:
+        heed(pool, one, message)
+        if message == messages.Report({}, [], 0, 0, 0, False):
+            heeded.append(message)
+            kept.handler.stop()
+
+    monkeypatch.setattr(pool_module.Pool, "_heed", heed_one)
+    one = "one = pickle.dumps(Report({}, [], 0, 0, 0, False)); one = (struct.pack('<Q', len(one)) + one) * 4000"
+    instead(tmp_path, monkeypatch, READY, "box.take(True)", one, "while True: us.sendall(one)")
+    assert kept.run({b"file": REGULAR}).message == "stopped"
+    assert len(heeded) == 1
+
+
+@pytest.mark.timeout(30)
+def test_a_worker_that_does_not_listen_does_not_keep_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads nothing of what it is to do, which is more than fits into the socket."""
+    monkeypatch.setattr(pool_module, "_END", 0.2)
+    kept = Mirror(tmp_path, sandbox=confined(), timeout=0.5)
+    instead(tmp_path, monkeypatch, READY, "while True: signal.pause()")
+    outcome = kept.run({b"%0250d" % number: MISSING | REGULAR for number in range(20_000)})
+    assert (outcome.verdict, "--timeout-sync" in outcome.message) == (Verdict.UNWELL, True)
+    kept.close()
+
+
+def test_who_has_no_worker_has_no_place_for_one(
+    kept: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = threading.Semaphore(1)
+    monkeypatch.setattr(pool_module, "_ROOM", places)
+    instead(tmp_path, monkeypatch, READY, "box.take(True)")
+    assert kept.run({b"file": REGULAR}).verdict is Verdict.UNWELL
+    assert places.acquire(blocking=False)
+    places.release()
+
+
+def test_work_goes_on_though_helpers_cannot_start(
+    kept: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (kept.source / "file").write_text("text")
+    kept.sync({b"file": REGULAR})
+    monkeypatch.setattr(run_module, "ALONE", sys.maxsize)
+    monkeypatch.setattr(pool_module, "PATIENCE", 0.0)
+    instead(tmp_path, monkeypatch, f"open({str(tmp_path / 'called')!r}, 'w')", "box.take(True)")
+    many_files(kept)
+    kept.sync()
+    kept.check()
+    assert (tmp_path / "called").exists()
+
+
+def test_fewer_workers_than_wanted_are_enough(kept: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More processes may not be allowed."""
+    started: list[object] = []
+
+    class Started(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            if started:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            started.append(self)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    build(kept.source)
+    kept.sync(initial=True)
+    kept.check()

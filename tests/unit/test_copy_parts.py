@@ -244,7 +244,7 @@ def test_a_worker_says_nothing_but_what_workers_say() -> None:
         inbox = messages.Inbox(ours, of_worker=True)
         report = messages.Report({b"\xff": "why"}, [Linked(Inode(1, 2), b"name", True)], 3, 4, 5, True)
         given = messages.Given([Tree(b"a", True), Listed(b"b", [(b"c", 1)])])
-        for message in (report, given, messages.Broken("text", True)):
+        for message in (report, given, messages.Broken("text", True), messages.Ended(), messages.Shut()):
             messages.send(theirs, message)
             assert inbox.take(wait=True) == message
 
@@ -256,3 +256,25 @@ def test_a_worker_says_nothing_but_what_workers_say() -> None:
             messages.send(theirs, evil)  # type: ignore[arg-type]
             with pytest.raises(pickle.UnpicklingError, match="is no message"):
                 messages.Inbox(ours, of_worker=True).take(wait=True)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        messages.Report(None, [], 0, 0, 0, True),  # type: ignore[arg-type]
+        messages.Report({b"a": 1}, [], 0, 0, 0, True),  # type: ignore[dict-item]
+        messages.Report({}, [Linked(Inode(1, 2), 3, True)], 0, 0, 0, True),  # type: ignore[arg-type]
+        messages.Report({}, [], "", 0, 0, True),  # type: ignore[arg-type]
+        messages.Given(None),  # type: ignore[arg-type]
+        messages.Given([1]),  # type: ignore[list-item]
+        messages.Broken("text", True, None),  # type: ignore[arg-type]
+    ],
+    ids=str,
+)
+def test_what_a_worker_says_is_made_of_what_it_should_be(message: messages.Said) -> None:
+    """What is done with it would raise anything else, and end clsync."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        messages.send(theirs, message)
+        with pytest.raises(pickle.UnpicklingError, match="of something else"):
+            messages.Inbox(ours, of_worker=True).take(wait=True)

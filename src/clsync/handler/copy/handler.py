@@ -72,6 +72,7 @@ class CopyHandler:
         self._control = Control()
         self._pool = Pool(self._control)
         self._rest: asyncio.TimerHandle | None = None
+        self._closed = False
         # What a thread starts inherits its priority.
         self._thread = ThreadPoolExecutor(1, "copy", set_own_priority, (priority,))
         self._rate, self._sandbox = rate, sandbox
@@ -89,7 +90,8 @@ class CopyHandler:
         try:
             return await self._sync(batch)
         finally:
-            self._rest = asyncio.get_running_loop().call_later(_REST, self._thread.submit, self._pool.close)
+            if not self._closed:
+                self._rest = asyncio.get_running_loop().call_later(_REST, self._thread.submit, self._pool.close)
 
     async def _sync(self, batch: Batch) -> Outcome:
         self._control.reset()
@@ -144,6 +146,7 @@ class CopyHandler:
     async def aclose(self) -> None:
         """End the batch at work and the thread."""
         self.stop()
+        self._closed = True
         if self._rest is not None:
             self._rest.cancel()
         await asyncio.to_thread(self._thread.shutdown)

@@ -6,11 +6,13 @@ is made of nothing but the messages here.
 
 from __future__ import annotations
 
+import array
 import io
 import pickle
+import select
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from clsync.handler.copy.settings import Settings
@@ -20,6 +22,7 @@ from clsync.kernel.descriptors import received
 _LENGTH: Final = struct.Struct("<Q")
 _CHUNK: Final = 1 << 18
 _DESCRIPTORS: Final = 2
+_PATIENCE_MS: Final = 100
 _LIMIT: Final = 1 << 30
 """Bytes of a message of a worker."""
 
@@ -85,13 +88,25 @@ Said = Given | Report | Ended | Shut | Broken
 Message = Begin | Work | Share | End | Said
 
 
-def send(to: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> None:
-    """Send one message, and descriptors with it; waits until it is taken. Raises OSError."""
+def send(
+    to: socket.socket, message: Message, descriptors: Sequence[int] = (), pause: Callable[[], None] = lambda: None
+) -> None:
+    """Send one message, and descriptors with it; waits until it is taken, and calls `pause` meanwhile. Raises OSError.
+
+    Whatever `pause` raises ends it in the middle.
+    """
     data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    data = _LENGTH.pack(len(data)) + data
-    if descriptors:
-        data = data[socket.send_fds(to, [data], descriptors) :]
-    to.sendall(data)
+    left = memoryview(_LENGTH.pack(len(data)) + data)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    while left:
+        try:
+            left = left[to.sendmsg([left], rights, socket.MSG_DONTWAIT) :]
+            rights = []
+        except BlockingIOError:
+            room = select.poll()
+            room.register(to, select.POLLOUT)
+            room.poll(_PATIENCE_MS)
+            pause()
 
 
 _OF_WORKERS: Final = {
@@ -170,4 +185,27 @@ def _read(data: bytes) -> Said:
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from None
     if not isinstance(message, Said):
         raise pickle.UnpicklingError(f"{type(message).__name__} is no message")
+    if not _is_sound(message):
+        raise pickle.UnpicklingError(f"{type(message).__name__} of something else")
     return message
+
+
+def _is_sound(message: Said) -> bool:
+    """Tell whether the parts of a message are what they should be, as far as this process itself looks at them."""
+    match message:
+        case Report(dict() as failed, list() as linked, int(), int(), int(), bool()):
+            return all(map(_is_linked, linked)) and all(
+                isinstance(path, bytes) and isinstance(why, str) for path, why in failed.items()
+            )
+        case Given(list() as units):
+            return all(isinstance(unit, Unit) for unit in units)
+        case Broken(str(), bool(), bool()) | Ended() | Shut():
+            return True
+    return False
+
+
+def _is_linked(one: object) -> bool:
+    match one:
+        case Linked(Inode(int(), int()), bytes(), bool()):
+            return True
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import pickle
@@ -29,7 +30,6 @@ from clsync.handler.copy.messages import (
     Message,
     Report,
     Share,
-    Shut,
     Work,
     send,
 )
@@ -57,6 +57,7 @@ class Unavailable(Exception):
     """No worker can be had here: the work has to be done in this process."""
 
 
+@functools.cache  # what is missing later is being upgraded, and no reason to do without the sandbox
 def in_reach() -> bool:
     """Tell whether a worker can be started here at all: another root (`--chroot`) may not have our code."""
     return os.path.exists(__file__)
@@ -69,10 +70,10 @@ class _Worker:
     inbox: Inbox
     idle: bool = False
     asked: bool = False
-    kept: bool = False
-    """It has not answered since it was kept."""
+    unheard: bool = False
+    """It was kept, or is to help, and has not answered since: the batch does not depend on it yet."""
     lost: bool = False
-    """It has ended since, or cannot reach the directories of this batch."""
+    """It has ended, or cannot work, and nothing was lost with it."""
 
 
 class Pool:
@@ -104,12 +105,14 @@ class Pool:
             self.close()
         self._work, self._context, self._tick = work, context, tick
         self._begin = Begin(replace(context.settings, exact_modes=True), context.device)
-        self._grows_at = math.inf if many else time.monotonic() + PATIENCE
+        self._grows_at = math.inf
         try:
             self._have(self._most(context) if many else 1)
         except BaseException:
             self.close()
             raise
+        if not many:
+            self._grows_at = time.monotonic() + PATIENCE
 
     def run(self, units: Iterable[Unit]) -> None:
         """Do units. Raises Unwell or Stopped: the workers have ended then."""
@@ -119,24 +122,29 @@ class Pool:
                 self._hand_out()
                 if not self._pending and all(worker.idle for worker in self._workers.values()):
                     return
-                self._listen()
                 self._grow()
+                self._listen()
         except BaseException:
             self.close()
             raise
 
     def end(self, *, keep: bool) -> None:
         """The batch is over: all workers end, or all but one, which has nothing open when this returns."""
-        self._keeps = self._keeps or (keep and _ROOM.acquire(blocking=False))
-        if not (keep and self._keeps):
+        self._grows_at = math.inf
+        if keep and self._workers and not self._keeps:
+            self._keeps = _ROOM.acquire(blocking=False)
+        if not (keep and self._workers and self._keeps):
             self.close()
             return
         self._dismiss([*self._workers][1:])
+        until = time.monotonic() + _END
         try:
             for worker in self._workers.values():
                 worker.idle = False
                 self._send(worker, End())
                 while not worker.idle:
+                    if time.monotonic() > until:
+                        raise Unwell("a copy worker does not let go")
                     self._listen()
         except (Unwell, Stopped):
             self.close()
@@ -170,17 +178,21 @@ class Pool:
         except Exception as error:
             raise Unavailable(f"the rules cannot be handed over: {error}") from error
         for worker in self._workers.values():
-            worker.kept = True
+            worker.unheard = True
             self._brief(worker)
         until = time.monotonic() + _START
         try:
             while len(self._workers) < count or not all(worker.idle for worker in self._workers.values()):
                 if time.monotonic() > until:
                     raise Unavailable("the workers do not answer")
-                while len(self._workers) < count:
-                    self._spawn()
+                try:
+                    while len(self._workers) < count:
+                        self._spawn()
+                except OSError:
+                    if not self._workers:
+                        raise
+                    count = len(self._workers)
                 self._listen()
-                self._dismiss([at for at, worker in self._workers.items() if worker.lost])
         except OSError as error:
             raise Unavailable(f"workers cannot be started: {error.strerror}") from error
         except Unwell as error:
@@ -191,15 +203,15 @@ class Pool:
         return 1 if context.settings.rate else min(_MOST, len(os.sched_getaffinity(0)))
 
     def _grow(self) -> None:
-        """Start the other workers if the work takes long. Raises Unwell or Stopped."""
+        """Start the other workers if the work takes long. Raises Stopped."""
         if time.monotonic() > self._grows_at:
             self._grows_at = math.inf
             with suppress(OSError):  # those that are there go on
                 while len(self._workers) < self._most(self._context):
-                    self._spawn()
+                    self._spawn(unheard=True)
 
-    def _spawn(self) -> None:
-        """Start a worker, and tell it of the batch. Raises OSError."""
+    def _spawn(self, unheard: bool = False) -> None:
+        """Start a worker, and tell it of the batch. Raises OSError or Stopped."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -215,12 +227,12 @@ class Pool:
             except OSError:
                 ours.close()
                 raise
-        worker = self._workers[ours.fileno()] = _Worker(process, ours, Inbox(ours, of_worker=True))
+        worker = self._workers[ours.fileno()] = _Worker(process, ours, Inbox(ours, of_worker=True), unheard=unheard)
         self._poll.register(ours, select.POLLIN)
         self._brief(worker)
 
     def _brief(self, worker: _Worker) -> None:
-        """Tell a worker of the batch; it answers when it is ready."""
+        """Tell a worker of the batch; it answers when it is ready. Raises Stopped."""
         worker.idle = worker.asked = False
         self._send(worker, self._begin, (self._context.source, self._context.destination))
 
@@ -241,8 +253,9 @@ class Pool:
                     self._send(worker, Share())
 
     def _send(self, worker: _Worker, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Say something to a worker. Raises Stopped where it does not read until the work is to end."""
         try:
-            send(worker.connection, message, descriptors)
+            send(worker.connection, message, descriptors, self._control.pause)
         except OSError:
             pass  # its end is read from the socket, with what it has said before
 
@@ -255,6 +268,7 @@ class Pool:
             worker = self._workers.get(descriptor)
             if worker is not None:
                 self._take(worker)
+        self._dismiss([at for at, worker in self._workers.items() if worker.lost])
         if self._tick is not None:
             self._tick()
 
@@ -262,10 +276,11 @@ class Pool:
         try:
             while (message := worker.inbox.take()) is not None:
                 self._heed(worker, message)
+                self._control.pause()  # there may be no end of what it says
         except pickle.UnpicklingError as error:
             raise Unwell(f"a copy worker does not speak as one: {error}") from None
         except EOFError:
-            if worker.kept:
+            if worker.unheard:
                 worker.lost = True
                 return
             # A worker that ends by itself has said why; this one was ended.
@@ -281,14 +296,14 @@ class Pool:
             context.files += message.files
             context.copied += message.copied
             context.spared += message.spared
-            worker.idle, worker.kept = message.idle, False
+            worker.idle, worker.unheard = message.idle, False
         elif isinstance(message, Given):
             worker.asked = False
             self._pending.extend(message.units)
         elif isinstance(message, Ended):
-            worker.idle = True
-        elif isinstance(message, Shut):
-            worker.lost = worker.kept
+            worker.idle, worker.unheard = True, False
+        elif worker.unheard:
+            worker.lost = True
         elif isinstance(message, Broken):
             if self._control.reason:
                 raise Stopped

@@ -39,6 +39,10 @@ _REPORT_AT: Final = 10_000
 """Paths remembered before they are reported."""
 
 
+_Root = tuple[int, int]
+"""st_dev and st_ino of a root."""
+
+
 class Worker:
     """Does units, gives some away when asked."""
 
@@ -48,7 +52,7 @@ class Worker:
         self._attention = self._asked = False
         self._reported_at = 0.0
         self._context: Context | None = None
-        self._confined = False
+        self._confined: tuple[_Root, ...] = ()
 
     def run(self) -> None:
         """Work until the parent closes the connection. Raises EOFError, Unwell, Stopped or OSError."""
@@ -76,15 +80,17 @@ class Worker:
         """Confine this process to both roots; tell whether it is confined to them. Raises Unwell or OSError."""
         if sandbox is None:
             return True
+        roots = _root(source), _root(destination)
         if self._confined:
-            return all(_may_open(root) for root in (source, destination))
+            # Another destination that lies in the source could be opened, but not written.
+            return self._confined == roots and all(map(_may_open, (source, destination)))
         places = Allowed(b"/proc/self/fd/%d" % source, READ), Allowed(b"/proc/self/fd/%d" % destination, WRITE)
         try:
             stay_within(sandbox, places)
         except OSError as error:  # it looks at them
             trouble = destination_trouble(error, b"")
             raise trouble if isinstance(trouble, Unwell) else error from None
-        self._confined = True
+        self._confined = roots
         return True
 
     def _work(self, context: Context) -> None:
@@ -144,6 +150,11 @@ class Worker:
         context.linked.clear()
         context.files = context.copied = context.spared = 0
         self._reported_at = time.monotonic()
+
+
+def _root(descriptor: int) -> _Root:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
 
 
 def _may_open(root: int) -> bool:

@@ -325,11 +325,11 @@ class Place:
             if error.errno != errno.EPERM:
                 if error.errno == errno.ENXIO:  # it has become a socket or a device
                     raise Vanished from error
-                raise source_trouble(error) from error
+                raise self._roots.denied(self.path, self.source, error) from error
         try:
             return os.open(name, _READ, dir_fd=self.source)  # O_NOATIME is for owners
         except OSError as error:
-            raise source_trouble(error) from error
+            raise self._roots.denied(self.path, self.source, error) from error
 
     def _target(self, name: bytes) -> bytes:
         try:

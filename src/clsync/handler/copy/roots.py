@@ -10,7 +10,7 @@ from typing import Final
 from clsync.handler.copy.attributes import Attributes
 from clsync.handler.copy.content import Copier
 from clsync.handler.copy.settings import Context
-from clsync.handler.copy.trouble import source_trouble
+from clsync.handler.copy.trouble import Vanished, source_trouble
 from clsync.handler.removal import Removal
 from clsync.kernel.files import DIRECTORY_FLAGS, open_beneath
 
@@ -35,12 +35,27 @@ class Roots:
         try:
             try:
                 return open_beneath(self.context.source, path, DIRECTORY_FLAGS | self.no_atime)
-            except PermissionError as error:
-                if error.errno != errno.EPERM:
-                    raise
+            except PermissionError:
+                # O_NOATIME is for owners; and what has left the source while it was looked up, a sandbox denies.
                 return open_beneath(self.context.source, path, DIRECTORY_FLAGS)
         except OSError as error:
             raise source_trouble(error) from error
+
+    def denied(self, path: bytes, directory: int, error: OSError) -> Exception:
+        """Return what an error in an open directory of the source means: a sandbox denies what has left the source."""
+        if error.errno == errno.EACCES and not self._is_at(path, directory):
+            return Vanished()
+        return source_trouble(error)
+
+    def _is_at(self, path: bytes, directory: int) -> bool:
+        try:
+            there = open_beneath(self.context.source, path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            return os.path.samestat(os.fstat(there), os.fstat(directory))
+        finally:
+            os.close(there)
 
     def open_destination(self, path: bytes) -> int:
         """Open a directory of the destination so that names in it can be changed. Raises OSError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -670,6 +671,27 @@ def test_what_a_killed_run_leaves_goes_though_rules_reject_its_name(tmp_path: Pa
     assert any(bench.destination.glob("d/.large.txt.*"))
     os.truncate(file, 1000)
     bench.done({b"d/large.txt": NAME, b"d": ATTRIB, b"": ATTRIB})
+
+
+def test_what_fails_without_a_word_while_a_disk_fails_is_done_again(tmp_path: Path) -> None:
+    """The program does not look whether it could give a directory its time again, and answers 0 or 23 for other reasons."""
+    gcc = shutil.which("gcc")
+    if gcc is None:
+        pytest.skip("there is no gcc")
+    code, library, failed = Path(__file__).with_name("failing_times.c"), tmp_path / "fails.so", tmp_path / "failed"
+    subprocess.run([gcc, "-shared", "-fPIC", "-o", library, code, "-ldl"], check=True)
+    program = tmp_path / "rsync"
+    program.write_text(f'#!/bin/sh\nFAILED={failed} LD_PRELOAD={library} exec rsync "$@"\n')
+    program.chmod(0o755)
+    bench = Bench(tmp_path, lambda b: rsync_handler(b, str(b.destination), program=program))
+    bench.write("bad", "text")
+    deep = bench.write("new/deep/file", "text").parent
+    os.utime(deep, ns=(10**18, 10**18))
+    outcome = bench.sync({b"bad": NAME, b"new": NAME | DOUBT})
+    assert sorted(failed.read_text()) == ["n", "t"], "the program is not one that was meant to fail"
+    assert (outcome.verdict, list(outcome.failed)) == (Verdict.PARTIAL, [b"bad"])
+    assert (bench.destination / "new/deep").stat().st_mtime_ns == 10**18
+    bench.done({b"bad": NAME})
 
 
 # -- rules -----------------------------------------------------------------------------------------------------

@@ -88,6 +88,8 @@ class Program:
         self.target, self.recipe, self.name = target, recipe, name
         self.absent_name = ABSENT + secrets.token_hex(6).encode()
         self.stopping = False
+        self.unsure = False
+        """The target has failed in the last run, so that more may have failed than was said."""
         self.littered: set[bytes] = set()
         """Directories in which a run that was cut off may have left temporary files."""
         self._codes_done = frozenset(codes_done) | CODES_DONE

@@ -103,6 +103,8 @@ class BatchRun:
         """Entries by which directories with content may go at a remote destination."""
         self._spared = mount_points_below(batch.root) if self._recipe.one_file_system > 1 else []
         self._stalls = 0
+        self._unsure = False
+        """The target has failed in this run or in the one before, and may have done so where nothing was said."""
         self._look = lstat_below(batch.root)
         target = program.target
         self._local = None if target.remote or not target.text else target.text
@@ -147,11 +149,12 @@ class BatchRun:
         entries = self._sendable()
         wrong = await self._send_all(entries)
         shaken = {path for path in self._note_torn(before) if entries.get(path, flag.LINKED) & flag.LINKED}
-        if shaken and wrong is None:
+        if (shaken or self._unsure) and wrong is None:
             calm = self._calm(entries, shaken)
             before = {path: was for path, was in before.items() if path in calm}
+            self._unsure = self._program.unsure = False
             wrong = await self._send_all(calm)
-            if self._note_torn(before):
+            if self._note_torn(before) or self._unsure:
                 self._again |= calm.keys() & entries.keys()
         if wrong is not None:
             return wrong
@@ -197,7 +200,12 @@ class BatchRun:
         return here is not None and _shape(here) != _shape(there)
 
     def _calm(self, entries: Entries, shaken: Iterable[bytes]) -> Entries:
-        """Return what is compared once more, because names of one file were sent while its attributes changed.
+        """Return what is compared once more, with the directories above.
+
+        Where the target fails now and then (EIO), rsync (3.5.0) may leave a directory with another mtime and say nothing:
+        it sets that once more when all else is done, and does not look whether it could.
+
+        `shaken`: names of one file were sent while its attributes changed.
 
         rsync (protocol 30 and later) sends of a second name only which file it belongs to. The attributes that the
         sender saw by then are what it takes for sent when it leaves out of the next entry what is the same; the
@@ -385,6 +393,7 @@ class BatchRun:
                 return Outcome(Verdict.UNWELL, message="stopped")
             until = IN_THE_WAY if self._recipe.most == 0 else b""
             result = await self._program.run(*self._command(part, force), until=until)
+            self._note_unsure(result)
             if result.said_it and not result.stopped:
                 # rsync may never end where it lacks one of several names (3.5.0); without --delete --force is enough.
                 self._recipe = replace(self._recipe, most=None, deletes=False)
@@ -420,6 +429,12 @@ class BatchRun:
                 return self._unwell(result)
             pending += again
         return None
+
+    def _note_unsure(self, result: Result) -> None:
+        """Note whether more may have failed than was said. That it is over is believed once all went well twice."""
+        now = unsure(result.messages)
+        self._unsure = self._unsure or now or self._program.unsure
+        self._program.unsure = now
 
     def _note_litter(self, entries: Entries) -> None:
         """Note where a run may have left temporary files: it was cut off, or could not remove them."""

@@ -136,15 +136,19 @@ _TRIES = """
 import os, socket, sys
 from clsync.options import load
 from clsync.privilege.carry import Confinement
-settings = load([b"-W/", b"-D/tmp", b"--splitting=process"], {}, lambda name: None, 1)
+options = list(map(os.fsencode, sys.argv[2:]))
+settings = load([b"-W/", b"-D/tmp", b"--splitting=process", *options], {}, lambda name: None, 1)
 Confinement(settings, lambda text: None).become_worker(alone=True)
+other = socket.socketpair()[1]
 for what, attempt in (
     ("open", lambda: open(sys.argv[1])),
     ("fork", os.fork),
-    ("become root", lambda: os.setuid(0)),
     ("spawn", lambda: os.posix_spawn("/bin/true", ["true"], {})),
     ("send", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)),
     ("be local", lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)),
+    ("be a pair", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)),
+    ("connect", lambda: other.connect(b"\\0nobody")),
+    ("become root", lambda: os.setuid(0)),
 ):
     try:
         attempt()
@@ -156,17 +160,26 @@ for what, attempt in (
 
 
 @ROOT
-def test_who_has_given_up_all_cannot_read_nor_start_anything(closed: World) -> None:
+@pytest.mark.parametrize("calls", ["", "--seccomp-filter"])
+@pytest.mark.parametrize("output", ["stderr", "syslog"])
+def test_who_has_given_up_all_cannot_read_nor_start_anything(closed: World, output: str, calls: str) -> None:
+    """To the system log it may be connected, where messages go there: nobody can tell that socket from others."""
     secret = closed.file("secret", "secret", 0o600)
-    done = subprocess.run([sys.executable, "-c", _TRIES, secret], capture_output=True, text=True, check=True)
+    words: list[Argument] = [sys.executable, "-c", _TRIES, secret, f"--output={output}", *([calls] if calls else [])]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    refused, starts = "PermissionError", "PermissionError" if calls else "BlockingIOError"
+    reached = ["done", "done", "ConnectionRefusedError"] if output == "syslog" else [refused] * 3
     assert done.stdout.splitlines() == [
-        "open PermissionError",
-        "fork BlockingIOError",
-        "become root PermissionError",
-        "spawn BlockingIOError",
-        "send PermissionError",
-        "be local done",
-    ]
+        f"open {refused}",
+        f"fork {starts}",
+        f"spawn {starts}",
+        f"send {refused}",
+        f"be local {reached[0]}",
+        f"be a pair {reached[1]}",
+        f"connect {reached[2]}",
+        *([] if calls else [f"become root {refused}"]),
+    ], done.stderr
+    assert done.returncode == (-signal.SIGSYS if calls else 0)
 
 
 _LISTS = """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clsync.privilege import profiles
-from clsync.privilege.seccomp import ALLOWED, CONDITIONS
+from clsync.privilege.seccomp import ALLOWED, ANYWHERE, CONDITIONS
 from clsync.privilege.seccomp import NEVER as _NEVER
 from tests.fuzz.corpus import TARGETS
 
@@ -46,8 +46,11 @@ def test_system_calls_are_counted() -> None:
     ]
     told = {row[0].removeprefix("| "): [int(number) for number in re.findall(r"\d+", row[1])] for row in rows}
     local = len(NEVER - profiles.NEEDED_BY_RSYNC | {"socket"})
-    assert told["worker"] == [len(NEVER)]
-    assert told["worker, `--seccomp-filter`"] == [len(set(ALLOWED)), len(CONDITIONS)]
+    assert told["worker"] == [len(NEVER) + len(ANYWHERE)]
+    logs = "worker whose messages go to the system log (`--output=syslog`, `--background`)"
+    assert told[logs] == [len(NEVER)]
+    mute = len({*ALLOWED} - {*ANYWHERE, "socketpair"})
+    assert told["worker, `--seccomp-filter`"] == [mute, len(CONDITIONS), len({*ALLOWED})]
     assert told["rsync, to a local directory"] == [local]
     assert told["rsync, elsewhere; ssh"] == [local - 1]
     assert told["scanners of the state, processes that compare"] == [len(NEVER | {"socket"})]

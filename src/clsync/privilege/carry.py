@@ -127,10 +127,11 @@ class Confinement:
         if alone:
             self.forget()
             resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        logs = self.plan.worker.logs
         if not self.plan.worker.any_call:
-            self._filter("seccomp-filter", lambda: seccomp.confine(everywhere=alone))
+            self._filter("seccomp-filter", lambda: seccomp.confine(everywhere=alone, logs=logs))
         elif self.plan.worker.local:
-            self._filter("sandbox", lambda: seccomp.stay_local(everywhere=alone))
+            self._filter("sandbox", lambda: seccomp.stay_local(everywhere=alone, logs=logs))
 
     def _filter(self, option: str, load: Callable[[], None]) -> None:
         try:

@@ -177,6 +177,8 @@ class GiveUp(Step):
     """Read no file, run no program, and remove nothing (Landlock)."""
     local: bool = False
     """Have no sockets but local ones, and none of the worst system calls (seccomp), also where all others are kept."""
+    logs: bool = True
+    """Be able to connect to the system log. It takes no other connection."""
     room: bytes | None = None
     """A directory that it keeps files of its own in, all the same."""
 
@@ -265,6 +267,7 @@ def make_plan(s: Settings, machine: Machine, accounts: Accounts) -> Plan:
             worker,
             no_files=wanted and not machine.troubles.get("landlock"),
             local=wanted and not machine.troubles.get("seccomp"),
+            logs=s.output == "syslog" or bool(s.background),  # who leaves a terminal goes on there
         )
     return Plan(tuple(_confinement(s)), _become(s, machine, own, kept, programs), roles, worker, sandbox)
 

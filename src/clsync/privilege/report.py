@@ -141,8 +141,9 @@ def _caretaker(plan: Plan, machine: Machine) -> _Process:
 
 def _calls(worker: GiveUp) -> str:
     if not worker.any_call:
-        return "only what an event loop needs"
-    return "no sockets but local ones, no programs, mounting, tracing, loading and the like" if worker.local else ""
+        return "only what an event loop needs" + ("" if worker.logs else ", no connection to anybody")
+    sockets = "no sockets but local ones" if worker.logs else "no connection to anybody"
+    return f"{sockets}, no programs, mounting, tracing, loading and the like" if worker.local else ""
 
 
 def _but_state(s: Settings) -> str:

@@ -56,24 +56,37 @@ CONDITIONS: Final = {
     "ioctl": Only(1, values=_TERMINAL_AND_FILES),
 }
 
+_FLAGS: Final = (0, socket.SOCK_CLOEXEC, socket.SOCK_NONBLOCK, socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+_PAIRS: Final = Only(1, values=tuple(socket.SOCK_STREAM | flags for flags in _FLAGS))
+"""Sockets that have another end from the beginning, and can send nowhere else."""
+ANYWHERE: Final = ("socket", "connect")
+"""What reaches the sockets of others on this machine."""
 
-def confine(everywhere: bool = True) -> None:
+
+def confine(everywhere: bool = True, *, logs: bool = True) -> None:
     """Allow this process, all its threads and all it would start, just that; for good. Raises OSError.
 
-    Not `everywhere`: this thread, and those that it starts, alone.
+    Not `everywhere`: this thread, and those that it starts, alone. `logs`: it may connect to the system log, and so to any
+    local socket that others may reach.
 
     Other calls fail with EPERM, as a library may have ways that are not known here; the worst ones end the process
     (SIGSYS). clone3(2), whose arguments no filter can see, is answered as by a kernel without it.
     """
+    refused = seccomp.error(errno.EPERM)
     actions = dict.fromkeys(ALLOWED, ALLOW) | dict.fromkeys(NEVER, KILL) | {"clone3": seccomp.error(errno.ENOSYS)}
-    seccomp.load(seccomp.program(actions, CONDITIONS, seccomp.error(errno.EPERM), seccomp.numbers()), everywhere)
+    conditions = CONDITIONS
+    if not logs:
+        actions |= dict.fromkeys((*ANYWHERE, "socketpair"), refused)
+        conditions = {name: only for name, only in CONDITIONS.items() if name != "socket"} | {"socketpair": _PAIRS}
+    seccomp.load(seccomp.program(actions, conditions, refused, seccomp.numbers()), everywhere)
 
 
-def stay_local(everywhere: bool = True) -> None:
+def stay_local(everywhere: bool = True, *, logs: bool = True) -> None:
     """Refuse sockets that are not local, and what nothing of ours asks for, and leave all else; for good.
 
-    `everywhere`: see `confine`. Raises OSError.
+    `everywhere`, `logs`: see `confine`. Raises OSError.
     """
-    refused = dict.fromkeys((*NEVER, "socket"), seccomp.error(errno.EPERM))
-    local = {"socket": CONDITIONS["socket"]}
-    seccomp.load(seccomp.program(refused, local, ALLOW, seccomp.numbers()), everywhere)
+    names = (*NEVER, "socket") if logs else (*NEVER, *ANYWHERE, "socketpair")
+    conditions = {"socket": CONDITIONS["socket"]} if logs else {"socketpair": _PAIRS}
+    refused = dict.fromkeys(names, seccomp.error(errno.EPERM))
+    seccomp.load(seccomp.program(refused, conditions, ALLOW, seccomp.numbers()), everywhere)

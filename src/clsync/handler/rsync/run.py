@@ -184,20 +184,30 @@ class BatchRun:
             return entries
         told = dict(entries)
         with suppress(OSError), opened(self._local) as root:
-            look = lstat_below(root)
-            for path, flags in entries.items():
-                if flags & flag.FORCE and not flags & (flag.RECURSIVE | flag.LINKED):
-                    with suppress(OSError):
-                        if self._is_seen_to_differ(path, look(path)):
-                            told[path] = flags & ~flag.FORCE
+            told |= {path: entries[path] & ~flag.FORCE for path in self._seen_to_differ(root, _compared(entries))}
         return told
 
-    def _is_seen_to_differ(self, path: bytes, there: os.stat_result | None) -> bool:
-        """Tell whether size or mtime show what stands there to be another version, or nothing stands there at all."""
-        if there is None:
-            return True
-        here = self._look(path)
-        return here is not None and _shape(here) != _shape(there)
+    def _seen_to_differ(self, root: int, paths: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the paths at which size or mtime show another version in a destination, or nothing stands there at all."""
+        missing = b""
+        for path in paths:
+            above = path.rpartition(b"/")[0]  # of neighbours mostly
+            if missing and above == missing:
+                yield path
+                continue
+            try:
+                there = os.lstat(path, dir_fd=root)
+            except (FileNotFoundError, NotADirectoryError):
+                if above and not os.access(above, os.F_OK, dir_fd=root, follow_symlinks=False):
+                    missing = above
+                yield path
+                continue
+            except OSError:
+                continue  # nobody can tell
+            with suppress(OSError):
+                here = self._look(path)
+                if here is not None and _shape(here) != _shape(there):
+                    yield path
 
     def _calm(self, entries: Entries, shaken: Iterable[bytes]) -> Entries:
         """Return what is compared once more, with the directories above.
@@ -703,6 +713,12 @@ def _is_read_only(path: bytes) -> bool:
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
     except OSError:
         return False
+
+
+def _compared(entries: Entries) -> list[bytes]:
+    """Return the files whose content is to be compared, each by its own name."""
+    mask = flag.FORCE | flag.RECURSIVE | flag.LINKED
+    return [path for path, flags in entries.items() if flags & mask == flag.FORCE]
 
 
 def _shape(found: os.stat_result) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +22,11 @@ from clsync.handler.command import CommandHandler, CommandStyle
 from clsync.handler.rsync.recipe import Recipe
 from clsync.handler.rsync.run import MOST_STALLS, RESENT_BYTES
 from clsync.kernel.walk import lstat_below
+from clsync.privilege.profiles import scan_sandbox
 from tests.support.bench import ALL_FRESH, EVERYTHING, LOCAL, NONE_FRESH, Bench, local_handler, rsync_handler
 from tests.support.remotes import RsyncHost, SshHost, missing
 from tests.support.rights import without_privileges
+from tests.support.sandboxes import usable
 from tests.support.trees import snapshot
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -517,6 +519,29 @@ def test_what_is_gone_is_removed_though_something_cannot_be_read(tmp_path: Path,
 
 
 @pytest.mark.parametrize("kind", LOCAL)
+@pytest.mark.parametrize("most", [None, 2, 1])
+def test_deletions_are_counted_though_something_cannot_be_read(tmp_path: Path, kind: str, most: int | None) -> None:
+    """A run of rsync that meets something unreadable deletes nothing, and counts nothing either."""
+
+    def sync_all() -> None:
+        bench = Bench(tmp_path, lambda b: local_handler(kind, b))
+        for name in ("d/stays", "secret/file", "other"):
+            bench.write(name)
+        bench.prepare()
+        for name in ("foreign", "d/foreign too"):
+            (bench.destination / name).write_text("of others")
+        (bench.source / "secret").chmod(0)
+        outcome = bench.hand_over(EVERYTHING, most_deletions=most)
+        assert (outcome.verdict, list(outcome.failed)) == (Verdict.PARTIAL, [b"secret"])
+        assert outcome.spared == (2 if most == 1 else 0)
+        for name in ("foreign", "d/foreign too"):
+            assert (bench.destination / name).exists() == (most == 1), name
+        (bench.source / "secret").chmod(0o755)
+
+    without_privileges(tmp_path, sync_all)
+
+
+@pytest.mark.parametrize("kind", LOCAL)
 def test_a_read_only_directory_above_something_new_stays_read_only(tmp_path: Path, kind: str) -> None:
     """Whoever cannot write there without opening it closes it again."""
 
@@ -729,6 +754,67 @@ def test_what_rules_reject_is_neither_copied_nor_deleted(bench: Bench, changes: 
     assert not (bench.destination / "d/left over").exists()
     if b"d" not in changes:
         bench.equal(lambda p: rejected(p) or p == b"b/c/d" or p in (b"", b"b/c"))
+
+
+def listing_processes() -> list[int]:
+    """Return our processes that list what rules permit."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            parent = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+            if parent == os.getpid() and b"rsync.spread" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(int(pid))
+    return found
+
+
+def bench_that_lists(top: Path) -> Bench:
+    """Return a bench with rules, and so much that they are asked about it by a process of its own."""
+    walks = usable(scan_sandbox)
+    bench = Bench(top, lambda b: rsync_handler(b, str(b.destination), walks=walks))
+    bench.handler.rules = RULES
+    for number in range(6000):
+        bench.write(f"d{number % 60}/{number}")
+    for name in ("d1/x.bak", "keep/x", "d2/new\nline", "d3/\udcff"):
+        bench.write(name)
+    os.link(bench.source / "d1/1", bench.source / "d5/again")
+    bench.write_there("keep/old", "theirs")
+    return bench
+
+
+def test_much_is_listed_by_a_confined_process(tmp_path: Path) -> None:
+    bench, seen = bench_that_lists(tmp_path), dict[str, str]()
+
+    def look() -> bool:
+        for pid in listing_processes():
+            with suppress(OSError):
+                lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+                seen.update((line.split(":\t")[0], line.split(":\t")[1]) for line in lines if ":\t" in line)
+        return seen.get("NoNewPrivs") == "1"
+
+    assert bench.sync({b"": DOUBT}, meanwhile=look).verdict is Verdict.DONE
+    assert seen["NoNewPrivs"] == "1", "no process was seen"
+    if "seccomp" in usable(scan_sandbox).layers:
+        assert seen["Seccomp"] == "2"
+    assert not listing_processes()
+    assert (bench.destination / "keep/old").read_text() == "theirs"
+    bench.equal(lambda p: rejected(p) or p in (b"", b"keep"))
+
+
+def test_a_list_that_is_cut_off_is_made_again(tmp_path: Path) -> None:
+    """Whatever has not been listed may be missing: nothing is confirmed."""
+    bench = bench_that_lists(tmp_path)
+
+    def kill() -> bool:
+        for pid in listing_processes():
+            os.kill(pid, signal.SIGKILL)
+            return True
+        return False
+
+    outcomes = (bench.sync({b"": DOUBT}, meanwhile=kill) for _ in range(10))  # one may be done before it is killed
+    outcome = next(outcome for outcome in outcomes if outcome.verdict is Verdict.UNWELL)
+    assert "has ended (killed by SIGKILL)" in outcome.message
+    assert bench.sync({b"": DOUBT}).verdict is Verdict.DONE
+    bench.equal(lambda p: rejected(p) or p in (b"", b"keep"))
 
 
 @local

@@ -18,6 +18,7 @@ from clsync.handler.copy.handler import CopyHandler
 from clsync.handler.rsync import RsyncHandler, Target
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, Recipe
 from clsync.kernel.capabilities import probe_destination
+from clsync.kernel.sandbox import Sandbox
 from clsync.kernel.walk import lstat_below
 from tests.support.remotes import Server
 from tests.support.trees import Ignore, compare_trees, report
@@ -156,6 +157,7 @@ def rsync_handler(
     environment: dict[str, str] | None = None,
     recipe: Recipe | None = None,
     program: Path | str = "rsync",
+    walks: Sandbox | None = None,
 ) -> RsyncHandler:
     """Return a handler that runs rsync (or a `program` that does) for a bench."""
     return RsyncHandler(
@@ -165,6 +167,7 @@ def rsync_handler(
         program=os.fsencode(program),
         environment={os.fsencode(k): os.fsencode(v) for k, v in {**os.environ, **(environment or {})}.items()},
         destination_check=(lambda: None) if bench.server else bench.trouble,
+        walks=walks,
     )
 
 

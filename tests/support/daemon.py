@@ -224,6 +224,11 @@ class Daemon:
             and (parents[pid] != self.pid or command != own)
         )
 
+    def at_work(self) -> list[int]:
+        """Return the processes it has started, but for those that copy: one of them waits for what comes next."""
+        copying = self.descendants(b"clsync.handler.copy.worker")
+        return [pid for pid in self.descendants() if pid not in copying]
+
     def family(self) -> list[int]:
         """Return all living processes of this run, orphans too: by session and by a mark in the environment."""
         if self.process is None:

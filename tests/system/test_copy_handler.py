@@ -31,17 +31,16 @@ from clsync.handler.copy import pool as pool_module
 from clsync.handler.copy import run as run_module
 from clsync.handler.copy.handler import CopyHandler
 from clsync.handler.copy.place import Place
-from clsync.kernel import sandbox
 from clsync.kernel.capabilities import Capabilities, probe_destination
 from clsync.kernel.files import opened
 from clsync.kernel.sandbox import Sandbox
 from clsync.kernel.walk import lstat_below
-from clsync.options.names import SANDBOX_LAYERS
 from clsync.privilege.profiles import copy_sandbox
 from tests.support import churn
 from tests.support.monitors import Mounted
 from tests.support.playground import Playground
 from tests.support.rights import as_nobody
+from tests.support.sandboxes import usable
 from tests.support.trees import compare, compare_trees, report, snapshot
 from tests.system.world import World, memory_directory
 
@@ -120,15 +119,7 @@ def both(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 def confined() -> Sandbox:
     """Return the sandbox of processes that copy, as far as it can be had here."""
-    before = sandbox.usable()
-    sandbox.use(frozenset(layer for layer in SANDBOX_LAYERS if not sandbox.trouble_with(layer)))
-    try:
-        made = copy_sandbox()
-    finally:
-        sandbox.use(before)
-    if made is None:
-        pytest.skip("no sandbox can be had here")
-    return made
+    return usable(copy_sandbox)
 
 
 def build(top: Path) -> None:

@@ -232,7 +232,7 @@ def test_timeout_sync(world: World) -> None:
         recorder.wait_for_calls(daemon, 1)
         world.write("file")
         daemon.wait_for_log("took longer than --timeout-sync")
-        daemon.wait_until(lambda: not daemon.descendants(), what="the end of the handler")
+        daemon.wait_until(lambda: not daemon.at_work(), what="the end of the handler")
         recorder.wait_for_calls(daemon, 3)
         assert recorder.calls[1].arguments == recorder.calls[2].arguments
 

@@ -129,7 +129,7 @@ def test_umount(world: World, monitor: str, where: str) -> None:
             world.wait_for_equal(daemon)
             follow(world, daemon, where)
             daemon.wait_for_log(SYNCED)
-            daemon.wait_until(lambda: not daemon.descendants(), what="rest")
+            daemon.wait_until(lambda: not daemon.at_work(), what="rest")
             assert loop_devices(image)
             unmount(place, timeout=1)
             daemon.wait_until(lambda: not loop_devices(image), 1.5, "the release of the file system")

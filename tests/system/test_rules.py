@@ -56,7 +56,7 @@ def settle(daemon: Daemon) -> None:
     daemon.wait_for_log(SYNCED)
     os.kill(daemon.pid, signal.SIGHUP)
     daemon.wait_for_log("rules: nothing has changed")  # its loop has turned: the look has begun
-    daemon.wait_until(lambda: not daemon.descendants(), what="the end of the look at all names")
+    daemon.wait_until(lambda: not daemon.at_work(), what="the end of the look at all names")
 
 
 @contextmanager
@@ -322,7 +322,7 @@ def test_a_directory_that_is_not_monitored(world: World, mode: str, monitor: str
         settle(daemon)
         plant(world.source, "late", "log/y", "y")
         world.wait_for_copy(daemon, "y", "late")
-        daemon.wait_until(lambda: not daemon.descendants(), what="rest")
+        daemon.wait_until(lambda: not daemon.at_work(), what="rest")
         assert world.copied("log/y") is None
         os.kill(daemon.pid, signal.SIGUSR2)
         world.wait_for_equal(daemon)

@@ -328,7 +328,7 @@ def test_an_idle_daemon_rests(closed: World) -> None:
     with mounted("tmpfs", closed.source, "mode=700"), closed.daemon(SPLIT) as daemon:
         daemon.wait_for_log(SYNCED)
         both = daemon.pid, worker_of(daemon)
-        daemon.wait_until(lambda: not daemon.descendants(), what="the end of what comes after the initial sync")
+        daemon.wait_until(lambda: not daemon.at_work(), what="the end of what comes after the initial sync")
         before = [processor_time(pid) for pid in both]
         time.sleep(2)  # what is to be shown is that nothing happens
         after = [processor_time(pid) for pid in both]
@@ -683,7 +683,7 @@ def test_secure_splitting_is_all_of_it(closed: World) -> None:
 def test_secure_splitting_that_is_set_otherwise(world: World) -> None:
     with world.daemon("--secure-splitting", "--splitting=off", "--forbid-devices=0", "-Mcopy") as daemon:
         daemon.wait_for_log(SYNCED)
-        assert not daemon.descendants() or status_of(Path(f"/proc/{daemon.pid}"))["NoNewPrivs"] == "0"
+        assert not daemon.at_work() or status_of(Path(f"/proc/{daemon.pid}"))["NoNewPrivs"] == "0"
 
 
 def sockets_of_stopped_worker(daemon: Daemon) -> Iterator[socket.socket]:

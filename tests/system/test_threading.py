@@ -163,7 +163,7 @@ def test_a_handler_that_takes_too_long_is_ended(world: World, how: str) -> None:
         daemon.wait_for_log(WATCHING)
         world.write("file")
         daemon.wait_for_log("took longer than --timeout-sync")
-        daemon.wait_until(lambda: not daemon.descendants() and not os.listdir(lists), what="the end of the handler")
+        daemon.wait_until(lambda: not daemon.at_work() and not os.listdir(lists), what="the end of the handler")
         well.touch()
         calls = len(recorder.calls)
         recorder.wait_for_calls(daemon, calls + 1)

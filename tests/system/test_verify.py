@@ -485,7 +485,7 @@ def test_who_asks_may_go_away(world: World) -> None:
         ).start()
         daemon.wait_for_log("asks for verify")
         client.kill()
-        daemon.wait_until(lambda: not daemon.descendants(), what="the end of the comparison")
+        daemon.wait_until(lambda: not daemon.at_work(), what="the end of the comparison")
         world.write("later")
         world.wait_for_copy(daemon, "later")
 

@@ -31,7 +31,7 @@ from clsync.kernel.priority import Priority, trouble_with
 from clsync.kernel.process import HERE
 from clsync.options import MODULE_MODES
 from clsync.options.expansion import expand, macros
-from clsync.privilege.profiles import compare_sandbox, copy_sandbox
+from clsync.privilege.profiles import compare_sandbox, copy_sandbox, scan_sandbox
 
 _RECURSIVE_ARGUMENTS: dict[str, tuple[bytes, ...]] = {"shell": (b"initialsync", b"%label%", b"%INCLUDE-LIST%")}
 """Of runs that take a whole directory, where these are not those of the others."""
@@ -155,6 +155,7 @@ def _rsync_handler(made: Plan) -> RsyncHandler:
         show_progress=made.log.terminal and os.path.basename(made.program) == b"rsync" and s.verbose >= 3,
         priority=priority_of(made),
         sandbox=sandbox_of(made, target),
+        walks=scan_sandbox(),
         log=made.log.info,
     )
 

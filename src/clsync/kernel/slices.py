@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
 from itertools import islice
 from typing import TypeVar
 
@@ -45,7 +45,7 @@ async def in_slices(items: Iterable[T]) -> AsyncIterator[T]:
             yield item
 
 
-async def in_parts(items: Iterable[T], size: int = _LOOKED_AT) -> AsyncIterator[list[T]]:
+async def in_parts(items: Iterable[T], size: int = _LOOKED_AT) -> AsyncGenerator[list[T], None]:
     """Yield items, `size` at a time; after each 10 ms of work the event loop gets its turn."""
     turn = Turn()
     iterator = iter(items)

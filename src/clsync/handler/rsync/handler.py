@@ -22,6 +22,7 @@ from clsync.kernel.priority import USUAL, Priority
 from clsync.kernel.sandbox import Sandbox
 
 _CODE_PROTOCOL = 2
+_UNCOUNTED = "it cannot be told how much would be deleted; see what else is said of the target"
 
 
 class RsyncHandler:
@@ -43,6 +44,7 @@ class RsyncHandler:
         show_progress: bool = False,
         priority: Priority = USUAL,
         sandbox: Sandbox | None = None,
+        walks: Sandbox | None = None,
         log: Callable[[str], None] = lambda text: None,
     ) -> None:
         """`arguments`: the argument list, `%RSYNC-ARGS%` standing for the recipe's part.
@@ -50,6 +52,7 @@ class RsyncHandler:
         `timeout`: seconds one run may take, 0 for any. `codes_done`: exit codes that mean success, besides 0 and
         24. `destination_check` answers what is wrong with a local destination. `full_initial`: rules do not count
         in the initial sync. `priority`: of rsync. `sandbox`: what rsync can do; None: all that who runs it can do.
+        `walks`: what a process can do that lists what rules permit in much; None: it is listed here.
         """
         self.rules, self.full_initial = rules, full_initial
         self.trusts_times = os.path.basename(program) == b"rsync"
@@ -69,6 +72,7 @@ class RsyncHandler:
             show_progress=show_progress,
             priority=priority,
             sandbox=sandbox,
+            walks=walks,
         )
         self._destination_check, self._log = destination_check, log
         self._probed = not target.remote
@@ -131,8 +135,10 @@ class RsyncHandler:
             outcome = await run.outcome()
             # What is to be deleted may be what there is no room for; it is counted before any of it goes.
             count = await BatchRun(self._program, batch, rules).doomed() if run.full or run.uncounted else run.spared
-            if (outcome.verdict is Verdict.UNWELL and not run.full) or not count:
+            if (outcome.verdict is Verdict.UNWELL and not run.full) or count == 0:
                 return outcome
+            if count is None:
+                return outcome if run.full else Outcome(Verdict.UNWELL, message=_UNCOUNTED)
             if count > batch.most_deletions:
                 return replace(outcome, spared=count)
             return await self._deleting(batch, rules, clears=run.full)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from clsync.core import batch as flag
@@ -23,12 +22,9 @@ from clsync.handler.base import PathRules, may_go
 from clsync.handler.rsync.blame import TEMPORARY
 from clsync.handler.runner import anonymous_file
 from clsync.kernel import roles
-from clsync.kernel.slices import in_slices
-from clsync.kernel.walk import lstat_straight, walk
+from clsync.kernel.walk import lstat_straight
 
 Look = Callable[[bytes], os.stat_result | None]
-PART = 15_000
-"""Entries of one run when recursion is expanded: memory is bounded, here and in rsync."""
 
 
 class Doomed(NamedTuple):
@@ -147,48 +143,6 @@ def _written(rules: Iterable[bytes]) -> bytes:
         for rule in rules:
             file.write(rule + b"\0")
     return os.fsencode(name)
-
-
-@dataclass(slots=True)
-class Spread:
-    """Directories laid out as lists of what rules permit in them, without recursion."""
-
-    root: int
-    rules: PathRules
-    one_file_system: int
-    linked: dict[bytes, int]
-    """Takes the files with several names: rsync links only what it sees in one run."""
-    too_long: Callable[[bytes], None]
-    """Is told paths that rsync cannot carry."""
-    unreadable: Callable[[bytes, OSError], None]
-    """Is told directories whose content cannot be laid out."""
-
-    async def below(self, tops: Mapping[bytes, int]) -> AsyncIterator[dict[bytes, int]]:
-        """Yield what rules permit at and below directories, in parts."""
-        part: dict[bytes, int] = {}
-        for top, flags in tops.items():
-            keep = flags & flag.FORCE
-            if self.rules.permits(top, True):
-                part[top] = flag.DIRECTORY | keep
-            below = walk(self.root, top, self.rules.reaches, self.one_file_system > 0, self.unreadable)
-            async for path, found in in_slices(below):
-                self._sort(path, found, keep, part)
-                if len(part) >= PART:
-                    yield part
-                    part = {}
-        if part:
-            yield part
-
-    def _sort(self, path: bytes, found: os.stat_result, keep: int, part: dict[bytes, int]) -> None:
-        is_dir = stat.S_ISDIR(found.st_mode)
-        if not self.rules.permits(path, is_dir):
-            return
-        if lists.too_long(path):
-            self.too_long(path)
-        elif not is_dir and found.st_nlink > 1:
-            self.linked[path] = self.linked.get(path, 0) | flag.LINKED | keep
-        else:
-            part[path] = keep | (flag.DIRECTORY if is_dir else 0)
 
 
 def is_directory(found: os.stat_result | None) -> bool:

@@ -83,8 +83,9 @@ class Program:
         show_progress: bool,
         priority: Priority = USUAL,
         sandbox: Sandbox | None = None,
+        walks: Sandbox | None = None,
     ) -> None:
-        """`arguments`, `timeout`, `codes_done`, `priority`, `sandbox`: see `RsyncHandler`; `name`: what is run."""
+        """`arguments`, `timeout`, `codes_done`, `priority`, `sandbox`, `walks`: see `RsyncHandler`; `name`: what is run."""
         self.target, self.recipe, self.name = target, recipe, name
         self.absent_name = ABSENT + secrets.token_hex(6).encode()
         self.stopping = False
@@ -100,7 +101,7 @@ class Program:
         self._askers: set[Runner] = set()
         """What asks the host of the target, beside the runs."""
         keep = target.ssh and not chooses_shell(self._arguments, self._environment)
-        self.sandbox = sandbox
+        self.sandbox, self.walks = sandbox, walks
         """What a run can do at most, but for the way to a remote target."""
         self._connection = Connection(target, sandbox) if keep else None
         self._can_rename = renaming.reachable(target.directory)

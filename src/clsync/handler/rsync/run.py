@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from itertools import chain
 
@@ -24,6 +24,7 @@ from clsync.handler.rsync.blame import IN_THE_WAY, Blame, blame, first_line, hal
 from clsync.handler.rsync.clearing import clear
 from clsync.handler.rsync.program import Program, unwell
 from clsync.handler.rsync.recipe import MERGE
+from clsync.handler.rsync.spread import Spread, SpreadFailed
 from clsync.handler.runner import Result
 from clsync.kernel import roles
 from clsync.kernel.files import opened, opened_straight
@@ -117,6 +118,8 @@ class BatchRun:
             return await self._outcome()
         except DryRunFailed as error:
             return unwell(error.result, self._program.target)
+        except SpreadFailed as error:
+            return Outcome(Verdict.UNWELL, message=f"{error}; it is tried again")
         finally:
             for name in (self._filter, self._by_name):
                 if name is not None:
@@ -315,11 +318,18 @@ class BatchRun:
             if part:
                 yield dict(sorted(part.items()))
         linked = {p: f for p, f in plain.items() if f & flag.LINKED}
-        spread = permitted.Spread(
-            self._batch.root, rules, self._recipe.one_file_system, linked, self._note_too_long, self._note_unreadable
+        spread = Spread(
+            self._batch.root,
+            rules,
+            self._recipe.one_file_system > 0,
+            linked,
+            self._note_too_long,
+            self._note_unreadable,
+            self._program.walks,
         )
-        async for part in spread.below(recursive):
-            yield part
+        async with aclosing(spread.below(recursive)) as parts:
+            async for part in parts:
+                yield part
         if linked:
             yield dict(sorted(linked.items()))
 
@@ -657,7 +667,10 @@ class BatchRun:
 
     async def _delete_in(self, entries: Entries) -> None:
         """Delete what recursive entries would have deleted, had no other path failed."""
-        if not entries or self._spares:
+        if not entries:
+            return
+        if self._spares:
+            self.uncounted = True  # a run that leaves out deletions does not count them either
             return
         doomed = self._allowed(await self._doomed(entries))
         if self._rules is not None and self._local is not None:
@@ -696,6 +709,7 @@ class BatchRun:
         records = self._records(entries)
         with permitted.listing() as output:
             result = await self._program.run(recipe.deletions(), self._batch, records, output.fileno())
+            self._note_unsure(result)
             known = blame(result.messages, entries, self._prefixes, result.cut).complete
             if not self._program.done(result) and not (result.code == _CODE_PARTIAL and known):
                 raise DryRunFailed(result)

@@ -1,0 +1,201 @@
+"""Directories laid out as lists of what rules permit in them: rsync is left no recursion.
+
+Much is laid out by a process of its own in the watched directory (`main`), which can do no more than list it. Standard
+input: an `_Order`, pickled. Standard output: `kind path NUL` for each path, and `U errno path NUL` for what cannot be
+looked at. It has listed everything once it has ended with 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from clsync.core import batch as flag
+from clsync.core import lists
+from clsync.core.paths import leads_out
+from clsync.handler.base import PathRules
+from clsync.kernel.landlock import READ_DIR, Allowed
+from clsync.kernel.process import exit_text, signal_group, spawn
+from clsync.kernel.sandbox import Sandbox, stay_within
+from clsync.kernel.slices import in_parts
+from clsync.kernel.walk import walk
+
+PART = 15_000
+"""Entries of one run when recursion is expanded: memory is bounded, here and in rsync."""
+_FEW: Final = 2000
+"""Paths for which no other process is started."""
+_CHUNK: Final = 1 << 18
+_PROGRAM: Final = b"import gc; gc.disable(); from clsync.handler.rsync.spread import main; main()"
+"""It makes no cycles."""
+_TOP, _FILE, _DIRECTORY, _LINKED, _TOO_LONG, _UNREADABLE = b"T", b"F", b"D", b"L", b"X", b"U"
+
+Record = tuple[bytes, bytes]
+"""Kind, path. _TOP: what follows lies at or below this directory."""
+
+
+class SpreadFailed(Exception):
+    """It cannot be told what is there; the text says why."""
+
+
+class _Order(NamedTuple):
+    """What is laid out, and what the process can do besides."""
+
+    tops: Sequence[bytes]
+    rules: PathRules
+    one_file_system: bool
+    sandbox: Sandbox
+
+
+def laid_out(root: int, tops: Sequence[bytes], rules: PathRules, one_file_system: bool) -> Iterator[Record]:
+    """Yield what rules permit at and below directories."""
+    for top in tops:
+        yield _TOP, top
+        if rules.permits(top, True):
+            yield _DIRECTORY, top
+        lost: list[Record] = []
+
+        def unreadable(path: bytes, error: OSError, lost: list[Record] = lost) -> None:
+            lost.append((_UNREADABLE, b"%d %s" % (error.errno or 0, path)))
+
+        for path, found in walk(root, top, rules.reaches, one_file_system, unreadable):
+            is_dir = stat.S_ISDIR(found.st_mode)
+            if not rules.permits(path, is_dir):
+                continue
+            if lists.too_long(path):
+                yield _TOO_LONG, path
+            elif is_dir:
+                yield _DIRECTORY, path
+            else:
+                yield _LINKED if found.st_nlink > 1 else _FILE, path
+        yield from lost
+
+
+@dataclass(slots=True)
+class Spread:
+    """Lays directories out."""
+
+    root: int
+    rules: PathRules
+    one_file_system: bool
+    linked: dict[bytes, int]
+    """Takes the files with several names: rsync links only what it sees in one run."""
+    too_long: Callable[[bytes], None]
+    """Is told paths that rsync cannot carry."""
+    unreadable: Callable[[bytes, OSError], None]
+    """Is told directories whose content cannot be laid out."""
+    sandbox: Sandbox | None = None
+    """What a process that lists can do besides; None: all is done here."""
+
+    async def below(self, tops: Mapping[bytes, int]) -> AsyncGenerator[dict[bytes, int], None]:
+        """Yield what rules permit at and below directories, in parts. Raises SpreadFailed."""
+        part: dict[bytes, int] = {}
+        keep = 0
+        async with aclosing(self._records(list(tops))) as chunks:
+            async for chunk in chunks:
+                for kind, path in chunk:
+                    if kind == _FILE:
+                        part[path] = keep
+                    elif kind == _TOP:
+                        keep = tops[path] & flag.FORCE
+                    else:
+                        self._enter(kind, path, keep, part)
+                    if len(part) >= PART:
+                        yield part
+                        part = {}
+        if part:
+            yield part
+
+    def _enter(self, kind: bytes, path: bytes, keep: int, part: dict[bytes, int]) -> None:
+        if kind == _DIRECTORY:
+            part[path] = flag.DIRECTORY | keep
+        elif kind == _LINKED:
+            self.linked[path] = self.linked.get(path, 0) | flag.LINKED | keep
+        elif kind == _TOO_LONG:
+            self.too_long(path)
+        else:
+            number, _, where = path.partition(b" ")
+            self.unreadable(where, OSError(int(number), os.strerror(int(number)), where))
+
+    async def _records(self, tops: Sequence[bytes]) -> AsyncGenerator[Sequence[Record], None]:
+        few: list[Record] = []
+        order = self._order(tops)
+        async with aclosing(in_parts(laid_out(self.root, tops, self.rules, self.one_file_system))) as here:
+            async for chunk in here:
+                if order is None:
+                    yield chunk
+                    continue
+                few += chunk
+                if len(few) > _FEW:
+                    break
+            else:
+                yield few
+                return
+        assert order is not None
+        async with aclosing(self._by_another(order)) as there:
+            async for records in there:
+                yield records
+
+    def _order(self, tops: Sequence[bytes]) -> bytes | None:
+        """Return what another process is told; None where there is none, or none to which it can be told."""
+        if self.sandbox is None or not os.path.exists(__file__):
+            return None
+        try:
+            return pickle.dumps(_Order(tops, self.rules, self.one_file_system, self.sandbox))
+        except Exception:  # noqa: BLE001 - rules of somebody else's may be anything
+            return None
+
+    async def _by_another(self, order: bytes) -> AsyncGenerator[list[Record], None]:
+        """Have another process lay it all out. Raises SpreadFailed."""
+        try:
+            child = _started(order, self.root)
+        except OSError as error:
+            raise SpreadFailed(f"what the rules permit cannot be listed: {error.strerror}") from None
+        assert child.stdout is not None
+        try:
+            left = b""
+            while data := await asyncio.to_thread(os.read, child.stdout.fileno(), _CHUNK):
+                *whole, left = (left + data).split(b"\0")
+                if any(leads_out(record[1:]) for record in whole if record[:1] != _UNREADABLE):
+                    raise SpreadFailed("the process that lists what the rules permit names what lies elsewhere")
+                yield [(record[:1], record[1:]) for record in whole]
+            code = await asyncio.to_thread(child.wait)
+            if code or left:
+                raise SpreadFailed(f"the process that lists what the rules permit has ended ({exit_text(code)})")
+        finally:
+            if child.poll() is None:
+                signal_group(child.pid, signal.SIGKILL)
+                child.wait()
+            child.stdout.close()
+
+
+def _started(order: bytes, root: int) -> subprocess.Popen[bytes]:
+    said = os.memfd_create("order", os.MFD_CLOEXEC)
+    with open(said, "w+b") as settings:
+        settings.write(order)
+        settings.seek(0)
+        return spawn(
+            [os.fsencode(sys.executable), b"-I", b"-c", _PROGRAM],
+            cwd=root,
+            stdin=said,
+            stdout=subprocess.PIPE,
+            scanner=True,
+        )
+
+
+def main() -> None:
+    """Lay out what standard input says."""
+    order: _Order = pickle.load(sys.stdin.buffer)
+    root = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    stay_within(order.sandbox, [Allowed(b".", READ_DIR)])
+    with open(sys.stdout.fileno(), "wb", buffering=_CHUNK, closefd=False) as output:
+        for kind, path in laid_out(root, order.tops, order.rules, order.one_file_system):
+            output.write(kind + path + b"\0")

@@ -1167,6 +1167,8 @@ def test_small_batches_are_copied_by_one_confined_process(kept: Mirror) -> None:
 
 def test_nothing_is_copied_without_the_confined_process(kept: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by this one, which could reach everything."""
+    kept.sync({b"": DIRECTORY})
+    os.kill(worker(), signal.SIGKILL)
     (kept.source / "file").write_text("text")
     monkeypatch.setattr(sys, "executable", "/nonexistent")
     outcome = kept.run({b"file": REGULAR})

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Final
 
@@ -74,6 +77,16 @@ def spawn(
             raise
     # In a sandbox of its own: a namespace of processes ends with the first one, even if that could run nothing.
     return run([b"/bin/sh", *argv])
+
+
+@functools.cache  # what is missing later is being upgraded, and no reason to do without a sandbox
+def python_in_reach(*, of_programs: bool) -> bool:
+    """Tell whether processes with our code can be started: another root may not have it, and users may not be let in.
+
+    `of_programs`: by who runs handlers.
+    """
+    with roles.as_programs() if of_programs else nullcontext():
+        return os.path.exists(__file__) and os.access(sys.executable, os.X_OK, effective_ids=True)
 
 
 def signal_group(pid: int, number: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import pickle
@@ -55,12 +54,6 @@ PATIENCE: Final = 0.1
 
 class Unavailable(Exception):
     """No worker can be had here: the work has to be done in this process."""
-
-
-@functools.cache  # what is missing later is being upgraded, and no reason to do without the sandbox
-def in_reach() -> bool:
-    """Tell whether a worker can be started here at all: another root (`--chroot`) may not have our code."""
-    return os.path.exists(__file__)
 
 
 @dataclass(slots=True)

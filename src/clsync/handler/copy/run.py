@@ -13,13 +13,14 @@ from clsync.core.batch import Batch, Outcome, Verdict
 from clsync.core.paths import shown
 from clsync.handler.copy.control import Control
 from clsync.handler.copy.engine import Engine
-from clsync.handler.copy.pool import PATIENCE, Pool, Unavailable, in_reach
+from clsync.handler.copy.pool import PATIENCE, Pool, Unavailable
 from clsync.handler.copy.settings import Context, Settings
 from clsync.handler.copy.trouble import Stopped, Unwell, destination_trouble
 from clsync.handler.copy.units import Inode, Linked, Listed, Tree, Unit, groups, phases
 from clsync.kernel import roles
 from clsync.kernel.files import DIRECTORY_FLAGS, open_straight
 from clsync.kernel.orphans import work_of
+from clsync.kernel.process import python_in_reach
 from clsync.kernel.walk import lstat_below
 
 ALONE: Final = 2000
@@ -43,7 +44,9 @@ class Run:
         self._control, self._show_progress = control, show_progress
         self._pool, self._helped = pool, False
         self._alone = False
-        self._apart = (settings.sandbox is not None and in_reach()) or roles.programs_are_others()
+        self._apart = (
+            settings.sandbox is not None and python_in_reach(of_programs=True)
+        ) or roles.programs_are_others()
         """Only other processes may write to the destination."""
         self._shown_at = 0.0
 

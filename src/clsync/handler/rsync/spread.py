@@ -24,7 +24,7 @@ from clsync.core import lists
 from clsync.core.paths import leads_out
 from clsync.handler.base import PathRules
 from clsync.kernel.landlock import READ_DIR, Allowed
-from clsync.kernel.process import exit_text, signal_group, spawn
+from clsync.kernel.process import exit_text, python_in_reach, signal_group, spawn
 from clsync.kernel.sandbox import Sandbox, stay_within
 from clsync.kernel.slices import in_parts
 from clsync.kernel.walk import walk
@@ -146,7 +146,7 @@ class Spread:
 
     def _order(self, tops: Sequence[bytes]) -> bytes | None:
         """Return what another process is told; None where there is none, or none to which it can be told."""
-        if self.sandbox is None or not os.path.exists(__file__):
+        if self.sandbox is None or not python_in_reach(of_programs=False):
             return None
         try:
             return pickle.dumps(_Order(tops, self.rules, self.one_file_system, self.sandbox))

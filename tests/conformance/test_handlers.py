@@ -719,6 +719,33 @@ def test_what_fails_without_a_word_while_a_disk_fails_is_done_again(tmp_path: Pa
     bench.done({b"bad": NAME})
 
 
+@pytest.mark.parametrize("code", [0, 23])
+def test_what_goes_well_is_done_whatever_is_said(tmp_path: Path, code: int) -> None:
+    """A banner may look as if a disk failed; of a code the operator says that it means success."""
+    program = tmp_path / "rsync"
+    program.write_text(f'#!/bin/sh\nrsync "$@" && echo "greetings from host (5)" >&2 && exit {code}\n')
+    program.chmod(0o755)
+    bench = Bench(tmp_path, lambda b: rsync_handler(b, str(b.destination), program=program, codes_done=(code,)))
+    bench.write("d/file", "text")
+    bench.done({b"": DOUBT})
+
+
+def test_what_cannot_be_listed_there_has_failed(tmp_path: Path) -> None:
+    """With rules, deletions are looked for by a run of their own; what should go may be where that sees nothing."""
+    program = tmp_path / "rsync"
+    bench = Bench(tmp_path, lambda b: rsync_handler(b, str(b.destination), program=program))
+    says = f'rsync: [generator] opendir \\"{bench.destination}/d\\" failed: Input/output error (5)'
+    program.write_text(
+        f'#!/bin/sh\nrsync "$@"; code=$?\ncase " $* " in *" -n "*) echo "{says}" >&2; exit 23;; esac\nexit $code\n'
+    )
+    program.chmod(0o755)
+    bench.handler.rules = RULES
+    bench.write("d/file", "text")
+    outcome = bench.sync({b"": DOUBT})
+    assert (outcome.verdict, list(outcome.failed)) == (Verdict.PARTIAL, [b""])
+    assert (bench.destination / "d/file").read_text() == "text"
+
+
 # -- rules -----------------------------------------------------------------------------------------------------
 
 RULES = Rules.parse(b"-*^keep(/|$)\n-f\\.bak$\n", "rules")
@@ -815,6 +842,41 @@ def test_a_list_that_is_cut_off_is_made_again(tmp_path: Path) -> None:
     assert "has ended (killed by SIGKILL)" in outcome.message
     assert bench.sync({b"": DOUBT}).verdict is Verdict.DONE
     bench.equal(lambda p: rejected(p) or p in (b"", b"keep"))
+
+
+def test_a_list_that_does_not_come_is_not_waited_for_when_it_is_to_stop(tmp_path: Path) -> None:
+    """The file system of the source may answer nobody."""
+    bench, stopped = bench_that_lists(tmp_path), list[int]()
+
+    def stop() -> bool:
+        for pid in listing_processes():
+            os.kill(pid, signal.SIGSTOP)
+            stopped.append(pid)
+            bench.handler.stop()
+            # Without an end to it, nothing else would let the test go on.
+            asyncio.get_running_loop().call_later(20, os.kill, pid, signal.SIGKILL)
+            return True
+        return False
+
+    outcomes = (bench.sync({b"": DOUBT}, meanwhile=stop) for _ in range(10))  # one may be done before it is seen
+    outcome = next(outcome for outcome in outcomes if outcome.verdict is Verdict.UNWELL)
+    assert stopped
+    assert outcome.message == "stopped"
+    assert not listing_processes()
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"?x", b"Tx", b"F../x", b"Dd/../../x", b"U5 ../x", b"Ufive x", b"U" + b"9" * 30 + b" x"]
+)
+def test_a_list_that_cannot_be_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    """Who lists is confined because of what it meets: it does not do as it likes here either."""
+    bench = bench_that_lists(tmp_path)
+    monkeypatch.setattr(
+        "clsync.handler.rsync.spread._PROGRAM", b"import os; os.write(1, %r)" % (b"T\0" + said + b"\0")
+    )
+    outcome = bench.sync({b"": DOUBT})
+    assert outcome.verdict is Verdict.UNWELL
+    assert "says what cannot be" in outcome.message
 
 
 @local

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -21,6 +22,7 @@ from clsync.core.rules import Rules
 from clsync.handler.command import CommandHandler, CommandStyle
 from clsync.handler.rsync.recipe import Recipe
 from clsync.handler.rsync.run import MOST_STALLS, RESENT_BYTES
+from clsync.kernel.process import python_in_reach
 from clsync.kernel.walk import lstat_below
 from clsync.privilege.profiles import scan_sandbox
 from tests.support.bench import ALL_FRESH, EVERYTHING, LOCAL, NONE_FRESH, Bench, local_handler, rsync_handler
@@ -841,6 +843,20 @@ def test_a_list_that_is_cut_off_is_made_again(tmp_path: Path) -> None:
     outcome = next(outcome for outcome in outcomes if outcome.verdict is Verdict.UNWELL)
     assert "has ended (killed by SIGKILL)" in outcome.message
     assert bench.sync({b"": DOUBT}).verdict is Verdict.DONE
+    bench.equal(lambda p: rejected(p) or p in (b"", b"keep"))
+
+
+def test_much_is_listed_here_where_python_does_not_find_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Isolated, it heeds neither PYTHONPATH nor the packages of a user."""
+    bench, python = bench_that_lists(tmp_path), tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    python_in_reach.cache_clear()
+    try:
+        assert bench.sync({b"": DOUBT}).verdict is Verdict.DONE
+    finally:
+        python_in_reach.cache_clear()
     bench.equal(lambda p: rejected(p) or p in (b"", b"keep"))
 
 

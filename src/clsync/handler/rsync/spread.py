@@ -137,7 +137,7 @@ class Spread:
 
     async def _records(self, tops: Sequence[bytes]) -> AsyncGenerator[Sequence[Record], None]:
         few: list[Record] = []
-        order = self._order(tops)
+        order = await asyncio.to_thread(self._order, tops)
         async with aclosing(in_parts(laid_out(self.root, tops, self.rules, self.one_file_system))) as here:
             async for chunk in here:
                 if order is None:

@@ -27,7 +27,7 @@ from clsync.kernel.walk import lstat_below
 from clsync.privilege.profiles import scan_sandbox
 from tests.support.bench import ALL_FRESH, EVERYTHING, LOCAL, NONE_FRESH, Bench, local_handler, rsync_handler
 from tests.support.remotes import RsyncHost, SshHost, missing
-from tests.support.rights import without_privileges
+from tests.support.rights import NOBODY, without_privileges
 from tests.support.sandboxes import usable
 from tests.support.trees import snapshot
 
@@ -719,6 +719,34 @@ def test_what_fails_without_a_word_while_a_disk_fails_is_done_again(tmp_path: Pa
     assert (outcome.verdict, list(outcome.failed)) == (Verdict.PARTIAL, [b"bad"])
     assert (bench.destination / "new/deep").stat().st_mtime_ns == 10**18
     bench.done({b"bad": NAME})
+
+
+@ROOT
+@pytest.mark.parametrize("with_rules", [False, True])
+def test_what_cannot_be_read_is_not_counted_as_deleted(tmp_path: Path, with_rules: bool) -> None:
+    """It may go nowhere; but to the program, which is told to heed no errors then, nothing is there."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("there is no setpriv")
+    for above in (tmp_path, *tmp_path.parents[:2]):
+        above.chmod(0o755)
+    program = tmp_path / "rsync"
+    program.write_text(f'#!/bin/sh\nexec {setpriv} --reuid={NOBODY} --regid={NOBODY} --clear-groups rsync "$@"\n')
+    program.chmod(0o755)
+    bench = Bench(tmp_path, lambda b: rsync_handler(b, str(b.destination), program=program))
+    bench.handler.rules = RULES if with_rules else None
+    for number in range(20):
+        bench.write(f"secret/{number}")
+    bench.prepare()
+    bench.write_there("foreign")
+    for path in (bench.destination, *bench.destination.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    (bench.source / "secret").chmod(0o700)
+    outcome = bench.hand_over(EVERYTHING, most_deletions=1)
+    assert (outcome.verdict, outcome.spared) == (Verdict.PARTIAL, 0)
+    assert b"secret" in outcome.failed
+    assert sorted(os.listdir(bench.destination)) == ["secret"]
+    assert len(os.listdir(bench.destination / "secret")) == 20
 
 
 @pytest.mark.parametrize("code", [0, 23])

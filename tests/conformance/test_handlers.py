@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -21,11 +22,12 @@ from clsync.core.rules import Rules
 from clsync.handler.command import CommandHandler, CommandStyle
 from clsync.handler.rsync.recipe import Recipe
 from clsync.handler.rsync.run import MOST_STALLS, RESENT_BYTES
+from clsync.kernel.process import python_in_reach
 from clsync.kernel.walk import lstat_below
 from clsync.privilege.profiles import scan_sandbox
 from tests.support.bench import ALL_FRESH, EVERYTHING, LOCAL, NONE_FRESH, Bench, local_handler, rsync_handler
 from tests.support.remotes import RsyncHost, SshHost, missing
-from tests.support.rights import without_privileges
+from tests.support.rights import NOBODY, without_privileges
 from tests.support.sandboxes import usable
 from tests.support.trees import snapshot
 
@@ -719,6 +721,61 @@ def test_what_fails_without_a_word_while_a_disk_fails_is_done_again(tmp_path: Pa
     bench.done({b"bad": NAME})
 
 
+@ROOT
+@pytest.mark.parametrize("with_rules", [False, True])
+def test_what_cannot_be_read_is_not_counted_as_deleted(tmp_path: Path, with_rules: bool) -> None:
+    """It may go nowhere; but to the program, which is told to heed no errors then, nothing is there."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("there is no setpriv")
+    for above in (tmp_path, *tmp_path.parents[:2]):
+        above.chmod(0o755)
+    program = tmp_path / "rsync"
+    program.write_text(f'#!/bin/sh\nexec {setpriv} --reuid={NOBODY} --regid={NOBODY} --clear-groups rsync "$@"\n')
+    program.chmod(0o755)
+    bench = Bench(tmp_path, lambda b: rsync_handler(b, str(b.destination), program=program))
+    bench.handler.rules = RULES if with_rules else None
+    for number in range(20):
+        bench.write(f"secret/{number}")
+    bench.prepare()
+    bench.write_there("foreign")
+    for path in (bench.destination, *bench.destination.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    (bench.source / "secret").chmod(0o700)
+    outcome = bench.hand_over(EVERYTHING, most_deletions=1)
+    assert (outcome.verdict, outcome.spared) == (Verdict.PARTIAL, 0)
+    assert b"secret" in outcome.failed
+    assert sorted(os.listdir(bench.destination)) == ["secret"]
+    assert len(os.listdir(bench.destination / "secret")) == 20
+
+
+@pytest.mark.parametrize("code", [0, 23])
+def test_what_goes_well_is_done_whatever_is_said(tmp_path: Path, code: int) -> None:
+    """A banner may look as if a disk failed; of a code the operator says that it means success."""
+    program = tmp_path / "rsync"
+    program.write_text(f'#!/bin/sh\nrsync "$@" && echo "greetings from host (5)" >&2 && exit {code}\n')
+    program.chmod(0o755)
+    bench = Bench(tmp_path, lambda b: rsync_handler(b, str(b.destination), program=program, codes_done=(code,)))
+    bench.write("d/file", "text")
+    bench.done({b"": DOUBT})
+
+
+def test_what_cannot_be_listed_there_has_failed(tmp_path: Path) -> None:
+    """With rules, deletions are looked for by a run of their own; what should go may be where that sees nothing."""
+    program = tmp_path / "rsync"
+    bench = Bench(tmp_path, lambda b: rsync_handler(b, str(b.destination), program=program))
+    says = f'rsync: [generator] opendir \\"{bench.destination}/d\\" failed: Input/output error (5)'
+    program.write_text(
+        f'#!/bin/sh\nrsync "$@"; code=$?\ncase " $* " in *" -n "*) echo "{says}" >&2; exit 23;; esac\nexit $code\n'
+    )
+    program.chmod(0o755)
+    bench.handler.rules = RULES
+    bench.write("d/file", "text")
+    outcome = bench.sync({b"": DOUBT})
+    assert (outcome.verdict, list(outcome.failed)) == (Verdict.PARTIAL, [b""])
+    assert (bench.destination / "d/file").read_text() == "text"
+
+
 # -- rules -----------------------------------------------------------------------------------------------------
 
 RULES = Rules.parse(b"-*^keep(/|$)\n-f\\.bak$\n", "rules")
@@ -815,6 +872,55 @@ def test_a_list_that_is_cut_off_is_made_again(tmp_path: Path) -> None:
     assert "has ended (killed by SIGKILL)" in outcome.message
     assert bench.sync({b"": DOUBT}).verdict is Verdict.DONE
     bench.equal(lambda p: rejected(p) or p in (b"", b"keep"))
+
+
+def test_much_is_listed_here_where_python_does_not_find_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Isolated, it heeds neither PYTHONPATH nor the packages of a user."""
+    bench, python = bench_that_lists(tmp_path), tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    python_in_reach.cache_clear()
+    try:
+        assert bench.sync({b"": DOUBT}).verdict is Verdict.DONE
+    finally:
+        python_in_reach.cache_clear()
+    bench.equal(lambda p: rejected(p) or p in (b"", b"keep"))
+
+
+def test_a_list_that_does_not_come_is_not_waited_for_when_it_is_to_stop(tmp_path: Path) -> None:
+    """The file system of the source may answer nobody."""
+    bench, stopped = bench_that_lists(tmp_path), list[int]()
+
+    def stop() -> bool:
+        for pid in listing_processes():
+            os.kill(pid, signal.SIGSTOP)
+            stopped.append(pid)
+            bench.handler.stop()
+            # Without an end to it, nothing else would let the test go on.
+            asyncio.get_running_loop().call_later(20, os.kill, pid, signal.SIGKILL)
+            return True
+        return False
+
+    outcomes = (bench.sync({b"": DOUBT}, meanwhile=stop) for _ in range(10))  # one may be done before it is seen
+    outcome = next(outcome for outcome in outcomes if outcome.verdict is Verdict.UNWELL)
+    assert stopped
+    assert outcome.message == "stopped"
+    assert not listing_processes()
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"?x", b"Tx", b"F../x", b"Dd/../../x", b"U5 ../x", b"Ufive x", b"U" + b"9" * 30 + b" x"]
+)
+def test_a_list_that_cannot_be_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    """Who lists is confined because of what it meets: it does not do as it likes here either."""
+    bench = bench_that_lists(tmp_path)
+    monkeypatch.setattr(
+        "clsync.handler.rsync.spread._PROGRAM", b"import os; os.write(1, %r)" % (b"T\0" + said + b"\0")
+    )
+    outcome = bench.sync({b"": DOUBT})
+    assert outcome.verdict is Verdict.UNWELL
+    assert "says what cannot be" in outcome.message
 
 
 @local

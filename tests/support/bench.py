@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,7 @@ def rsync_handler(
     recipe: Recipe | None = None,
     program: Path | str = "rsync",
     walks: Sandbox | None = None,
+    codes_done: Iterable[int] = (),
 ) -> RsyncHandler:
     """Return a handler that runs rsync (or a `program` that does) for a bench."""
     return RsyncHandler(
@@ -168,6 +169,7 @@ def rsync_handler(
         environment={os.fsencode(k): os.fsencode(v) for k, v in {**os.environ, **(environment or {})}.items()},
         destination_check=(lambda: None) if bench.server else bench.trouble,
         walks=walks,
+        codes_done=codes_done,
     )
 
 

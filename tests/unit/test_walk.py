@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -51,3 +52,14 @@ def test_a_path_of_any_length_is_listed(root: int) -> None:
     (found,) = list_directory(root, b"/".join([name] * levels))
     assert found.name == b"last"
     assert sum(1 for _ in walk(root, name)) == levels
+
+
+@pytest.mark.parametrize("one_file_system", [False, True])
+def test_a_top_that_cannot_be_looked_at_is_told(root: int, one_file_system: bool) -> None:
+    """Also where it is asked first on which file system it is."""
+    top, told = b"n" * 300, dict[bytes, int | None]()  # longer than names can be
+    found = walk(
+        root, top, one_file_system=one_file_system, unreadable=lambda p, error: told.update({p: error.errno})
+    )
+    assert not list(found)
+    assert told == {top: errno.ENAMETOOLONG}

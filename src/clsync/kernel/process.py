@@ -23,6 +23,9 @@ or unmounted from, the path of that directory meanwhile."""
 _AS_ITSELF: Final = b"/./"
 """What follows that name: it is no part of what rsync makes at the destination by `--relative`."""
 
+_TRIAL: Final = 10.0
+"""Seconds that Python may take to find our code."""
+
 
 def spawn(
     argv: Sequence[bytes],
@@ -83,10 +86,32 @@ def spawn(
 def python_in_reach(*, of_programs: bool) -> bool:
     """Tell whether processes with our code can be started: another root may not have it, and users may not be let in.
 
-    `of_programs`: by who runs handlers.
+    `of_programs`: by who runs handlers. Waits for a process, the first time.
     """
     with roles.as_programs() if of_programs else nullcontext():
-        return os.path.exists(__file__) and os.access(sys.executable, os.X_OK, effective_ids=True)
+        if not (os.path.exists(__file__) and os.access(sys.executable, os.X_OK, effective_ids=True)):
+            return False
+    # Isolated, as ours are started, Python does not look where PYTHONPATH says, nor among the packages of a user.
+    try:
+        return _code_of_trial(of_programs) <= 0
+    except OSError:
+        return True  # who starts one is told why that fails
+
+
+def _code_of_trial(of_programs: bool) -> int:
+    """Return with what a process ends that does no more than to find our code; negative: nobody can tell."""
+    words = [os.fsencode(sys.executable), b"-I", b"-c", b"import clsync"]
+    root, nothing = os.open(b"/", os.O_PATH | os.O_DIRECTORY), os.open(os.devnull, os.O_RDWR)
+    try:
+        child = spawn(words, cwd=root, stdin=nothing, stdout=nothing, stderr=nothing, scanner=not of_programs)
+    finally:
+        os.close(nothing)
+        os.close(root)
+    try:
+        return child.wait(_TRIAL)
+    except subprocess.TimeoutExpired:
+        signal_group(child.pid, signal.SIGKILL)
+        return child.wait()
 
 
 def signal_group(pid: int, number: int) -> None:

@@ -149,7 +149,11 @@ def walk(
     look = lstat_below(root)
     device = None
     if one_file_system:
-        found = look(top)
+        try:
+            found = look(top)
+        except OSError as error:
+            unreadable(top, error)
+            return
         device = found.st_dev if found else None
     pending = [top]
     while pending:

@@ -37,7 +37,7 @@ class Doomed(NamedTuple):
     replaced: set[bytes]
     """What is no directory here and stands where a directory with content has to give way there."""
     entries: int = 0
-    """How many entries would be deleted in all, those that rules reject not among them."""
+    """How many entries would be deleted in all, but for those that rules reject and those that stand at the source."""
 
 
 def far(entries: Mapping[bytes, int], destination: bytes | None) -> set[bytes]:
@@ -78,8 +78,10 @@ def doomed(itemized: BinaryIO, root: int, rules: PathRules | None, litter: bool 
             if rules is not None and not rules.permits(_plain(path) if litter else path, is_dir):
                 protected.append(path)
                 continue
-            count += 1
-            if _is_gone(look, path) and (is_directory(_seen(look, parent(path))) or not may_go(parent(path), rules)):
+            gone = _is_gone(look, path)
+            # What stands here as it does there is in a directory that the program cannot read, or has come just now.
+            count += gone or _is_another(look, path, is_dir)
+            if gone and (is_directory(_seen(look, parent(path))) or not may_go(parent(path), rules)):
                 missing.append(path)
     return Doomed(missing, _topmost(protected), replaced, count)
 
@@ -109,6 +111,12 @@ def _is_gone(look: Look, path: bytes) -> bool:
         return look(path) is None
     except OSError:
         return False
+
+
+def _is_another(look: Look, path: bytes, was_dir: bool) -> bool:
+    """Tell whether what stands at the source takes the place of a directory, or is one itself in place of something."""
+    found = _seen(look, path)
+    return found is not None and is_directory(found) is not was_dir
 
 
 def filter_file(protected: Iterable[bytes]) -> bytes:

@@ -52,6 +52,8 @@ _WITHOUT = {
     stat.S_IFBLK: b"--no-devices",
 }
 """Type of a file -> option without which rsync makes it."""
+_AT_THE_SOURCE = "[sender] "
+"""How messages begin of what could not be read there: who lists it notes that (see `blame.reason`)."""
 _CODE_PROTOCOL = 2
 """rsync's two ends disagree on the list; a tree that changes under the walk can bring that about."""
 _CODE_FILE_IO = 11
@@ -119,7 +121,9 @@ class BatchRun:
         except DryRunFailed as error:
             return unwell(error.result, self._program.target)
         except SpreadFailed as error:
-            return Outcome(Verdict.UNWELL, message=f"{error}; it is tried again")
+            return Outcome(
+                Verdict.UNWELL, message="stopped" if self._program.stopping else f"{error}; it is tried again"
+            )
         finally:
             for name in (self._filter, self._by_name):
                 if name is not None:
@@ -326,6 +330,7 @@ class BatchRun:
             self._note_too_long,
             self._note_unreadable,
             self._program.walks,
+            lambda: self._program.stopping,
         )
         async with aclosing(spread.below(recursive)) as parts:
             async for part in parts:
@@ -452,7 +457,8 @@ class BatchRun:
 
     def _note_unsure(self, result: Result) -> None:
         """Note whether more may have failed than was said. That it is over is believed once all went well twice."""
-        now = unsure(result.messages)
+        # Where nothing has failed by what it answers, somebody else's words (a banner, the operator's code) may look so.
+        now = unsure(result.messages) and not self._program.done(result)
         self._unsure = self._unsure or now or self._program.unsure
         self._program.unsure = now
 
@@ -710,10 +716,18 @@ class BatchRun:
         with permitted.listing() as output:
             result = await self._program.run(recipe.deletions(), self._batch, records, output.fileno())
             self._note_unsure(result)
-            known = blame(result.messages, entries, self._prefixes, result.cut).complete
-            if not self._program.done(result) and not (result.code == _CODE_PARTIAL and known):
-                raise DryRunFailed(result)
+            found = blame(result.messages, entries, self._prefixes, result.cut)
+            if not self._program.done(result):
+                if result.code != _CODE_PARTIAL or not found.complete:
+                    raise DryRunFailed(result)
+                self._note_unlisted(found, result)
             return permitted.doomed(output, self._batch.root, self._rules)
+
+    def _note_unlisted(self, found: Blame, result: Result) -> None:
+        """Note where it is not known what the target has: without a failure this would turn without a pause."""
+        if unsure(result.messages):
+            there = {p: why for p, why in found.failed.items() if not why.startswith(_AT_THE_SOURCE)}
+            self._failed.update((p, why) for p, why in there.items() if self._rules is None or may_go(p, self._rules))
 
 
 def _is_full(result: Result) -> bool:

@@ -14,7 +14,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -34,9 +34,15 @@ PART = 15_000
 _FEW: Final = 2000
 """Paths for which no other process is started."""
 _CHUNK: Final = 1 << 18
+_LOOKS: Final = 0.2
+"""Seconds after which it is asked whether to stop, while a process says nothing."""
 _PROGRAM: Final = b"import gc; gc.disable(); from clsync.handler.rsync.spread import main; main()"
 """It makes no cycles."""
 _TOP, _FILE, _DIRECTORY, _LINKED, _TOO_LONG, _UNREADABLE = b"T", b"F", b"D", b"L", b"X", b"U"
+_FOUND: Final = frozenset((_FILE, _DIRECTORY, _LINKED, _TOO_LONG))
+_DIGITS: Final = 5
+"""The numbers of errors have less."""
+_STOPPED: Final = "stopped"
 
 Record = tuple[bytes, bytes]
 """Kind, path. _TOP: what follows lies at or below this directory."""
@@ -94,6 +100,8 @@ class Spread:
     """Is told directories whose content cannot be laid out."""
     sandbox: Sandbox | None = None
     """What a process that lists can do besides; None: all is done here."""
+    stopping: Callable[[], bool] = lambda: False
+    """Tells whether nobody wants to know any more."""
 
     async def below(self, tops: Mapping[bytes, int]) -> AsyncGenerator[dict[bytes, int], None]:
         """Yield what rules permit at and below directories, in parts. Raises SpreadFailed."""
@@ -101,6 +109,8 @@ class Spread:
         keep = 0
         async with aclosing(self._records(list(tops))) as chunks:
             async for chunk in chunks:
+                if self.stopping():
+                    raise SpreadFailed(_STOPPED)
                 for kind, path in chunk:
                     if kind == _FILE:
                         part[path] = keep
@@ -127,7 +137,7 @@ class Spread:
 
     async def _records(self, tops: Sequence[bytes]) -> AsyncGenerator[Sequence[Record], None]:
         few: list[Record] = []
-        order = self._order(tops)
+        order = await asyncio.to_thread(self._order, tops)
         async with aclosing(in_parts(laid_out(self.root, tops, self.rules, self.one_file_system))) as here:
             async for chunk in here:
                 if order is None:
@@ -140,7 +150,7 @@ class Spread:
                 yield few
                 return
         assert order is not None
-        async with aclosing(self._by_another(order)) as there:
+        async with aclosing(self._by_another(order, frozenset(tops))) as there:
             async for records in there:
                 yield records
 
@@ -153,7 +163,7 @@ class Spread:
         except Exception:  # noqa: BLE001 - rules of somebody else's may be anything
             return None
 
-    async def _by_another(self, order: bytes) -> AsyncGenerator[list[Record], None]:
+    async def _by_another(self, order: bytes, tops: Set[bytes]) -> AsyncGenerator[list[Record], None]:
         """Have another process lay it all out. Raises SpreadFailed."""
         try:
             child = _started(order, self.root)
@@ -162,10 +172,10 @@ class Spread:
         assert child.stdout is not None
         try:
             left = b""
-            while data := await asyncio.to_thread(os.read, child.stdout.fileno(), _CHUNK):
+            while data := await self._said(child.stdout.fileno()):
                 *whole, left = (left + data).split(b"\0")
-                if any(leads_out(record[1:]) for record in whole if record[:1] != _UNREADABLE):
-                    raise SpreadFailed("the process that lists what the rules permit names what lies elsewhere")
+                if not all(_can_be(record, tops) for record in whole):
+                    raise SpreadFailed("the process that lists what the rules permit says what cannot be")
                 yield [(record[:1], record[1:]) for record in whole]
             code = await asyncio.to_thread(child.wait)
             if code or left:
@@ -175,6 +185,42 @@ class Spread:
                 signal_group(child.pid, signal.SIGKILL)
                 child.wait()
             child.stdout.close()
+
+    async def _said(self, outlet: int) -> bytes:
+        """Return what has come, empty at the end. Raises SpreadFailed where it is to stop: a file system may not answer."""
+        while not await _readable(outlet):
+            if self.stopping():
+                raise SpreadFailed(_STOPPED)
+        return os.read(outlet, _CHUNK)
+
+
+async def _readable(outlet: int) -> bool:
+    """Wait a moment for something to read, by no thread: that might read when the number is another file's already."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(outlet, ready.set)
+    try:
+        async with asyncio.timeout(_LOOKS):
+            await ready.wait()
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(outlet)
+    return True
+
+
+def _can_be(record: bytes, tops: Set[bytes]) -> bool:
+    """Tell whether a record may be one of `laid_out`: who reads the tree is not trusted with more than to list it."""
+    kind, path = record[:1], record[1:]
+    if kind == _TOP:
+        return path in tops
+    if kind == _UNREADABLE:
+        number, _, path = path.partition(b" ")
+        if not (number.isdigit() and len(number) < _DIGITS):
+            return False
+    elif kind not in _FOUND:
+        return False
+    return not leads_out(path)
 
 
 def _started(order: bytes, root: int) -> subprocess.Popen[bytes]:

@@ -56,7 +56,9 @@ class Server:
         self._log = ""
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start it, unless it runs, and wait until it answers."""
+        if self._process is not None:
+            return
         program, *arguments = self._command
         self._process = Daemon(*arguments, program=[program]).start()
         self._process.wait_until(self._answers, what="an answer")
@@ -64,9 +66,9 @@ class Server:
     def stop(self) -> None:
         """End it and its connections, as the end of a host would."""
         if self._process is not None:
-            below = self._process.descendants()
+            connections = [pid for pid in self.processes if pid != self._process.pid]
             self._process.kill()
-            for pid in below:
+            for pid in connections:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self._log, self._process = self.log, None
@@ -74,7 +76,10 @@ class Server:
     @property
     def processes(self) -> list[int]:
         """Those that run now: the server itself, and one or more for each connection."""
-        return [self._process.pid, *self._process.descendants()] if self._process is not None else []
+        if self._process is None:
+            return []
+        # A child of rsyncd goes by the command line of the server, one of sshd leaves its session.
+        return sorted({self._process.pid, *self._process.descendants(), *self._process.family()})
 
     @property
     def log(self) -> str:

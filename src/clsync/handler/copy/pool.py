@@ -161,6 +161,8 @@ class Pool:
                 worker.process.wait(max(until - time.monotonic(), 0.01))
             except subprocess.TimeoutExpired:
                 signal_group(worker.process.pid, signal.SIGKILL)
+                with suppress(subprocess.TimeoutExpired):  # in the kernel it may stay for longer
+                    worker.process.wait(_END)
 
     # -- starting ----------------------------------------------------------------------------------------------
 

@@ -91,12 +91,22 @@ Message = Begin | Work | Share | End | Said
 def send(
     to: socket.socket, message: Message, descriptors: Sequence[int] = (), pause: Callable[[], None] = lambda: None
 ) -> None:
-    """Send one message, and descriptors with it; waits until it is taken, and calls `pause` meanwhile. Raises OSError.
+    """Send one message (see `send_packed`)."""
+    send_packed(to, packed(message), descriptors, pause)
 
-    Whatever `pause` raises ends it in the middle.
-    """
+
+def packed(message: Message) -> bytes:
+    """Return a message as it is sent. Raises whatever pickle does where a part of it cannot be handed over."""
     data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    left = memoryview(_LENGTH.pack(len(data)) + data)
+    return _LENGTH.pack(len(data)) + data
+
+
+def send_packed(to: socket.socket, data: bytes, descriptors: Sequence[int], pause: Callable[[], None]) -> None:
+    """Send a packed message, and descriptors with it; waits until it is taken, and calls `pause` meanwhile.
+
+    Raises OSError. Whatever `pause` raises ends it in the middle.
+    """
+    left = memoryview(data)
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     while left:
         try:

@@ -30,7 +30,8 @@ from clsync.handler.copy.messages import (
     Report,
     Share,
     Work,
-    send,
+    packed,
+    send_packed,
 )
 from clsync.handler.copy.settings import Context
 from clsync.handler.copy.trouble import Stopped, Unwell
@@ -54,6 +55,14 @@ PATIENCE: Final = 0.1
 
 class Unavailable(Exception):
     """No worker can be had here: the work has to be done in this process."""
+
+
+def _packed(context: Context) -> bytes:
+    """Return what workers are told of a batch, once for all of them. Raises Unavailable."""
+    try:
+        return packed(Begin(replace(context.settings, exact_modes=True), context.device))
+    except Exception as error:
+        raise Unavailable(f"the rules cannot be handed over: {error}") from error
 
 
 @dataclass(slots=True)
@@ -84,7 +93,7 @@ class Pool:
         self._poll.register(control.descriptor, select.POLLIN)
         self._work = b""
         self._context: Context
-        self._begin: Begin
+        self._begin: bytes
         self._tick: Callable[[], None] | None = None
         self._grows_at = math.inf
         self._keeps = False
@@ -97,9 +106,9 @@ class Pool:
         if work != self._work:
             self.close()
         self._work, self._context, self._tick = work, context, tick
-        self._begin = Begin(replace(context.settings, exact_modes=True), context.device)
         self._grows_at = math.inf
         try:
+            self._begin = _packed(context)
             self._have(self._most(context) if many else 1)
         except BaseException:
             self.close()
@@ -168,10 +177,6 @@ class Pool:
 
     def _have(self, count: int) -> None:
         """Have so many workers at this batch. Raises Unavailable or Stopped."""
-        try:
-            pickle.dumps(self._begin)
-        except Exception as error:
-            raise Unavailable(f"the rules cannot be handed over: {error}") from error
         for worker in self._workers.values():
             worker.unheard = True
             self._brief(worker)
@@ -229,7 +234,7 @@ class Pool:
     def _brief(self, worker: _Worker) -> None:
         """Tell a worker of the batch; it answers when it is ready. Raises Stopped."""
         worker.idle = worker.asked = False
-        self._send(worker, self._begin, (self._context.source, self._context.destination))
+        self._send_packed(worker, self._begin, (self._context.source, self._context.destination))
 
     # -- at work -----------------------------------------------------------------------------------------------
 
@@ -247,10 +252,13 @@ class Pool:
                     worker.asked = True
                     self._send(worker, Share())
 
-    def _send(self, worker: _Worker, message: Message, descriptors: Sequence[int] = ()) -> None:
+    def _send(self, worker: _Worker, message: Message) -> None:
         """Say something to a worker. Raises Stopped where it does not read until the work is to end."""
+        self._send_packed(worker, packed(message))
+
+    def _send_packed(self, worker: _Worker, data: bytes, descriptors: Sequence[int] = ()) -> None:
         try:
-            send(worker.connection, message, descriptors, self._control.pause)
+            send_packed(worker.connection, data, descriptors, self._control.pause)
         except OSError:
             pass  # its end is read from the socket, with what it has said before
 

@@ -137,19 +137,19 @@ class Spread:
 
     async def _records(self, tops: Sequence[bytes]) -> AsyncGenerator[Sequence[Record], None]:
         few: list[Record] = []
-        order = await asyncio.to_thread(self._order, tops)
+        order: bytes | None = None
         async with aclosing(in_parts(laid_out(self.root, tops, self.rules, self.one_file_system))) as here:
-            async for chunk in here:
-                if order is None:
-                    yield chunk
-                    continue
-                few += chunk
-                if len(few) > _FEW:
-                    break
-            else:
+            if self.sandbox is not None:
+                async for chunk in here:
+                    few += chunk
+                    if len(few) > _FEW:
+                        order = await asyncio.to_thread(self._order, tops)
+                        break
+            if order is None:
                 yield few
+                async for chunk in here:
+                    yield chunk
                 return
-        assert order is not None
         async with aclosing(self._by_another(order, frozenset(tops))) as there:
             async for records in there:
                 yield records

@@ -200,6 +200,7 @@ def test_all_can_be_set_as_without_splitting(world: World) -> None:
         for key, value in (("destination-dir", str(second)), ("rules-file", str(rules)), ("label", "a b")):
             code, said = tell(world, path, "set", key, value)
             assert code == 0, said
+        assert tell(world, path, "wait")[0] == 0  # what was set is in force
         world.write("no")
         world.write("file")
         daemon.wait_until((second / "file").exists, what="the file at the other destination")

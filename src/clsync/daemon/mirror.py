@@ -235,7 +235,11 @@ class Mirror:
         return [await delivery.state(self._status, seen) for delivery in self._deliveries]
 
     async def arrival(self, names: Collection[str], until_synced: bool) -> dict[str, dict[bytes, str]]:
-        """Wait until everything that has changed before this call has arrived (see `Arrival.of`)."""
+        """Wait until everything that has changed before this call has arrived (see `Arrival.of`).
+
+        Settings and rules count: what was asked for before is in force then.
+        """
+        await self._wishes.come_true()
         if self._warm is not None:
             await self._warm.known(names)
         return await self._arrival.of(names, until_synced)
@@ -713,6 +717,7 @@ class Mirror:
         if self._wishes.rules:
             self._wishes.rules = False
             await self._change_rules()
+        self._wishes.settle()
 
     async def _change_parts(self, parts: Parts, handlers: Handlers) -> None:
         changes = list(zip(parts.outlets, self._deliveries, handlers, strict=True))

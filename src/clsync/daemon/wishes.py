@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 
@@ -24,6 +25,8 @@ class Wishes:
         self._parts: tuple[Parts, Handlers] | None = None
         self._dismissed: list[Handler] = []
         """Handlers that were made and never used."""
+        self._in_force = asyncio.Event()
+        self._in_force.set()
 
     def __bool__(self) -> bool:
         """Tell whether anything was asked for."""
@@ -32,6 +35,7 @@ class Wishes:
     def want_rules(self) -> None:
         """Have the rules file read again."""
         self.rules, self.rules_asked = True, time.monotonic()
+        self._in_force.clear()
 
     def want_parts(self, parts: Parts, handlers: Handlers) -> None:
         """Go by other parts; `handlers`: the first ones of theirs, None: it stays as it is."""
@@ -41,6 +45,16 @@ class Wishes:
             self._dismissed += [old for old, new in zip(before, handlers, strict=True) if old and new]
             handlers = [new or old for old, new in zip(before, handlers, strict=True)]
         self._parts = parts, handlers
+        self._in_force.clear()
+
+    async def come_true(self) -> None:
+        """Wait until all that was asked for is in force, or cannot be."""
+        await self._in_force.wait()
+
+    def settle(self) -> None:
+        """All that was taken is in force, or cannot be; what is asked for meanwhile is not."""
+        if not self:
+            self._in_force.set()
 
     def take_parts(self) -> tuple[Parts, Handlers] | None:
         """Return the parts that are wanted; they are not any more."""
@@ -55,6 +69,7 @@ class Wishes:
     def give_up(self) -> list[Handler]:
         """Return all handlers that were made and not used (see `take_dismissed`)."""
         wanted = self.take_parts()
+        self._in_force.set()
         return [
             *self.take_dismissed(),
             *(handler for handler in (wanted[1] if wanted else ()) if handler is not None),

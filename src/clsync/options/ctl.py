@@ -57,7 +57,8 @@ COMMANDS: Final = (
         ("KEY", "VALUE"),
         "change one of its options",
         "KEY is the long name without dashes. In force from the next batch on. What --custom-signals cannot change"
-        " cannot be set either. Refused for a daemon of clsync 0.4, which would set an empty value.",
+        " cannot be set either. `clsync wait` returns when it is in force. Refused for a daemon of clsync 0.4, which would"
+        " set an empty value.",
     ),
     Command(
         "wait",

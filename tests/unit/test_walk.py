@@ -63,3 +63,28 @@ def test_a_top_that_cannot_be_looked_at_is_told(root: int, one_file_system: bool
     )
     assert not list(found)
     assert told == {top: errno.ENAMETOOLONG}
+
+
+def test_a_large_directory_is_walked_whole_and_holds_nothing_open(root: int, tmp_path: Path) -> None:
+    """Who unmounts what lies there is not to wait for whoever uses the walk."""
+    names = {b"f%04d" % number for number in range(1500)}
+    for name in names:
+        os.close(os.open(b"a/b/" + name, os.O_WRONLY | os.O_CREAT, dir_fd=root))
+    before, found = len(os.listdir("/proc/self/fd")), set[bytes]()
+    for path, _ in walk(root, b"a/b"):
+        found.add(path)
+        assert len(os.listdir("/proc/self/fd")) == before
+    assert found == {b"a/b/" + name for name in names} | {b"a/b/file"}
+
+
+def test_what_becomes_a_symlink_in_the_middle_is_not_followed(root: int, tmp_path: Path) -> None:
+    for number in range(1500):
+        os.close(os.open(f"a/b/f{number:04}", os.O_WRONLY | os.O_CREAT, dir_fd=root))
+        (tmp_path / f"outside/f{number:04}").write_bytes(b"others")
+    sizes = set()
+    for number, (_, found) in enumerate(walk(root, b"a/b")):
+        if not number:
+            os.rename("a/b", "a/old", src_dir_fd=root, dst_dir_fd=root)
+            os.symlink(tmp_path / "outside", "a/b", dir_fd=root)
+        sizes.add(found.st_size)
+    assert sizes == {0}

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeVar
 
 from clsync.core.classify import NOT_PLAIN, Plain, Stat, plain
 from clsync.core.listing import Records
-from clsync.core.paths import ancestors, join
+from clsync.core.paths import ancestors
 from clsync.core.stamps import YOUNG_NS
 from clsync.kernel.files import DIRECTORY_FLAGS, GONE, PATH_LIMIT, open_beneath
 
 S = TypeVar("S", bound=Stat)
+_PART: Final = 512
+"""Entries of a directory that are looked at before the first of them is told."""
 
 
 def lstat_below(root: int) -> Callable[[bytes], os.stat_result | None]:
@@ -146,32 +148,61 @@ def walk(
     neither. What vanishes on the way is left out. A directory that cannot be read is yielded as any other, and
     told to `unreadable`, and so is what cannot be looked at (EIO, EACCES). Raises nothing.
     """
-    look = lstat_below(root)
     device = None
     if one_file_system:
         try:
-            found = look(top)
+            itself = lstat_below(root)(top)
         except OSError as error:
             unreadable(top, error)
             return
-        device = found.st_dev if found else None
+        device = itself.st_dev if itself else None
     pending = [top]
     while pending:
         directory = pending.pop()
+        inside = directory + b"/" if directory else b""
         try:
-            entries = list_directory(root, directory)
+            for name, found in _entries(root, directory):
+                path = inside + name
+                if isinstance(found, OSError):
+                    unreadable(path, found)
+                    continue
+                yield path, found
+                if stat.S_ISDIR(found.st_mode) and (device is None or found.st_dev == device) and enter(path):
+                    pending.append(path)
         except OSError as error:
             unreadable(directory, error)
-            continue
-        for entry in entries:
-            path = join(directory, entry.name)
-            try:
-                found = look(path)
-            except OSError as error:
-                unreadable(path, error)
-                continue
-            if found is None:
-                continue
-            yield path, found
-            if stat.S_ISDIR(found.st_mode) and (device is None or found.st_dev == device) and enter(path):
-                pending.append(path)
+
+
+def _entries(root: int, directory: bytes) -> Iterator[tuple[bytes, os.stat_result | OSError]]:
+    """Yield (name, lstat) of all in a directory, or why it cannot be told. Raises OSError.
+
+    Nothing is held open while it yields: a file system that somebody wants to unmount would be busy.
+    """
+    names: list[bytes] | None = None
+    done = 0
+    while names is None or done < len(names):
+        try:
+            here = open_beneath(root, directory, DIRECTORY_FLAGS)
+        except OSError as error:
+            if error.errno in GONE:
+                return
+            raise
+        try:
+            if names is None:
+                names = os.listdir(b"/proc/self/fd/%d" % here)
+            seen = list(_seen(here, names[done : done + _PART]))
+        finally:
+            os.close(here)
+        done += _PART
+        yield from seen
+
+
+def _seen(directory: int, names: Iterable[bytes]) -> Iterator[tuple[bytes, os.stat_result | OSError]]:
+    lstat = os.lstat
+    for name in names:
+        try:
+            yield name, lstat(name, dir_fd=directory)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            yield name, error

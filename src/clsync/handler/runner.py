@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from clsync.kernel import orphans
+from clsync.kernel.descriptors import anonymous_file
 from clsync.kernel.features import refuse_if_forced
 from clsync.kernel.priority import USUAL, Priority, set_priority
 from clsync.kernel.process import activity, group_alive, signal_group, signal_last, spawn
@@ -339,15 +340,3 @@ def _chunks(records: Iterable[bytes]) -> Iterator[bytes]:
             part.clear()
     if part:
         yield b"".join(part)
-
-
-def anonymous_file() -> int:
-    """Return a descriptor of a file without a name, in memory where the kernel can (memfd_create, Linux 3.17)."""
-    try:
-        refuse_if_forced("memfd")
-        return os.memfd_create("clsync-list", os.MFD_CLOEXEC)
-    except OSError:
-        import tempfile
-
-        with tempfile.TemporaryFile() as file:
-            return os.dup(file.fileno())

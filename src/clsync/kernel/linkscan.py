@@ -4,7 +4,7 @@ Run by `main`, with `[--sandbox FD] [--stat | --all NS]` as arguments, in the wa
 `device inode links`, one file a line (0 links: not known); with `--all` nothing: a catalogue is wanted. Standard output:
 `device inode links path NUL` for every name found. Memory: what is wanted, and one directory. `--stat` is for file
 systems whose d_ino is not the st_ino (some overlays). Who asks is not trusted: there is a limit to what can be wanted,
-and the process enters the sandbox that who starts it has put into the pipe FD, before it reads anything else.
+and the process enters the sandbox that who starts it has put into the file FD, before it reads anything else.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _answer() -> None:
 
 
 def _confine(root: int, order: int | None) -> None:
-    """Enter the sandbox that the pipe `order` tells, if there is one. Directories at and below `root` can be read in it.
+    """Enter the sandbox that the file `order` tells, if there is one. Directories at and below `root` can be read in it.
 
     Raises OSError.
     """
@@ -143,8 +143,8 @@ def _confine(root: int, order: int | None) -> None:
     from clsync.kernel.landlock import READ_DIR, Allowed
     from clsync.kernel.sandbox import Sandbox, stay_within
 
-    with open(order, "rb") as pipe:
-        sandbox: Sandbox = pickle.load(pipe)
+    with open(order, "rb") as file:
+        sandbox: Sandbox = pickle.load(file)
     try:
         stay_within(sandbox, (Allowed(b"/proc/self/fd/%d" % root, READ_DIR),))
     except OSError as error:

@@ -12,13 +12,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from clsync.core.classify import Plain, Stat
 from clsync.core.listing import Records
 from clsync.kernel import linkscan
+from clsync.kernel.descriptors import handed_over
 from clsync.kernel.fanotify import handle_of
 from clsync.kernel.mounts import devices_shown_twice
 from clsync.kernel.process import spawn
@@ -197,14 +197,14 @@ class LocalScan:
     def __init__(self, directory: int, options: Sequence[str], sandbox: Sandbox | None = None) -> None:
         """Start it, in a sandbox if there is one. Raises OSError."""
         argv = [os.fsencode(sys.executable), b"-I", b"-c", _SEARCH]
-        with _told(sandbox) as order:
-            argv += [word for pipe in order for word in (b"--sandbox", b"%d" % pipe)]
+        with handed_over(pickle.dumps(sandbox)) as order:
+            confined = [] if sandbox is None else [b"--sandbox", b"%d" % order]
             self._child = spawn(
-                [*argv, *map(str.encode, options)],
+                [*argv, *confined, *map(str.encode, options)],
                 cwd=directory,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                pass_fds=order,
+                pass_fds=(order,),
                 scanner=True,
             )
         assert self._child.stdin is not None
@@ -228,19 +228,6 @@ class LocalScan:
         """Give the pipes back."""
         for pipe in self._pipes:
             pipe.close()
-
-
-@contextmanager
-def _told(sandbox: Sandbox | None) -> Iterator[list[int]]:
-    """Give the pipe from which a process can read its sandbox; none where there is none. Raises OSError."""
-    if sandbox is None:
-        yield []
-        return
-    outlet, inlet = os.pipe2(os.O_CLOEXEC)
-    with open(outlet, "rb") as order:
-        with open(inlet, "wb") as pipe:
-            pickle.dump(sandbox, pipe)  # less than a page, which every pipe takes before anybody reads it
-        yield [order.fileno()]
 
 
 class ScanPipes:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from clsync.core.paths import join
+from clsync.kernel.descriptors import handed_over
 from clsync.kernel.process import exit_text, spawn
 from clsync.kernel.sandbox import Sandbox
 from clsync.state import index
@@ -91,11 +92,8 @@ class Child:
         """Start it; `root`: an open descriptor of the watched root. Raises OSError."""
         self.connection, theirs = socket.socketpair()
         words = [b"-I", b"-c", _PROGRAM, b"%d" % theirs.fileno()]
-        said = os.memfd_create("order", os.MFD_CLOEXEC)
         try:
-            with theirs, open(said, "w+b") as settings:
-                pickle.dump(order, settings)
-                settings.seek(0)
+            with theirs, handed_over(pickle.dumps(order)) as said:
                 self._process = spawn(
                     [os.fsencode(sys.executable), *words],
                     cwd=root,

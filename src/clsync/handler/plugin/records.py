@@ -12,7 +12,7 @@ from clsync.handler.objects import CREATED, IS_DIRECTORY, MOVED_TO, event_mask
 from clsync.handler.plugin.directories import Directories
 from clsync.handler.plugin.layout import DIRECTORY, FILE, MISSING
 from clsync.handler.plugin.protocol import RECORD
-from clsync.handler.runner import anonymous_file
+from clsync.kernel.descriptors import anonymous_file
 
 _HEAD: Final = struct.Struct(RECORD)
 _CHUNK: Final = 1 << 16

@@ -13,8 +13,9 @@ from typing import ClassVar, Final
 
 from clsync.handler.rsync.recipe import shell_words
 from clsync.handler.rsync.target import Target
-from clsync.handler.runner import Result, Runner, anonymous_file
+from clsync.handler.runner import Result, Runner
 from clsync.kernel import roles
+from clsync.kernel.descriptors import anonymous_file
 from clsync.kernel.sandbox import Sandbox
 
 KEPT_SECONDS: Final = 300

@@ -20,8 +20,8 @@ from clsync.core.classify import CHANGE_SHIFT
 from clsync.core.paths import ancestors, join, parent
 from clsync.handler.base import PathRules, may_go
 from clsync.handler.rsync.blame import TEMPORARY
-from clsync.handler.runner import anonymous_file
 from clsync.kernel import roles
+from clsync.kernel.descriptors import anonymous_file
 from clsync.kernel.walk import lstat_straight
 
 Look = Callable[[bytes], os.stat_result | None]

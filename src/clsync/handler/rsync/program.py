@@ -18,7 +18,8 @@ from clsync.handler.rsync.blame import ABSENT, first_line
 from clsync.handler.rsync.connection import Connection, chooses_shell
 from clsync.handler.rsync.recipe import ARGUMENTS_MACRO, MERGE, Recipe
 from clsync.handler.rsync.target import Target
-from clsync.handler.runner import Result, Runner, anonymous_file
+from clsync.handler.runner import Result, Runner
+from clsync.kernel.descriptors import anonymous_file
 from clsync.kernel.orphans import mark, work_of
 from clsync.kernel.priority import USUAL, Priority
 from clsync.kernel.process import HERE, exit_text

@@ -23,6 +23,7 @@ from clsync.core import batch as flag
 from clsync.core import lists
 from clsync.core.paths import leads_out
 from clsync.handler.base import PathRules
+from clsync.kernel.descriptors import handed_over
 from clsync.kernel.landlock import READ_DIR, Allowed
 from clsync.kernel.process import exit_text, python_in_reach, signal_group, spawn
 from clsync.kernel.sandbox import Sandbox, stay_within
@@ -224,10 +225,7 @@ def _can_be(record: bytes, tops: Set[bytes]) -> bool:
 
 
 def _started(order: bytes, root: int) -> subprocess.Popen[bytes]:
-    said = os.memfd_create("order", os.MFD_CLOEXEC)
-    with open(said, "w+b") as settings:
-        settings.write(order)
-        settings.seek(0)
+    with handed_over(order) as said:
         return spawn(
             [os.fsencode(sys.executable), b"-I", b"-c", _PROGRAM],
             cwd=root,

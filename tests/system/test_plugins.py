@@ -151,7 +151,8 @@ def test_objects(world: World, probe: Probe) -> None:
         )
         for step, needed in steps:
             before = len(probe.named("sync"))
-            step()
+            with daemon.held():  # all of a step in one batch
+                step()
             calls = probe.wait_for(daemon, "sync", before + 1)
             daemon.wait_until(partial(was_given, probe, before, needed), what=f"{needed}, not {calls[-1].objects}")
 
@@ -664,13 +665,15 @@ def test_modules_of_others(world: World, probe: Probe) -> None:
 
 def test_a_module_that_is_closed_too_late(world: World, probe: Probe) -> None:
     """It is looked at again before it is loaded again."""
-    probe.act("abort")
-    with started(world, probe, "so", "-t0.3") as daemon:
-        daemon.wait_until(lambda: probe.acted)
+    with started(world, probe, "so") as daemon:
+        daemon.wait_for_log(SYNCED)
         probe.module.chmod(0o777)
+        probe.act("abort")
+        world.write("f1")
         daemon.wait_for_log("others may write it")
+        before = len(probe.named("sync"))
         probe.module.chmod(0o755)
-        probe.wait_for(daemon, "sync", 2)
+        probe.wait_for(daemon, "sync", before + 1)
     assert len(probe.named("init")) == 2
 
 

@@ -34,6 +34,7 @@ from clsync.handler.copy.handler import CopyHandler
 from clsync.handler.copy.place import Place
 from clsync.kernel.capabilities import Capabilities, probe_destination
 from clsync.kernel.files import opened
+from clsync.kernel.process import python_in_reach
 from clsync.kernel.sandbox import Sandbox
 from clsync.kernel.walk import lstat_below
 from clsync.privilege.profiles import copy_sandbox
@@ -120,7 +121,11 @@ def both(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def confined() -> Sandbox:
-    """Return the sandbox of processes that copy, as far as it can be had here."""
+    """Return the sandbox of processes that copy, as far as it can be had here.
+
+    Whether Python can be started is tried once in a process: before a test puts something else in its place.
+    """
+    assert python_in_reach(of_programs=True)
     return usable(copy_sandbox)
 
 
@@ -1271,7 +1276,7 @@ def test_a_slow_start_is_no_reason_for_more_workers(kept: Mirror, monkeypatch: p
     monkeypatch.setattr(sys, "executable", str(slow))
 
     def starts() -> int:
-        """Return how many workers were started; whether Python can be started at all is tried as well, once."""
+        """Return how many workers were started."""
         return log.read_text().count("copy.worker") if log.exists() else 0
 
     monkeypatch.setattr(pool_module, "time", SimpleNamespace(monotonic=lambda: 10.0 * starts()))

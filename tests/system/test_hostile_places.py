@@ -296,6 +296,6 @@ def test_list_files_have_their_own_names(world: World, hostile: Path) -> None:
         daemon.wait_for_log("others may write into it")
         assert not list(place.iterdir())
         place.rmdir()
-        (hostile / "moved").rename(place)
         count = len(recorder.calls)
+        (hostile / "moved").rename(place)
         recorder.wait_for_calls(daemon, count + 1)

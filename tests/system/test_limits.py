@@ -48,7 +48,9 @@ def test_memory(world: World) -> None:
 
 @needs("pids")
 def test_processes(world: World) -> None:
-    many = "for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do sleep 0.3 & done; wait; exit 0"
+    # They stay until all are there, however long it takes to start them.
+    numbers = " ".join(map(str, range(20)))
+    many = f"begun=; trap 'kill $begun' EXIT; for n in {numbers}; do sleep 600 & begun=\"$begun $!\"; done; exit 0"
     assert handled(world, many, "--cgroup-pids=500") == 0
     assert handled(world, many, "--cgroup-pids=12") != 0
 

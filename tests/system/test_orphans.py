@@ -34,7 +34,7 @@ def test_a_handler_that_is_left_writes_nothing_old(world: World, mode: str, spli
             killed.start()
             killed.wait_until(gate, what="somebody at the file")
         daemon.wait_until(lambda: not killed.family(), what="the end of what was left")
-        world.wait_for_equal(daemon, timeout=5)
+        world.wait_for_equal(daemon)
         daemon.stop(signal.SIGQUIT, timeout=60)
         world.demand_equal()
     finally:
@@ -45,13 +45,16 @@ def test_a_handler_that_is_left_writes_nothing_old(world: World, mode: str, spli
 AT_WORK = """
 [ -e {top}/begun ] && exit
 touch {top}/begun
-setsid sleep 600 &
-echo $! >{top}/stays
-sh -c 'trap "sleep 0.3; exit" TERM; while [ ! -e {top}/go ]; do sleep 0.01; done; echo old >{top}/written' &
-echo $! >{top}/at_work
+mkfifo {top}/never
+setsid sh -c 'echo $$ >{top}/stays; read line <{top}/never' &
+sh -c 'trap "sleep 0.3; exit" TERM; echo $$ >{top}/at_work
+    while [ ! -e {top}/go ]; do sleep 0.01; done; echo old >{top}/written' &
 wait
 """
-"""It has begun a service, and works by a program that does not end at once; both have lost their parent then."""
+"""It has begun a service, and works by a program that does not end at once; both have lost their parent then.
+
+Each tells its number itself: who is about to begin has neither left the group nor an environment that can be read.
+"""
 
 
 @pytest.mark.parametrize(
@@ -72,9 +75,9 @@ def test_a_program_of_the_operators_that_is_left_is_ended(world: World, mode: st
     killed, daemon = world.daemon(*options), world.daemon(*options)
     try:
         killed.start()
-        killed.wait_until((world.top / "at_work").exists, what="the handler at work")
-        killed.wait_until(lambda: (world.top / "at_work").read_text().endswith("\n"), what="its number")
-        stays, at_work = (int((world.top / name).read_text()) for name in ("stays", "at_work"))
+        told = [world.top / name for name in ("stays", "at_work")]
+        killed.wait_until(lambda: all(p.exists() and p.read_text().endswith("\n") for p in told), what="both at work")
+        stays, at_work = (int(path.read_text()) for path in told)
         os.kill(killed.pid, signal.SIGKILL)
         assert killed.process is not None
         killed.process.wait()

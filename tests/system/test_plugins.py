@@ -151,7 +151,8 @@ def test_objects(world: World, probe: Probe) -> None:
         )
         for step, needed in steps:
             before = len(probe.named("sync"))
-            step()
+            with daemon.held():  # all of a step in one batch
+                step()
             calls = probe.wait_for(daemon, "sync", before + 1)
             daemon.wait_until(partial(was_given, probe, before, needed), what=f"{needed}, not {calls[-1].objects}")
 
@@ -524,7 +525,7 @@ def test_an_end_in_the_middle_of_a_call(world: World, probe: Probe, sent: int) -
     """What the module has started is ended, and then the module cleans up."""
     probe.act("wait")
     with started(world, probe, "so") as daemon:
-        daemon.wait_until(lambda: probe.acted and len(daemon.descendants()) == 2, what="its child")
+        daemon.wait_until(lambda: bool(daemon.descendants(b"sleep")), what="its child")
         assert daemon.stop(sent, code=None) == Exit.INCOMPLETE
     assert [call.function for call in probe.calls] == ["init", "sync", "waited", "deinit"]
 
@@ -547,11 +548,11 @@ def test_batches_may_overlap(world: World, probe: Probe, mode: str, how: str) ->
         daemon.wait_for_log(SYNCED)
         probe.act("wait")
         world.write("a/file")
-        daemon.wait_until(lambda: probe.acted, what="a call that takes long")
+        daemon.wait_until(lambda: bool(daemon.descendants(b"sleep")), what="a call that takes long")
         world.write("b/file")
         _, waiting, other = probe.wait_for(daemon, function, 3)[:3]
         assert waiting.pid != other.pid
-        daemon.stop(code=Exit.INCOMPLETE, timeout=4)
+        daemon.stop(code=Exit.INCOMPLETE)
     assert [call.pid for call in probe.named("waited")] == [waiting.pid]
 
 
@@ -664,13 +665,15 @@ def test_modules_of_others(world: World, probe: Probe) -> None:
 
 def test_a_module_that_is_closed_too_late(world: World, probe: Probe) -> None:
     """It is looked at again before it is loaded again."""
-    probe.act("abort")
-    with started(world, probe, "so", "-t0.3") as daemon:
-        daemon.wait_until(lambda: probe.acted)
+    with started(world, probe, "so") as daemon:
+        daemon.wait_for_log(SYNCED)
         probe.module.chmod(0o777)
+        probe.act("abort")
+        world.write("f1")
         daemon.wait_for_log("others may write it")
+        before = len(probe.named("sync"))
         probe.module.chmod(0o755)
-        probe.wait_for(daemon, "sync", 2)
+        probe.wait_for(daemon, "sync", before + 1)
     assert len(probe.named("init")) == 2
 
 

@@ -326,15 +326,26 @@ RULES = "-d^[Dd]ont[Ss]ync$\n+*.*\n"
 """What the scripts write to a file."""
 
 
-def process_named(daemon: Daemon, name: str) -> int:
-    """Return the id of the only process of a run that has a name (proc_pid_comm(5))."""
+def processes_named(daemon: Daemon, name: str) -> list[int]:
+    """Return the processes of a run that have a name (proc_pid_comm(5))."""
     found = []
     for pid in daemon.family():
         with suppress(FileNotFoundError, ProcessLookupError):
             if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n":
                 found.append(pid)
-    (only,) = found
-    return only
+    return found
+
+
+def process_named(daemon: Daemon, name: str) -> int:
+    """Return the id of the only process of a run that has a name; one that is to become another has it for a moment."""
+    found: list[int] = []
+
+    def alone() -> bool:
+        found[:] = processes_named(daemon, name)
+        return len(found) == 1
+
+    daemon.wait_until(alone, what=f"only one {name}")
+    return found[0]
 
 
 @pytest.mark.parametrize("name", ["rsyncdirect", "rsyncshell", "so", "rsyncso"])

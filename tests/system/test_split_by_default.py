@@ -213,6 +213,7 @@ def test_all_can_be_set_as_without_splitting(world: World) -> None:
     with world.daemon("-Mdirect", "-S/bin/true", "--socket", path) as daemon:
         daemon.wait_for_log(SYNCED)
         assert tell(world, path, "set", "sync-handler", str(recorder.program))[0] == 0
+        assert tell(world, path, "wait")[0] == 0
         world.write("other")
         recorder.wait_for_calls(daemon, 1)
         daemon.wait_until(lambda: who.exists() and who.read_text() == "0\n", what="root who has run it")

@@ -15,6 +15,7 @@ import pytest
 
 from clsync.errors import Exit
 from tests.support.daemon import Daemon
+from tests.support.trees import snapshot
 from tests.system.test_modes import PLANTED, plant
 from tests.system.world import AT_ONCE, SYNCED, World
 
@@ -36,8 +37,8 @@ done
 
 
 def names(directory: Path) -> set[str]:
-    """Return all that lies below a directory, by relative paths."""
-    return {os.fspath(path.relative_to(directory)) for path in directory.rglob("*")}
+    """Return all that lies below a directory, by relative paths; what vanishes meanwhile is left out."""
+    return {os.fsdecode(path) for path in snapshot(bytes(directory), content=False)} - {""}
 
 
 def test_mirror(world: World) -> None:

@@ -149,7 +149,7 @@ def mount(kind: str, place: Path, options: str = "", device: str = "none") -> No
     subprocess.run(["mount", *how, *(["-o", options] if options else []), device, place], check=True)
 
 
-def unmount(place: Path, timeout: float = 3) -> None:
+def unmount(place: Path, timeout: float = 20) -> None:
     """Unmount what is mounted there, trying again (s) while a handler at work makes it busy."""
     deadline = time.monotonic() + timeout
     while (done := subprocess.run(["umount", place], check=False, capture_output=True)).returncode:

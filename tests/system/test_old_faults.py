@@ -322,11 +322,14 @@ def test_a_host_needs_no_user_name(world: World, destination: str, sign: str) ->
 def test_no_program_is_started_after_int_and_term(world: World, number: int) -> None:
     """Where each object has a run of its own."""
     plant(world)
-    recorder = Recorder(world.top, "sleep 600 & wait")
+    recorder = Recorder(
+        world.top, f"trap 'touch {world.top}/ended; exit 1' TERM\ntouch {world.top}/begun\nsleep 600 & wait"
+    )
     with world.daemon("-Msimple", recorder.option) as daemon:
-        recorder.wait_for_calls(daemon, 1)
-        daemon.stop(number, code=Exit.INCOMPLETE, timeout=4)
+        daemon.wait_until((world.top / "begun").exists, what="the handler")
+        daemon.stop(number, code=Exit.INCOMPLETE, timeout=30)
     assert len(recorder.calls) == 1
+    assert (world.top / "ended").exists(), "it was killed"
 
 
 def test_quit_in_the_initial_sync_is_not_lost(world: World) -> None:

@@ -146,7 +146,7 @@ def test_one_sync_of_a_tree_that_never_rests(world: World) -> None:
     """The number of batches ends it all the same."""
     plant(world)
     with busy_writer(world, threading.Event()):
-        done = world.run(*QUICK, *once(world), timeout=120)  # twenty batches, however busy the machine is
+        done = world.run(*QUICK, *once(world))
     assert done.code == Exit.OK, done.err
     assert world.copied("a/b/f3") == "a/b/f3"
 

@@ -121,7 +121,7 @@ def loop_devices(image: Path) -> str:
 @pytest.mark.parametrize("monitor", ["fanotify", "inotify"])
 @pytest.mark.parametrize("where", ["", "below"])
 def test_umount(world: World, monitor: str, where: str) -> None:
-    """It is not refused, and within a second nothing holds the file system any more."""
+    """It is not refused, and within a second (more on a busy machine) nothing holds the file system any more."""
     place = world.source / where
     with disk(world, place) as image:
         shutil.rmtree(place / "lost+found")
@@ -131,8 +131,8 @@ def test_umount(world: World, monitor: str, where: str) -> None:
             daemon.wait_for_log(SYNCED)
             daemon.wait_until(lambda: not daemon.at_work(), what="rest")
             assert loop_devices(image)
-            unmount(place, timeout=1)
-            daemon.wait_until(lambda: not loop_devices(image), 1.5, "the release of the file system")
+            unmount(place)
+            daemon.wait_until(lambda: not loop_devices(image), 5, "the release of the file system")
             if where:
                 world.wait_for_equal(daemon)
                 assert os.listdir(world.destination / where) == []

@@ -272,6 +272,7 @@ class Run:
         self.writers: list[Writer] = []
         self.journal: list[str] = []
         self._next_trouble = 0.0
+        self._floods = 0
         self._said_before = 0
 
     def run(self) -> Result:
@@ -347,6 +348,11 @@ class Run:
             if self.settings.crash:
                 self._crash(daemon)
             time.sleep(0.002)
+        if self.settings.overflow and not self._floods:
+            # The writers were through before a busy machine had started it.
+            daemon.wait_until(lambda: self._watches(daemon), 60, "a watch")
+            self._next_trouble = 0.0
+            self._let_it_overflow(daemon)
         for writer in self.writers:
             assert not writer.failed, f"a writer failed:\n{writer.trouble()}"
 
@@ -397,10 +403,15 @@ class Run:
         daemon.wait_until(lambda: status.exists() and status.read_text() in followed, 60, "an initial sync")
         return daemon.output[self._said_before :]
 
+    def _watches(self, daemon: Daemon) -> bool:
+        """Tell whether the program watches; of another one that is not known."""
+        return bool(self.settings.peer) or "Info: watching " in daemon.output
+
     def _let_it_overflow(self, daemon: Daemon) -> None:
         """Hold the whole program, and tell it more than it can be told, while the writers go on."""
-        if time.monotonic() < self._next_trouble:
-            return
+        if time.monotonic() < self._next_trouble or not self._watches(daemon):
+            return  # nobody is told anything yet
+        self._floods += 1
         with held(daemon.family()):
             flood(self.world.source)
             time.sleep(0.05 + self.random.random() * 0.2)

@@ -34,11 +34,16 @@ class Recorder:
 
     @property
     def calls(self) -> list[Call]:
-        """All runs so far."""
-        words = iter(self._log.read_bytes().split(b"\0")[:-1] if self._log.exists() else [])
-        return [
-            Call(int(next(words)), next(words).decode(), [next(words) for _ in range(int(count))]) for count in words
-        ]
+        """All runs so far; one whose arguments are not all written yet is none: a shell writes many in parts."""
+        words = self._log.read_bytes().split(b"\0")[:-1] if self._log.exists() else []
+        found = []
+        while len(words) >= 3:
+            end = 3 + int(words[0])
+            if len(words) < end:
+                break
+            found.append(Call(int(words[1]), words[2].decode(), words[3:end]))
+            words = words[end:]
+        return found
 
     def wait_for_calls(self, daemon: Daemon, number: int) -> list[Call]:
         """Wait until there were so many runs; return all so far."""

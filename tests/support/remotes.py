@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import random
 import shutil
 import signal
 import socket
@@ -16,6 +17,9 @@ from tests.support.daemon import Daemon
 
 PROGRAMS = ("/usr/sbin/sshd", "ssh", "ssh-keygen", "rsync")
 LOCAL = "127.0.0.1"
+_GIVEN_BY_KERNEL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_RANDOM = random.SystemRandom()
+"""Other processes of the tests are to choose other ports."""
 
 
 class Remote(Protocol):
@@ -40,10 +44,16 @@ def missing() -> list[str]:
 
 
 def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((LOCAL, 0))
-        return int(probe.getsockname()[1])
+    """Return a port nobody listens on, of those that the kernel gives to nobody by itself.
+
+    Any other might be that of somebody's connection by the time a server is started, or started again.
+    """
+    first = int(_GIVEN_BY_KERNEL.read_text().split()[0])
+    while True:
+        port = _RANDOM.randrange(max(1024, first - 12_000), first)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((LOCAL, port))
+            return port
 
 
 class Server:
@@ -89,7 +99,7 @@ class Server:
     def _answers(self) -> bool:
         try:
             socket.create_connection((LOCAL, self.port), 1).close()
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, TimeoutError):
             return False
         return True
 

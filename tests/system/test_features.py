@@ -121,7 +121,7 @@ def loop_devices(image: Path) -> str:
 @pytest.mark.parametrize("monitor", ["fanotify", "inotify"])
 @pytest.mark.parametrize("where", ["", "below"])
 def test_umount(world: World, monitor: str, where: str) -> None:
-    """It is not refused, and within a second nothing holds the file system any more."""
+    """It is not refused, and within a second (more on a busy machine) nothing holds the file system any more."""
     place = world.source / where
     with disk(world, place) as image:
         shutil.rmtree(place / "lost+found")
@@ -131,8 +131,8 @@ def test_umount(world: World, monitor: str, where: str) -> None:
             daemon.wait_for_log(SYNCED)
             daemon.wait_until(lambda: not daemon.at_work(), what="rest")
             assert loop_devices(image)
-            unmount(place, timeout=1)
-            daemon.wait_until(lambda: not loop_devices(image), 1.5, "the release of the file system")
+            unmount(place)
+            daemon.wait_until(lambda: not loop_devices(image), 5, "the release of the file system")
             if where:
                 world.wait_for_equal(daemon)
                 assert os.listdir(world.destination / where) == []
@@ -173,14 +173,14 @@ def disks(world: World) -> Iterator[list[str]]:
         yield devices
 
 
-def exchange(daemon: Daemon, place: Path, device: str) -> None:
-    """Mount another disk there while nobody can look."""
+def exchange(daemon: Daemon, place: Path, device: str, kind: str = "xfs") -> None:
+    """Mount something else there while nobody can look."""
 
     def done() -> bool:
         with daemon.held():
             if subprocess.run(["umount", place], check=False, capture_output=True).returncode:
                 return False  # something at work there was stopped
-            mount("xfs", place, device=device)
+            mount(kind, place, device=device)
         return True
 
     daemon.wait_until(done, what=f"a moment at which nothing is open below {place}")
@@ -241,9 +241,7 @@ def test_another_directory_of_the_same_disk_is_mounted_before_anybody_looks(worl
         with mounted("bind", place, device=str(disk / "one")), world.daemon(f"--monitor={monitor}") as daemon:
             daemon.wait_for_log(SYNCED)
             world.wait_for_equal(daemon)
-            with daemon.held():
-                unmount(place)
-                mount("bind", place, device=str(disk / "two"))
+            exchange(daemon, place, str(disk / "two"), "bind")
             world.wait_for_equal(daemon)
             world.write("m/d/file", "later")
             world.wait_for_equal(daemon)
@@ -445,9 +443,10 @@ def test_files_that_cannot_be_read_are_tried_again_together(nobodys: World) -> N
     options = (*AT_ONCE, "-Mrsyncdirect", recorder.option, "--monitor=poll", "--poll-interval=600")
     with Daemon(*world.trees, *options, program=program, env=world.environment, cwd=world.top) as daemon:
         daemon.wait_for_log("20 more paths failed")
-        first = len(recorder.calls)
-        for name in names:
-            (world.source / name).chmod(0o644)  # it is not asked for: nothing looks there for minutes
+        with daemon.held():  # no try finds half of them
+            first = len(recorder.calls)
+            for name in names:
+                (world.source / name).chmod(0o644)  # it is not asked for: nothing looks there for minutes
         daemon.wait_until(lambda: all(world.copied(name) == name for name in names), what="all files")
         assert first <= 2, recorder.calls
         assert len(recorder.calls) - first == 1, recorder.calls

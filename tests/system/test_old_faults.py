@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -150,8 +151,9 @@ def test_each_part_of_a_list_has_all_that_is_excluded(world: World) -> None:
         daemon.wait_for_log(SYNCED)
         for name in ("one", "two", "three"):
             make(os.fsencode(world.top), *(os.fsencode(f"{name}/{file}") for file in ("x.o", "d/x.o", "d/x")))
-        for name in ("one", "two", "three"):
-            (world.top / name).rename(world.source / name)
+        with daemon.held():  # they are one batch
+            for name in ("one", "two", "three"):
+                (world.top / name).rename(world.source / name)
         for name in ("one", "two", "three"):
             daemon.wait_until((world.destination / name / "d/x").exists, what=name)
         daemon.stop(signal.SIGQUIT)
@@ -185,8 +187,9 @@ def test_without_a_list_a_program_is_run_once_a_batch(world: World, defaults: tu
     recorder = Recorder(world.top)
     with world.daemon(f"-M{mode}", recorder.option, *defaults, "-t0.5", "-llab", "--", "fixed", "%label%") as daemon:
         daemon.wait_for_log(SYNCED)
-        for name in ("one", "two", "three"):
-            world.write(f"a/{name}")
+        with daemon.held():  # they are one batch
+            for name in ("one", "two", "three"):
+                world.write(f"a/{name}")
         recorder.wait_for_calls(daemon, 2)
         daemon.stop(signal.SIGQUIT)
     assert [(call.iteration, call.arguments) for call in recorder.calls] == [(n, [b"fixed", b"lab"]) for n in (1, 2)]
@@ -319,11 +322,14 @@ def test_a_host_needs_no_user_name(world: World, destination: str, sign: str) ->
 def test_no_program_is_started_after_int_and_term(world: World, number: int) -> None:
     """Where each object has a run of its own."""
     plant(world)
-    recorder = Recorder(world.top, "sleep 600 & wait")
+    recorder = Recorder(
+        world.top, f"trap 'touch {world.top}/ended; exit 1' TERM\ntouch {world.top}/begun\nsleep 600 & wait"
+    )
     with world.daemon("-Msimple", recorder.option) as daemon:
-        recorder.wait_for_calls(daemon, 1)
-        daemon.stop(number, code=Exit.INCOMPLETE, timeout=4)
+        daemon.wait_until((world.top / "begun").exists, what="the handler")
+        daemon.stop(number, code=Exit.INCOMPLETE, timeout=30)
     assert len(recorder.calls) == 1
+    assert (world.top / "ended").exists(), "it was killed"
 
 
 def test_quit_in_the_initial_sync_is_not_lost(world: World) -> None:
@@ -486,6 +492,15 @@ ON_A_TERMINAL = (
 )
 
 
+def descriptors(pid: int) -> set[str]:
+    """Return what a process has open; what it closes meanwhile may be left out."""
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.add(os.readlink(link))
+    return found
+
+
 def test_a_daemon_lets_go_of_its_terminal(world: World) -> None:
     """None of its descriptors keeps it."""
     inside, outside = pty.openpty()
@@ -499,9 +514,9 @@ def test_a_daemon_lets_go_of_its_terminal(world: World) -> None:
         daemon.start()
         assert daemon.process is not None
         assert daemon.process.wait(20) == Exit.OK
-        place = Path(f"/proc/{pid_file.read_text()}/fd")
-        until(lambda: terminal not in {os.readlink(link) for link in place.iterdir()}, daemon)
-        os.kill(int(pid_file.read_text()), signal.SIGTERM)
+        pid = int(pid_file.read_text())
+        until(lambda: terminal not in descriptors(pid), daemon)
+        os.kill(pid, signal.SIGTERM)
         until(lambda: not daemon.family(), daemon)
     finally:
         daemon.kill()

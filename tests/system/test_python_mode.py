@@ -10,6 +10,7 @@ import pytest
 
 from clsync.errors import Exit
 from tests.support.daemon import Daemon
+from tests.support.waiting import wait_until
 from tests.system.world import SYNCED, World
 
 HANDLER = '''
@@ -141,7 +142,8 @@ def test_what_fails_is_handed_over_again(made: World, function: str, message: st
     with run(made, function, "-k1") as daemon:
         daemon.wait_for_log(SYNCED)
         (made.top / "trouble").touch()
-        made.write("new", "text")
+        with daemon.held():  # it is handed over once before it fails
+            made.write("new", "text")
         daemon.wait_for_log(message)
         daemon.wait_until(lambda: sum(line.endswith("b'new'") for line in noted(made)) == 2, what="another try")
         made.write("last", "text")
@@ -153,8 +155,9 @@ def test_only_what_has_failed_is_handed_over_again(made: World) -> None:
     with run(made, "misses_one") as daemon:
         daemon.wait_for_log(SYNCED)
         (made.top / "trouble").touch()
-        for name in ("good", "bad"):
-            made.write(f"d/{name}", "text")
+        with daemon.held():  # both are in the first batch
+            for name in ("good", "bad"):
+                made.write(f"d/{name}", "text")
         daemon.wait_until(lambda: sum(line.endswith("b'd/bad'") for line in noted(made)) >= 2, what="another try")
         assert sum(line.endswith("b'd/good'") for line in noted(made)) <= 2
         assert "d/bad: it is bad" in daemon.output or (made.top / "gone").exists()
@@ -195,4 +198,5 @@ def test_nothing_is_left_behind(made: World) -> None:
         children = list(daemon.descendants())
         assert children
         daemon.stop(signal.SIGTERM, code=Exit.INCOMPLETE)
-        assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+        # Who has lost its parent is reaped by another process.
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), "the end of all")

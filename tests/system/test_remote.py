@@ -160,10 +160,11 @@ def test_connection_lost_in_the_middle(world: World, remote: Remote) -> None:
     world.write("d/small")
     with mirror(world, remote, *arguments) as daemon:
         world.wait_for_equal(daemon)
-        (world.source / "d/big").write_bytes(os.urandom(2 << 20))
+        (world.source / "d/big").write_bytes(os.urandom(6 << 20))
         there = world.destination / "d"
         daemon.wait_until(lambda: any(there.glob(".big.*")), what="the beginning of the transfer")
-        remote.stop()
+        with daemon.held():  # it is not to be over before the host is away
+            remote.stop()
         assert not (there / "big").exists()
         (world.source / "d/small").unlink()
         daemon.wait_for_log("nothing is lost, next try in")

@@ -88,7 +88,7 @@ def recorder(world: World) -> Recorder:
 
 def run(world: World, *more: str) -> Daemon:
     """Return a daemon with the file of configuration."""
-    return world.bare(f"-H{world.top}/conf", *more)
+    return world.bare(f"-H{world.top}/conf", f"-s{world.top}/socket", *more)
 
 
 def send(daemon: Daemon, number: int, answer: str = "in force from the next batch on") -> None:
@@ -96,6 +96,13 @@ def send(daemon: Daemon, number: int, answer: str = "in force from the next batc
     before = daemon.output.count(answer)
     os.kill(daemon.pid, number)
     daemon.wait_until(lambda: daemon.output.count(answer) > before, what=f"{answer} after signal {number}")
+
+
+def switch(world: World, daemon: Daemon, number: int) -> None:
+    """Send a signal and wait until what it asks for is in force: a batch in flight goes by what was before."""
+    send(daemon, number)
+    done = world.run("wait", f"-s{world.top}/socket", timeout=60)
+    assert done.code == Exit.OK, done.err
 
 
 def handed(world: World, daemon: Daemon, recorder: Recorder, name: str) -> list[bytes]:
@@ -114,15 +121,15 @@ def test_a_block_is_laid_over_all_that_is_set(world: World, recorder: Recorder) 
     with run(world, "-lline") as daemon:
         daemon.wait_for_log(SYNCED)
         assert handed(world, daemon, recorder, "a") == [b"line", b"a"] or b"line" in recorder.calls[-1].arguments
-        send(daemon, 40)
+        switch(world, daemon, 40)
         assert handed(world, daemon, recorder, "b")[:2] == [b"base", b"second"]
-        send(daemon, 43)
+        switch(world, daemon, 43)
         assert handed(world, daemon, recorder, "c")[:2] == [b"base", b"third"], "what was switched to before counts"
         assert "watch-dir cannot be changed while clsync runs" in daemon.output
         assert "monitor cannot be changed while clsync runs" in daemon.output
-        send(daemon, 40)
+        switch(world, daemon, 40)
         assert handed(world, daemon, recorder, "d")[:2] == [b"base", b"second"], "the latest block counts most"
-        send(daemon, 1)
+        switch(world, daemon, 1)
         assert handed(world, daemon, recorder, "e")[:2] == [b"base", b"hup"], "instead of reading rules"
 
 
@@ -141,7 +148,7 @@ def test_what_cannot_be_used_changes_nothing(world: World, recorder: Recorder) -
         send(daemon, 40, "signal 40, block [other]: ")
         assert handed(world, daemon, recorder, "a")[0] == b"first"
         config.write_text(text)
-        send(daemon, 40)
+        switch(world, daemon, 40)
         assert handed(world, daemon, recorder, "b")[:2] == [b"base", b"second"]
 
 
@@ -149,16 +156,16 @@ def test_delays_rules_and_handlers_are_exchanged(world: World, recorder: Recorde
     world.write("old.skip", "text")
     with run(world) as daemon:
         daemon.wait_for_log(SYNCED)
-        send(daemon, 44)
+        switch(world, daemon, 44)
         world.write("new.skip", "text")
         handed(world, daemon, recorder, "a")
         assert not any(b"new.skip" in call.arguments for call in recorder.calls)
-        send(daemon, 47)
+        switch(world, daemon, 47)
         world.wait_for_copy(daemon, "a", "text")
         world.write("b", "text")
         world.wait_for_copy(daemon, "b", "text")
         assert not (world.destination / "old.skip").exists()
-        send(daemon, 41)
+        switch(world, daemon, 41)
         world.write("late", "text")
         os.kill(daemon.pid, signal.SIGQUIT)
         assert daemon.wait() == Exit.OK
@@ -170,10 +177,10 @@ def test_a_handler_that_stays_the_same_goes_on(world: World, recorder: Recorder)
     with run(world, "-K", "default", "--", "%retries%", "%INCLUDE-LIST%") as daemon:
         daemon.wait_for_log(SYNCED)
         assert handed(world, daemon, recorder, "a")[0] == b"0"
-        send(daemon, 58)
+        switch(world, daemon, 58)
         assert handed(world, daemon, recorder, "b")[0] == b"0"
         assert sum(b"." in call.arguments for call in recorder.calls) == 1
-        send(daemon, 59)
+        switch(world, daemon, 59)
         assert handed(world, daemon, recorder, "c")[0] == b"7"
 
 

@@ -117,9 +117,13 @@ class World:
         *args: Argument,
         env: Mapping[str, str] | None = None,
         head: Sequence[Argument] = (),
-        timeout: float = 30,
+        timeout: float = 120,
     ) -> Ended:
-        """Run the program with nothing but these arguments until it ends; `head` is put before it."""
+        """Run the program with nothing but these arguments until it ends (s); `head` is put before it.
+
+        It leads a session of its own: else all such runs of all tests would share what one daemon has of a busy
+        machine, where the kernel divides that by sessions (sched(7), autogroups), and a run take half a minute.
+        """
         done = subprocess.run(
             [*head, installed(), *args],
             stdin=subprocess.DEVNULL,
@@ -128,6 +132,7 @@ class World:
             cwd=self.top,
             timeout=timeout,
             check=False,
+            start_new_session=True,
         )
         return Ended(done.returncode, done.stdout.decode(), done.stderr.decode("utf-8", "backslashreplace"))
 
@@ -149,7 +154,7 @@ def mount(kind: str, place: Path, options: str = "", device: str = "none") -> No
     subprocess.run(["mount", *how, *(["-o", options] if options else []), device, place], check=True)
 
 
-def unmount(place: Path, timeout: float = 3) -> None:
+def unmount(place: Path, timeout: float = 20) -> None:
     """Unmount what is mounted there, trying again (s) while a handler at work makes it busy."""
     deadline = time.monotonic() + timeout
     while (done := subprocess.run(["umount", place], check=False, capture_output=True)).returncode:

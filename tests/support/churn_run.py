@@ -280,6 +280,9 @@ class Run:
         daemon = self._daemon()
         try:
             daemon.start()
+            if self.settings.crash:
+                # What changed before the very first start is not known to anybody who starts after a crash.
+                daemon.wait_until(self._has_begun, 60, "the first state")
             self._start_writers()
             self._churn(daemon)
             self._judge(daemon)
@@ -364,8 +367,8 @@ class Run:
 
     def _crash(self, daemon: Daemon) -> None:
         """Kill the program at a random moment, with all it has started or without, and start it again."""
-        if time.monotonic() < self._next_trouble or not self._has_begun():
-            return  # what changed before the very first start is not known to anybody
+        if time.monotonic() < self._next_trouble:
+            return
         assert daemon.running, f"the program has ended\n{daemon.tail}"
         os.kill(daemon.pid, signal.SIGKILL)
         if self.random.random() < 0.5:

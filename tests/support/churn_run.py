@@ -28,7 +28,7 @@ from pathlib import Path
 
 from tests.support import rulesets
 from tests.support.churn import Plan, Writer, build, link, write_through_a_mapping
-from tests.support.daemon import Daemon, installed
+from tests.support.daemon import Daemon, commands, installed
 from tests.support.flood import flood, held
 from tests.support.peers import PEERS
 from tests.support.playground import Playground
@@ -281,6 +281,9 @@ class Run:
         daemon = self._daemon()
         try:
             daemon.start()
+            if self.settings.crash:
+                # What changed before the very first start is not known to anybody who starts after a crash.
+                daemon.wait_until(self._has_begun, 60, "the first state")
             self._start_writers()
             self._churn(daemon)
             self._judge(daemon)
@@ -370,17 +373,17 @@ class Run:
 
     def _crash(self, daemon: Daemon) -> None:
         """Kill the program at a random moment, with all it has started or without, and start it again."""
-        if time.monotonic() < self._next_trouble or not self._has_begun():
-            return  # what changed before the very first start is not known to anybody
+        if time.monotonic() < self._next_trouble:
+            return
         assert daemon.running, f"the program has ended\n{daemon.tail}"
         os.kill(daemon.pid, signal.SIGKILL)
         if self.random.random() < 0.5:
             daemon.kill()
         assert daemon.process is not None
         daemon.process.wait()
-        deadline = time.monotonic() + 20
-        while daemon.family():  # a handler of before may still be at work
-            assert time.monotonic() < deadline, f"what was started does not end\n{daemon.tail}"
+        deadline = time.monotonic() + 60
+        while left := daemon.family():  # a handler of before may still be at work
+            assert time.monotonic() < deadline, f"what was started does not end: {commands(left)}\n{daemon.tail}"
             time.sleep(0.002)
         time.sleep(self.random.choice((0, 0, 0.1)))
         self._start_again(daemon)

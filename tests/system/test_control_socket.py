@@ -467,16 +467,21 @@ def test_status_names_what_fails_and_why(world: World, path: Path) -> None:
     with serving(world, path, "-Mdirect", f"-S{program}", "--skip-initialsync") as daemon:
         daemon.wait_for_log("Info: watching ")
         (world.source / os.fsdecode(b"bad\xff\n")).write_text("x")
-        daemon.wait_until(lambda: status(world, path)["failing"] == 1, what="the failure")
-        found = status(world, path)
+        found: dict[str, Any] = {}
+
+        def fails() -> bool:
+            found.update(status(world, path))
+            return found["failing"] == 1 and not found["in_flight"]  # it is tried again and again
+
+        daemon.wait_until(fails, what="the failure")
         (failure,) = found["failures"]
         assert failure["path"] == os.fsdecode(b"bad\xff\n")
         assert "7" in failure["reason"]
         assert time.time() - 20 < failure["next_try_at"] < time.time() + 400
         assert found["phase"] == "synchandler error"
         assert found["pending"] == 1
-        shown = told(world, "-s", path, "status")
-        assert f"failures      bad\\xff\\n: {failure['reason']} (next try: " in shown, shown
+        line = f"failures      bad\\xff\\n: {failure['reason']} (next try: "
+        daemon.wait_until(lambda: line in told(world, "-s", path, "status"), what=line)
         program.write_text("#!/bin/sh\n")
         daemon.wait_for_log("Info: bad\\xff\\n: it is synced now")
         assert status(world, path)["failures"] == []

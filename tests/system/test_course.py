@@ -190,12 +190,14 @@ def test_a_handler_that_is_killed_has_no_exit_code(world: World, name: str) -> N
 
 
 def test_a_daemon_tries_again(world: World) -> None:
-    recorder = Recorder(world.top, "exit $((CLSYNC_ITERATION < 2))")
+    recorder = Recorder(world.top, f"[ -e {world.top}/well ]")
     with world.daemon("-Mdirect", recorder.option, f"--status-file={world.top}/status") as daemon:
         daemon.wait_for_log("exit code 1")
         status = world.top / "status"
         daemon.wait_until(lambda: status.read_text() == "synchandler error", what="the status")
-        recorder.wait_for_calls(daemon, 2)
+        calls = len(recorder.calls)
+        world.file("well", "")
+        recorder.wait_for_calls(daemon, calls + 1)
         daemon.wait_until(lambda: status.read_text() == "running", what="success")
         assert {tuple(call.arguments) for call in recorder.calls} == {(b".", os.fsencode(world.destination) + b"/")}
 
@@ -227,14 +229,18 @@ def test_ignore_exitcode(world: World, options: list[str], code: int) -> None:
 
 def test_timeout_sync(world: World) -> None:
     """The handler is ended with all it has started, and its paths are handed over again."""
-    recorder = Recorder(world.top, '[ "$CLSYNC_ITERATION" != 2 ] || { sleep 600 & wait; }')
-    with world.daemon("-Mdirect", recorder.option, "--timeout-sync=0.5") as daemon:
-        recorder.wait_for_calls(daemon, 1)
-        world.write("file")
+    hangs = world.top / "hangs"
+    recorder = Recorder(world.top, f"[ ! -e {hangs} ] || {{ rm {hangs}; sleep 600 & wait; }}")
+    with world.daemon("-Mdirect", recorder.option, "--timeout-sync=3") as daemon:
+        daemon.wait_for_log(SYNCED)
+        before = len(recorder.calls)
+        hangs.touch()
+        world.file("coming", "text").rename(world.source / "file")
         daemon.wait_for_log("took longer than --timeout-sync")
         daemon.wait_until(lambda: not daemon.at_work(), what="the end of the handler")
-        recorder.wait_for_calls(daemon, 3)
-        assert recorder.calls[1].arguments == recorder.calls[2].arguments
+        first, second = recorder.wait_for_calls(daemon, before + 2)[before:]
+        assert b"file" in first.arguments
+        assert first.arguments == second.arguments
 
 
 # -- delays ----------------------------------------------------------------------------------------------------
@@ -242,7 +248,12 @@ def test_timeout_sync(world: World) -> None:
 
 def waited(world: World, name: str) -> float:
     """Return the time (s) from the writing of a file to the making of its copy."""
-    return os.stat(world.destination / name).st_ctime - os.stat(world.source / name).st_mtime
+    return copied_at(world, name) - os.stat(world.source / name).st_mtime
+
+
+def copied_at(world: World, name: str) -> float:
+    """Return when a copy was made (wall-clock seconds)."""
+    return os.stat(world.destination / name).st_ctime
 
 
 def test_delay_collect(world: World) -> None:
@@ -267,17 +278,24 @@ def test_delay_sync(world: World) -> None:
         world.wait_for_copy(daemon, "first")
         world.write("second")
         world.wait_for_copy(daemon, "second")
-        one, other = (os.stat(world.destination / name).st_ctime for name in ("first", "second"))
-        assert other - one > 0.6
+        # The batch before began after this; by when it had copied the file, nothing is said.
+        began = os.stat(world.source / "first").st_mtime
+        assert os.stat(world.destination / "second").st_ctime - began > 0.85
 
 
 @pytest.mark.parametrize("delay", ["-t0", "-t-1"])
 def test_no_delay(world: World, delay: str) -> None:
     with world.daemon("-Mcopy", delays=(delay, "-w0")) as daemon:
         daemon.wait_for_log(SYNCED)
-        world.write("file")
-        world.wait_for_copy(daemon, "file")
-        assert waited(world, "file") < 0.9  # of the default
+
+        def at_once() -> bool:
+            name = f"file{next(numbers)}"
+            world.write(name)
+            world.wait_for_copy(daemon, name)
+            return waited(world, name) < 0.9  # of the default
+
+        numbers = itertools.count()
+        daemon.wait_until(at_once, what="a file that is handed over at once, on a machine that may be busy")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -287,12 +305,12 @@ def test_big_files(world: World, mode: str) -> None:
     with world.daemon(*options, delays=AT_ONCE) as daemon:
         daemon.wait_for_log(SYNCED)
         big, exact = "b" * 1001, "e" * 1000
-        world.write("big", big)
+        world.file("coming", big).rename(world.source / "big")  # written in place it would be a small one first
         world.write("exact", exact)
-        world.wait_for_copy(daemon, "exact", exact)
-        assert world.copied("big") is None
         world.wait_for_copy(daemon, "big", big)
+        world.wait_for_copy(daemon, "exact", exact)
         assert waited(world, "big") > 0.95
+        assert copied_at(world, "exact") < copied_at(world, "big")
 
 
 @pytest.mark.parametrize("options", [["-B0"], ["-B2000"], ["-B1000", "-T0"]])
@@ -310,12 +328,15 @@ def test_a_big_file_is_sent_once_it_rests(world: World) -> None:
         "-Mdirect", recorder.option, "-B1000", "-T0.4", "--", "%INCLUDE-LIST%", delays=AT_ONCE
     ) as daemon:
         daemon.wait_for_log(SYNCED)
+        pauses, at = 0, time.monotonic()
         with (world.source / "big").open("wb", buffering=0) as file:
             file.write(b"b" * 2000)
-            until = time.monotonic() + 2
-            while time.monotonic() < until:
+            until = at + 2
+            while at < until:
                 file.write(b"more")
                 time.sleep(0.05)
+                before, at = at, time.monotonic()
+                pauses += at - before > 0.2
         written = time.monotonic()
 
         def sent() -> list[Call]:
@@ -324,7 +345,8 @@ def test_a_big_file_is_sent_once_it_rests(world: World) -> None:
         early = len(sent())
         daemon.wait_until(lambda: len(sent()) > early, what="the big file")
         assert time.monotonic() - written > 0.2
-        assert early <= 1, "what was small at first may have been sent then"
+        # What was small at first may have been sent then, and again where we were held up ourselves.
+        assert early <= 1 + pauses
 
 
 def test_a_big_file_that_never_rests_is_sent_all_the_same(world: World) -> None:
@@ -384,13 +406,16 @@ def test_hup_reads_the_rules_again(world: World, mode: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_int_and_term_end_at_once(world: World, number: int) -> None:
     """A handler at work is ended, with all it has started: the exit code tells that the trees may differ."""
-    recorder = Recorder(world.top, '[ "$CLSYNC_ITERATION" = 1 ] || { sleep 600 & wait; }')
+    asked, waiting = world.top / "asked", world.top / "waiting"
+    waits = f"trap 'touch {asked}; exit' TERM; touch {waiting}; sleep 600 & wait"
+    recorder = Recorder(world.top, f'[ "$CLSYNC_ITERATION" = 1 ] || {{ {waits}; }}')
     with world.daemon("-Mdirect", recorder.option, delays=AT_ONCE) as daemon:
         recorder.wait_for_calls(daemon, 1)
         world.write("file")
-        recorder.wait_for_calls(daemon, 2)
+        daemon.wait_until(waiting.exists, what="the handler")
         world.write("pending")
-        daemon.stop(number, code=Exit.INCOMPLETE, timeout=4)
+        daemon.stop(number, code=Exit.INCOMPLETE)
+        assert asked.exists(), "it was killed after a while"
         assert len(recorder.calls) == 2
         assert interrupted(daemon)
 
@@ -418,7 +443,7 @@ def test_a_run_that_is_meant_to_end_and_is_interrupted(world: World, ending: str
     recorder = Recorder(world.top, "sleep 600 & wait")
     with world.daemon("-Mdirect", recorder.option, ending) as daemon:
         recorder.wait_for_calls(daemon, 1)
-        daemon.stop(number, code=Exit.INCOMPLETE, timeout=4)
+        daemon.stop(number, code=Exit.INCOMPLETE)
         assert interrupted(daemon)
 
 
@@ -599,7 +624,7 @@ def test_pid_and_status_file(world: World) -> None:
         recorder.wait_for_calls(daemon, 1)
         daemon.wait_until(lambda: status.read_text() == "running", what="the status")
         assert pid.read_text() == str(daemon.pid)
-        world.write("file")
+        world.file("coming", "text").rename(world.source / "file")  # at once: that is one batch
         recorder.wait_for_calls(daemon, 2)
         assert [call.status for call in recorder.calls] == ["initsync", "running"]
         daemon.wait_until(lambda: (world.top / "statuses").read_text() == "initsync\nrunning\n", what="both")

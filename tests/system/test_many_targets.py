@@ -42,15 +42,22 @@ def wait_for_equal(world: World, daemon: Daemon, targets: list[Path], timeout: f
         daemon.wait_for_equal(bytes(world.source), bytes(target), timeout)
 
 
+def ask(world: World, *words: str) -> subprocess.CompletedProcess[str]:
+    """Ask the daemon; in a session of its own, as a busy machine is divided by sessions (sched(7), autogroups)."""
+    command = [installed(), words[0], f"-s{world.top}/socket", *words[1:]]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, start_new_session=True)
+
+
 def wait(world: World, *args: str) -> subprocess.CompletedProcess[str]:
-    command = [installed(), "wait", f"-s{world.top}/socket", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return ask(world, "wait", *args)
+
+
+def ctl(world: World, *args: str) -> subprocess.CompletedProcess[str]:
+    return ask(world, "ctl", *args)
 
 
 def status(world: World) -> dict[str, Any]:
-    command = [installed(), "ctl", f"-s{world.top}/socket", "-j", "status"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    found = json.loads(done.stdout)
+    found = json.loads(ctl(world, "-j", "status").stdout)
     assert isinstance(found, dict)
     return found
 
@@ -123,8 +130,8 @@ def test_one_that_is_away_gets_everything_when_it_is_back(world: World) -> None:
         wait_for_equal(world, daemon, targets[1:])
         world.write("more/below")
         wait_for_equal(world, daemon, targets[1:])
-        found = status(world)
-        one, two = found["targets"]
+        assert wait(world, f"--target={targets[1]}", "--until-synced").returncode == Exit.OK
+        one, two = status(world)["targets"]
         assert (one["destination"], two["destination"]) == (str(targets[0]), str(targets[1]))
         assert one["trouble"]
         assert (two["trouble"], two["pending"], two["failing"]) == (None, 0, 0)
@@ -235,21 +242,21 @@ def test_signals_and_settings_concern_all(world: World) -> None:
 def test_wait_returns_when_what_has_changed_has_arrived(world: World) -> None:
     targets = places(world, "one", "two")
     slow = world.file("handler", '#!/bin/sh\nsleep 0.3\nexec rsync "$@"\n', 0o755)
-    with many(world, targets, "-Mrsyncdirect", f"-S{slow}", "-t20") as daemon:
+    with many(world, targets, "-Mrsyncdirect", f"-S{slow}", "-t600") as daemon:
         daemon.wait_for_log(WATCHING)
         for n in range(3):
             world.write(f"file{n}")
-            began = time.monotonic()
-            done = wait(world)
-            assert done.returncode == Exit.OK, done.stderr
-            assert time.monotonic() - began < 15, "it does not wait for the delays"
+            done = wait(world, "--timeout=50")
+            assert done.returncode == Exit.OK, f"it does not wait for the delays\n{done.stderr}"
             for target in targets:
                 assert (target / f"file{n}").read_text() == f"file{n}"
 
 
 def test_a_file_that_never_rests_has_arrived_in_some_later_version(world: World) -> None:
     script = f"i=0; while :; do i=$((i+1)); echo $i >{shlex.quote(str(world.source))}/restless; done"
-    with many(world, [world.destination], "-t0.02") as daemon:
+    # A batch takes its time: it is not to be over before who writes has had his turn, on a busy machine.
+    slow = world.file("handler", '#!/bin/sh\nrsync "$@"; code=$?\nsleep 0.4\nexit $code\n', 0o755)
+    with many(world, [world.destination], "-t0.02", "-Mrsyncdirect", f"-S{slow}") as daemon:
         daemon.wait_for_log(SYNCED)
         with subprocess.Popen(["/bin/sh", "-c", script]) as writer:
             try:
@@ -316,11 +323,6 @@ def test_who_waits_and_leaves_is_forgotten(world: World) -> None:
 
 
 # -- pauses ----------------------------------------------------------------------------------------------------
-
-
-def ctl(world: World, *args: str) -> subprocess.CompletedProcess[str]:
-    command = [installed(), "ctl", f"-s{world.top}/socket", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
 
 
 def test_a_pause_of_one_target(world: World) -> None:
@@ -405,8 +407,8 @@ def test_priorities_of_handlers(world: World) -> None:
     options = ("-Mrsyncdirect", f"-S{world.file('handler', script, 0o755)}")
     lower = ("--nice=5", f"--nice={targets[1]}=11", f"--io-class={targets[1]}=idle")
     with many(world, targets, *options, *lower) as daemon:
-        wait_for_equal(world, daemon, targets)
-        daemon.wait_until(lambda: (world.top / "of-one").exists() and (world.top / "of-two").exists())
+        for target in targets:
+            daemon.wait_for_log(f"{target}: initial sync done")
     assert priority_of(world, "of-one")[0] == 5
     assert priority_of(world, "of-two") == (11, "idle")
 
@@ -487,11 +489,9 @@ def test_wait_tells_what_failed_before_and_fails_again(world: World) -> None:
     with simple(world) as daemon:
         daemon.wait_for_log(SYNCED)
         world.write("bad")
-        for args in ((), (), ("--until-synced",), ()):
-            began = time.monotonic()
-            done = wait(world, *args)
+        for args in ((), (), ("--until-synced",), ()) * 2:
+            done = wait(world, *args)  # the last ones would wait for more than a minute, if it were for the back-off
             assert done.returncode == Exit.INCOMPLETE, done.stdout
-            assert time.monotonic() - began < 10, "it does not wait for the back-off"
             assert "bad" in done.stdout
 
 

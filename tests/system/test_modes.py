@@ -450,7 +450,8 @@ def test_direct(world: World) -> None:
         )
         for step, needed, tolerated in steps:
             before = len(recorder.calls)
-            step()
+            with daemon.held():  # all of it goes in one window
+                step()
             recorder.wait_for_calls(daemon, before + 1)
             assert needed <= objects(recorder.calls[before]) <= needed | tolerated
     assert set((world.top / "directories").read_text().splitlines()) == {os.fspath(world.source)}
@@ -575,15 +576,16 @@ def test_simple_tries_again_what_has_failed_and_nothing_else(world: World) -> No
     recorder = Recorder(world.top, f'case "$4" in */f2) [ -e {world.top}/well ] || exit 5 ;; esac')
     with world.daemon("-Msimple", recorder.option, delays=AT_ONCE) as daemon:
         daemon.wait_for_log("it stays dirty and is tried again")
-        first = recorder.calls
-        assert len(first) == len(PLANTED)
+        first = recorder.calls[: len(PLANTED)]
+        assert len({call.arguments[-1] for call in first}) == len(PLANTED)
         (told,) = [line for line in daemon.output.splitlines() if line.startswith("Error")]
         assert told.startswith("Error: a/f2: ")
         assert "exit code 5" in told
         world.file("well", "")
         daemon.stop(signal.SIGQUIT)  # it is tried again at once
     again = recorder.calls[len(first) :]
-    assert [call.arguments[-1] for call in again] == [os.fsencode(world.source / "a/f2")]
+    # More than once, if its turn came before it was well.
+    assert {call.arguments[-1] for call in again} == {os.fsencode(world.source / "a/f2")}
 
 
 @pytest.mark.parametrize("mode", ["direct", "simple"])

@@ -68,7 +68,7 @@ def held_up(world: World, daemon: Daemon) -> Iterator[None]:
 def asleep(daemon: Daemon) -> bool:
     """Tell whether the program waits for something, all of it."""
     try:
-        tasks = [task for pid in (daemon.pid, *daemon.descendants()) for task in Path(f"/proc/{pid}/task").iterdir()]
+        tasks = [task for pid in daemon.family() for task in Path(f"/proc/{pid}/task").iterdir()]
         return all((task / "stat").read_text().rpartition(") ")[2].startswith("S") for task in tasks)
     except OSError:
         return False  # one of them has ended just now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -615,11 +616,21 @@ def test_it_is_seen_from_outside(world: World) -> None:
     place = world.top / "socket"
     with kept(world, f"--socket={place}") as daemon:
         learn(world, daemon)
-        answer = world.run("ctl", f"-s{place}", "--json", "status").out
-        found = json.loads(answer)
+
+        def status() -> dict[str, object]:
+            found: dict[str, object] = json.loads(world.run("ctl", f"-s{place}", "--json", "status").out)
+            return found
+
+        found = status()
         assert found["state_dir"] == str(database(world).parent)
         assert (found["state_dirty"], found["state_lost"]) == (0, None)
-        assert found["unflushed"] > 0
+        numbers = itertools.count()
+
+        def awaits_a_flush() -> bool:
+            world.write(f"b/{next(numbers)}")  # what was written before may have been flushed by now
+            return status()["unflushed"] != 0
+
+        daemon.wait_until(awaits_a_flush, what="something that awaits a flush")
 
 
 @pytest.mark.churn

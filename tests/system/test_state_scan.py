@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -472,7 +473,8 @@ def test_a_scanner_that_is_killed_ends_the_scan(tree: Tree) -> None:
     async def kill() -> None:
         async for _ in scan.compare(tree.source()):
             for process in scanners(os.getpid()):
-                os.kill(process, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # killed before
+                    os.kill(process, signal.SIGKILL)
 
     with pytest.raises(ChildProcessError, match="the scan has ended"):
         asyncio.run(kill())
@@ -480,10 +482,12 @@ def test_a_scanner_that_is_killed_ends_the_scan(tree: Tree) -> None:
 
 
 def scanners(parent: int) -> list[int]:
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [
-        int(child) for child in children if b"clsync.state.scanner" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
+    found = []
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ends just now
+            if b"clsync.state.scanner" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+    return found
 
 
 def test_scanners_end_with_who_has_started_them(tree: Tree) -> None:

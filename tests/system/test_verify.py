@@ -204,7 +204,8 @@ def test_a_scrub_of_another_host(world: World) -> None:
     host.start()
     try:
         with running(world, NO_STATE, "--scrub-rate=5000", "--scrub-checksum", host=host) as daemon:
-            told = spoil(world, glue=False)
+            with daemon.held():  # what is changed step by step is not to be mended in between
+                told = spoil(world, glue=False)
             world.wait_for_equal(daemon)
             for path in ("content", "size", "extra", SHOWN):
                 daemon.wait_for_log(
@@ -317,7 +318,8 @@ def test_what_is_on_its_way_is_no_difference(world: World, mode: str) -> None:
             done = world.run("verify", *options)
             assert (done.code, told_by(done)) == (0, {}), done
             assert "scrub: " not in daemon.output, daemon.output
-            rewrite(world.destination / "content", "WHAT IS IN content")
+            with daemon.held():
+                rewrite(world.destination / "content", "WHAT IS IN content")
             daemon.wait_for_log("scrub: content differs (content)")
         world.wait_for_equal(daemon)
         assert daemon.output.count("scrub: ") == 1, daemon.output
@@ -349,9 +351,11 @@ def test_the_scrub_mends(world: World, mode: str) -> None:
     with running(
         world, f"-M{mode}", "--scrub-rate=5000", "--scrub-checksum", f"--state-dir={states(world)}"
     ) as daemon:
-        told = spoil(world)
+        with daemon.held():
+            told = spoil(world)
         world.wait_for_equal(daemon)
-        for path in (*told, "content"):
+        # Where the pass at work comes by only later, a directory gets its time back with what is in it.
+        for path in (told.keys() | {"content"}) - {".", "links"}:
             daemon.wait_for_log(f"scrub: {path} differs (")
 
         def status() -> dict[str, object]:
@@ -367,9 +371,11 @@ def test_too_much_is_not_deleted(world: World, mode: str) -> None:
     """What is there alone waits for a word; --repair and the scrub alike."""
     plant(world)
     with running(world, f"-M{mode}", "--scrub-rate=5000", "--max-delete=3", NO_STATE) as daemon:
-        (world.destination / "precious").mkdir()
+        precious = world.top / "precious"
+        precious.mkdir()
         for number in range(5):
-            (world.destination / "precious" / str(number)).touch()
+            (precious / str(number)).touch()
+        precious.rename(world.destination / "precious")  # at once: three of them might go
         daemon.wait_for_log("are left there: more than --max-delete allows")
         options = (*world.trees, f"-M{mode}", f"--socket={world.top}/socket")
         done = world.run("verify", *options, "--repair")
@@ -462,7 +468,8 @@ def test_whoever_decides(world: World, mode: str, how: str) -> None:
         assert (done.code, told_by(done)) == (0, told | {"rewritten": {"content"}}), done
         world.demand_equal()
     with running(world, f"-M{mode}", split, NO_STATE, "--scrub-rate=5000", "--scrub-checksum") as daemon:
-        rewrite(world.destination / "rewritten", "REWRITTEN")
+        with daemon.held():
+            rewrite(world.destination / "rewritten", "REWRITTEN")
         world.wait_for_equal(daemon)
         daemon.wait_for_log("scrub: rewritten differs (content): handed over again")
 

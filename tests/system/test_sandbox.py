@@ -434,6 +434,22 @@ def test_the_part_without_rights_reads_and_writes_nothing(
     assert done.stdout.split() == expected, done.stderr
 
 
+TRIED = """
+from clsync.kernel import seccomp
+from clsync.kernel.sandbox import trouble_with
+for _ in range(30):
+    assert trouble_with("seccomp") == ""
+    seccomp.load(seccomp.program({}, {}, seccomp.ALLOW, {}))
+"""
+
+
+@pytest.mark.skipif(bool(sandbox.trouble_with("seccomp")), reason="needs filters")
+def test_a_layer_that_was_tried_is_not_in_the_way(world: World) -> None:
+    """A filter for all threads can be had at once, though the one that has tried it had one of its own."""
+    done = subprocess.run([sys.executable, "-c", TRIED], capture_output=True, text=True, check=False, cwd=world.top)
+    assert done.returncode == 0, done.stderr
+
+
 # -- processes that copy -----------------------------------------------------------------------------------------
 
 COPIER = """

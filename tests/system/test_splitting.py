@@ -702,10 +702,19 @@ def test_secure_splitting_that_is_set_otherwise(world: World) -> None:
 def sockets_of_stopped_worker(daemon: Daemon) -> Iterator[socket.socket]:
     """Stop the process without rights; yield its sockets, each open until the next."""
     worker = worker_of(daemon)
-    os.kill(worker, signal.SIGSTOP)
-    daemon.wait_until(
-        lambda: status_of(Path(f"/proc/{worker}"))["State"].startswith("T"), what="a worker that stands"
-    )
+
+    def stands_alone() -> bool:
+        """Stop it, unless a scanner of the state is at work: that one is connected to it as well, and is not meant."""
+        os.kill(worker, signal.SIGSTOP)
+        daemon.wait_until(
+            lambda: status_of(Path(f"/proc/{worker}"))["State"].startswith("T"), what="a stopped worker"
+        )
+        if daemon.descendants(b"clsync.state.scanner"):
+            os.kill(worker, signal.SIGCONT)
+            return False
+        return True
+
+    daemon.wait_until(stands_alone, what="a worker without scanners")
     for descriptor in _taken_sockets(worker):
         with socket.socket(fileno=descriptor) as end:
             yield end

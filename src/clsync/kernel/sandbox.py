@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from clsync.kernel.landlock import Allowed
 from clsync.options.names import SANDBOX_LAYERS
 
 _Result = TypeVar("_Result")
+_PATIENCE: Final = 5.0
+"""Seconds in which a thread that has been waited for is gone."""
 _ADMIN: Final = mask(("CAP_SYS_ADMIN",))
 _PRIVATE: Final = namespaces.FS | namespaces.MOUNTS
 
@@ -213,7 +216,7 @@ def _try_processes() -> None:
     namespaces.unshare(namespaces.PROCESSES)
 
 
-_TRIALS: Final = {
+_TRIALS: Final[dict[str, Callable[[], object]]] = {
     "landlock": _try_landlock,
     "seccomp": _try_seccomp,
     "mounts": _try_mounts,
@@ -225,8 +228,20 @@ _TRIALS: Final = {
 def trouble_with(layer: str) -> str:
     """Tell why a layer cannot be had here and now; empty where it can. It is tried, in a thread that ends then."""
     assert _TRIALS.keys() == set(SANDBOX_LAYERS)
+
+    def attempt() -> int:
+        _TRIALS[layer]()
+        return threading.get_native_id()
+
     try:
-        apart(_TRIALS[layer])
+        _wait_for_end(apart(attempt))
     except OSError as error:
         return error.strerror or str(error)
     return ""
+
+
+def _wait_for_end(thread: int) -> None:
+    """Wait until the kernel, too, is done with a thread: none can get a filter that it shares before (EBUSY)."""
+    until = time.monotonic() + _PATIENCE
+    while os.path.exists(b"/proc/self/task/%d" % thread) and time.monotonic() < until:
+        time.sleep(0.0005)

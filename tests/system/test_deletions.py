@@ -380,7 +380,7 @@ def test_who_has_agreed_once_is_asked_again(world: World, mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("when", ["while nobody looked", "later"])
 def test_what_is_not_in_a_directory_that_is_another_one(world: World, mode: str, when: str) -> None:
-    """All that is in it is synced, also what is in directories that are new."""
+    """All that is in it is synced, also what is in directories that are new; what is not known of goes with what waits."""
     for number in range(8):
         world.write(f"d/{number}")
         world.write(f"d/e/{number}")
@@ -390,6 +390,8 @@ def test_what_is_not_in_a_directory_that_is_another_one(world: World, mode: str,
         world.wait_for_equal(daemon)
         daemon.stop(signal.SIGQUIT)
     (world.source / "d").rename(world.top / "kept")
+    for place in ("d", "d/e"):
+        (world.destination / place / "theirs").write_text("nobody knows of it")
 
     def come_back() -> None:
         for name in ("d/new", "d/e/0", "d/e/new", "d/f/g/new"):
@@ -407,13 +409,41 @@ def test_what_is_not_in_a_directory_that_is_another_one(world: World, mode: str,
             for name in ("d/new", "d/e/0", "d/e/new", "d/f/g/new", "d/link"):
                 world.wait_for_copy(daemon, name, "new")
             daemon.wait_until(lambda: (world.destination / "d/f").stat().st_mode & 0o777 == 0o700, what="the mode")
-            wait_for_names(daemon, world.destination / "d", {*map(str, range(8)), "e", "f", "link", "new"})
-            wait_for_names(daemon, world.destination / "d/e", {*map(str, range(8)), "new"})
+            wait_for_names(daemon, world.destination / "d", {*map(str, range(8)), "e", "f", "link", "new", "theirs"})
+            wait_for_names(daemon, world.destination / "d/e", {*map(str, range(8)), "new", "theirs"})
             assert (world.destination / "d/1").read_text() == "d/1"
             if number:
                 os.kill(daemon.pid, signal.SIGRTMIN)
                 world.wait_for_equal(daemon)
             daemon.stop(signal.SIGQUIT, code=0 if number else Exit.INCOMPLETE)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_held_back_comes_back(world: World, mode: str) -> None:
+    """Nothing waits then, and the directory is compared after all."""
+    files = [f"d/{number}" for number in range(8)]
+    for name in files:
+        world.write(name)
+    with stated(world, f"-M{mode}", FEW) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.wait_for_equal(daemon)
+        daemon.stop(signal.SIGQUIT)
+    (world.source / "d").rename(world.top / "kept")
+    world.write("d/new")
+    (world.destination / "d/theirs").write_text("nobody knows of it")
+    with stated(world, f"-M{mode}", FEW) as daemon:
+        daemon.wait_for_log(HELD)
+        world.wait_for_copy(daemon, "d/new")
+        (world.source / "d").chmod(0o700)  # it is handed over by its own name: no more is known of it by that
+        daemon.wait_until(lambda: (world.destination / "d").stat().st_mode & 0o777 == 0o700, what="the mode")
+        daemon.stop(signal.SIGQUIT, code=Exit.INCOMPLETE)
+        assert (world.destination / "d/theirs").exists()
+    with stated(world, f"-M{mode}", FEW) as daemon:
+        daemon.wait_for_log(HELD)
+        for name in files:
+            world.write(name, "back")
+        world.wait_for_equal(daemon)
+        daemon.stop(signal.SIGQUIT)
 
 
 @ROOT

@@ -382,9 +382,19 @@ class Delivery:
         if gone and await self._too_many(gone):
             for path in gone:
                 entries.pop(path, None)
-            for directory in hidden:
-                await self._resolver.spread(directory, resolved, root)
+            await self._list(hidden, resolved, root)
+        free = self.withheld.compared(resolved.whole)
+        self.target.distrusted.update(free)
+        self.target.dirty.add([(path, DOUBT) for path in free], time.time())
         self.withheld.tell()
+
+    async def _list(self, directories: Collection[bytes], resolved: Resolved, root: int) -> None:
+        """Hand over name by name what is in directories; they stay in doubt. Raises OSError."""
+        self.withheld.note_listed(directories)
+        if self.memory is not None:
+            await self.memory.doubt(directories)
+        for directory in directories:
+            await self._resolver.spread(directory, resolved, root)
 
     async def _too_many(self, gone: Sequence[bytes]) -> bool:
         """Tell whether so much may not go without a word; if so, it is noted."""
@@ -407,6 +417,7 @@ class Delivery:
         """
         deep = {path for path, flags in entries.items() if path and flags & flag.RECURSIVE}
         held = self.withheld.around() if deep else set[bytes]()
+        deep -= self.withheld.agreed
         if not self.warm:
             deep &= self.inferred | held
         tops = [path for path in deep if deep.isdisjoint(ancestors(path))]
@@ -443,6 +454,7 @@ class Delivery:
                 self.extra = {path: count for path, count in self.extra.items() if path not in flight.taken}
             self.inferred.difference_update(flight.taken)
             self.inferred.difference_update(resolved.entries)
+            self.withheld.landed(resolved.entries)
         if resolved.entries.get(b"", 0) & flag.RECURSIVE and (
             outcome.verdict is not Verdict.UNWELL or outcome.spared
         ):
@@ -530,6 +542,8 @@ class Delivery:
         if self.memory is None:
             return await self.crew.sync(batch)
         handed = await self.memory.before(batch, flight.taken, flight.since, flight.resolved.records)
+        if handed is not None:
+            handed.keep(self.withheld.listed)
         try:
             outcome = await self.crew.sync(batch)
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from clsync.state import index
@@ -41,6 +42,12 @@ class Handed:
     def counts(self) -> bool:
         """Whether there is anything to be confirmed."""
         return bool(self.seen) or not self.plain
+
+    def keep(self, paths: Iterable[bytes]) -> None:
+        """Let some paths not be confirmed by their own names."""
+        for path in paths:
+            self.seen.pop(path, None)
+            self.young.pop(path, None)
 
     def forget(self) -> None:
         """Let nothing of it be confirmed: it is handed over again."""

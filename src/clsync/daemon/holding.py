@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import aclosing
+from functools import partial
 from typing import Final, Protocol
 
 from clsync.core.batch import Batch, Outcome
@@ -130,6 +131,14 @@ class TargetMemory:
         doubts = self.target.dirty.doubts
         oldest = min((doubts[path] for path in doubts.keys() & batch.entries.keys()), default=since)
         return await self._ledger.before(self, batch, taken, min(oldest, since), records or Records())
+
+    async def doubt(self, directories: Collection[bytes]) -> None:
+        """Write down that the target may hold anything in some directories."""
+        store, doubts, now = self._keeping.kept, self.target.dirty.doubts, time.time()
+        if store is not None and directories:
+            since = min((doubts.get(path, now) for path in directories), default=now)
+            changes = dict.fromkeys(directories, DOUBT)
+            await self._keeping.access.apart(partial(store.hand_over, self.key, changes, since, deep=directories))
 
     async def before_renames(self, steps: Iterable[Step]) -> None:
         """Write down the places of what is about to be renamed at the target."""

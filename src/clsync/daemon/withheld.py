@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 
+from clsync.core import batch as flag
 from clsync.core.changes import DOUBT, NAME
 from clsync.core.paths import ancestors, is_below
 from clsync.daemon.log import Log
@@ -25,6 +26,10 @@ class Withheld:
         """Entries that the last full comparison would have deleted."""
         self._named: dict[bytes, int] = {}
         """What a comparison with memory found gone -> how many entries that is, about."""
+        self._listed: set[bytes] = set()
+        """Directories that were handed over name by name instead: what else the target has in them is not known."""
+        self._agreed: set[bytes] = set()
+        """Those of them that are to be compared with it, as somebody has agreed to what that deletes."""
         self._told = 0
         """How many entries there were when that was said last."""
         self._accepted = 0
@@ -64,6 +69,8 @@ class Withheld:
     def note_compared(self, spared: int) -> None:
         """Note that everything was compared, and what was left there by that."""
         self._named.clear()
+        self._listed.clear()
+        self._agreed.clear()
         self._everything, self._accepted = spared, 0
         self.tell()
 
@@ -92,17 +99,47 @@ class Withheld:
         """Forget what is at and below a directory, which is looked at anew."""
         self.seen([path for path in self._named if path == directory or is_below(path, directory)])
 
+    @property
+    def listed(self) -> Collection[bytes]:
+        """Return the directories that were handed over name by name: they are not equal yet."""
+        return self._listed
+
+    @property
+    def agreed(self) -> Set[bytes]:
+        """Return the directories in which as much may go as a comparison finds."""
+        return self._agreed
+
+    def note_listed(self, directories: Iterable[bytes]) -> None:
+        """Note that directories are handed over name by name, so that nothing is deleted there."""
+        self._listed.update(directories)
+
+    def compared(self, tops: Collection[bytes]) -> list[bytes]:
+        """Be told what is compared with all that is below it; return which others have to be: nothing is left in them."""
+        if not self._listed:
+            return []
+        self._listed = {path for path in self._listed if not {b"", path, *ancestors(path)} & {*tops}}
+        free = self._listed - self.around()
+        self._listed -= free
+        return [*free]
+
+    def landed(self, entries: Mapping[bytes, int]) -> None:
+        """Be told what has been handed over: what was agreed to for that is used up."""
+        over = flag.RECURSIVE | flag.MISSING
+        self._agreed -= {path for path in self._agreed if entries.get(path, 0) & over}
+
     def holds(self, path: bytes) -> bool:
         """Tell whether a path is left there by its own name, or everything that is too much."""
         return bool(self._everything) or path in self._named
 
     def accept(self) -> list[tuple[bytes, int]]:
         """Let it go, and no more than that; return what is dirty by that."""
-        found = [(path, NAME) for path in self._named]
+        found = [(path, NAME) for path in self._named] + [(path, DOUBT) for path in self._listed]
+        self._agreed |= self._listed
         if self._everything:
             found.append((b"", DOUBT))
             self._accepted = self.count
         self._named.clear()
+        self._listed.clear()
         self._told = self._everything
         return found
 

@@ -19,7 +19,7 @@ HOURS = 1
 BENCH_ARGS =
 ORACLE_ARGS =
 # Tests wait more than they work.
-PYTEST_ARGS = -n 3 --dist=loadgroup
+PYTEST_ARGS = -n 4 --dist=loadgroup
 FUZZ_TIME = 300
 FUZZ_ARGS =
 

@@ -824,3 +824,28 @@ def trials(daemon: Daemon) -> list[int]:
             return ""
 
     return [pid for pid in daemon.descendants() if "clsync-trial-" in place(pid)]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGQUIT, signal.SIGTERM])
+def test_who_waits_for_settings_when_the_run_ends(world: World, path: Path, sent: signal.Signals) -> None:
+    """They do not come into force any more: what is handed over at the end is waited for, or nothing is."""
+    gate, begun = world.top / "gate", world.top / "begun"
+    handler = world.file("handler", f"#!/bin/sh\ntouch {begun}\nwhile [ ! -e {gate} ]; do sleep 0.05; done\n", 0o755)
+    gate.touch()
+    with world.daemon("-Msimple", f"-S{handler}", f"--socket={path}") as daemon:
+        daemon.wait_for_log(SYNCED)
+        gate.unlink()
+        begun.unlink()
+        world.write("file")
+        daemon.wait_until(begun.exists, what="a batch on its way")
+        ctl(world, "-s", path, "set", "delay-sync", "1")
+        command = [installed(), "wait", f"-s{path}"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as waiting:
+            time.sleep(1)
+            os.kill(daemon.pid, sent)
+            time.sleep(0.5)
+            gate.touch()
+            expected = 0 if sent == signal.SIGQUIT else Exit.UNREACHABLE
+            assert waiting.wait(LATE) == expected
+        daemon.wait(code=0 if sent == signal.SIGQUIT else Exit.INCOMPLETE)
+        assert "Error" not in daemon.output

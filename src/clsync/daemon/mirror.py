@@ -441,6 +441,8 @@ class Mirror:
 
     async def _end(self) -> int:
         """Do what comes last; return the exit code."""
+        if self._leaving is not Leaving.NOW:
+            self._wishes.end()  # else who waits for them would look at what is closed meanwhile
         if self._leaving is Leaving.FLUSH:
             await self._flush()
         await self._landed()

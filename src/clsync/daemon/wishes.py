@@ -27,6 +27,8 @@ class Wishes:
         """Handlers that were made and never used."""
         self._in_force = asyncio.Event()
         self._in_force.set()
+        self._last = False
+        """Nothing that is asked for comes true any more."""
 
     def __bool__(self) -> bool:
         """Tell whether anything was asked for."""
@@ -35,7 +37,7 @@ class Wishes:
     def want_rules(self) -> None:
         """Have the rules file read again."""
         self.rules, self.rules_asked = True, time.monotonic()
-        self._in_force.clear()
+        self._await()
 
     def want_parts(self, parts: Parts, handlers: Handlers) -> None:
         """Go by other parts; `handlers`: the first ones of theirs, None: it stays as it is."""
@@ -45,7 +47,16 @@ class Wishes:
             self._dismissed += [old for old, new in zip(before, handlers, strict=True) if old and new]
             handlers = [new or old for old, new in zip(before, handlers, strict=True)]
         self._parts = parts, handlers
-        self._in_force.clear()
+        self._await()
+
+    def _await(self) -> None:
+        if not self._last:
+            self._in_force.clear()
+
+    def end(self) -> None:
+        """Let nobody wait any more: the run ends, and with the settings that it has."""
+        self._last = True
+        self._in_force.set()
 
     async def come_true(self) -> None:
         """Wait until all that was asked for is in force, or cannot be."""
@@ -69,7 +80,6 @@ class Wishes:
     def give_up(self) -> list[Handler]:
         """Return all handlers that were made and not used (see `take_dismissed`)."""
         wanted = self.take_parts()
-        self._in_force.set()
         return [
             *self.take_dismissed(),
             *(handler for handler in (wanted[1] if wanted else ()) if handler is not None),

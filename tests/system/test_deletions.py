@@ -23,7 +23,7 @@ from clsync.state.store import Store
 from tests.support.daemon import Daemon, installed
 from tests.support.environment import INHERITED
 from tests.system.test_state import database, is_complete
-from tests.system.world import MODES, ROOT, SYNCED, World, mounted, states
+from tests.system.world import MODES, QUICK, ROOT, SYNCED, World, mounted, states
 
 HELD = "entries that the source does not have are left there: more than --max-delete allows"
 FEW = "--max-delete=3"
@@ -443,6 +443,114 @@ def test_what_is_held_back_comes_back(world: World, mode: str) -> None:
         for name in files:
             world.write(name, "back")
         world.wait_for_equal(daemon)
+        daemon.stop(signal.SIGQUIT)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_held_back_together_is_so_after_a_restart(world: World, mode: str) -> None:
+    """A directory in doubt waits for all else that has gone: each on its own would not be too much."""
+    for number in range(8):
+        world.write(f"d/{number}")
+        world.write(f"f/{number}")
+    options = (f"-M{mode}", "--max-delete=10")
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.wait_for_equal(daemon)
+        daemon.stop(signal.SIGQUIT)
+    (world.source / "d").rename(world.top / "kept")
+    world.write("d/new")
+    for number in range(8):
+        (world.source / f"f/{number}").unlink()
+    for _ in range(2):
+        with stated(world, *options) as daemon:
+            daemon.wait_for_log(f"16 {HELD}")
+            daemon.wait_for_log(SYNCED)
+            daemon.stop(signal.SIGQUIT, code=Exit.INCOMPLETE)
+        assert {*os.listdir(world.destination / "d")} == {*map(str, range(8)), "new"}
+        assert len(os.listdir(world.destination / "f")) == 8
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("when", ["at a start", "while it runs"])
+def test_what_is_held_back_in_a_directory_that_came_with_a_rename(world: World, mode: str, when: str) -> None:
+    """Its ctime tells that, and it would be compared by itself."""
+    for number in range(8):
+        world.write(f"d/e/{number}")
+    options = (f"-M{mode}", FEW)
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.wait_for_equal(daemon)
+        daemon.stop(signal.SIGQUIT)
+    (world.source / "d").rename(world.top / "kept")
+    world.write("d/e/new")
+    os.utime(world.source / "d/e", (10**9, 10**9))
+    for _ in range(2):
+        with stated(world, *options) as daemon:
+            daemon.wait_for_log(HELD)
+            daemon.wait_for_log(SYNCED)
+            world.wait_for_copy(daemon, "d/e/new")
+            if when != "at a start":
+                os.kill(daemon.pid, signal.SIGUSR2)
+                world.write("last")
+                world.wait_for_copy(daemon, "last")
+            daemon.stop(signal.SIGQUIT, code=Exit.INCOMPLETE)
+        assert {*os.listdir(world.destination / "d/e")} == {*map(str, range(8)), "new"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_one_of_two_targets_has_agreed_to(world: World, mode: str) -> None:
+    """The index knows it no longer; the other target keeps it all the same, also over a restart."""
+    for number in range(8):
+        world.write(f"d/{number}")
+    targets, path = [world.top / "a", world.top / "b"], world.top / "socket"
+    for target in targets:
+        target.mkdir()
+    places = [f"-D{target}" for target in targets]
+    options = (f"-M{mode}", FEW, f"--socket={path}", f"--state-dir={states(world)}", *QUICK)
+
+    def started() -> Daemon:
+        return world.bare(f"-W{world.source}", *places, *options)
+
+    with started() as daemon:
+        for target in targets:
+            daemon.wait_for_equal(bytes(world.source), bytes(target))
+        daemon.wait_until(lambda: is_complete(world), what="a complete state")
+        daemon.stop(signal.SIGQUIT)
+    (world.source / "d").rename(world.top / "kept")
+    world.write("d/new")
+    with started() as daemon:
+        for target in targets:
+            daemon.wait_for_log(f"target {target}: 8 {HELD}")
+        assert world.run("ctl", "-s", path, f"--target={targets[0]}", "accept").code == 0
+        daemon.wait_for_equal(bytes(world.source), bytes(targets[0]))
+        daemon.stop(signal.SIGQUIT, code=Exit.INCOMPLETE)
+    for _ in range(2):
+        with started() as daemon:
+            daemon.wait_for_log(f"target {targets[1]}: 8 {HELD}")
+            daemon.wait_for_log(f"{targets[1]}: initial sync done")
+            daemon.stop(signal.SIGQUIT, code=Exit.INCOMPLETE)
+        assert {*os.listdir(targets[1] / "d")} == {*map(str, range(8)), "new"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_was_held_back_goes_with_its_directory(world: World, mode: str) -> None:
+    """Somebody has removed that: nothing is left there, and nothing is said to be."""
+    path = world.top / "socket"
+    for number in range(8):
+        world.write(f"d/{number}")
+    options = (f"-M{mode}", FEW, f"--socket={path}")
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.wait_for_equal(daemon)
+        daemon.stop(signal.SIGQUIT)
+    (world.source / "d").rename(world.top / "kept")
+    world.write("d/new")
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(HELD)
+        world.wait_for_copy(daemon, "d/new")
+        (world.source / "d").rename(world.top / "kept too")
+        world.wait_for_equal(daemon)
+        assert world.run("wait", "-s", path).code == 0
         daemon.stop(signal.SIGQUIT)
 
 

@@ -383,7 +383,7 @@ class Delivery:
             for path in gone:
                 entries.pop(path, None)
             await self._list(hidden, resolved, root)
-        free = self.withheld.compared(resolved.whole)
+        free = self.withheld.handed_over(resolved.entries)
         self.target.distrusted.update(free)
         self.target.dirty.add([(path, DOUBT) for path in free], time.time())
         self.withheld.tell()
@@ -417,7 +417,8 @@ class Delivery:
         """
         deep = {path for path, flags in entries.items() if path and flags & flag.RECURSIVE}
         held = self.withheld.around() if deep else set[bytes]()
-        deep -= self.withheld.agreed
+        agreed = self.withheld.agreed & entries.keys()
+        deep = {path for path in deep if agreed.isdisjoint((path, *ancestors(path)))}
         if not self.warm:
             deep &= self.inferred | held
         tops = [path for path in deep if deep.isdisjoint(ancestors(path))]

@@ -117,8 +117,17 @@ class TargetMemory:
         return max(known, await access.count(self.number, directories, _COUNTED))
 
     async def gone_below(self, directories: Collection[bytes], root: int) -> list[bytes]:
-        """Return what the target may hold below some directories, and the source does not (see `Indexed.gone_below`)."""
-        return await self._indexed.gone_below(directories, root)
+        """Return what the target may hold below some directories, and the source does not, without what lies below that.
+
+        What another target has been the first to lose is not in the index any more, but in the journal of this one.
+        """
+        if not directories:
+            return []
+        found = {*await self._indexed.gone_below(directories, root)}
+        tops = {*directories}
+        rows = [row.path for row in await self.rows() if not tops.isdisjoint(ancestors(row.path))]
+        found |= await self._indexed.gone(rows) if rows else set()
+        return [path for path in found if found.isdisjoint(ancestors(path))]
 
     async def before(
         self, batch: Batch, taken: Mapping[bytes, int], since: float, records: Records | None

@@ -12,7 +12,7 @@ from clsync.core.changes import ATTRIB, CONTENT, DOUBT, NAME
 from clsync.core.classify import CHANGE_SHIFT, Classifier, Freshness, LinkedFile
 from clsync.core.links import Inode, LinkIndex, stands_for
 from clsync.core.listing import Records
-from clsync.core.paths import ancestors
+from clsync.core.paths import ancestors, is_below
 from clsync.core.signature import Signatures, Signed
 from clsync.handler.base import PathRules
 from clsync.kernel.ops import DirectOps, KernelOps
@@ -201,8 +201,11 @@ class Resolver:
             if len(below) > FORCED_LIMIT:
                 below.clear()
                 break
-        resolved.whole = [path for path in resolved.whole if path != top]
-        del entries[top]
+        # What came there with a rename is an entry of its own, with all that is below it.
+        deep = {path for path in resolved.whole if path == top or is_below(path, top)}
+        resolved.whole = [path for path in resolved.whole if path not in deep]
+        for path in deep:
+            del entries[path]
         for path, flags in below.items():
             entries[path] = entries.get(path, 0) | flags
         resolved.entries = dict(sorted(entries.items()))

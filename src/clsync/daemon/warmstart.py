@@ -39,8 +39,9 @@ class WarmStart:
         """What finds out whether the host of a target has lost anything: none waits for that of another."""
         self._deliveries: list[Delivery] = []
         self._rows: dict[Delivery, Sequence[Dirty]] = {}
-        """What was not confirmed when the last run ended, and has gone. Nobody knows what of it went before that, and what
-        since then: it is counted with all that the comparison finds, and so waits for the end of it."""
+        """What was not confirmed when the last run ended, and has gone, or is a directory in doubt. Nobody knows what of it
+        went before that, and what since then: it is counted with all that the comparison finds, and so waits for the end
+        of it."""
 
     async def begin(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Begin; return the targets of which it is not known what they hold."""
@@ -67,13 +68,14 @@ class WarmStart:
         return [delivery for delivery in deliveries if delivery not in warm]
 
     async def _added(self, delivery: Delivery, rows: Sequence[Dirty]) -> list[Dirty]:
-        """Make dirty what was not confirmed, but for what has gone; return that."""
-        gone = await self._memory.indexed.gone([row.path for row in rows])
+        """Make dirty what was not confirmed, but for what has gone, or may hide that; return that."""
+        late = await self._memory.indexed.gone([row.path for row in rows])
+        late |= {row.path for row in rows if row.bits & DOUBT}
         delivery.inferred.update(row.path for row in rows)
         for row in rows:
-            if row.path not in gone:
+            if row.path not in late:
                 delivery.target.dirty.add([(row.path, row.bits)], row.since)
-        return [row for row in rows if row.path in gone]
+        return [row for row in rows if row.path in late]
 
     async def known(self, names: Collection[str]) -> None:
         """Wait until all is known that differs at some targets (`names`; none: at all)."""

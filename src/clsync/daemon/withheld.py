@@ -113,19 +113,24 @@ class Withheld:
         """Note that directories are handed over name by name, so that nothing is deleted there."""
         self._listed.update(directories)
 
-    def compared(self, tops: Collection[bytes]) -> list[bytes]:
-        """Be told what is compared with all that is below it; return which others have to be: nothing is left in them."""
-        if not self._listed:
+    def handed_over(self, entries: Mapping[bytes, int]) -> list[bytes]:
+        """Be told what is handed over now; return which directories have to be compared: nothing is left in them.
+
+        Nothing is left below what is compared with all that is in it, or is no directory any more.
+        """
+        if not (self._named or self._listed):
             return []
-        self._listed = {path for path in self._listed if not {b"", path, *ancestors(path)} & {*tops}}
+        everything = entries.get(b"", 0) & flag.RECURSIVE  # that is counted once more
+        if not everything:
+            self.seen([path for path in self._named if _is_over(path, entries)])
+        self._listed = {path for path in self._listed if not _is_over(path, entries)}
         free = self._listed - self.around()
         self._listed -= free
         return [*free]
 
     def landed(self, entries: Mapping[bytes, int]) -> None:
         """Be told what has been handed over: what was agreed to for that is used up."""
-        over = flag.RECURSIVE | flag.MISSING
-        self._agreed -= {path for path in self._agreed if entries.get(path, 0) & over}
+        self._agreed = {path for path in self._agreed if not _is_over(path, entries)}
 
     def holds(self, path: bytes) -> bool:
         """Tell whether a path is left there by its own name, or everything that is too much."""
@@ -149,3 +154,12 @@ class Withheld:
             hint = "all else is synced; if they may go: clsync ctl accept, or signal RTMIN"
             self._log.error(f"{self._target.called}: {self.text}", hint)
         self._told = self.count
+
+
+def _is_over(path: bytes, entries: Mapping[bytes, int]) -> bool:
+    """Tell whether a directory is handed over with all that is below it, or is none any more."""
+    return any(
+        flags & flag.RECURSIVE or not flags & flag.DIRECTORY
+        for flags in (entries.get(up) for up in (b"", path, *ancestors(path)))
+        if flags is not None
+    )

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
@@ -197,14 +198,14 @@ class LocalScan:
     def __init__(self, directory: int, options: Sequence[str], sandbox: Sandbox | None = None) -> None:
         """Start it, in a sandbox if there is one. Raises OSError."""
         argv = [os.fsencode(sys.executable), b"-I", b"-c", _SEARCH]
-        with handed_over(pickle.dumps(sandbox)) as order:
-            confined = [] if sandbox is None else [b"--sandbox", b"%d" % order]
+        with nullcontext() if sandbox is None else handed_over(pickle.dumps(sandbox)) as order:
+            confined = [] if order is None else [b"--sandbox", b"%d" % order]
             self._child = spawn(
                 [*argv, *confined, *map(str.encode, options)],
                 cwd=directory,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                pass_fds=(order,),
+                pass_fds=[] if order is None else [order],
                 scanner=True,
             )
         assert self._child.stdin is not None

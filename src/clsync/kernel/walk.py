@@ -160,21 +160,20 @@ def walk(
     while pending:
         directory = pending.pop()
         inside = directory + b"/" if directory else b""
-        try:
-            for name, found in _entries(root, directory):
-                path = inside + name
-                if isinstance(found, OSError):
-                    unreadable(path, found)
-                    continue
-                yield path, found
-                if stat.S_ISDIR(found.st_mode) and (device is None or found.st_dev == device) and enter(path):
-                    pending.append(path)
-        except OSError as error:
-            unreadable(directory, error)
+        for name, found in _entries(root, directory, unreadable):
+            path = inside + name
+            if isinstance(found, OSError):
+                unreadable(path, found)
+                continue
+            yield path, found
+            if stat.S_ISDIR(found.st_mode) and (device is None or found.st_dev == device) and enter(path):
+                pending.append(path)
 
 
-def _entries(root: int, directory: bytes) -> Iterator[tuple[bytes, os.stat_result | OSError]]:
-    """Yield (name, lstat) of all in a directory, or why it cannot be told. Raises OSError.
+def _entries(
+    root: int, directory: bytes, unreadable: Callable[[bytes, OSError], None]
+) -> Iterator[tuple[bytes, os.stat_result | OSError]]:
+    """Yield (name, lstat) of all in a directory, or why it cannot be told; a directory that cannot be read is told.
 
     Nothing is held open while it yields: a file system that somebody wants to unmount would be busy.
     """
@@ -184,13 +183,16 @@ def _entries(root: int, directory: bytes) -> Iterator[tuple[bytes, os.stat_resul
         try:
             here = open_beneath(root, directory, DIRECTORY_FLAGS)
         except OSError as error:
-            if error.errno in GONE:
-                return
-            raise
+            if error.errno not in GONE:
+                unreadable(directory, error)
+            return
         try:
             if names is None:
                 names = os.listdir(b"/proc/self/fd/%d" % here)
             seen = list(_seen(here, names[done : done + _PART]))
+        except OSError as error:
+            unreadable(directory, error)
+            return
         finally:
             os.close(here)
         done += _PART

@@ -1,4 +1,4 @@
-"""Looks at the memory of a process again and again, until its own standard input ends.
+"""Looks at the memory of the program again and again, until its own standard input ends.
 
 python -m tests.faults.memory PID FILE SECONDS
 """
@@ -26,10 +26,22 @@ class Sample(NamedTuple):
 
 
 def sample(pid: int, at: float) -> Sample:
-    """Look at the memory of a process (proc_pid_smaps_rollup(5)). Raises OSError where it is gone."""
+    """Look at the memory of a process and of its other half, if there is one. Raises OSError where either is gone."""
+    sizes = [_of(one) for one in (pid, *_others(pid))]
+    return Sample(at, sum(pss for pss, _ in sizes), sum(rss for _, rss in sizes))
+
+
+def _of(pid: int) -> tuple[int, int]:
+    """Return the memory of a process in KiB (proc_pid_smaps_rollup(5)): PSS, RSS."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     found = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
-    return Sample(at, found["Pss:"], found["Rss:"])
+    return found["Pss:"], found["Rss:"]
+
+
+def _others(pid: int) -> list[int]:
+    """Return the part without rights of a program that is split: handlers come and go."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if Path(f"/proc/{child}/comm").read_text() == "clsync-worker\n"]
 
 
 def read(file: Path) -> list[Sample]:

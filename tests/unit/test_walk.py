@@ -67,7 +67,7 @@ def test_a_top_that_cannot_be_looked_at_is_told(root: int, one_file_system: bool
 
 
 def open_files() -> set[str]:
-    """Return what this process has open. What other tests have left open may be closed meanwhile, or have too long a path."""
+    """Return what this process has open. What other tests have left open may go meanwhile, or have too long a path."""
     found = set()
     for link in Path("/proc/self/fd").iterdir():
         with suppress(OSError):

@@ -245,15 +245,20 @@ def stated(world: World, *options: str) -> Daemon:
     return world.daemon(f"--state-dir={states(world)}", *options)
 
 
+def learn(world: World, *options: str) -> None:
+    """Let the state know the trees, which are equal then."""
+    with stated(world, *options) as daemon:
+        daemon.wait_for_log(SYNCED)
+        world.wait_for_equal(daemon)
+        daemon.stop(signal.SIGQUIT)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_what_went_while_nobody_looked(world: World, mode: str) -> None:
     """Half of what is known may go; what is more waits, also over a restart."""
     for number in range(8):
         world.write(f"d/{number}")
-    with stated(world, f"-M{mode}", "--max-delete=50%") as daemon:
-        daemon.wait_for_log(SYNCED)
-        world.wait_for_equal(daemon)
-        daemon.stop(signal.SIGQUIT)
+    learn(world, f"-M{mode}", "--max-delete=50%")
     for number in range(6):
         (world.source / f"d/{number}").unlink()
     world.write("new")
@@ -334,10 +339,7 @@ def test_what_has_left_the_target_already_is_not_counted(world: World, mode: str
     """The kernel had told of it, and it had arrived; only the state does not know it yet."""
     for file in range(40):
         world.write(f"d/{file}")
-    with stated(world, f"-M{mode}", FEW) as daemon:
-        daemon.wait_for_log(SYNCED)
-        world.wait_for_equal(daemon)
-        daemon.stop(signal.SIGQUIT)
+    learn(world, f"-M{mode}", FEW)
     with stated(world, f"-M{mode}", FEW) as daemon:
         daemon.wait_for_log(SYNCED)
         for file in range(20):
@@ -359,10 +361,7 @@ def test_who_has_agreed_once_is_asked_again(world: World, mode: str) -> None:
     for number in range(8):
         world.write(f"d/{number}")
     options = (f"-M{mode}", FEW, f"--socket={path}")
-    with stated(world, *options) as daemon:
-        daemon.wait_for_log(SYNCED)
-        world.wait_for_equal(daemon)
-        daemon.stop(signal.SIGQUIT)
+    learn(world, *options)
     for number in range(6):
         (world.source / f"d/{number}").unlink()
     with stated(world, *options) as daemon:
@@ -385,10 +384,7 @@ def test_what_is_not_in_a_directory_that_is_another_one(world: World, mode: str,
         world.write(f"d/{number}")
         world.write(f"d/e/{number}")
     options = (f"-M{mode}", FEW)
-    with stated(world, *options) as daemon:
-        daemon.wait_for_log(SYNCED)
-        world.wait_for_equal(daemon)
-        daemon.stop(signal.SIGQUIT)
+    learn(world, *options)
     (world.source / "d").rename(world.top / "kept")
     for place in ("d", "d/e"):
         (world.destination / place / "theirs").write_text("nobody knows of it")
@@ -424,10 +420,7 @@ def test_what_is_held_back_comes_back(world: World, mode: str) -> None:
     files = [f"d/{number}" for number in range(8)]
     for name in files:
         world.write(name)
-    with stated(world, f"-M{mode}", FEW) as daemon:
-        daemon.wait_for_log(SYNCED)
-        world.wait_for_equal(daemon)
-        daemon.stop(signal.SIGQUIT)
+    learn(world, f"-M{mode}", FEW)
     (world.source / "d").rename(world.top / "kept")
     world.write("d/new")
     (world.destination / "d/theirs").write_text("nobody knows of it")
@@ -453,10 +446,7 @@ def test_what_is_held_back_together_is_so_after_a_restart(world: World, mode: st
         world.write(f"d/{number}")
         world.write(f"f/{number}")
     options = (f"-M{mode}", "--max-delete=10")
-    with stated(world, *options) as daemon:
-        daemon.wait_for_log(SYNCED)
-        world.wait_for_equal(daemon)
-        daemon.stop(signal.SIGQUIT)
+    learn(world, *options)
     (world.source / "d").rename(world.top / "kept")
     world.write("d/new")
     for number in range(8):
@@ -477,10 +467,7 @@ def test_what_is_held_back_in_a_directory_that_came_with_a_rename(world: World, 
     for number in range(8):
         world.write(f"d/e/{number}")
     options = (f"-M{mode}", FEW)
-    with stated(world, *options) as daemon:
-        daemon.wait_for_log(SYNCED)
-        world.wait_for_equal(daemon)
-        daemon.stop(signal.SIGQUIT)
+    learn(world, *options)
     (world.source / "d").rename(world.top / "kept")
     world.write("d/e/new")
     os.utime(world.source / "d/e", (10**9, 10**9))
@@ -539,10 +526,7 @@ def test_what_was_held_back_goes_with_its_directory(world: World, mode: str) -> 
     for number in range(8):
         world.write(f"d/{number}")
     options = (f"-M{mode}", FEW, f"--socket={path}")
-    with stated(world, *options) as daemon:
-        daemon.wait_for_log(SYNCED)
-        world.wait_for_equal(daemon)
-        daemon.stop(signal.SIGQUIT)
+    learn(world, *options)
     (world.source / "d").rename(world.top / "kept")
     world.write("d/new")
     with stated(world, *options) as daemon:
@@ -691,10 +675,7 @@ def test_what_lies_behind_a_symlink_is_not_counted(world: World, mode: str, wher
         world.write(f"d/{file}")
     for number in range(4):
         (world.source / f"d/link{number}").symlink_to(where)
-    with stated(world, f"-M{mode}") as daemon:
-        daemon.wait_for_log(SYNCED)
-        world.wait_for_equal(daemon)
-        daemon.stop(signal.SIGQUIT)
+    learn(world, f"-M{mode}")
     for number in range(4):
         (world.source / f"d/link{number}").unlink()
     with stated(world, f"-M{mode}") as daemon:

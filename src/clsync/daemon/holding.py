@@ -145,7 +145,7 @@ class TargetMemory:
         """Write down that the target may hold anything in some directories."""
         store, doubts, now = self._keeping.kept, self.target.dirty.doubts, time.time()
         if store is not None and directories:
-            since = min((doubts.get(path, now) for path in directories), default=now)
+            since = min(doubts.get(path, now) for path in directories)
             changes = dict.fromkeys(directories, DOUBT)
             await self._keeping.access.apart(partial(store.hand_over, self.key, changes, since, deep=directories))
 
